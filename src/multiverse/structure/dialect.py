@@ -1,0 +1,145 @@
+"""The tag set of a structured document, as a value.
+
+A `Dialect` names the tags, the separators and the form of labels. Nothing outside this package spells a tag:
+code that needs one asks the dialect. `Dialect.resolve` (see `tokens.py`) binds it to a tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+
+class Tag(NamedTuple):
+    """An opening tag and its closing."""
+
+    open: str
+    close: str
+
+
+class Role(Enum):
+    """What a tag does in the grammar, whatever a dialect calls it."""
+
+    THINK_OPEN = "think open"
+    THINK_CLOSE = "think close"
+    BLOCK_OPEN = "block open"
+    BLOCK_CLOSE = "block close"
+    GOAL_OPEN = "goal open"
+    GOAL_CLOSE = "goal close"
+    OUTLINE_OPEN = "outline open"
+    OUTLINE_CLOSE = "outline close"
+    PATH_OPEN = "path open"
+    PATH_CLOSE = "path close"
+    CONCLUSION_OPEN = "conclusion open"
+    CONCLUSION_CLOSE = "conclusion close"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Tags, separators and labels of one way of writing fork and join.
+
+    A block is one goal holding outlines, then as many paths, then a conclusion. `think`, `block` and `conclusion` may be
+    `None` where a dialect has no such tag; at least one of `block` and `conclusion` must be there, since one of
+    them has to say where the trunk resumes.
+
+    Attributes:
+        name: how the dialect is called in files and messages.
+        sep: the text the renderer puts between a tag and what stands beside it.
+        label_end: what closes a label, as in ``2.1:``.
+        answer_sep: what stands between the closing of the thinking and the answer.
+    """
+
+    name: str
+    think: Tag | None
+    block: Tag | None
+    goal: Tag
+    outline: Tag
+    path: Tag
+    conclusion: Tag | None
+    sep: str = "\n"
+    label_end: str = ":"
+    answer_sep: str = "\n\n"
+
+    def __post_init__(self) -> None:
+        if self.block is None and self.conclusion is None:
+            raise ValueError(f"dialect {self.name!r} needs a block tag or a conclusion tag to mark where the trunk resumes")
+        tags = self.tags
+        if len(set(tags)) != len(tags):
+            raise ValueError(f"dialect {self.name!r} uses one tag for two roles: {', '.join(tags)}")
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """Every tag of the dialect with its role, in document order."""
+        pairs = (
+            (self.think, Role.THINK_OPEN, Role.THINK_CLOSE),
+            (self.block, Role.BLOCK_OPEN, Role.BLOCK_CLOSE),
+            (self.goal, Role.GOAL_OPEN, Role.GOAL_CLOSE),
+            (self.outline, Role.OUTLINE_OPEN, Role.OUTLINE_CLOSE),
+            (self.path, Role.PATH_OPEN, Role.PATH_CLOSE),
+            (self.conclusion, Role.CONCLUSION_OPEN, Role.CONCLUSION_CLOSE),
+        )
+        return {text: role for tag, *roles in pairs if tag is not None for text, role in zip(tag, roles, strict=True)}
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Every tag of the dialect, each opening before its closing."""
+        pairs = (self.think, self.block, self.goal, self.outline, self.path, self.conclusion)
+        return tuple(text for tag in pairs if tag is not None for text in tag)
+
+    @property
+    def resume(self) -> str:
+        """The tag with which the trunk resumes after a join."""
+        if self.conclusion is not None:
+            return self.conclusion.open
+        assert self.block is not None
+        return self.block.close
+
+    def path_head(self, label: str) -> str:
+        """The text that opens the path with this label; the engine writes it, the model never does."""
+        return f"{self.path.open}{self.sep}{label}{self.label_end}"
+
+    def resume_head(self) -> str:
+        """The text with which the trunk resumes after a join; the engine writes it."""
+        return self.resume if self.conclusion is None else self.resume + self.sep
+
+
+def child_label(parent: str, index: int) -> str:
+    """Label of child `index` (from 0) of the branch labelled `parent`; the trunk's label is the empty string."""
+    return f"{parent}.{index + 1}" if parent else str(index + 1)
+
+
+MULTIVERSE = Dialect(
+    name="multiverse",
+    think=Tag("<Think>", "</Think>"),
+    block=Tag("<Parallel>", "</Parallel>"),
+    goal=Tag("<Goal>", "</Goal>"),
+    outline=Tag("<Outline>", "</Outline>"),
+    path=Tag("<Path>", "</Path>"),
+    conclusion=Tag("<Conclusion>", "</Conclusion>"),
+)
+"""The paper's twelve tags (arXiv 2506.09991); the default everywhere."""
+
+NPR = Dialect(
+    name="npr",
+    think=None,
+    block=None,
+    goal=Tag("<guideline>", "</guideline>"),
+    outline=Tag("<plan>", "</plan>"),
+    path=Tag("<step>", "</step>"),
+    conclusion=Tag("<takeaway>", "</takeaway>"),
+)
+"""Native Parallel Reasoner: no outer tag."""
+
+THREADWEAVER = Dialect(
+    name="threadweaver",
+    think=Tag("<think>", "</think>"),
+    block=Tag("<Parallel>", "</Parallel>"),
+    goal=Tag("<Outlines>", "</Outlines>"),
+    outline=Tag("<Outline>", "</Outline>"),
+    path=Tag("<Thread>", "</Thread>"),
+    conclusion=None,
+)
+"""ThreadWeaver: no conclusion tag, the trunk resumes at the closing of the block."""
+
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MULTIVERSE, NPR, THREADWEAVER)}

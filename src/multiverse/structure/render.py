@@ -1,0 +1,117 @@
+"""Tree to text. The renderer owns every separator, label and tag."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .dialect import MULTIVERSE, Dialect, child_label
+from .tree import Block, Body, Document
+
+
+class Segment(NamedTuple):
+    """A run of text that is tokenised on its own.
+
+    Attributes:
+        text: the characters.
+        forced: whether the engine writes it (separators around paths, heads), not the model.
+        path: indices from the trunk to the branch it belongs to, as (block, path) pairs; empty for the trunk.
+    """
+
+    text: str
+    forced: bool
+    path: tuple[tuple[int, int], ...]
+
+
+def render(document: Document, dialect: Dialect = MULTIVERSE) -> str:
+    """The canonical text of a document.
+
+    Raises:
+        ValueError: a text holds one of the dialect's tags, or the dialect has no tag for what the tree holds.
+    """
+    return "".join(segment.text for segment in segments(document, dialect))
+
+
+def segments(document: Document, dialect: Dialect = MULTIVERSE) -> list[Segment]:
+    """The canonical text, cut wherever the engine's writing meets the model's (same errors as `render`)."""
+    return _Renderer(dialect).document(document)
+
+
+class _Renderer:
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.out: list[Segment] = []
+
+    def document(self, document: Document) -> list[Segment]:
+        think = self.dialect.think
+        if document.thinking is None:
+            if think is None and document.answer:
+                raise ValueError(f"dialect {self.dialect.name!r} has no think tag: put the text in thinking, not in answer")
+            self.free(self.checked(document.answer), ())
+        elif think is None:
+            if document.answer:
+                raise ValueError(f"dialect {self.dialect.name!r} has no think tag, so it cannot hold an answer apart")
+            self.body(document.thinking, (), "")
+        else:
+            self.free(think.open + self.dialect.sep, ())
+            self.body(document.thinking, (), "")
+            self.free(self.dialect.sep + think.close if document.thinking else think.close, ())
+            if document.answer:
+                self.free(self.dialect.answer_sep + self.checked(document.answer), ())
+        return self.out
+
+    def body(self, body: Body, path: tuple[tuple[int, int], ...], label: str) -> None:
+        blocks = 0
+        for index, item in enumerate(body):
+            if index:
+                self.free(self.dialect.sep, path)
+            if isinstance(item, str):
+                # The space after a label belongs to the free text, where tokenizers attach it to the first word.
+                self.free((" " if label and not index else "") + self.checked(item), path)
+            else:
+                if label and not index:
+                    self.free(self.dialect.sep, path)
+                self.block(item, path, label, blocks)
+                blocks += 1
+
+    def block(self, block: Block, path: tuple[tuple[int, int], ...], label: str, number: int) -> None:
+        dialect, sep = self.dialect, self.dialect.sep
+        if dialect.block is not None:
+            self.free(dialect.block.open + sep, path)
+        self.free(dialect.goal.open + sep, path)
+        for index, outline in enumerate(block.outlines):
+            text = f"{child_label(label, index)}{dialect.label_end} {self.checked(outline)}"
+            self.free(f"{dialect.outline.open}{sep}{text}{sep}{dialect.outline.close}{sep}", path)
+        self.free(dialect.goal.close, path)
+        self.force(sep, path)
+        for index, body in enumerate(block.paths):
+            child, child_path = child_label(label, index), (*path, (number, index))
+            self.force(dialect.path_head(child), child_path)
+            self.body(body, child_path, child)
+            self.free(sep + dialect.path.close, child_path)
+            self.force(sep, child_path)
+        self.force(dialect.resume_head(), path)
+        if dialect.conclusion is None:
+            if block.conclusion:
+                raise ValueError(f"dialect {dialect.name!r} has no conclusion tag, but a block has a conclusion")
+            return
+        self.free(self.checked(block.conclusion) + sep + dialect.conclusion.close, path)
+        if dialect.block is not None:
+            self.free(sep + dialect.block.close, path)
+
+    def free(self, text: str, path: tuple[tuple[int, int], ...]) -> None:
+        self.add(text, False, path)
+
+    def force(self, text: str, path: tuple[tuple[int, int], ...]) -> None:
+        self.add(text, True, path)
+
+    def add(self, text: str, forced: bool, path: tuple[tuple[int, int], ...]) -> None:
+        if self.out and (self.out[-1].forced, self.out[-1].path) == (forced, path):
+            self.out[-1] = self.out[-1]._replace(text=self.out[-1].text + text)
+        elif text:
+            self.out.append(Segment(text, forced, path))
+
+    def checked(self, text: str) -> str:
+        for tag in self.dialect.tags:
+            if tag in text:
+                raise ValueError(f"text may not hold the tag {tag}: {text[:60]!r}")
+        return text

@@ -1,0 +1,80 @@
+"""Frozen tree types: what a structured document is, with no tag, separator or label in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Body = tuple["str | Block", ...]
+"""Text and blocks in order. Two neighbouring texts are not allowed, nor is an empty text."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fork and join.
+
+    Attributes:
+        outlines: what each path is to do, without its label; at least one.
+        paths: one body per outline, without its label.
+        conclusion: what the trunk says after the join; empty in dialects that have no conclusion tag.
+    """
+
+    outlines: tuple[str, ...]
+    paths: tuple[Body, ...]
+    conclusion: str
+
+    def __post_init__(self) -> None:
+        if not self.outlines:
+            raise ValueError("a block needs at least one outline")
+        if len(self.paths) != len(self.outlines):
+            raise ValueError(f"a block needs as many paths as outlines: {len(self.paths)} paths, {len(self.outlines)} outlines")
+        for path in self.paths:
+            _check_body(path)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole generation: the thinking, in which blocks may stand, and what follows it.
+
+    Attributes:
+        thinking: the trunk between the think tags, or `None` when there are no think tags at all.
+        answer: the text after the thinking.
+    """
+
+    thinking: Body | None
+    answer: str = ""
+
+    def __post_init__(self) -> None:
+        _check_body(self.thinking or ())
+
+    def blocks(self) -> Iterator[tuple[int, Block]]:
+        """Every block with its depth (1 for a block of the trunk), in document order."""
+        return _blocks(self.thinking or (), 1)
+
+    @property
+    def depth(self) -> int:
+        """Depth of the deepest block; 0 when nothing forks."""
+        return max((depth for depth, _ in self.blocks()), default=0)
+
+    @property
+    def branches(self) -> int:
+        """Number of paths in the whole document."""
+        return sum(len(block.paths) for _, block in self.blocks())
+
+
+def _blocks(body: Body, depth: int) -> Iterator[tuple[int, Block]]:
+    for item in body:
+        if isinstance(item, Block):
+            yield depth, item
+            for path in item.paths:
+                yield from _blocks(path, depth + 1)
+
+
+def _check_body(body: Body) -> None:
+    previous: str | Block | None = None
+    for item in body:
+        if item == "":
+            raise ValueError("a body may not hold an empty text")
+        if isinstance(item, str) and isinstance(previous, str):
+            raise ValueError(f"two neighbouring texts in a body, join them: {previous!r}, {item!r}")
+        previous = item
