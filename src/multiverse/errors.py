@@ -1,0 +1,51 @@
+"""Everything this package raises on purpose.
+
+    MultiverseError
+    ├── StructureError      a document or a token sequence breaks the grammar (also a ValueError)
+    ├── DialectError        a dialect does not fit a tokenizer (also a ValueError)
+    ├── ModelError          a model cannot be found, loaded, or joined (also a ValueError)
+    └── RequestError        a prompt or a sampling parameter cannot be honoured (also a ValueError)
+
+Each message names the offending value and the way out.
+"""
+
+from __future__ import annotations
+
+
+class MultiverseError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class StructureError(MultiverseError, ValueError):
+    """The grammar is broken.
+
+    Attributes:
+        offset: where, as a character offset (parser) or a token index (machine, layout); `None` if unknown.
+        line: line number from 1, for text; `None` for tokens.
+        expected: what the grammar allows there.
+    """
+
+    def __init__(self, problem: str, *, expected: str, offset: int | None = None, line: int | None = None) -> None:
+        self.problem, self.expected, self.offset, self.line = problem, expected, offset, line
+        super().__init__(problem, expected, offset, line)
+
+    def __str__(self) -> str:
+        if self.line is not None:
+            where = f"line {self.line}, offset {self.offset}: "
+        elif self.offset is not None:
+            where = f"token {self.offset}: "
+        else:
+            where = ""
+        return f"{where}{self.problem}, expected {self.expected}"
+
+
+class DialectError(MultiverseError, ValueError):
+    """A dialect's tags are not single tokens of a tokenizer."""
+
+
+class ModelError(MultiverseError, ValueError):
+    """A model cannot be found, loaded, or run with fork and join."""
+
+
+class RequestError(MultiverseError, ValueError):
+    """A prompt or a sampling parameter cannot be honoured."""

@@ -1,0 +1,56 @@
+"""Tree to tokens and layout, segment by segment, straight from the tree.
+
+Training data is made here: heads are tokenised apart from free text, so that no token ever spans a border at which the
+engine would have put two. The positions are computed by recursion on the tree, independently of `machine` and
+`layout`, and must agree with them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .layout import TRUNK, Branch, Layout
+from .render import segments
+from .tokens import TokenDialect
+from .tree import Document
+
+
+class Encoded(NamedTuple):
+    """A document as token ids with their layout."""
+
+    token_ids: tuple[int, ...]
+    layout: Layout
+
+
+def encode(document: Document, tokens: TokenDialect) -> Encoded:
+    """Token ids and layout of a document (`ValueError` as `render`)."""
+    ids: list[int] = []
+    positions: list[int] = []
+    branches: list[int] = []
+    forced: list[bool] = []
+    table: list[Branch] = [TRUNK]
+    # Keyed by the path of (block, path) indices from the trunk, as segments carry it.
+    index: dict[tuple[tuple[int, int], ...], int] = {(): 0}
+    next_position: dict[tuple[tuple[int, int], ...], int] = {(): 0}
+    blocks: dict[tuple[tuple[tuple[int, int], ...], int], int] = {}
+    for segment in segments(document, tokens.dialect):
+        path = segment.path
+        if path not in index:
+            parent, (number, child) = path[:-1], path[-1]
+            block = blocks.setdefault((parent, number), len(blocks))
+            label = ".".join(str(step + 1) for _, step in path)
+            index[path] = len(table)
+            table.append(Branch(index[parent], block, label))
+            next_position[path] = next_position[parent]
+        else:
+            # Back from a block: resume behind the furthest of everything below.
+            below = (position for key, position in next_position.items() if key[: len(path)] == path)
+            next_position[path] = max(below)
+        segment_ids = tokens.encode(segment.text)
+        start = next_position[path]
+        ids += segment_ids
+        positions += range(start, start + len(segment_ids))
+        branches += [index[path]] * len(segment_ids)
+        forced += [segment.forced] * len(segment_ids)
+        next_position[path] = start + len(segment_ids)
+    return Encoded(tuple(ids), Layout(tuple(positions), tuple(branches), tuple(forced), tuple(table)))

@@ -1,0 +1,195 @@
+"""Where every token stands: a pure function from a token sequence to positions and branches.
+
+Rules 1 to 6 of the semantics, in short: siblings start at the same position; the trunk resumes behind the longest of
+them; a token sees what comes before it and does not lie in another path of the same block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..errors import StructureError
+from .machine import Machine
+from .tokens import TokenDialect
+
+
+class Branch(NamedTuple):
+    """One branch of a layout.
+
+    Attributes:
+        parent: index of the parent branch; -1 for the trunk, which is branch 0.
+        block: number of the block (counted over the document) whose path this is; -1 for the trunk.
+        label: label path such as ``2.1``; empty for the trunk. Two blocks of one trunk use the same labels.
+    """
+
+    parent: int
+    block: int
+    label: str
+
+
+TRUNK = Branch(parent=-1, block=-1, label="")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Positions, branches and forced flags of a token sequence in document order.
+
+    Attributes:
+        positions: position of each token, as the model sees it.
+        branches: index into `table` of each token's branch.
+        forced: whether the engine wrote the token.
+        table: the branches, parents before children.
+    """
+
+    positions: tuple[int, ...]
+    branches: tuple[int, ...]
+    forced: tuple[bool, ...]
+    table: tuple[Branch, ...] = (TRUNK,)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def visible(self, i: int, j: int) -> bool:
+        """Whether token `i` may attend to token `j`."""
+        return j <= i and not divergent(self.table, self.branches[i], self.branches[j])
+
+    def visibility(self) -> list[list[bool]]:
+        """For every pair of branches, whether tokens of the one may attend to earlier tokens of the other."""
+        return visibility(self.table)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Label path of each token's branch."""
+        return tuple(self.table[branch].label for branch in self.branches)
+
+    def critical_path(self, prompt_tokens: int = 0) -> int:
+        """Length of the longest chain of generated tokens: highest position + 1 - positions of the prompt."""
+        start = max(self.positions[:prompt_tokens], default=-1) + 1
+        return max(self.positions[prompt_tokens:], default=start - 1) + 1 - start
+
+    def parallelism(self, prompt_tokens: int = 0) -> float:
+        """Generated tokens over critical path; 1.0 when nothing forks."""
+        critical = self.critical_path(prompt_tokens)
+        return (len(self) - prompt_tokens) / critical if critical else 1.0
+
+
+def ancestry(table: Sequence[Branch], branch: int) -> list[int]:
+    """The branch and its ancestors, trunk last."""
+    chain = [branch]
+    while table[chain[-1]].parent >= 0:
+        chain.append(table[chain[-1]].parent)
+    return chain
+
+
+def divergent(table: Sequence[Branch], a: int, b: int) -> bool:
+    """Whether two branches lie in different paths of one block."""
+    paths = {table[x].block: x for x in ancestry(table, a)}
+    return any(paths.get(table[y].block, y) != y for y in ancestry(table, b))
+
+
+def visibility(table: Sequence[Branch]) -> list[list[bool]]:
+    """Symmetric table over branches: true unless the two lie in different paths of one block."""
+    size = len(table)
+    return [[not divergent(table, a, b) for b in range(size)] for a in range(size)]
+
+
+@dataclass
+class _Frame:
+    machine: Machine
+    branch: int
+    next_position: int
+    # The open block: its number, how many children have begun, the furthest next position among them.
+    block: int = -1
+    begun: int = 0
+    furthest: int = 0
+
+
+@dataclass
+class Replay:
+    """Drives the machine over a sequence in document order. `layout` is this, run to the end.
+
+    Attributes:
+        table: branches met so far.
+        positions, branches, forced: per token so far.
+    """
+
+    tokens: TokenDialect
+    table: list[Branch] = field(default_factory=lambda: [TRUNK])
+    positions: list[int] = field(default_factory=list)
+    branches: list[int] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._blocks = 0
+        self._stack = [_Frame(Machine(self.tokens), branch=0, next_position=0)]
+
+    @property
+    def trunk(self) -> Machine:
+        """The trunk's machine."""
+        return self._stack[0].machine
+
+    @property
+    def in_block(self) -> bool:
+        """Whether some path is still open."""
+        return len(self._stack) > 1 or self.trunk.waiting
+
+    def feed(self, token: int) -> None:
+        """Advance by one token.
+
+        Raises:
+            StructureError: with the token's index as offset.
+        """
+        frame = self._turn()
+        self.forced.append(bool(frame.machine.forced))
+        try:
+            frame.machine.feed(token)
+        except StructureError as error:
+            self.forced.pop()
+            raise StructureError(error.problem, expected=error.expected, offset=len(self.positions)) from None
+        self.positions.append(frame.next_position)
+        self.branches.append(frame.branch)
+        frame.next_position += 1
+
+    def _turn(self) -> _Frame:
+        """Whose turn it is: begin the next path, resume the trunk, or stay."""
+        frame = self._stack[-1]
+        if frame.machine.waiting:
+            frame.block, frame.begun, frame.furthest = self._blocks, 0, 0
+            self._blocks += 1
+            return self._begin(frame)
+        if not frame.machine.ended:
+            return frame
+        self._stack.pop()
+        parent = self._stack[-1]
+        parent.furthest = max(parent.furthest, frame.next_position)
+        if parent.begun < len(parent.machine.labels):
+            return self._begin(parent)
+        parent.next_position = parent.furthest
+        parent.machine.resume()
+        return parent
+
+    def _begin(self, parent: _Frame) -> _Frame:
+        label = parent.machine.labels[parent.begun]
+        parent.begun += 1
+        self.table.append(Branch(parent.branch, parent.block, label))
+        child = _Frame(Machine(self.tokens, label), branch=len(self.table) - 1, next_position=parent.next_position)
+        self._stack.append(child)
+        return child
+
+    def layout(self) -> Layout:
+        """The layout of the tokens fed so far."""
+        return Layout(tuple(self.positions), tuple(self.branches), tuple(self.forced), tuple(self.table))
+
+
+def layout(token_ids: Sequence[int], tokens: TokenDialect) -> Layout:
+    """Layout of a token sequence, which may stop anywhere.
+
+    Raises:
+        StructureError: the sequence breaks the grammar; `offset` is the token's index.
+    """
+    replay = Replay(tokens)
+    for token in token_ids:
+        replay.feed(token)
+    return replay.layout()

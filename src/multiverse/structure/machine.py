@@ -1,0 +1,198 @@
+"""The incremental machine: feed one token of a branch, get nothing, an event, or a structure error.
+
+One `Machine` follows one branch. It also says what must come next where the engine, not the model, writes (`forced`): the
+separators around paths, the head of a path, and the tag with which the trunk resumes. Whoever drives it (the engine
+while generating, `layout` while replaying) feeds those tokens too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..errors import StructureError
+from .dialect import Role, child_label
+from .tokens import TokenDialect
+
+
+@dataclass(frozen=True)
+class Fork:
+    """The goal has closed: one child per label begins once the forced separator is written."""
+
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BranchEnd:
+    """This branch has closed; its forced separator is still to be written."""
+
+    label: str
+
+
+@dataclass(frozen=True)
+class Join:
+    """The trunk has resumed: everything in the block is visible from this token on."""
+
+    labels: tuple[str, ...]
+
+
+Event = Fork | BranchEnd | Join
+
+
+class State(Enum):
+    """Where a branch stands in the grammar."""
+
+    TEXT = "text outside the thinking"
+    BODY = "thinking"
+    BLOCK = "the opening of a block"
+    GOAL = "a goal"
+    OUTLINE = "an outline"
+    FORKED = "a fork"
+    CONCLUSION = "a conclusion"
+    CLOSING = "the closing of a block"
+    ENDED = "a closed branch"
+
+
+# States in which free text may stand; in the others only the separator may stand between tags.
+_FREE = frozenset({State.TEXT, State.BODY, State.OUTLINE, State.CONCLUSION})
+
+
+class Machine:
+    """Follows one branch, token by token.
+
+    Attributes:
+        label: the branch's label path, such as ``2.1``; empty for the trunk.
+        state: where the branch stands.
+        forced: the tokens that must come next, written by the engine; empty when the model is to choose.
+        labels: labels of the children of the open block.
+        outlines: outlines seen in the open block.
+    """
+
+    def __init__(self, tokens: TokenDialect, label: str = "") -> None:
+        self.tokens = tokens
+        self.label = label
+        self.labels: tuple[str, ...] = ()
+        self.outlines = 0
+        self.forced: tuple[int, ...] = tokens.path_head(label) if label else ()
+        self.state = State.BODY if label or tokens.dialect.think is None else State.TEXT
+
+    @property
+    def depth(self) -> int:
+        """Depth of the branch: 0 for the trunk."""
+        return self.label.count(".") + 1 if self.label else 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the branch has forked and now waits for its children."""
+        return self.state is State.FORKED and not self.forced
+
+    @property
+    def ended(self) -> bool:
+        """Whether the branch has closed and its last separator is written."""
+        return self.state is State.ENDED and not self.forced
+
+    @property
+    def complete(self) -> bool:
+        """Whether a document may end here."""
+        return not self.label and not self.forced and (self.state is State.TEXT or self._plain_trunk)
+
+    @property
+    def _plain_trunk(self) -> bool:
+        return self.state is State.BODY and self.tokens.dialect.think is None
+
+    def resume(self) -> None:
+        """All children have ended: the trunk goes on with the dialect's resuming tag, which is forced."""
+        assert self.waiting, f"resume while in {self.state.value}"
+        self.forced = self.tokens.resume_head
+        self.state = State.CONCLUSION if self.tokens.dialect.conclusion is not None else State.BODY
+
+    def feed(self, token: int) -> Event | None:
+        """Advance by one token.
+
+        Raises:
+            StructureError: the token cannot stand here. The machine is unchanged.
+        """
+        if self.forced:
+            return self._feed_forced(token)
+        role = self.tokens.roles.get(token)
+        if role is None:
+            if self.state in _FREE or (token in self.tokens.sep and self.state not in (State.FORKED, State.ENDED)):
+                return None
+            raise self._error(token)
+        return self._feed_tag(token, role)
+
+    def _feed_forced(self, token: int) -> Event | None:
+        if token != self.forced[0]:
+            raise StructureError(f"found {self.tokens.name(token)}", expected=f"{self.tokens.name(self.forced[0])} (forced)")
+        self.forced = self.forced[1:]
+        if self.labels and self.state is not State.FORKED:  # the first token of the resuming head
+            labels, self.labels = self.labels, ()
+            return Join(labels)
+        return None
+
+    def _feed_tag(self, token: int, role: Role) -> Event | None:
+        if role not in self.legal_roles():
+            raise self._error(token)
+        match role:
+            case Role.THINK_OPEN:
+                self.state = State.BODY
+            case Role.THINK_CLOSE:
+                self.state = State.TEXT
+            case Role.BLOCK_OPEN:
+                self.state, self.outlines = State.BLOCK, 0
+            case Role.GOAL_OPEN:
+                self.state, self.outlines = State.GOAL, 0
+            case Role.OUTLINE_OPEN:
+                self.state = State.OUTLINE
+                self.outlines += 1
+            case Role.OUTLINE_CLOSE:
+                self.state = State.GOAL
+            case Role.GOAL_CLOSE:
+                self.state, self.forced = State.FORKED, self.tokens.sep
+                self.labels = tuple(child_label(self.label, index) for index in range(self.outlines))
+                return Fork(self.labels)
+            case Role.PATH_CLOSE:
+                self.state, self.forced = State.ENDED, self.tokens.sep
+                return BranchEnd(self.label)
+            case Role.CONCLUSION_CLOSE:
+                self.state = State.CLOSING if self.tokens.dialect.block is not None else State.BODY
+            case Role.BLOCK_CLOSE:
+                self.state = State.BODY
+            case Role.PATH_OPEN | Role.CONCLUSION_OPEN:  # only ever forced
+                raise AssertionError(role)
+        return None
+
+    def legal_roles(self) -> tuple[Role, ...]:
+        """The tags that the model may write here; none while tokens are forced."""
+        if self.forced:
+            return ()
+        match self.state:
+            case State.TEXT:
+                return (Role.THINK_OPEN,)
+            case State.BODY:
+                begin = Role.BLOCK_OPEN if self.tokens.dialect.block is not None else Role.GOAL_OPEN
+                if self.label:
+                    return (begin, Role.PATH_CLOSE)
+                return (begin,) if self._plain_trunk else (begin, Role.THINK_CLOSE)
+            case State.BLOCK:
+                return (Role.GOAL_OPEN,)
+            case State.GOAL:
+                return (Role.OUTLINE_OPEN, Role.GOAL_CLOSE) if self.outlines else (Role.OUTLINE_OPEN,)
+            case State.OUTLINE:
+                return (Role.OUTLINE_CLOSE,)
+            case State.CONCLUSION:
+                return (Role.CONCLUSION_CLOSE,)
+            case State.CLOSING:
+                return (Role.BLOCK_CLOSE,)
+            case State.FORKED | State.ENDED:
+                return ()
+
+    def expected(self) -> str:
+        """What may stand here, in words."""
+        names = [self.tokens.tag(role) for role in self.legal_roles()]
+        if self.state in _FREE:
+            names.insert(0, "text")
+        return " or ".join(names) if names else "nothing"
+
+    def _error(self, token: int) -> StructureError:
+        return StructureError(f"found {self.tokens.name(token)} in {self.state.value}", expected=self.expected())

@@ -1,0 +1,84 @@
+"""A dialect bound to a tokenizer: which token is which tag, and the tokens that the engine writes itself."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from ..errors import DialectError
+from .dialect import MULTIVERSE, Dialect, Role
+
+
+class TokenDialect:
+    """Token ids of a dialect's tags, and its heads and separators as tokens. Made by `resolve`.
+
+    Attributes:
+        dialect: the dialect that was resolved.
+        roles: role of each tag's token id.
+        ids: token id of each role that the dialect has.
+        sep: the separator as token ids.
+        resume_head: what the engine writes when the trunk resumes after a join.
+        fork_tag: id of the tag that begins a block.
+    """
+
+    def __init__(self, dialect: Dialect, ids: dict[Role, int], tokenizer: Any) -> None:
+        self.dialect = dialect
+        self.ids = ids
+        self.roles = {token_id: role for role, token_id in ids.items()}
+        self._tokenizer = tokenizer
+        self.sep = tuple(self.encode(dialect.sep))
+        self.resume_head = tuple(self.encode(dialect.resume_head()))
+        self.fork_tag = ids[Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN]
+        self.path_head = lru_cache(maxsize=4096)(self._path_head)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a segment, with no special tokens added around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _path_head(self, label: str) -> tuple[int, ...]:
+        return tuple(self.encode(self.dialect.path_head(label)))
+
+    def name(self, token_id: int) -> str:
+        """The tag a token stands for, or ``text``."""
+        role = self.roles.get(token_id)
+        if role is None:
+            return "text"
+        return next(tag for tag, r in self.dialect.roles.items() if r is role)
+
+    def tag(self, role: Role) -> str:
+        """The tag with this role, as text."""
+        return next(tag for tag, r in self.dialect.roles.items() if r is role)
+
+
+def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
+    """Bind a dialect to a Hugging Face tokenizer.
+
+    Raises:
+        DialectError: a tag is not exactly one token, or two tags are the same token.
+    """
+    ids: dict[Role, int] = {}
+    for tag, role in dialect.roles.items():
+        token_ids = list(tokenizer.encode(tag, add_special_tokens=False))
+        if len(token_ids) != 1:
+            raise DialectError(
+                f"the tag {tag} of dialect {dialect.name!r} is {len(token_ids)} tokens in this tokenizer, and must be exactly one: "
+                f"add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
+            )
+        token_id = token_ids[0]
+        if token_id in ids.values() or token_id == getattr(tokenizer, "unk_token_id", None):
+            raise DialectError(
+                f"the tag {tag} of dialect {dialect.name!r} has no token of its own in this tokenizer (it maps to id {token_id}): "
+                f"add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
+            )
+        ids[role] = token_id
+    return TokenDialect(dialect, ids, tokenizer)
+
+
+def detect(tokenizer: Any, dialects: tuple[Dialect, ...]) -> TokenDialect | None:
+    """The first dialect whose tags are all single tokens, or `None`: a plain autoregressive model."""
+    for dialect in dialects:
+        try:
+            return resolve(tokenizer, dialect)
+        except DialectError:
+            continue
+    return None
