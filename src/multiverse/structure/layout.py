@@ -131,9 +131,9 @@ class Replay:
         return self._stack[0].machine
 
     @property
-    def in_block(self) -> bool:
-        """Whether some path is still open."""
-        return len(self._stack) > 1 or self.trunk.waiting
+    def at_trunk(self) -> bool:
+        """Whether no path is open: the next token is the trunk's, and not a resuming tag that is still to come."""
+        return len(self._stack) == 1 and not self.trunk.waiting
 
     def feed(self, token: int) -> None:
         """Advance by one token.

@@ -19,6 +19,7 @@ class TokenDialect:
         sep: the separator as token ids.
         resume_head: what the engine writes when the trunk resumes after a join.
         fork_tag: id of the tag that begins a block.
+        outline_tag: id of the tag that begins an outline.
     """
 
     def __init__(self, dialect: Dialect, ids: dict[Role, int], tokenizer: Any) -> None:
@@ -29,6 +30,7 @@ class TokenDialect:
         self.sep = tuple(self.encode(dialect.sep))
         self.resume_head = tuple(self.encode(dialect.resume_head()))
         self.fork_tag = ids[Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN]
+        self.outline_tag = ids[Role.OUTLINE_OPEN]
         self.path_head = lru_cache(maxsize=4096)(self._path_head)
 
     def encode(self, text: str) -> list[int]:

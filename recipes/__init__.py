@@ -1,0 +1,1 @@
+"""Recipes: whole runs, from nothing to a folder."""

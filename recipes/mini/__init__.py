@@ -1,0 +1,1 @@
+"""The recipe of multiverse-mini: tokenizer, shape, mixture and training loop."""

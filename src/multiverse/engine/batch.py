@@ -1,0 +1,150 @@
+"""One forward's worth of work as tensors: the rows, where they are written, and which slots each may read.
+
+Shape legend: N rows, G groups in a bucket, R rows a group (padded), U slots a group (padded).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..attention.tree import Bucket
+from .request import Request
+from .scheduler import Chunk
+
+# Groups share a bucket while padding wastes at most this share of row-slot pairs.
+_MAX_PADDING = 0.5
+
+
+@dataclass
+class Batch:
+    """What the model runner needs, filled by `build`.
+
+    Attributes:
+        token_N, position_N: the rows, as the model sees them.
+        slot_N: where each row's keys and values are written.
+        buckets: who reads what, for the attention.
+        sampled: the chunks whose branch gets its next token from this forward.
+        last_row: per entry of `sampled`, the row that holds its last token.
+    """
+
+    token_N: Tensor
+    position_N: Tensor
+    slot_N: Tensor
+    buckets: list[Bucket]
+    sampled: list[Chunk]
+    last_row: list[int]
+
+
+@dataclass
+class _Group:
+    """Rows of one request: their indices in the forward, and what they may read."""
+
+    rows: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    visible: NDArray[np.bool_] | None
+    row_positions: NDArray[np.int64]
+    slot_positions: NDArray[np.int64]
+
+    @property
+    def area(self) -> int:
+        return len(self.rows) * len(self.slots)
+
+
+def build(chunks: list[Chunk], device: torch.device) -> Batch:
+    """Lay the chunks out as one sequence of rows, grouped by request."""
+    tokens: list[int] = []
+    slots: list[int] = []
+    sampled: list[Chunk] = []
+    last_row: list[int] = []
+    groups: list[_Group] = []
+    start = 0
+    for index, chunk in enumerate(chunks):
+        tokens += chunk.token_ids
+        slots += chunk.slots
+        if chunk.sample:
+            sampled.append(chunk)
+            last_row.append(len(tokens) - 1)
+        if index + 1 == len(chunks) or chunks[index + 1].request is not chunk.request:
+            groups.append(_group(chunk.request, start, len(tokens)))
+            start = len(tokens)
+    positions = np.concatenate([group.row_positions for group in groups])
+    return Batch(
+        token_N=torch.tensor(tokens, dtype=torch.long, device=device),
+        position_N=torch.from_numpy(positions).to(device),
+        slot_N=torch.tensor(slots, dtype=torch.long, device=device),
+        buckets=_buckets(groups, device),
+        sampled=sampled,
+        last_row=last_row,
+    )
+
+
+def _group(request: Request, start: int, end: int) -> _Group:
+    """The request's newest `end - start` reads are these rows; each sees what was read before it, siblings' tokens excepted."""
+    rows, count = end - start, request.read
+    owners = request.owners
+    visible: NDArray[np.bool_] | None = None
+    if rows > 1 or not request.visible.all():
+        order = np.arange(count)
+        visible = order[None, :] <= order[-rows:, None]
+        visible &= request.visible[owners[-rows:]][:, owners]
+    return _Group(
+        rows=np.arange(start, end),
+        slots=request.slots,
+        visible=visible,
+        row_positions=request.read_positions[-rows:],
+        slot_positions=request.read_positions,
+    )
+
+
+def _buckets(groups: list[_Group], device: torch.device) -> list[Bucket]:
+    """Put groups of similar size together, so that one attention call serves many requests with little padding."""
+    buckets: list[Bucket] = []
+    pile: list[_Group] = []
+    area = 0
+    for group in sorted(groups, key=lambda g: (len(g.rows), len(g.slots))):
+        grown = [*pile, group]
+        padded = len(grown) * max(len(g.rows) for g in grown) * max(len(g.slots) for g in grown)
+        if pile and padded * (1 - _MAX_PADDING) > area + group.area:
+            buckets.append(_bucket(pile, device))
+            grown, area = [group], 0
+        pile = grown
+        area += group.area
+    buckets.append(_bucket(pile, device))
+    return buckets
+
+
+def _bucket(groups: list[_Group], device: torch.device) -> Bucket:
+    size, rows, slots = len(groups), max(len(g.rows) for g in groups), max(len(g.slots) for g in groups)
+    padded = any(len(g.rows) < rows or len(g.slots) < slots for g in groups)
+    masked = padded or any(g.visible is not None for g in groups)
+    row_GR = np.zeros((size, rows), dtype=np.int64)
+    slot_GU = np.zeros((size, slots), dtype=np.int64)
+    row_position_GR = np.zeros((size, rows), dtype=np.int64)
+    slot_position_GU = np.zeros((size, slots), dtype=np.int64)
+    visible_GRU = np.zeros((size, rows, slots), dtype=bool)
+    real_GR = np.zeros((size, rows), dtype=bool)
+    for index, group in enumerate(groups):
+        r, u = len(group.rows), len(group.slots)
+        row_GR[index] = group.rows[0]
+        row_GR[index, :r] = group.rows
+        slot_GU[index, :u] = group.slots
+        # A padding row repeats the first row in every way, so that its softmax is not over nothing.
+        row_position_GR[index] = group.row_positions[0]
+        row_position_GR[index, :r] = group.row_positions
+        slot_position_GU[index, :u] = group.slot_positions
+        visible_GRU[index, :r, :u] = True if group.visible is None else group.visible
+        visible_GRU[index, r:] = visible_GRU[index, 0]
+        real_GR[index, :r] = True
+    return Bucket(
+        row_GR=torch.from_numpy(row_GR).to(device),
+        slot_GU=torch.from_numpy(slot_GU).to(device),
+        visible_GRU=torch.from_numpy(visible_GRU).to(device) if masked else None,
+        real_GR=None if real_GR.all() else torch.from_numpy(real_GR).to(device),
+        row_position_GR=torch.from_numpy(row_position_GR).to(device),
+        slot_position_GU=torch.from_numpy(slot_position_GU).to(device),
+    )

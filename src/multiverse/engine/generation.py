@@ -1,0 +1,141 @@
+"""What a finished request gives back. Torch-free."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from ..errors import StructureError
+from ..structure import Document, TokenDialect, parse
+from .request import Branch, Request
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a generation took.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        total_tokens: all generated tokens over all branches, forced ones included.
+        critical_path_tokens: highest generated position + 1 - positions of the prompt.
+        seconds: wall-clock time from submission to finish, neighbours in the batch included.
+    """
+
+    prompt_tokens: int
+    total_tokens: int
+    critical_path_tokens: int
+    seconds: float
+
+    @property
+    def parallelism(self) -> float:
+        """`total_tokens` over `critical_path_tokens`; 1.0 when sequential."""
+        return self.total_tokens / self.critical_path_tokens if self.critical_path_tokens else 1.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished request; the per-token tuples are in document order.
+
+    Attributes:
+        text: the generated text, without the end-of-text token or a stop string.
+        answer: what follows the thinking, without a leading ``Answer:``.
+        tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
+        finish_reason: ``stop``, ``length``, or ``malformed`` (the model broke the grammar).
+        structure_error: why there is no tree.
+        token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
+        logprobs: per token, `None` for forced ones; `None` altogether unless asked for.
+        prompt_token_ids: the prompt.
+    """
+
+    text: str
+    answer: str
+    tree: Document | None
+    finish_reason: str
+    usage: Usage
+    token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    branches: tuple[str, ...]
+    forced: tuple[bool, ...]
+    logprobs: tuple[float | None, ...] | None
+    prompt_token_ids: tuple[int, ...] = field(repr=False)
+    structure_error: str | None = None
+
+
+def finish(request: Request, stop_ids: frozenset[int]) -> Generation:
+    """Put a finished request's branches together in document order."""
+    assert request.finish_reason is not None
+    order = list(_document_order(request.trunk))
+    token_ids = tuple(branch.token_ids[i] for branch, i in order)
+    positions = tuple(branch.positions[i] for branch, i in order)
+    text = _text(request, order, token_ids, stop_ids)
+    tree, error = _parse(request, text)
+    return Generation(
+        text=text,
+        answer=_answer(request.tokens, text),
+        tree=tree,
+        finish_reason=request.finish_reason,
+        usage=Usage(
+            prompt_tokens=len(request.prompt),
+            total_tokens=len(token_ids),
+            critical_path_tokens=max(positions, default=request.prompt_positions - 1) + 1 - request.prompt_positions,
+            seconds=time.perf_counter() - request.started_at,
+        ),
+        token_ids=token_ids,
+        positions=positions,
+        branches=tuple(branch.label for branch, _ in order),
+        forced=tuple(branch.forced[i] for branch, i in order),
+        logprobs=tuple(branch.logprobs[i] for branch, i in order) if request.params.logprobs else None,
+        prompt_token_ids=tuple(request.prompt),
+        structure_error=error,
+    )
+
+
+def _document_order(branch: Branch) -> list[tuple[Branch, int]]:
+    order: list[tuple[Branch, int]] = []
+    start = 0
+    for end, children in [*branch.blocks, (len(branch.token_ids), [])]:
+        order += [(branch, i) for i in range(start, end)]
+        for child in children:
+            order += _document_order(child)
+        start = end
+    return order
+
+
+def _text(request: Request, order: list[tuple[Branch, int]], token_ids: tuple[int, ...], stop_ids: frozenset[int]) -> str:
+    if request.stopped is None:
+        cut = token_ids[:-1] if token_ids and token_ids[-1] in stop_ids and request.finish_reason != "length" else token_ids
+        return request.decode(list(cut))
+    # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
+    stopped, length = request.stopped
+    text, runs = "", 0
+    for branch, i in order:
+        assert branch.stream is not None
+        piece = branch.stream.pieces[i]
+        if branch is stopped:
+            piece = piece[: max(0, length - runs)]
+            runs += len(branch.stream.pieces[i])
+        text += piece
+    return text
+
+
+def _parse(request: Request, text: str) -> tuple[Document | None, str | None]:
+    if request.structure_error is not None:
+        return None, request.structure_error
+    if request.finish_reason == "length":
+        return None, "cut short by max_tokens"
+    if request.tokens is None:
+        return Document(None, text), None
+    dialect = request.tokens.dialect
+    if request.prompt_thinking and dialect.think is not None:
+        # The prompt opened the thinking, so the generated text alone would not parse.
+        text = dialect.think.open + dialect.sep + text.removeprefix(dialect.sep)
+    try:
+        return parse(text, dialect), None
+    except StructureError as error:
+        return None, str(error)
+
+
+def _answer(tokens: TokenDialect | None, text: str) -> str:
+    think = tokens.dialect.think if tokens is not None else None
+    answer = text.rpartition(think.close)[2] if think is not None else text
+    return answer.strip().removeprefix("Answer:").strip()

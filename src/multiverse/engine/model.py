@@ -1,0 +1,190 @@
+"""Load a Hugging Face model, make sure that it can be forked and joined, and run forwards on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
+from ..errors import ModelError
+from .batch import Batch
+from .packing import pack_linears
+
+# Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join can merge.
+_JOINABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+@dataclass
+class LoadedModel:
+    """A model ready for the engine.
+
+    Attributes:
+        path: the folder or hub id that was loaded.
+        max_positions: longest chain of positions that the model was made for.
+        stop_ids: tokens that end a text.
+    """
+
+    path: str
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    max_positions: int
+    stop_ids: frozenset[int]
+
+
+def embedded_model() -> Path:
+    """Folder of multiverse-mini, the small model shipped with the package."""
+    return Path(str(files("multiverse") / "models" / "mini"))
+
+
+def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto", packed: bool = True) -> LoadedModel:
+    """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
+
+    Args:
+        dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
+        device: ``auto`` takes CUDA when it is there.
+        packed: on CPU, repack linear layers for speed; results agree to rounding.
+
+    Raises:
+        ModelError: it cannot be found or loaded, or cannot be joined; the message names it and says what to do.
+    """
+    name = str(embedded_model() if path is None else path)
+    config, tokenizer = _read_config(name)
+    check_joinable(config, name)
+    try:
+        torch_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
+    except (RuntimeError, AttributeError):
+        raise ModelError(f"device={device!r} or dtype={dtype!r} is not known to torch: try device='cpu' and dtype='float32'") from None
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the weights of {name!r} could not be loaded: {_first_line(error)}") from error
+    model.eval().requires_grad_(False).to(torch_device)
+    model.set_attn_implementation(register())
+    if packed and torch_device.type == "cpu":
+        pack_linears(model)
+    text_config = config.get_text_config()
+    return LoadedModel(
+        path=name,
+        model=model,
+        tokenizer=tokenizer,
+        device=torch_device,
+        max_positions=int(getattr(text_config, "max_position_embeddings", 0) or 1 << 20),
+        stop_ids=_stop_ids(model, tokenizer),
+    )
+
+
+def _read_config(name: str) -> tuple[Any, Any]:
+    folder = Path(name).expanduser()
+    looks_local = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists()
+    if looks_local and not folder.is_dir():
+        raise ModelError(f"the model folder {name!r} does not exist: give a folder with config.json and weights, or a hub id")
+    if looks_local and not (folder / "config.json").is_file():
+        raise ModelError(f"the folder {name!r} holds no config.json: give the folder that save_pretrained() wrote")
+    source = str(folder) if looks_local else name
+    try:
+        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        hint = "" if looks_local else " (it is no local folder, and could not be had from the hub: check the id and the network)"
+        raise ModelError(f"the model {name!r} could not be read{hint}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def check_joinable(config: Any, name: str) -> None:
+    """Refuse, by name, what fork and join cannot be exact on.
+
+    Raises:
+        ModelError: encoder-decoder, recurrent or linear-attention layers, or attention that is more than softmax(QK)V.
+    """
+    text = config.get_text_config()
+    kind = f"{name!r} (model type {config.model_type!r})"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{kind} is an encoder-decoder and cannot be forked and joined: choose a decoder-only model")
+    odd = sorted(set(getattr(text, "layer_types", None) or ()) - _JOINABLE_LAYERS)
+    if odd:
+        raise ModelError(
+            f"{kind} has layers of type {', '.join(odd)}, whose state cannot be joined: choose a model with full or "
+            f"sliding-window attention in every layer, such as Qwen2, Qwen3, Llama or Mistral"
+        )
+    if getattr(text, "attn_logit_softcapping", None):
+        raise ModelError(f"{kind} caps its attention logits, which tree attention cannot compute: choose a model without it")
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    ids: set[int] = set()
+    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id if model.generation_config else None):
+        if isinstance(source, int):
+            ids.add(source)
+        elif source is not None:
+            ids.update(source)
+    return frozenset(ids)
+
+
+class ModelRunner:
+    """Runs forwards of one model over one KV pool."""
+
+    def __init__(self, loaded: LoadedModel, kv_memory: int | None = None) -> None:
+        self.loaded = loaded
+        self.device = loaded.device
+        self.backend = SdpaBackend()
+        bytes_per_slot = self._probe()
+        memory = kv_memory if kv_memory is not None else self._default_memory()
+        self.slots = memory // bytes_per_slot
+        if self.slots < 16:
+            raise ModelError(
+                f"kv_memory={memory} bytes hold only {self.slots} tokens of {loaded.path!r} ({bytes_per_slot} bytes each): "
+                f"give at least {bytes_per_slot * 1024}"
+            )
+        self.pool = KVPool(self.slots)
+
+    def _default_memory(self) -> int:
+        """CUDA: 80% of what is free once the weights are there. CPU: 4 GiB, of which only what is used becomes resident."""
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0] * 0.8)
+        return 4 << 30
+
+    @torch.inference_mode()
+    def _probe(self) -> int:
+        """Read one token, to learn a slot's size and that every layer's attention really comes through ours."""
+        pool = KVPool(1)
+        zero = torch.zeros(1, dtype=torch.long, device=self.device)
+        bucket = Bucket(zero[None], zero[None], None, None, zero[None], zero[None])
+        context = TreeContext(pool, self.backend, zero, [bucket])
+        self._forward(zero, zero, zero, context)
+        layers = int(self.loaded.model.config.get_text_config().num_hidden_layers)
+        if len(context.layers) != layers:
+            raise ModelError(
+                f"only {len(context.layers)} of the {layers} layers of {self.loaded.path!r} (model type "
+                f"{self.loaded.model.config.model_type!r}) use an attention that can be joined: choose a model whose every layer does"
+            )
+        return pool.bytes_per_slot
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> Tensor:
+        """Read the batch's rows; returns float32 logits, one row per entry of `batch.sampled`."""
+        context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
+        keep = torch.tensor(batch.last_row or [0], dtype=torch.long, device=self.device)
+        logits = self._forward(batch.token_N, batch.position_N, keep, context)
+        return logits[: len(batch.last_row)]
+
+    def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
+        output = self.loaded.model(
+            input_ids=token_N[None],
+            position_ids=position_N[None],
+            use_cache=False,
+            logits_to_keep=keep,
+            tree_context=context,
+        )
+        logits: Tensor = output.logits[0].float()
+        return logits

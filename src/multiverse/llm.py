@@ -1,0 +1,170 @@
+"""`LLM`: load a model, put questions to it, watch it fork and join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .engine import Engine, Event, Generation, Request, SamplingParams
+from .engine.model import load
+from .errors import RequestError
+from .structure import DIALECTS, Dialect, detect, resolve
+
+Prompt = str | Sequence[int]
+Messages = Sequence[dict[str, Any]]
+
+
+class LLM:
+    """A model with the fork and join engine around it.
+
+        llm = LLM()                                     # the embedded multiverse-mini
+        out = llm.chat([[{"role": "user", "content": "…"}]], SamplingParams(temperature=0))[0]
+        out.text; out.answer; out.tree; out.usage.parallelism; out.finish_reason
+
+    Args:
+        model: a local folder or a hub id; `None` is multiverse-mini.
+        dialect: the tag set. `None` takes the first known dialect whose tags are all single tokens of the model's tokenizer, and
+            runs the model as a plain autoregressive one if there is none.
+        dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
+        device: ``auto`` takes CUDA when it is there.
+        kv_memory: bytes for keys and values; `None` takes a default for the device.
+        max_batch_tokens: most tokens that one forward reads.
+        max_requests: most requests that run at once; the others wait.
+        packed: on CPU, repack linear layers for speed.
+
+    Attributes:
+        model_path: the folder or hub id that was loaded.
+        tokenizer: the model's Hugging Face tokenizer.
+        engine: the engine, for those who want to step it themselves.
+
+    Raises:
+        ModelError: the model cannot be found, loaded or joined.
+        DialectError: the dialect that was asked for does not fit the tokenizer.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        dialect: Dialect | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        kv_memory: int | None = None,
+        max_batch_tokens: int = 2048,
+        max_requests: int = 256,
+        packed: bool = True,
+    ) -> None:
+        loaded = load(model, dtype=dtype, device=device, packed=packed)
+        if dialect is not None:
+            tokens = resolve(loaded.tokenizer, dialect)
+        else:
+            tokens = detect(loaded.tokenizer, tuple(DIALECTS.values()))
+        self.model_path = loaded.path
+        self.tokenizer = loaded.tokenizer
+        self.engine = Engine(
+            loaded, tokens, kv_memory=kv_memory, max_batch_tokens=max_batch_tokens, max_requests=max_requests
+        )
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        on_finish: Callable[[int, Generation], None] | None = None,
+    ) -> list[Generation]:
+        """Continue raw prompts, all in one batch; the results are in the order of the prompts.
+
+        Args:
+            prompts: texts or lists of token ids; one prompt alone is taken as a list of one.
+            params: one for all, or one per prompt.
+            on_finish: called with the prompt's index as each one finishes.
+
+        Raises:
+            RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
+        """
+        if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int)):
+            prompts = [prompts]  # type: ignore[list-item]
+        token_ids = [self._encode(prompt) for prompt in prompts]  # type: ignore[arg-type]
+        return self._run(token_ids, params, on_finish)
+
+    def chat(
+        self,
+        conversations: Messages | Sequence[Messages],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        on_finish: Callable[[int, Generation], None] | None = None,
+    ) -> list[Generation]:
+        """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
+        if len(conversations) > 0 and isinstance(conversations[0], dict):
+            conversations = [conversations]  # type: ignore[list-item]
+        token_ids = [self._encode_chat(conversation) for conversation in conversations]  # type: ignore[arg-type]
+        return self._run(token_ids, params, on_finish)
+
+    def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
+        """Run one prompt or conversation and yield typed events as they happen; the last is a `FinishEvent`.
+
+        Closing the iterator early aborts the request.
+        """
+        chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
+        token_ids = self._encode_chat(prompt) if chat else self._encode(prompt)  # type: ignore[arg-type]
+        request = self.engine.submit(token_ids, params if params is not None else SamplingParams(), listening=True)
+        return self._events(request)
+
+    def _events(self, request: Request) -> Iterator[Event]:
+        try:
+            while request.finish_reason is None:
+                self.engine.step()
+                yield from self.engine.drain(request)
+        finally:
+            if request.finish_reason is None:
+                self.engine.abort(request)
+
+    def _run(
+        self,
+        prompts: list[list[int]],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        on_finish: Callable[[int, Generation], None] | None,
+    ) -> list[Generation]:
+        shared = params if params is not None else SamplingParams()
+        each = [shared] * len(prompts) if isinstance(shared, SamplingParams) else list(shared)
+        if len(each) != len(prompts):
+            raise RequestError(f"{len(each)} sampling parameters for {len(prompts)} prompts: give one for all, or one per prompt")
+        requests: list[Request] = []
+        try:
+            for prompt, own in zip(prompts, each, strict=True):
+                requests.append(self.engine.submit(prompt, own))
+        except RequestError as error:
+            for request in requests:
+                self.engine.abort(request)
+            raise RequestError(f"prompt {len(requests)}: {error}" if len(prompts) > 1 else str(error)) from None
+        index = {request.id: number for number, request in enumerate(requests)}
+        results: dict[int, Generation] = {}
+
+        def keep(request: Request) -> None:
+            if request.id in index:
+                results[index[request.id]] = self.engine.generation(request)
+                if on_finish is not None:
+                    on_finish(index[request.id], results[index[request.id]])
+
+        self.engine.run(requests, keep)
+        return [results[number] for number in range(len(requests))]
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise RequestError("the prompt is empty: write a question")
+            return list(self.tokenizer.encode(prompt))
+        vocabulary = len(self.tokenizer)
+        for token in prompt:
+            if not 0 <= token < vocabulary:
+                raise RequestError(f"token id {token} is outside the vocabulary (0 to {vocabulary - 1})")
+        return list(prompt)
+
+    def _encode_chat(self, messages: Messages) -> list[int]:
+        if not messages or not str(messages[-1].get("content", "")).strip():
+            raise RequestError("the conversation is empty: its last message needs some content")
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise RequestError(f"{self.model_path!r} has no chat template: use generate() with a raw prompt")
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))

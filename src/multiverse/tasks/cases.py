@@ -1,0 +1,84 @@
+"""Cases: a question that is settled by looking at each possible value of n.
+
+Two kinds. In the one every case has a result and the best counts; in the other all cases but one fail, so a model
+also sees paths that lead nowhere.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from multiverse.structure.tree import Block
+
+from .problem import IntegerRule, Problem, forked, listing
+from .steps import LIMIT, draw_steps, work_out
+
+WIDTHS = (2, 3, 4, 5)
+
+_MAX_N = 20
+
+_PARITY = (
+    "n is one of {ns_or}. If n is even, {even}. If n is odd, {odd}. What is the {best} value that can result?",
+    "Let n be {ns_or}. When n is even, {even}. When n is odd, {odd}. What is the {best} possible result?",
+    "Try {ns_and} for n. If n is odd, {odd}. If n is even, {even}. Find the {best} result.",
+)
+_EQUATION = (
+    "Which of {ns_and} can n be if {factor} times n {sign} {term} is {target}?",
+    "{factor} times n {sign} {term} is {target}. Which of {ns_and} is n?",
+    "n is {ns_or}, and {factor} times n {sign} {term} is {target}. What is n?",
+)
+
+
+def draw(rng: Random, width: int | None = None) -> Problem:
+    """A question with `width` cases."""
+    count = rng.choice(WIDTHS) if width is None else width
+    return rng.choice((_parity, _equation))(rng, count)
+
+
+def _parity(rng: Random, count: int) -> Problem:
+    evens = rng.randint(1, count - 1)
+    even_ns, odd_ns = rng.sample(range(2, _MAX_N + 1, 2), evens), rng.sample(range(1, _MAX_N, 2), count - evens)
+    rules = {0: draw_steps(rng, even_ns, rng.randint(2, 3)), 1: draw_steps(rng, odd_ns, rng.randint(2, 3))}
+    ns = even_ns + odd_ns
+    rng.shuffle(ns)
+    worked = [work_out(n, rules[n % 2]) for n in ns]
+    results = [result for _, result in worked]
+    best, value = rng.choice((("largest", max(results)), ("smallest", min(results))))
+    question = rng.choice(_PARITY).format(
+        ns_or=listing(ns, "or"),
+        ns_and=listing(ns),
+        even=listing([step.command for step in rules[0]]),
+        odd=listing([step.command for step in rules[1]]),
+        best=best,
+    )
+    block = Block(
+        outlines=tuple(f"n={n}" for n in ns),
+        paths=tuple((f"{n} is {('even', 'odd')[n % 2]}. {text}.",) for n, (text, _) in zip(ns, worked, strict=True)),
+        conclusion=f"{listing(results)}: the {best} is {value}.",
+    )
+    return forked("cases", question, str(value), block, IntegerRule(value))
+
+
+def _equation(rng: Random, count: int) -> Problem:
+    factor = rng.randint(2, 9)
+    ns = rng.sample(range(1, min(_MAX_N, LIMIT // factor) + 1), count)
+    plus = rng.random() < 0.5
+    room = LIMIT - factor * max(ns) if plus else factor * min(ns)
+    # No room to add anything without a third digit: take away instead, which always has room.
+    if room == 0:
+        plus, room = False, factor * min(ns)
+    term = rng.randint(1, min(20, room))
+    sign, word = ("+", "plus") if plus else ("-", "minus")
+    products = [factor * n for n in ns]
+    values = [product + term if plus else product - term for product in products]
+    solution = rng.randrange(count)
+    target = values[solution]
+    question = rng.choice(_EQUATION).format(
+        ns_and=listing(ns), ns_or=listing(ns, "or"), factor=factor, sign=word, term=term, target=target
+    )
+    paths = tuple(
+        (f"n={n}: {factor}*{n}={product}, {product}{sign}{term}={value}, " + ("yes." if value == target else f"not {target}."),)
+        for n, product, value in zip(ns, products, values, strict=True)
+    )
+    block = Block(tuple(f"n={n}" for n in ns), paths, f"n={ns[solution]} works.")
+    return forked("cases", question, str(ns[solution]), block, IntegerRule(ns[solution]))

@@ -1,0 +1,53 @@
+"""Worksheet: several calculations that have nothing to do with each other, and their sum.
+
+The plainest case for a fork: outlines are one name each, all the work is in the paths.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from multiverse.structure.tree import Block
+
+from .problem import IntegerRule, Problem, forked, listing, running_sum
+from .steps import LIMIT, NAMES, Calculation, draw_calculation
+
+WIDTHS = (2, 3, 4, 5, 6)
+
+MAX_TOTAL = 500
+"""Largest total of a question: the more calculations, the smaller their values."""
+
+_TALES = (
+    ("{name} starts with {start}, {deeds}.", "What do they have together?"),
+    ("{name} has {start}, {deeds}.", "What is the sum of their results?"),
+    ("{name} begins at {start}, then {deeds}.", "What is the total?"),
+    ("{name}: start with {start}, {commands}.", "What do all the results add up to?"),
+)
+
+
+def draw(rng: Random, width: int | None = None) -> Problem:
+    """A worksheet of `width` calculations."""
+    count = rng.choice(WIDTHS) if width is None else width
+    limit = min(LIMIT, MAX_TOTAL // count)
+    # Paths of about one length: the longest of them decides how long the whole takes.
+    steps = rng.choice((3, 4))
+    calculations = [draw_calculation(rng, name, steps + rng.randint(0, 1), limit) for name in rng.sample(NAMES, count)]
+    tale, closing = rng.choice(_TALES)
+    question = " ".join([*(tell(tale, calculation) for calculation in calculations), closing])
+    conclusion, total = running_sum([calculation.result for calculation in calculations])
+    block = Block(
+        outlines=tuple(calculation.name for calculation in calculations),
+        paths=tuple((calculation.working,) for calculation in calculations),
+        conclusion=conclusion,
+    )
+    return forked("worksheet", question, str(total), block, IntegerRule(total))
+
+
+def tell(tale: str, calculation: Calculation) -> str:
+    """A calculation in the words of a template."""
+    return tale.format(
+        name=calculation.name,
+        start=calculation.start,
+        deeds=listing([step.deed for step in calculation.steps]),
+        commands=listing([step.command for step in calculation.steps]),
+    )

@@ -1,0 +1,101 @@
+"""Shared by all tests: a byte-level tokenizer with the tags, and tiny random models of several families in local folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from multiverse.structure import MULTIVERSE, Dialect, TokenDialect, resolve
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def build_tokenizer(dialect: Dialect | None = MULTIVERSE) -> PreTrainedTokenizerFast:
+    """One token a byte, one token a tag."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(alphabet)}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken("<eos>", special=True, normalized=False)])
+    if dialect is not None:
+        core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in dialect.tags])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+FAMILIES: dict[str, Callable[[int], Any]] = {
+    "qwen2": lambda v: Qwen2ForCausalLM(Qwen2Config(vocab_size=v, **SHAPE)),
+    "qwen3": lambda v: Qwen3ForCausalLM(Qwen3Config(vocab_size=v, head_dim=16, **SHAPE)),
+    "llama": lambda v: LlamaForCausalLM(LlamaConfig(vocab_size=v, bos_token_id=None, **SHAPE)),
+    "mistral": lambda v: MistralForCausalLM(MistralConfig(vocab_size=v, sliding_window=None, **SHAPE)),
+}
+
+
+def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A folder as `save_pretrained` writes it, with weights large enough to make attention matter."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.2)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tokens(tokenizer: PreTrainedTokenizerFast) -> TokenDialect:
+    return resolve(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> dict[str, Path]:
+    """Folder of a tiny random model per family."""
+    folders = {}
+    for name, make in FAMILIES.items():
+        torch.manual_seed(len(name))
+        folders[name] = save_model(tmp_path_factory.mktemp(name), make(len(tokenizer)), tokenizer)
+    return folders

@@ -1,0 +1,43 @@
+"""Random documents for property tests."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from multiverse.structure import Block, Body, Document
+
+WORDS = st.text(alphabet="abc xyz 0123\n:é.", min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
+"""Free text: white space, line ends, digits and a two-byte character included."""
+
+SHORT = st.text(alphabet="ab 1", max_size=4)
+
+
+@st.composite
+def bodies(draw: st.DrawFn, depth: int, max_width: int = 3) -> Body:
+    items: list[str | Block] = []
+    for _ in range(draw(st.integers(0, 2))):
+        if draw(st.booleans()):
+            if not items or not isinstance(items[-1], str):
+                items.append(draw(WORDS))
+        elif depth:
+            items.append(draw(blocks(depth, max_width)))
+    return tuple(items)
+
+
+@st.composite
+def blocks(draw: st.DrawFn, depth: int, max_width: int = 3) -> Block:
+    width = draw(st.integers(1, max_width))
+    return Block(
+        outlines=tuple(draw(SHORT) for _ in range(width)),
+        paths=tuple(draw(bodies(depth - 1, max_width)) for _ in range(width)),
+        conclusion=draw(SHORT),
+    )
+
+
+@st.composite
+def documents(draw: st.DrawFn, depth: int = 3, max_width: int = 3) -> Document:
+    """A document whose blocks nest up to `depth` deep; most of them fork."""
+    body = draw(bodies(depth, max_width))
+    if depth and draw(st.integers(0, 3)):
+        body = (*body, draw(blocks(depth, max_width)))
+    return Document(body, draw(st.sampled_from(["", "Answer: 4", "x"])))

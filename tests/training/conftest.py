@@ -1,0 +1,55 @@
+"""A tokenizer trained in a second, and the recipes on the path (they lie beside the package, not in it)."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from multiverse.prompting import Mode
+from multiverse.structure import TokenDialect, resolve
+from multiverse.tasks import FAMILIES, problems
+from multiverse.training import Features, featurize
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recipes.mini.tokenizer import build, sample_texts
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build(sample_texts(count=200)).save_pretrained(folder, save_jinja_files=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def tokens(tokenizer: Any) -> TokenDialect:
+    return resolve(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def solved(tokenizer: Any, tokens: TokenDialect) -> list[Features]:
+    """Two problems of every family in both modes, nested ones at both depths."""
+    modes: tuple[Mode, ...] = ("parallel", "sequential")
+    drawn = [
+        problem
+        for family in FAMILIES
+        for depth in ((2, 3) if family == "nested" else (None,))
+        for problem in islice(problems(family, seed=3, depth=depth), 2)
+    ]
+    return [
+        featurize(problem.question, problem.structured if mode == "parallel" else problem.sequential, mode, tokenizer, tokens)
+        for problem in drawn
+        for mode in modes
+    ]
