@@ -46,10 +46,10 @@ def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCau
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
     )
     model = Qwen3ForCausalLM(config)
-    model.generation_config = GenerationConfig(
+    model.set_attn_implementation("sdpa")  # takes a bool mask; eager would misread it
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     return model

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from .engine import Engine, Event, Generation, Request, SamplingParams
+from .engine import Event, Generation, Request, SamplingParams
+from .engine.engine import Engine
 from .engine.model import load
 from .errors import RequestError
 from .structure import DIALECTS, Dialect, detect, resolve
@@ -24,8 +25,8 @@ class LLM:
 
     Args:
         model: a local folder or a hub id; `None` is multiverse-mini.
-        dialect: the tag set. `None` takes the first known dialect whose tags are all single tokens of the model's tokenizer, and
-            runs the model as a plain autoregressive one if there is none.
+        dialect: the tag set. `None` takes the first known dialect whose tags are all single tokens of the model's tokenizer,
+            and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
         kv_memory: bytes for keys and values; `None` takes a default for the device.
@@ -56,15 +57,12 @@ class LLM:
         packed: bool = True,
     ) -> None:
         loaded = load(model, dtype=dtype, device=device, packed=packed)
-        if dialect is not None:
-            tokens = resolve(loaded.tokenizer, dialect)
-        else:
-            tokens = detect(loaded.tokenizer, tuple(DIALECTS.values()))
+        tokens = (
+            resolve(loaded.tokenizer, dialect) if dialect is not None else detect(loaded.tokenizer, tuple(DIALECTS.values()))
+        )
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
-        self.engine = Engine(
-            loaded, tokens, kv_memory=kv_memory, max_batch_tokens=max_batch_tokens, max_requests=max_requests
-        )
+        self.engine = Engine(loaded, tokens, kv_memory=kv_memory, max_batch_tokens=max_batch_tokens, max_requests=max_requests)
 
     def generate(
         self,
@@ -83,10 +81,9 @@ class LLM:
         Raises:
             RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
         """
-        if isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int)):
-            prompts = [prompts]  # type: ignore[list-item]
-        token_ids = [self._encode(prompt) for prompt in prompts]  # type: ignore[arg-type]
-        return self._run(token_ids, params, on_finish)
+        alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        batch = cast(Sequence[Prompt], [prompts] if alone else prompts)
+        return self._run([self._encode(prompt) for prompt in batch], params, on_finish)
 
     def chat(
         self,
@@ -96,10 +93,9 @@ class LLM:
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        if len(conversations) > 0 and isinstance(conversations[0], dict):
-            conversations = [conversations]  # type: ignore[list-item]
-        token_ids = [self._encode_chat(conversation) for conversation in conversations]  # type: ignore[arg-type]
-        return self._run(token_ids, params, on_finish)
+        alone = len(conversations) > 0 and isinstance(conversations[0], dict)
+        batch = cast(Sequence[Messages], [conversations] if alone else conversations)
+        return self._run([self._encode_chat(conversation) for conversation in batch], params, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
         """Run one prompt or conversation and yield typed events as they happen; the last is a `FinishEvent`.
@@ -107,7 +103,7 @@ class LLM:
         Closing the iterator early aborts the request.
         """
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
-        token_ids = self._encode_chat(prompt) if chat else self._encode(prompt)  # type: ignore[arg-type]
+        token_ids = self._encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         request = self.engine.submit(token_ids, params if params is not None else SamplingParams(), listening=True)
         return self._events(request)
 
@@ -129,7 +125,9 @@ class LLM:
         shared = params if params is not None else SamplingParams()
         each = [shared] * len(prompts) if isinstance(shared, SamplingParams) else list(shared)
         if len(each) != len(prompts):
-            raise RequestError(f"{len(each)} sampling parameters for {len(prompts)} prompts: give one for all, or one per prompt")
+            raise RequestError(
+                f"{len(each)} sampling parameters for {len(prompts)} prompts: give one for all, or one per prompt"
+            )
         requests: list[Request] = []
         try:
             for prompt, own in zip(prompts, each, strict=True):

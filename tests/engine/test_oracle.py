@@ -22,7 +22,9 @@ from tests.strategies import documents
 TOLERANCE = 1e-4
 
 
-def dense_logprobs(model: Any, prompt: tuple[int, ...], generated: tuple[int, ...], tokens: TokenDialect) -> tuple[np.ndarray, Any]:
+def dense_logprobs(
+    model: Any, prompt: tuple[int, ...], generated: tuple[int, ...], tokens: TokenDialect
+) -> tuple[np.ndarray, Any]:
     """Log-probability of each generated token by one dense forward, and the layout of the whole sequence."""
     ids = [*prompt, *generated]
     whole = layout(ids, tokens)

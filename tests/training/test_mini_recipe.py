@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from recipes.mini.mixture import Source, documents, held_out
 from recipes.mini.train import Settings, Trainer, rate, train
+from safetensors.torch import load_file
 
 SETTINGS = Settings(shape="test", steps=6, tokens=1200, row=512, micro=1200, warmup=2)
 
@@ -32,7 +31,8 @@ def test_a_killed_run_resumes_to_the_same_curve(tokenizer_folder: Path, tmp_path
     train(first, stop=6, held=0)
 
     train(make(tokenizer_folder, cut), stop=3, held=0)
-    (cut / "log.jsonl").open("a").write('{"step": 4, "loss": 9.9}\n')  # steps after the last checkpoint are done again
+    with (cut / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "loss": 9.9}\n')  # steps after the last checkpoint are done again
     second = make(tokenizer_folder, cut)
     assert second.resume()
     assert second.step == 3

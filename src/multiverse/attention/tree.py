@@ -27,8 +27,8 @@ TREE_ATTENTION = "multiverse_tree"
 class KVPool:
     """Keys and values of every layer, one slot a token.
 
-    The memory of a layer is reserved at its first write, when the shapes are known: heads and head sizes are whatever the model's
-    own attention hands over, so no table of architectures is needed here.
+    The memory of a layer is reserved at its first write, when the shapes are known: heads and head sizes are whatever the
+    model's own attention hands over, so no table of architectures is needed here.
     """
 
     def __init__(self, slots: int) -> None:
@@ -137,9 +137,9 @@ def tree_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Tensor | None,  # noqa: ARG001  (always None: who may see whom is in the context)
     scaling: float | None = None,
-    dropout: float = 0.0,
+    dropout: float = 0.0,  # noqa: ARG001  (inference only)
     *,
     tree_context: TreeContext | None = None,
     sliding_window: int | None = None,
@@ -151,10 +151,14 @@ def tree_attention(
         ModelError: the model was called without a context, or asks for something that this attention does not compute.
     """
     if tree_context is None:
-        raise ModelError("tree attention runs inside the engine only: load the model through multiverse.LLM, or with another attention")
+        raise ModelError(
+            "tree attention runs inside the engine only: load the model through multiverse.LLM, or with another attention"
+        )
     for name in ("softcap", "s_aux"):
         if kwargs.get(name) is not None:
-            raise ModelError(f"{type(module).__name__} uses {name!r}, which tree attention cannot compute: choose a model without it")
+            raise ModelError(
+                f"{type(module).__name__} uses {name!r}, which tree attention cannot compute: choose a model without it"
+            )
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     tree_context.layers.add(layer)
     query_NHD, key_NKD, value_NKV = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)

@@ -1,6 +1,8 @@
-"""The fork and join engine: many requests, each a family of branches, in one continuously filled batch."""
+"""The fork and join engine: many requests, each a family of branches, in one continuously filled batch.
 
-from .engine import Engine
+What is imported here needs no torch; the engine itself is `multiverse.engine.engine.Engine`.
+"""
+
 from .events import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from .generation import Generation, Usage
 from .params import SamplingParams
@@ -11,7 +13,6 @@ from .slots import SlotPool
 __all__ = [
     "Branch",
     "BranchEndEvent",
-    "Engine",
     "Event",
     "FinishEvent",
     "ForkEvent",

@@ -68,11 +68,13 @@ class Engine:
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")
         if len(prompt) >= limit:
-            raise RequestError(f"the prompt has {len(prompt)} tokens, and the model reads at most {limit - 1}: shorten the prompt")
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, and the model reads at most {limit - 1}: shorten the prompt"
+            )
         if len(prompt) + params.max_tokens > self.slots.size:
             raise RequestError(
-                f"prompt ({len(prompt)} tokens) and max_tokens={params.max_tokens} need more than the {self.slots.size} tokens that "
-                f"fit in KV memory: lower max_tokens or raise kv_memory"
+                f"prompt ({len(prompt)} tokens) and max_tokens={params.max_tokens} need more than the {self.slots.size} "
+                f"tokens that fit in KV memory: lower max_tokens or raise kv_memory"
             )
 
     def decode(self, token_ids: list[int]) -> str:

@@ -61,7 +61,9 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
         torch_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
         torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
     except (RuntimeError, AttributeError):
-        raise ModelError(f"device={device!r} or dtype={dtype!r} is not known to torch: try device='cpu' and dtype='float32'") from None
+        raise ModelError(
+            f"device={device!r} or dtype={dtype!r} is not known to torch: try device='cpu' and dtype='float32'"
+        ) from None
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype)
     except (OSError, ValueError, KeyError) as error:
@@ -92,7 +94,9 @@ def _read_config(name: str) -> tuple[Any, Any]:
     try:
         return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        hint = "" if looks_local else " (it is no local folder, and could not be had from the hub: check the id and the network)"
+        hint = (
+            "" if looks_local else " (it is no local folder, and could not be had from the hub: check the id and the network)"
+        )
         raise ModelError(f"the model {name!r} could not be read{hint}: {_first_line(error)}") from error
 
 
@@ -166,7 +170,8 @@ class ModelRunner:
         if len(context.layers) != layers:
             raise ModelError(
                 f"only {len(context.layers)} of the {layers} layers of {self.loaded.path!r} (model type "
-                f"{self.loaded.model.config.model_type!r}) use an attention that can be joined: choose a model whose every layer does"
+                f"{self.loaded.model.config.model_type!r}) use an attention that can be joined: "
+                f"choose a model in which every layer does"
             )
         return pool.bytes_per_slot
 

@@ -17,8 +17,8 @@ class SamplingParams:
         top_k: keep this many likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one, in [0, 1].
         repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch can see; 1 is off.
-        seed: makes a request repeatable; each branch draws from its own stream, derived from the seed and its place in the tree,
-            whoever else is in the batch. `None` draws a fresh seed.
+        seed: makes a request repeatable; each branch draws from its own stream, derived from the seed and its place in the
+            tree, whoever else is in the batch. `None` draws a fresh seed.
         stop: the request ends when a branch's own text comes to hold one of these; the text is cut before it.
         max_tokens: bound on all generated tokens, over all branches, forced ones included.
         max_depth: blocks nest at most this deep; 0 forbids forking.

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -176,7 +177,7 @@ class Request:
             self._add_branch(parent, branch.label, (), machine)
         self.visible = np.array(visibility(replay.table))
         starts = [0, *(i for i in range(1, len(self.prompt)) if replay.branches[i] != replay.branches[i - 1]), len(self.prompt)]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             owner = self.branches[replay.branches[start]]
             self.ready.append(Run(owner, self.prompt[start:end], replay.positions[start], sample=end == len(self.prompt)))
         self.trunk.next_position = replay.positions[-1] + 1

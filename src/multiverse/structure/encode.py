@@ -36,7 +36,7 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
     for segment in segments(document, tokens.dialect):
         path = segment.path
         if path not in index:
-            parent, (number, child) = path[:-1], path[-1]
+            parent, (number, _) = path[:-1], path[-1]
             block = blocks.setdefault((parent, number), len(blocks))
             label = ".".join(str(step + 1) for _, step in path)
             index[path] = len(table)

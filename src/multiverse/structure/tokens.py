@@ -63,14 +63,14 @@ def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
         token_ids = list(tokenizer.encode(tag, add_special_tokens=False))
         if len(token_ids) != 1:
             raise DialectError(
-                f"the tag {tag} of dialect {dialect.name!r} is {len(token_ids)} tokens in this tokenizer, and must be exactly one: "
-                f"add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
+                f"the tag {tag} of dialect {dialect.name!r} is {len(token_ids)} tokens in this tokenizer, and must be exactly "
+                f"one: add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
             )
         token_id = token_ids[0]
         if token_id in ids.values() or token_id == getattr(tokenizer, "unk_token_id", None):
             raise DialectError(
-                f"the tag {tag} of dialect {dialect.name!r} has no token of its own in this tokenizer (it maps to id {token_id}): "
-                f"add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
+                f"the tag {tag} of dialect {dialect.name!r} has no token of its own in this tokenizer "
+                f"(it maps to id {token_id}): add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
             )
         ids[role] = token_id
     return TokenDialect(dialect, ids, tokenizer)
