@@ -58,20 +58,16 @@ def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
     Raises:
         DialectError: a tag is not exactly one token, or two tags are the same token.
     """
+    remedy = "add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
     ids: dict[Role, int] = {}
     for tag, role in dialect.roles.items():
+        name = f"the tag {tag} of dialect {dialect.name!r}"
         token_ids = list(tokenizer.encode(tag, add_special_tokens=False))
         if len(token_ids) != 1:
-            raise DialectError(
-                f"the tag {tag} of dialect {dialect.name!r} is {len(token_ids)} tokens in this tokenizer, and must be exactly "
-                f"one: add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
-            )
+            raise DialectError(f"{name} is {len(token_ids)} tokens in this tokenizer, and must be exactly one: {remedy}")
         token_id = token_ids[0]
         if token_id in ids.values() or token_id == getattr(tokenizer, "unk_token_id", None):
-            raise DialectError(
-                f"the tag {tag} of dialect {dialect.name!r} has no token of its own in this tokenizer "
-                f"(it maps to id {token_id}): add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
-            )
+            raise DialectError(f"{name} has no token of its own in this tokenizer (it maps to id {token_id}): {remedy}")
         ids[role] = token_id
     return TokenDialect(dialect, ids, tokenizer)
 
