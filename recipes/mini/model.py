@@ -49,7 +49,7 @@ def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCau
     )
     model = Qwen3ForCausalLM(config)
     model.set_attn_implementation("sdpa")  # takes a bool mask; eager would misread it
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     return model

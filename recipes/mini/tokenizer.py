@@ -56,7 +56,7 @@ def build(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     core.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (START, END, PAD)])
     # Not special, as with Qwen's thinking tags: decoding with `skip_special_tokens` has to keep the structure.
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in MULTIVERSE.tags])
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token=END,
         pad_token=PAD,

@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from multiverse.training import Features, answer_logits, collate, micro_batches, pack
 
@@ -117,7 +119,7 @@ class Trainer:
         for rows in micro_batches(pack(drawn, self.settings.row), self.settings.micro):
             logits_NV, targets_N = self.forward(rows)
             loss = cross_entropy(logits_NV, targets_N, reduction="sum") / targets
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -188,6 +190,7 @@ class Trainer:
             self.model.save_pretrained(temporary)
             self.tokenizer.save_pretrained(temporary, save_jinja_files=False)
             for file in Path(temporary).iterdir():
+                file.chmod(0o644)  # safetensors writes for the owner alone, and this travels in a wheel
                 file.replace(folder / file.name)
 
 
@@ -212,8 +215,12 @@ def rate(progress: float, step: int, settings: Settings) -> float:
 
 def train(
     trainer: Trainer, *, stop: int | None = None, save_every: float = 120.0, eval_every: float = 400.0, held: int = 16
-) -> None:
-    """Train to the end of the schedule, or to step `stop`; log, evaluate and save on the way."""
+) -> bool:
+    """Train to the end of the schedule, or to step `stop`; log, evaluate and save on the way.
+
+    Returns:
+        False when a signal ended it early; the checkpoint is then where it stopped.
+    """
     console = Console()
     log = Log(trainer.run / "log.jsonl", trainer.step)
     groups = held_out(trainer.tokenizer_folder, held) if held else {}
@@ -230,14 +237,14 @@ def train(
             line = "  ".join(
                 f"{name.split('/')[0]} {score[0]:.3f} {score[1]:.2f}" for name, score in scores.items() if mode in name
             )
-            console.print(f"step {trainer.step} {mode:10} (tokens, documents right)  {line}", highlight=False)
+            console.print(f"step {trainer.step} {mode:10} (tokens, documents right)  {line}", highlight=False, soft_wrap=True)
         trainer.export(trainer.run / "model")
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f}%"), TimeElapsedColumn())
-    with Progress(*columns, console=console, refresh_per_second=1) as bar, finally_save(trainer):
+    with Progress(*columns, console=console, refresh_per_second=1) as bar, interruptible() as interrupted:
         task = bar.add_task("", total=1.0)
         smooth = 0.0
-        while trainer.progress < 1 and (stop is None or trainer.step < stop):
+        while trainer.progress < 1 and (stop is None or trainer.step < stop) and not interrupted():
             began, tokens = time.monotonic(), trainer.tokens
             loss = trainer.train_step(next(batches))
             elapsed = time.monotonic() - began
@@ -249,24 +256,29 @@ def train(
             text = f"step {trainer.step}  loss {smooth:.4f}  {speed:,.0f} tokens/s  {left:.0f} min left"
             bar.update(task, completed=min(1.0, trainer.progress), description=text)
             if not console.is_terminal and trainer.step % 50 == 0:
-                console.print(text, highlight=False)
+                console.print(text, highlight=False, soft_wrap=True)
             if trainer.seconds - saved >= save_every:
                 trainer.save()
                 saved = trainer.seconds
             if groups and trainer.seconds - evaluated >= eval_every:
                 report()
                 evaluated = trainer.seconds
-        if groups:
+        trainer.save()
+        if groups and not interrupted():
             report()
+        return not interrupted()
 
 
 @contextmanager
-def finally_save(trainer: Trainer) -> Iterator[None]:
-    """Save when the loop ends, whether it is done or was interrupted between two updates."""
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Ask the yielded function between two updates whether to stop; a signal amid an update would leave half of it done."""
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda got, _: asked.append(got)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield lambda: bool(asked)
     finally:
-        trainer.save()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Log:
@@ -316,6 +328,7 @@ def main() -> None:
         arguments["steps"] = STEPS
     settings = Settings(**{name: arguments[name] for name in asdict(default)})
     keep_freed_memory()
+    disable_progress_bar()  # transformers' own, at every save
     torch.set_num_threads(arguments["threads"])
     run: Path = arguments["run"]
     if arguments["fresh"]:
@@ -325,9 +338,7 @@ def main() -> None:
     if trainer.resume():
         print(f"resuming at step {trainer.step}")
     print(f"{sum(p.numel() for p in trainer.model.parameters()):,} parameters, {len(trainer.tokenizer)} tokens, {settings}")
-    try:
-        train(trainer)
-    except KeyboardInterrupt:
+    if not train(trainer):
         print(f"saved at step {trainer.step}; start again to go on")
         return
     trainer.export(arguments["out"])

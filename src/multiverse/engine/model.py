@@ -19,6 +19,8 @@ from .packing import pack_linears
 # Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join can merge.
 _JOINABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
+_UNBOUNDED = 1 << 20  # for models that state no longest position
+
 
 @dataclass
 class LoadedModel:
@@ -68,17 +70,21 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"the weights of {name!r} could not be loaded: {_first_line(error)}") from error
-    model.eval().requires_grad_(False).to(torch_device)
+    return prepare(model, tokenizer, name, torch_device, packed=packed)
+
+
+def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, packed: bool = True) -> LoadedModel:
+    """Make a transformers model ready for the engine: tree attention, packed linears. The model is changed in place."""
+    model.eval().requires_grad_(False).to(device)
     model.set_attn_implementation(register())
-    if packed and torch_device.type == "cpu":
+    if packed and device.type == "cpu":
         pack_linears(model)
-    text_config = config.get_text_config()
     return LoadedModel(
         path=name,
         model=model,
         tokenizer=tokenizer,
-        device=torch_device,
-        max_positions=int(getattr(text_config, "max_position_embeddings", 0) or 1 << 20),
+        device=device,
+        max_positions=int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED),
         stop_ids=_stop_ids(model, tokenizer),
     )
 

@@ -4,7 +4,6 @@ Several documents may share a row. Each has its own positions from 0, and the ma
 
 Shape legend: B rows, L tokens in a row, S segments in a row, N tokens that take loss, D width, V vocabulary.
 """
-# ruff: noqa: N815 - fields are tensors, whose names end in their shape.
 
 from __future__ import annotations
 
