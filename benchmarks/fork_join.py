@@ -1,4 +1,4 @@
-"""Scripted fork-join work on the shape of Qwen2.5-0.5B with random bf16 weights: forked against sequential against transformers.
+"""Scripted fork-join work on the shape of Qwen2.5-0.5B, random bf16 weights: forked, sequential, transformers generate.
 
 The structure is scripted and the weights are random, so this measures machinery, not a model. All sides are run in turn,
 several times over; each figure is the median of its decode time per token, with the prompt's prefill left out.
@@ -108,7 +108,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    stock = Qwen2ForCausalLM(QWEN_05B).to(torch.bfloat16).eval()
+    stock: Any = Qwen2ForCausalLM(QWEN_05B).bfloat16().eval()
     packed = copy.deepcopy(stock)
     pack_linears(packed)
     ours = Ours(copy.deepcopy(stock))

@@ -14,13 +14,13 @@ SHORT = st.text(alphabet="ab 1", max_size=4)
 
 @st.composite
 def bodies(draw: st.DrawFn, depth: int, max_width: int = 3) -> Body:
+    """Nothing, a text, a block, or a few of them in turn; deep inside, mostly a text."""
     items: list[str | Block] = []
-    for _ in range(draw(st.integers(0, 2))):
-        if draw(st.booleans()):
-            if not items or not isinstance(items[-1], str):
-                items.append(draw(WORDS))
-        elif depth:
+    for _ in range(draw(st.integers(0, 3))):
+        if depth and draw(st.integers(0, 3)) == 0:
             items.append(draw(blocks(depth, max_width)))
+        elif not items or not isinstance(items[-1], str):
+            items.append(draw(WORDS))
     return tuple(items)
 
 
@@ -35,9 +35,9 @@ def blocks(draw: st.DrawFn, depth: int, max_width: int = 3) -> Block:
 
 
 @st.composite
-def documents(draw: st.DrawFn, depth: int = 3, max_width: int = 3) -> Document:
-    """A document whose blocks nest up to `depth` deep; most of them fork."""
+def documents(draw: st.DrawFn, depth: int = 3, max_width: int = 3, *, forks: bool = False) -> Document:
+    """A document whose blocks nest up to `depth` deep; most of them fork, all of them with `forks`."""
     body = draw(bodies(depth, max_width))
-    if depth and draw(st.integers(0, 3)):
+    if depth and (forks or draw(st.integers(0, 3))):
         body = (*body, draw(blocks(depth, max_width)))
     return Document(body, draw(st.sampled_from(["", "Answer: 4", "x"])))

@@ -345,7 +345,7 @@ def main() -> None:
     print(f"{arguments['out']}: {trainer.step} steps, {trainer.tokens:,} tokens, {trainer.seconds / 60:.1f} minutes")
 
 
-STEPS = 4400
+STEPS = 3200
 """Length of the shipped run."""
 
 

@@ -16,7 +16,7 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
 from multiverse.engine import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Document, TokenDialect, layout
+from multiverse.structure import Block, Document, TokenDialect, layout
 from tests.strategies import documents
 
 TOLERANCE = 1e-4
@@ -84,7 +84,9 @@ def run_scripted(llm: LLM, docs: list[Document], prompts: list[str], gaps: list[
     end = int(llm.tokenizer.eos_token_id)
     requests: list[Request] = []
     for document, prompt, gap in zip(docs, prompts, gaps, strict=True):
-        request = engine.submit(tokens.encode(prompt), SamplingParams(temperature=0, logprobs=True, max_tokens=4000))
+        request = engine.submit(
+            tokens.encode(prompt), SamplingParams(temperature=0, logprobs=True, max_tokens=4000, max_branches=1000)
+        )
         engine.sampler.scripts[request.id] = Script(document, tokens, end)
         requests.append(request)
         for _ in range(gap):
@@ -96,19 +98,55 @@ def run_scripted(llm: LLM, docs: list[Document], prompts: list[str], gaps: list[
     return [engine.generation(request) for request in requests]
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
-@settings(max_examples=25)
-@given(data=st.data())
-def test_engine_agrees_with_one_dense_forward(pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject) -> None:
-    # 25 examples of up to 4 trees in each of 3 families: the requests share every batch, at random offsets, and prompts and
-    # heads are cut into chunks when the budget is small.
-    llm, model = pairs[family]
-    docs = data.draw(st.lists(documents(depth=3), min_size=1, max_size=4))
+def agree(pair: tuple[LLM, Any], data: st.DataObject) -> None:
+    """Several random trees share every batch, at random offsets; a small budget cuts prompts and heads into chunks."""
+    llm, model = pair
+    docs = data.draw(st.lists(documents(depth=3, forks=True), min_size=7, max_size=9))
     prompts = data.draw(st.lists(st.sampled_from(["Q", "a longer question?", "12+"]), min_size=len(docs), max_size=len(docs)))
     gaps = data.draw(st.lists(st.integers(0, 12), min_size=len(docs), max_size=len(docs)))
-    budget = data.draw(st.sampled_from([3, 17, 2048]))
+    budget = data.draw(st.sampled_from([31, 128, 2048]))
     tokens = llm.engine.tokens
     assert tokens is not None
     for document, generation in zip(docs, run_scripted(llm, docs, prompts, gaps, budget), strict=True):
         assert generation.tree == document
         assert check(model, generation, tokens) > 0
+
+
+FAMILIES = ["qwen2", "qwen3", "llama"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_engine_agrees_with_one_dense_forward(pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject) -> None:
+    # 10 examples of at least 7 trees in each of 3 families: at least 210 trees.
+    agree(pairs[family], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=150)
+@given(data=st.data())
+def test_engine_agrees_with_one_dense_forward_at_length(
+    pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject
+) -> None:
+    agree(pairs[family], data)
+
+
+def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any]]) -> None:
+    # Whatever the random trees happen to be: a block in a path in a path, wide, with ragged paths and text after each join.
+    def body(depth: int, label: str) -> tuple[str | Block, ...]:
+        if not depth:
+            return (label * (1 + len(label)),)
+        inner = Block(("l", "m", "n"), tuple(body(depth - 1, label + letter) for letter in "lmn"), "sum " + label)
+        return ("before", inner, "between", inner, "after")
+
+    llm, model = pairs["qwen3"]
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    document = Document(body(3, "a"), "done")
+    (generation,) = run_scripted(llm, [document], ["Q"], [0])
+    assert generation.tree == document
+    assert document.depth == 3
+    assert check(model, generation, tokens) > 1000
+    assert generation.usage.parallelism > 3

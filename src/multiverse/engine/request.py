@@ -128,6 +128,8 @@ class Request:
         self._owners = np.zeros(64, dtype=np.int64)
         self._positions = np.zeros(64, dtype=np.int64)
         self._take_prompt()
+        # Branches that blocks now being opened will have at least, over all branches.
+        self._planned = self.trunk.machine.planned if self.trunk.machine is not None else 0
         self.prompt_positions = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
 
@@ -222,7 +224,11 @@ class Request:
             StructureError: the token cannot stand there. It is written all the same, so that it can be looked at.
         """
         self._write(branch, token, logprob=logprob)
-        event = branch.machine.feed(token) if branch.machine is not None else None
+        event = None
+        if branch.machine is not None:
+            before = branch.machine.planned
+            event = branch.machine.feed(token)
+            self._planned += branch.machine.planned - before
         self._write_forced(branch)
         self._queue(branch)
         if self.finish_reason is not None:
@@ -316,7 +322,7 @@ class Request:
         machine, params = branch.machine, self.params
         if machine is None or self.tokens is None:
             return ()
-        others = sum(other.machine.planned for other in self.branches if other is not branch and other.machine is not None)
+        others = self._planned - machine.planned
         room = params.max_branches - (len(self.branches) - 1) - others
         banned = []
         if machine.depth >= params.max_depth or room < 1:
