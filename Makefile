@@ -4,6 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+WIDE := Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12, triples it, takes away 4 and adds 9. \
+Ana starts with 30, halves it, adds 6 and adds 20. Ben starts with 9, doubles it, adds 13 and takes away 2. What is the total?
+NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples it and adds 8. \
+Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
+CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
+
 .PHONY: help setup demo test lint types tests proofs mini bench clean
 .DEFAULT_GOAL := help
 
@@ -20,7 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup  ## three questions to the embedded model: one wide, one nested, one sequential
-	$(BIN)/python -m recipes.demo
+	$(BIN)/multiverse generate "$(WIDE)"
+	$(BIN)/multiverse generate "$(NESTED)"
+	$(BIN)/multiverse generate --sequential "$(CHAIN)"
 
 test: lint types tests  ## lint, types and tests
 

@@ -195,10 +195,10 @@ class Trainer:
 
 
 def make_optimizers(model: torch.nn.Module, settings: Settings) -> list[Optimizer]:
-    """AdamW for the embeddings and the norms; the matrices between them are Muon's, or AdamW's with weight decay."""
+    """AdamW for the embeddings, the head and the norms; the matrices between them are Muon's, or AdamW's with weight decay."""
     named = dict(model.named_parameters())
-    matrices = [p for name, p in named.items() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in named.items() if p.ndim != 2 or "embed" in name]
+    matrices = [p for name, p in named.items() if p.ndim == 2 and "layers" in name]
+    others = [p for name, p in named.items() if p.ndim != 2 or "layers" not in name]
     adamw: dict[str, Any] = {"lr": settings.lr, "betas": (0.9, 0.95), "eps": 1e-10}
     if not settings.muon:
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -345,7 +345,7 @@ def main() -> None:
     print(f"{arguments['out']}: {trainer.step} steps, {trainer.tokens:,} tokens, {trainer.seconds / 60:.1f} minutes")
 
 
-STEPS = 3200
+STEPS = 4100
 """Length of the shipped run."""
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from recipes.mini.mixture import Source, documents, held_out
 from recipes.mini.train import Settings, Trainer, rate, train
-from safetensors.torch import load_file
 
 SETTINGS = Settings(shape="test", steps=6, tokens=1200, row=512, micro=1200, warmup=2)
 

@@ -20,8 +20,8 @@ WIDTHS = (2, 3)
 DEPTHS = (2, 3)
 
 _DEEP_SHARE = 0.15
-_TEAMS = tuple(f"{color} team" for color in ("Red", "Blue", "Green", "Gold", "White", "Black", "Pink", "Gray"))
-_LEAGUES = tuple(f"{side} league" for side in ("North", "South", "East", "West"))
+_TEAMS = tuple(f"{color} team" for color in ("Red", "Blue", "Green", "Gold"))
+_LEAGUES = tuple(f"{side} league" for side in ("North", "South"))
 _TALES = (
     ("{name} starts with {start}, {deeds}", "What is the total of {all}?"),
     ("{name} has {start}, {deeds}", "What do {all} have together?"),
@@ -69,10 +69,10 @@ def draw(rng: Random, width: int | None = None, depth: int | None = None) -> Pro
     levels = depth
     if levels is None:
         levels = 3 if width != 3 and rng.random() < _DEEP_SHARE else 2
-    names = iter(rng.sample(NAMES, 9))
+    names = iter(NAMES)
     if levels == 3:
-        teams = [Group(name, _members(rng, names, 2, 2, 8)) for name in rng.sample(_TEAMS, 4)]
-        leagues = rng.sample(_LEAGUES, 2)
+        teams = [Group(name, _members(rng, names, 2, 2, 8)) for name in _TEAMS]
+        leagues = _LEAGUES
         top = Group("", (Group(leagues[0], tuple(teams[:2])), Group(leagues[1], tuple(teams[2:]))))
         kind = "leagues"
     else:
@@ -82,7 +82,7 @@ def draw(rng: Random, width: int | None = None, depth: int | None = None) -> Pro
         steps = rng.randint(2, 3) if sum(sizes) <= 6 else 2
         teams = [
             Group(name, _members(rng, names, size, steps, sum(sizes)))
-            for name, size in zip(rng.sample(_TEAMS, count), sizes, strict=True)
+            for name, size in zip(_TEAMS, sizes, strict=False)
         ]
         top = Group("", tuple(teams))
         kind = "teams"

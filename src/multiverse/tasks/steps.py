@@ -119,9 +119,8 @@ def draw_calculation(rng: Random, name: str, count: int, limit: int = LIMIT) -> 
 
 # fmt: off
 NAMES = (
-    "Mia", "Tom", "Ana", "Ben", "Eva", "Leo", "Zoe", "Max", "Ida", "Sam",
-    "Amy", "Dan", "Kim", "Jon", "Lea", "Ray", "Ivy", "Gus", "Nia", "Eli",
-    "Uma", "Joe", "Ada", "Ned", "Fay", "Bob", "Liv", "Hal", "Sue", "Ian",
+    "Mia", "Tom", "Ana", "Ben", "Eva", "Leo", "Zoe", "Max", "Ida",
 )
 # fmt: on
-"""Short first names, so that a name costs next to nothing in an outline."""
+"""Who calculates, in this order: the third person of every question is Ana. Short, so that a name costs next to nothing in
+an outline, and always the same, since a model of this size learns to calculate long before it learns to copy names."""

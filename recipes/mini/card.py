@@ -1,0 +1,98 @@
+"""Measure the mini model and write its card.
+
+    python -m recipes.mini.card                          # measures src/multiverse/models/mini, about ten minutes on two cores
+
+The card's figures come from the same function as `multiverse eval tasks`, on problems of the test split, which no
+training step can have drawn. They are stored beside the card as `figures.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.machine import describe
+from multiverse import LLM, SamplingParams
+from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse.tasks import FAMILIES
+
+from .mixture import MODES
+from .train import ROOT, STEPS
+
+SEED = 2026
+WIDE = (4, 5, 6)
+
+CARD = Path(__file__).with_name("card.md").read_text()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=ROOT / "src/multiverse/models/mini")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/mini", help="the run's folder, for its log")
+    parser.add_argument("--n", type=int, default=200)
+    options = parser.parse_args()
+    llm = LLM(options.model)
+    sets = [TaskSet(family, options.n, SEED, mode) for family in FAMILIES for mode in MODES]
+    wide = [TaskSet("worksheet", options.n // 2, SEED, "parallel", width=width) for width in WIDE]
+    params = SamplingParams(temperature=0)
+    figures: dict[str, Any] = {"machine": describe(), "seed": SEED, "n": options.n, "tasks": [], "wide": []}
+    for tasks in track([*sets, *wide], description="measuring", console=Console(stderr=True)):
+        summary = evaluate(llm, tasks, params).summary() | {"model": "multiverse-mini"}
+        if tasks.width is None:
+            figures["tasks"].append(summary)
+        else:
+            figures["wide"].append(summary | {"width": tasks.width})
+    log = options.run / "log.jsonl"
+    if log.exists():
+        steps = [record for record in map(json.loads, log.read_text().splitlines()) if "loss" in record]
+        figures["training"] = {"tokens": steps[-1]["tokens"], "minutes": round(steps[-1]["seconds"] / 60)}
+    parameters = sum(p.numel() for p in llm.engine.loaded.model.parameters())
+    (options.model / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (options.model / "README.md").write_text(card(figures, parameters))
+    print((options.model / "README.md").read_text())
+
+
+def card(figures: dict[str, Any], parameters: int) -> str:
+    """The card's text."""
+    training = figures.get("training")
+    everything = [*figures["tasks"], *figures["wide"]]
+    generations, malformed = sum(f["n"] for f in everything), sum(f["malformed"] for f in everything)
+    return CARD.format(
+        parameters=parameters,
+        steps=f"{STEPS:,}",
+        tokens=f"{training['tokens'] / 1e6:.1f}M in all" if training else "about 14M in all",
+        wall=f"The shipped run took {training['minutes']} minutes on two shared cores." if training else "",
+        n=figures["n"],
+        seed=figures["seed"],
+        table=_table(figures["tasks"], "family", "mode"),
+        wide=_table(figures["wide"], "width"),
+        wide_n=figures["wide"][0]["n"],
+        malformed=f"Malformed generations: {malformed} of {generations}.",
+        machine=figures["machine"],
+    )
+
+
+def _table(rows: list[dict[str, Any]], *keys: str) -> str:
+    head = [*keys, "accuracy", "forked", "parallelism", "critical path", "tokens", "malformed"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        cells = [
+            *(str(row[key]) for key in keys),
+            f"{100 * row['accuracy']:.1f}% ± {100 * row['stderr']:.1f}",
+            f"{100 * row['forked']:.0f}%",
+            f"{row['parallelism']:.2f}",
+            f"{row['critical_path_tokens']:.0f}",
+            f"{row['total_tokens']:.0f}",
+            str(row["malformed"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
