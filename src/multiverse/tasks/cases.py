@@ -76,9 +76,11 @@ def _equation(rng: Random, count: int) -> Problem:
     question = rng.choice(_EQUATION).format(
         ns_and=listing(ns), ns_or=listing(ns, "or"), factor=factor, sign=word, term=term, target=target
     )
+    # The two numbers stand side by side before the verdict, which then is a glance and not a search.
+    verdicts = [f"{value} is {target}: {'yes' if value == target else 'not'}." for value in values]
     paths = tuple(
-        (f"n={n}: {factor}*{n}={product}, {product}{sign}{term}={value}, " + ("yes." if value == target else f"not {target}."),)
-        for n, product, value in zip(ns, products, values, strict=True)
+        (f"n={n}: {factor}*{n}={product}, {product}{sign}{term}={value}, {verdict}",)
+        for n, product, value, verdict in zip(ns, products, values, verdicts, strict=True)
     )
     block = Block(tuple(f"n={n}" for n in ns), paths, f"n={ns[solution]} works.")
     return forked("cases", question, str(ns[solution]), block, IntegerRule(ns[solution]))

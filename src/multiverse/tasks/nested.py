@@ -80,10 +80,7 @@ def draw(rng: Random, width: int | None = None, depth: int | None = None) -> Pro
         sizes = [rng.randint(2, 3) for _ in range(count)]
         # Many members, short paths: a document should stay under a thousand tokens.
         steps = rng.randint(2, 3) if sum(sizes) <= 6 else 2
-        teams = [
-            Group(name, _members(rng, names, size, steps, sum(sizes)))
-            for name, size in zip(_TEAMS, sizes, strict=False)
-        ]
+        teams = [Group(name, _members(rng, names, size, steps, sum(sizes))) for name, size in zip(_TEAMS, sizes, strict=False)]
         top = Group("", tuple(teams))
         kind = "teams"
     tale, closing = rng.choice(_TALES)
