@@ -38,7 +38,7 @@ class Generation:
 
     Attributes:
         text: the generated text, without the end-of-text token or a stop string.
-        answer: what follows the thinking, without a leading ``Answer:``.
+        answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
         finish_reason: ``stop``, ``length``, or ``malformed`` (the model broke the grammar).
         structure_error: why there is no tree.
@@ -71,7 +71,7 @@ def finish(request: Request, stop_ids: frozenset[int]) -> Generation:
     tree, error = _parse(request, text)
     return Generation(
         text=text,
-        answer=_answer(request.tokens, text),
+        answer=_answer(request.tokens, text, thinking=request.prompt_thinking),
         tree=tree,
         finish_reason=request.finish_reason,
         usage=Usage(
@@ -135,7 +135,12 @@ def _parse(request: Request, text: str) -> tuple[Document | None, str | None]:
         return None, str(error)
 
 
-def _answer(tokens: TokenDialect | None, text: str) -> str:
+def _answer(tokens: TokenDialect | None, text: str, *, thinking: bool) -> str:
     think = tokens.dialect.think if tokens is not None else None
-    answer = text.rpartition(think.close)[2] if think is not None else text
+    if think is None:
+        answer = text
+    else:
+        _, closed, answer = text.rpartition(think.close)
+        if not closed and (thinking or think.open in text):
+            answer = ""  # cut short in the middle of its thinking
     return answer.strip().removeprefix("Answer:").strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -59,18 +60,31 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
     name = str(embedded_model() if path is None else path)
     config, tokenizer = _read_config(name)
     check_joinable(config, name)
-    try:
-        torch_device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        torch_dtype = "auto" if dtype == "auto" else getattr(torch, dtype)
-    except (RuntimeError, AttributeError):
-        raise ModelError(
-            f"device={device!r} or dtype={dtype!r} is not known to torch: try device='cpu' and dtype='float32'"
-        ) from None
+    torch_device, torch_dtype = _device(device), _dtype(dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"the weights of {name!r} could not be loaded: {_first_line(error)}") from error
     return prepare(model, tokenizer, name, torch_device, packed=packed)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"device={name!r} is not known to torch: use 'auto', 'cpu', or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device={name!r} asks for CUDA, which torch does not find here: use 'cpu'")
+    return device
+
+
+def _dtype(name: str) -> torch.dtype | str:
+    dtype = "auto" if name == "auto" else getattr(torch, name, None)
+    if dtype != "auto" and not isinstance(dtype, torch.dtype):
+        raise ModelError(f"dtype={name!r} is not a type of torch: use 'auto', 'float32', 'bfloat16' or 'float16'")
+    return dtype
 
 
 def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, packed: bool = True) -> LoadedModel:

@@ -6,6 +6,7 @@ also sees paths that lead nowhere.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from random import Random
 
 from multiverse.structure.tree import Block
@@ -18,9 +19,9 @@ WIDTHS = (2, 3, 4, 5)
 _MAX_N = 20
 
 _PARITY = (
-    "n is one of {ns_or}. If n is even, {even}. If n is odd, {odd}. What is the {best} value that can result?",
-    "Let n be {ns_or}. When n is even, {even}. When n is odd, {odd}. What is the {best} possible result?",
-    "Try {ns_and} for n. If n is odd, {odd}. If n is even, {even}. Find the {best} result.",
+    "n is one of {ns_or}. If n is even, {even}. If n is odd, {odd}. What is the largest value that can result?",
+    "Let n be {ns_or}. When n is even, {even}. When n is odd, {odd}. What is the largest possible result?",
+    "Try {ns_and} for n. If n is odd, {odd}. If n is even, {even}. Find the largest result.",
 )
 _EQUATION = (
     "Which of {ns_and} can n be if {factor} times n {sign} {term} is {target}?",
@@ -43,20 +44,24 @@ def _parity(rng: Random, count: int) -> Problem:
     rng.shuffle(ns)
     worked = [work_out(n, rules[n % 2]) for n in ns]
     results = [result for _, result in worked]
-    best, value = rng.choice((("largest", max(results)), ("smallest", min(results))))
     question = rng.choice(_PARITY).format(
         ns_or=listing(ns, "or"),
         ns_and=listing(ns),
         even=listing([step.command for step in rules[0]]),
         odd=listing([step.command for step in rules[1]]),
-        best=best,
     )
     block = Block(
         outlines=tuple(f"n={n}" for n in ns),
         paths=tuple((f"{n} is {('even', 'odd')[n % 2]}. {text}.",) for n, (text, _) in zip(ns, worked, strict=True)),
-        conclusion=f"{listing(results)}: the {best} is {value}.",
+        conclusion=_largest(results),
     )
-    return forked("cases", question, str(value), block, IntegerRule(value))
+    return forked("cases", question, str(max(results)), block, IntegerRule(max(results)))
+
+
+def _largest(results: list[int]) -> str:
+    """Two at a time, so that each comparison is between neighbours: ``16 or 14: 16, 16 or 24: 24.``"""
+    best = list(accumulate(results, max))
+    return ", ".join(f"{a} or {b}: {c}" for a, b, c in zip(best, results[1:], best[1:], strict=False)) + "."
 
 
 def _equation(rng: Random, count: int) -> Problem:
@@ -82,5 +87,6 @@ def _equation(rng: Random, count: int) -> Problem:
         (f"n={n}: {factor}*{n}={product}, {product}{sign}{term}={value}, {verdict}",)
         for n, product, value, verdict in zip(ns, products, values, verdicts, strict=True)
     )
-    block = Block(tuple(f"n={n}" for n in ns), paths, f"n={ns[solution]} works.")
+    found = ", ".join(f"{n}: {'yes' if value == target else 'not'}" for n, value in zip(ns, values, strict=True))
+    block = Block(tuple(f"n={n}" for n in ns), paths, f"{found}. n={ns[solution]} works.")
     return forked("cases", question, str(ns[solution]), block, IntegerRule(ns[solution]))

@@ -65,7 +65,7 @@ def _check(knob: str, value: int | None, family: str, allowed: tuple[int, ...]) 
     if value is None or value in allowed:
         return
     if not allowed:
-        raise ValueError(f"{knob} {value} given, but family {family!r} has no {knob}: allowed is None")
+        raise ValueError(f"{knob} {value} given, but family {family!r} has no {knob}: leave it out")
     raise ValueError(f"{knob} {value} is out of range for family {family!r}: allowed are {', '.join(map(str, allowed))}")
 
 

@@ -1,0 +1,68 @@
+"""The commands and how they hang together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from .evaluate import tasks as eval_tasks
+from .generate import generate
+from .show import show
+from .tasks import tasks
+
+app = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"multiverse {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def multiverse(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Language models that decide for themselves when to think in parallel.
+
+    Without --model, commands use multiverse-mini, the small model that comes with the package.
+
+    [bold]Examples[/bold]
+    multiverse generate "Mia has 7, adds 5. Tom has 9, adds 4. What is the sum?"
+    multiverse tasks worksheet --n 3
+    multiverse eval tasks --family worksheet --n 50
+    multiverse show document.xml
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+evaluations = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@evaluations.callback(invoke_without_command=True)
+def measure(context: typer.Context) -> None:
+    """Measure a model.
+
+    [bold]Example[/bold]
+    multiverse eval tasks --family all --mode both --n 100
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+evaluations.command("tasks")(eval_tasks)
+app.command()(generate)
+app.add_typer(evaluations, name="eval")
+app.command()(tasks)
+app.command()(show)

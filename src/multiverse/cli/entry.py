@@ -1,0 +1,97 @@
+"""`main`: run a command, and turn whatever a user can get wrong into one line on stderr.
+
+Exit codes: 0 done, 1 the reader of our output went away, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from ..errors import MultiverseError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+# The class of everything that the option parser complains with. Typer has it under several names, depending on its version,
+# but its one public complaint has always been derived from it: BadParameter, UsageError, this.
+_Complaint: Any = typer.BadParameter.__mro__[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a model writes must not fail on a terminal that lacks a character.
+            stream.reconfigure(errors="replace")
+    # Read by libraries when they are imported, which no command has done yet.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+
+    from .app import app
+
+    command = typer.main.get_command(app)
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = command.main(args, "multiverse", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        return _reader_gone()
+    except _Complaint as error:
+        return _fail(_usage(error, args))
+    except (MultiverseError, OSError) as error:
+        return _fail(str(error))
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return int(code or 0)
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _usage(error: Any, args: list[str]) -> str:
+    """The option parser's complaint, with the value it is about and what to do."""
+    context = getattr(error, "ctx", None)
+    remedy = f"see {context.command_path if context is not None else 'multiverse'} --help"
+    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        near = " or ".join(error.possibilities or ())
+        return f"no such option {error.option_name}: {f'did you mean {near}?' if near else remedy}"
+    value = _given(error.param, args) if type(error) is typer.BadParameter and error.param is not None else None
+    if value is not None:
+        name, text = value
+        # Typer hands on the words of the library that checks its values.
+        wanted = re.sub("^(Value error, |Input )", "", error.message).partition(", unable to parse")[0].rstrip(".")
+        wanted = wanted.removeprefix(f"{text!r} ")
+        return f"{name} {text!r} is not valid: it {wanted} ({remedy})"
+    message = str(error.format_message()).rstrip(".")
+    message = message[:1].lower() + message[1:]
+    return message.replace(". Did", ": did") if message.endswith("?") else f"{message} ({remedy})"
+
+
+def _given(param: Any, args: list[str]) -> tuple[str, str] | None:
+    """The option as it was written, and the value that it was given."""
+    for index, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name in param.opts and (equals or index + 1 < len(args)):
+            return name, value if equals else args[index + 1]
+    return None
+
+
+def _reader_gone() -> int:
+    # The interpreter flushes stdout once more on its way out, and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

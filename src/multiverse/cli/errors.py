@@ -1,0 +1,25 @@
+"""What only a command line can get wrong: files, standard input, names of families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from ..errors import MultiverseError
+
+
+class InputError(MultiverseError, ValueError):
+    """A file, a question or an option's value cannot be used; the message names it and the remedy."""
+
+
+def known(kind: str, value: str, allowed: Iterable[str]) -> str:
+    """The value, if it is one of those allowed.
+
+    Raises:
+        InputError: with the nearest allowed value, or all of them.
+    """
+    names = list(allowed)
+    if value in names:
+        return value
+    near = get_close_matches(value, names, n=1)
+    raise InputError(f"unknown {kind} {value!r}: " + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(names)}"))

@@ -1,0 +1,1 @@
+"""Measuring: how right models are on tasks, and how parallel documents are."""

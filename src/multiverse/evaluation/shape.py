@@ -1,0 +1,62 @@
+"""The shape of a document: how much it forks, and how much shorter that makes its critical path."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from ..structure import MULTIVERSE, Dialect, Document, TokenDialect, encode, resolve
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Counts of one document.
+
+    Attributes:
+        blocks: forks.
+        branches: paths of all blocks.
+        depth: depth of the deepest block; 0 when nothing forks.
+        total_tokens: tokens of the whole document.
+        critical_path_tokens: length of its longest chain of tokens.
+        parallelism: the one over the other.
+        own_tokens: tokens of each branch without those below it; the trunk first, then paths in document order.
+    """
+
+    blocks: int
+    branches: int
+    depth: int
+    total_tokens: int
+    critical_path_tokens: int
+    parallelism: float
+    own_tokens: tuple[int, ...]
+
+
+def measure(document: Document, tokens: TokenDialect) -> Shape:
+    """The shape of a document in a tokenizer's tokens (or in words, see `word_tokens`)."""
+    layout = encode(document, tokens).layout
+    own = Counter(layout.branches)
+    return Shape(
+        blocks=sum(1 for _ in document.blocks()),
+        branches=document.branches,
+        depth=document.depth,
+        total_tokens=len(layout),
+        critical_path_tokens=layout.critical_path(),
+        parallelism=layout.parallelism(),
+        own_tokens=tuple(own[branch] for branch in range(len(layout.table))),
+    )
+
+
+def word_tokens(dialect: Dialect = MULTIVERSE) -> TokenDialect:
+    """A stand-in where there is no tokenizer: every tag is one token, and so is every word between blanks."""
+    return resolve(_Words(dialect), dialect)
+
+
+class _Words:
+    def __init__(self, dialect: Dialect) -> None:
+        tags = "|".join(re.escape(tag) for tag in sorted(dialect.tags, key=len, reverse=True))
+        self._pattern = re.compile(rf"{tags}|(?:(?!{tags})\S)+")
+        self._ids: dict[str, int] = {}
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
+        return [self._ids.setdefault(word, len(self._ids)) for word in self._pattern.findall(text)]

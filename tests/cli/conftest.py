@@ -1,0 +1,60 @@
+"""A command line that is called in this process, and a model that writes on command."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from multiverse import LLM
+from multiverse.cli import main
+from multiverse.engine import Event
+from multiverse.structure import TokenDialect
+from tests.cli.scripted import NESTED, Write, scripted_llm
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command line; returns its exit code and what it printed."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*args: str) -> Result:
+        capsys.readouterr()
+        code = main(args)
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[Write], LLM]:
+    """Make every command's model write what the function makes of its prompt."""
+
+    def writes(write: Write) -> LLM:
+        llm = scripted_llm(model_folders["qwen3"], write)
+
+        def open_model(model: str | None, **_: Any) -> LLM:  # noqa: ARG001
+            return llm
+
+        for command in ("generate", "evaluate"):
+            monkeypatch.setattr(importlib.import_module(f"multiverse.cli.{command}"), "open_model", open_model)
+        return llm
+
+    return writes
+
+
+@pytest.fixture(scope="session")
+def nested_events(model_folders: dict[str, Path]) -> tuple[list[Event], TokenDialect, frozenset[int]]:
+    """The events of `NESTED` being written, with the dialect and the end-of-text tokens of the model that wrote it."""
+    llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
+    assert llm.engine.tokens is not None
+    return list(llm.stream("Q")), llm.engine.tokens, llm.engine.loaded.stop_ids

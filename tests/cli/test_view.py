@@ -1,0 +1,188 @@
+"""What there is to see, without a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+
+from multiverse.cli.transcript import Transcript
+from multiverse.cli.view import Lane, Split, Stage, View
+from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from multiverse.structure import MULTIVERSE, Block, Body, Document, Role, TokenDialect, encode
+from tests.cli.scripted import NESTED
+from tests.strategies import documents
+
+Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
+
+
+def body_of(lane: Lane) -> Body:
+    """A lane turned back into a tree."""
+    items: list[str | Block] = []
+    for item in lane.items:
+        if isinstance(item, Split):
+            outlines = tuple(child.outline for child in item.lanes)
+            items.append(Block(outlines, tuple(body_of(child) for child in item.lanes), item.conclusion.strip()))
+        elif item.strip():
+            items.append(item.strip())
+    return tuple(items)
+
+
+def fed(events: list[Event], tokens: TokenDialect | None, hidden: frozenset[int]) -> View:
+    view = View(tokens, hidden)
+    for event in events:
+        view.feed(event)
+    return view
+
+
+def up_to(events: list[Event], kind: type, count: int = 1) -> list[Event]:
+    """The events up to and including the `count`-th of a kind."""
+    indices = [index for index, event in enumerate(events) if isinstance(event, kind)]
+    return events[: indices[count - 1] + 1]
+
+
+def test_view_of_finished_document_is_the_document(nested_events: Recorded) -> None:
+    view = fed(*nested_events)
+    assert body_of(view.trunk) == NESTED.thinking
+    assert view.answer is not None
+    assert view.answer.strip() == NESTED.answer
+    assert view.generation is not None
+    assert view.generation.tree == NESTED
+
+
+def test_outlines_become_lanes_before_the_fork(nested_events: Recorded) -> None:
+    events, tokens, hidden = nested_events
+    view = fed(up_to(events, ForkEvent)[:-1], tokens, hidden)
+    lanes = view.trunk.block.lanes
+    assert [(lane.label, lane.outline, lane.stage) for lane in lanes] == [
+        ("1", "Red team", Stage.PLANNED),
+        ("2", "Blue team", Stage.PLANNED),
+    ]
+
+
+def test_outline_never_shows_half_a_label(nested_events: Recorded) -> None:
+    events, tokens, hidden = nested_events
+    view = View(tokens, hidden)
+    seen = set()
+    for event in events:
+        view.feed(event)
+        if isinstance(view.trunk.items[-1] if view.trunk.items else None, Split):
+            seen |= {lane.outline for lane in view.trunk.block.lanes}
+    assert seen
+    assert all(any(title.startswith(outline) for title in ("Red team", "Blue team", "Check")) for outline in seen)
+
+
+def test_lanes_fill_side_by_side_and_close(nested_events: Recorded) -> None:
+    events, tokens, hidden = nested_events
+    view = fed(up_to(events, BranchEndEvent), tokens, hidden)
+    red, blue = view.trunk.block.lanes
+    assert (red.stage, blue.stage) == (Stage.RUNNING, Stage.ENDED)
+    assert red.items
+    assert blue.items == [" 20+1=21.\n"]
+    assert not view.trunk.block.joined
+
+
+def test_second_block_takes_the_labels_of_the_first(nested_events: Recorded) -> None:
+    events, tokens, hidden = nested_events
+    joins = [event.branch for event in events if isinstance(event, JoinEvent)]
+    assert joins == ["1", "", ""]
+    view = fed(up_to(events, ForkEvent, 3), tokens, hidden)
+    first, second = (item for item in view.trunk.items if isinstance(item, Split))
+    assert first.joined
+    assert [lane.label for lane in second.lanes] == ["1"]
+    assert second.lanes[0].items == []
+    assert body_of(first.lanes[1]) == ("20+1=21.",)
+
+
+def test_end_of_text_is_not_shown(nested_events: Recorded) -> None:
+    events, tokens, hidden = nested_events
+    with_end, without = fed(events, tokens, frozenset()), fed(events, tokens, hidden)
+    assert with_end.answer != without.answer
+    assert (without.answer or "").strip() == "Answer: 34"
+
+
+def test_thinking_opened_by_the_prompt(tokens: TokenDialect) -> None:
+    close = tokens.ids[Role.THINK_CLOSE]
+    view = View(tokens)
+    for token, text in ((5, "some thought"), (close, MULTIVERSE.think.close if MULTIVERSE.think else ""), (6, "Answer: 1")):
+        view.feed(TokenEvent("", token, text, 0, False))
+    assert view.trunk.items == ["some thought"]
+    assert view.answer == "Answer: 1"
+
+
+def test_token_that_breaks_the_grammar_is_passed_over(tokens: TokenDialect) -> None:
+    view = View(tokens)
+    view.feed(TokenEvent("", 5, "text", 0, False))
+    view.feed(TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False))
+    assert view.trunk.items == ["text"]
+
+
+def test_plain_model_has_one_trunk() -> None:
+    view = View(None, frozenset({9}))
+    for token, text in ((1, "one "), (2, "two"), (9, "end")):
+        view.feed(TokenEvent("", token, text, 0, False))
+    assert view.trunk.items == ["one two"]
+    assert view.answer is None
+
+
+def test_transcript_gives_out_the_document_in_order(nested_events: Recorded) -> None:
+    events, _, hidden = nested_events
+    transcript, written = Transcript(hidden), ""
+    finish = events[-1]
+    assert isinstance(finish, FinishEvent)
+    pieces = 0
+    for event in events:
+        new = transcript.feed(event)
+        written += new
+        pieces += bool(new)
+        assert finish.generation.text.startswith(written)
+    assert written == finish.generation.text
+    assert pieces > 100  # a stream, not one piece at the end
+
+
+def test_transcript_holds_a_branch_until_its_sibling_has_closed(nested_events: Recorded) -> None:
+    events, _, hidden = nested_events
+    transcript = Transcript(hidden)
+    written = "".join(transcript.feed(event) for event in up_to(events, BranchEndEvent))
+    assert "20+1=21." not in written
+    assert "Red team" in written
+
+
+@given(document=documents(depth=2))
+def test_any_document_can_be_viewed(tokens: TokenDialect, document: Document) -> None:
+    # Straight from the encoder, in the order in which one branch after the other would be written.
+    encoded = encode(document, tokens)
+    view = View(tokens)
+    for event in serial_events(encoded.token_ids, encoded.layout.branches, encoded.layout.table, tokens):
+        view.feed(event)
+    assert sum(1 for _ in document.blocks()) == count_splits(view.trunk)
+
+
+def count_splits(lane: Lane) -> int:
+    splits = [item for item in lane.items if isinstance(item, Split)]
+    return len(splits) + sum(count_splits(child) for split in splits for child in split.lanes)
+
+
+def serial_events(token_ids: tuple[int, ...], branches: tuple[int, ...], table: tuple, tokens: TokenDialect) -> list[Event]:  # type: ignore[type-arg]
+    events: list[Event] = []
+    before = 0
+    begun: set[int] = set()
+    for token, branch in zip(token_ids, branches, strict=True):
+        if branch != before:
+            if table[branch].parent == before:
+                labels = tuple(b.label for b in table if b.block == table[branch].block)
+                events.append(ForkEvent(table[before].label, labels))
+                begun |= {branch}
+            else:
+                events.append(BranchEndEvent(table[before].label))
+                if table[before].parent == branch:
+                    events.append(JoinEvent(table[branch].label, ()))
+        events.append(TokenEvent(table[branch].label, token, f"<{token}>" if token in tokens.roles else "x", 0, False))
+        before = branch
+    return events
+
+
+@pytest.mark.parametrize(
+    ("plan", "outline"), [("", ""), ("\n", ""), ("\n1", ""), ("\n1:", ""), ("\n1: go\n", "go"), ("odd", "odd")]
+)
+def test_outline_is_the_plan_without_its_head(plan: str, outline: str) -> None:
+    assert Lane("1", "1:", plan).outline == outline
