@@ -25,7 +25,7 @@ from multiverse.training import Features, featurize
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-WEIGHTS = {"worksheet": 3.0, "cases": 3.0, "countdown": 4.0, "nested": 3.0, "chain": 2.0}
+WEIGHTS = {"worksheet": 3.0, "cases": 8.0, "countdown": 4.0, "nested": 3.0, "chain": 2.0}
 """How often each family comes up; by documents, not by tokens."""
 
 NARROW_STEPS = 400

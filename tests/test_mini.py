@@ -1,0 +1,70 @@
+"""The model that comes with the package: it loads anywhere, thinks as its card says, and the engine is exact on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from multiverse import LLM, SamplingParams
+from multiverse.engine.model import embedded_model
+from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse.prompting import ask
+from multiverse.structure import MULTIVERSE, resolve
+from multiverse.tasks import FAMILIES, generate
+from tests.engine.test_oracle import check
+
+GREEDY = SamplingParams(temperature=0, logprobs=True)
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    return LLM(kv_memory=256 << 20)
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[list[dict[str, Any]]]:
+    """64 questions of all families and both modes."""
+    per_family = 13
+    problems = [problem for family in FAMILIES for problem in generate(family, per_family, seed=64)]
+    return [ask(problem.question, "sequential" if i % 3 == 0 else "parallel") for i, problem in enumerate(problems)][:64]
+
+
+def test_it_is_a_plain_hugging_face_folder() -> None:
+    folder = embedded_model()
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert resolve(AutoTokenizer.from_pretrained(folder), MULTIVERSE)
+    assert model.config.model_type == "qwen3"
+    assert (folder / "model.safetensors").stat().st_size <= 16 << 20
+
+
+def test_64_at_once_say_what_they_say_alone_and_agree_with_a_dense_forward(
+    llm: LLM, questions: list[list[dict[str, Any]]]
+) -> None:
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    together = llm.chat(questions, GREEDY)
+    alone = [llm.chat([question], GREEDY)[0] for question in questions]
+    assert [generation.text for generation in together] == [generation.text for generation in alone]
+    assert sum(any(generation.branches) for generation in together) > 24
+
+    model = AutoModelForCausalLM.from_pretrained(embedded_model(), attn_implementation="sdpa").eval()
+    for generation in together:
+        assert generation.finish_reason == "stop"
+        assert check(model, generation, tokens) > 10
+
+
+@pytest.mark.parametrize("mode", ["parallel", "sequential"])
+def test_the_card_tells_the_truth(llm: LLM, mode: Any) -> None:
+    # A small fresh sample per family: within four standard errors of what the card says.
+    figures = json.loads((Path(embedded_model()) / "figures.json").read_text())
+    for family in FAMILIES:
+        claimed = next(f for f in figures["tasks"] if (f["family"], f["mode"]) == (family, mode))
+        report = evaluate(llm, TaskSet(family, 24, seed=4242, mode=mode), SamplingParams(temperature=0))
+        spread = max(0.01, claimed["accuracy"] * (1 - claimed["accuracy"])) / report.n
+        assert abs(report.accuracy - claimed["accuracy"]) <= 4 * spread**0.5
+        assert report.forked == pytest.approx(claimed["forked"], abs=0.2)
+        assert report.parallelism == pytest.approx(claimed["parallelism"], rel=0.2)
