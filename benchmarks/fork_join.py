@@ -69,16 +69,26 @@ class Ours:
         loaded = prepare(model, tokenizer, "random Qwen2.5-0.5B shape", torch.device("cpu"))
         self.engine = Engine(loaded, self.tokens, kv_memory=1 << 30, sampler=self.sampler)
 
-    def seconds_per_token(self, document: Document, prompt: list[int]) -> float:
-        """Decode time over tokens written, from the first sampled token to the last."""
+    def seconds_per_token(self, document: Document, prompt: list[int]) -> tuple[float, float]:
+        """Decode time over tokens written: of the whole document, and of the steps in which its branches ran alone.
+
+        The prompt's own step is left out. Without a fork the second figure is not a number.
+        """
         script = Script(document, self.tokens)
         length = sum(map(len, script.by_path.values()))
         request = self.engine.submit(prompt, SamplingParams(temperature=0, max_tokens=length))
         self.sampler.scripts[request.id] = script
         self.engine.step()  # the prompt
-        start, written = time.perf_counter(), request.written
-        self.engine.run([request])
-        return (time.perf_counter() - start) / (request.written - written)
+        seconds, written = [0.0, 0.0], [0, 0]
+        while request.finish_reason is None:
+            forked, before = request.trunk.waiting, request.written
+            start = time.perf_counter()
+            self.engine.step()
+            elapsed = time.perf_counter() - start
+            for inside in range(1 + (forked and request.trunk.waiting)):
+                seconds[inside] += elapsed
+                written[inside] += request.written - before
+        return seconds[0] / written[0], seconds[1] / written[1] if written[1] else float("nan")
 
 
 def generate_seconds_per_token(model: Any, prompt: list[int], count: int) -> float:
@@ -113,21 +123,25 @@ def main() -> None:
     pack_linears(packed)
     ours = Ours(copy.deepcopy(stock))
     prompt = [index % 200 for index in range(options.prompt)]
-    sides: dict[str, Callable[[], float]] = {
-        "transformers generate, stock": lambda: generate_seconds_per_token(stock, prompt, options.tokens),
-        "transformers generate, packed linears": lambda: generate_seconds_per_token(packed, prompt, options.tokens),
-        "ours, sequential": lambda: ours.seconds_per_token(Document(None, "x" * options.tokens), prompt),
+    sequential = Document(None, "x" * options.tokens)
+    sides: dict[str, Callable[[], dict[str, float]]] = {
+        "transformers generate, stock": lambda: {"": generate_seconds_per_token(stock, prompt, options.tokens)},
+        "transformers generate, packed": lambda: {"": generate_seconds_per_token(packed, prompt, options.tokens)},
+        "ours, sequential": lambda: {"": ours.seconds_per_token(sequential, prompt)[0]},
     }
     for width in options.widths:
         document = forked(width, options.tokens)
-        sides[f"ours, {width} branches"] = lambda document=document: ours.seconds_per_token(document, prompt)  # type: ignore[misc]
+        sides[f"ours, {width} branches"] = lambda document=document: dict(  # type: ignore[misc]
+            zip((", whole document", ", inside the block"), ours.seconds_per_token(document, prompt), strict=True)
+        )
 
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    times: dict[str, list[float]] = {}
     for side in sides.values():
         side()  # warm-up
     for _ in track(range(options.repeats), description="measuring", console=Console(stderr=True), transient=True):
         for name, side in sides.items():
-            times[name].append(side())
+            for part, value in side().items():
+                times.setdefault(name + part, []).append(value)
     report(times, options.json)
 
 
@@ -135,13 +149,15 @@ def report(times: dict[str, list[float]], path: Path | None) -> None:
     """Print medians and ratios, and store them."""
     medians = {name: median(values) for name, values in times.items()}
     stock, sequential = medians["transformers generate, stock"], medians["ours, sequential"]
-    table = Table(title="decode on the Qwen2.5-0.5B shape, bf16, random weights, scripted structure", caption=describe())
-    for column in ("side", "ms per token", "spread", "x stock generate", "x ours sequential"):
+    table = Table(title="decode, Qwen2.5-0.5B shape, bf16, random weights, scripted")
+    for column in ("side", "ms/token", "spread", "x stock", "x sequential"):
         table.add_column(column, justify="left" if column == "side" else "right")
     for name, value in medians.items():
         spread = f"{min(times[name]) * 1e3:.1f}-{max(times[name]) * 1e3:.1f}"
         table.add_row(name, f"{value * 1e3:.1f}", spread, f"{stock / value:.2f}", f"{sequential / value:.2f}")
-    Console().print(table)
+    console = Console(width=100)
+    console.print(table)
+    console.print(describe())
     if path is not None:
         path.write_text(json.dumps({"machine": describe(), "seconds_per_token": times, "medians": medians}, indent=1) + "\n")
 

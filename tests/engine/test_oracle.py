@@ -139,7 +139,7 @@ def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any
         if not depth:
             return (label * (1 + len(label)),)
         inner = Block(("l", "m", "n"), tuple(body(depth - 1, label + letter) for letter in "lmn"), "sum " + label)
-        return ("before", inner, "between", inner, "after")
+        return ("before", inner, "between", inner, "after") if depth == 1 else ("before", inner, "after")
 
     llm, model = pairs["qwen3"]
     tokens = llm.engine.tokens

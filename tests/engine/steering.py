@@ -1,0 +1,131 @@
+"""Samplers that write what a test wants, requests without an engine, and generations of scripted documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiverse import LLM, Generation, SamplingParams
+from multiverse.engine import Branch, Request
+from multiverse.engine.sampler import Choice, Sampler
+from multiverse.engine.scripted import Script, ScriptedSampler
+from multiverse.structure import Block, Document, Role, TokenDialect
+
+GREEDY = SamplingParams(temperature=0, max_tokens=4000, max_branches=1000, logprobs=True)
+
+Policy = Callable[[Request, Branch], int]
+
+
+class PolicySampler(Sampler):
+    """Samples as usual, then takes the policy's token instead; the policy sees what is banned, as logits would."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+        super().sample(logits_BV, rows)
+        tokens = [self.policy(request, branch) for request, branch in rows]
+        return Choice(tokens, self.logprobs(logits_BV, torch.tensor(tokens), rows))
+
+
+class LegalSampler(Sampler):
+    """Samples from the model with everything masked that the grammar does not allow, and with tags made likelier.
+
+    Log-probabilities are those of the model itself, nothing masked.
+    """
+
+    def __init__(self, boost: float = 3.0) -> None:
+        self.boost = boost
+
+    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+        steered_BV = logits_BV.clone()
+        for row_V, (request, branch) in zip(steered_BV, rows, strict=True):
+            machine, tokens = branch.machine, request.tokens
+            assert machine is not None
+            assert tokens is not None
+            legal = [tokens.ids[role] for role in machine.legal_roles()]
+            kept_V = row_V[legal] + self.boost
+            row_V[sorted(tokens.roles) if machine.expected().startswith("text") else slice(None)] = -torch.inf
+            row_V[legal] = kept_V
+        tokens = super().sample(steered_BV, rows).tokens
+        return Choice(tokens, self.logprobs(logits_BV, torch.tensor(tokens), rows))
+
+
+def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
+    """Every branch opens one block if it may, `width` outlines wide if it may, and writes one word wherever text may stand."""
+    word = tokens.encode("w")[0]
+
+    def choose(request: Request, branch: Branch) -> int:
+        machine = branch.machine
+        assert machine is not None
+        banned = request.banned(branch)
+        legal = {role: tokens.ids[role] for role in machine.legal_roles() if tokens.ids[role] not in banned}
+        for role in (Role.BLOCK_OPEN, Role.GOAL_OPEN):
+            if role in legal and (not branch.blocks or tokens.ids[role] != tokens.fork_tag):
+                return legal[role]
+        if Role.OUTLINE_OPEN in legal and machine.outlines < width:
+            return legal[Role.OUTLINE_OPEN]
+        if Role.GOAL_CLOSE in legal or Role.BLOCK_CLOSE in legal:
+            return legal[Role.GOAL_CLOSE if Role.GOAL_CLOSE in legal else Role.BLOCK_CLOSE]
+        if Role.THINK_OPEN in legal:
+            return legal[Role.THINK_OPEN] if not branch.token_ids else end
+        closing = [legal[role] for role in legal if tokens.ids[role] not in (tokens.fork_tag, tokens.outline_tag)]
+        return closing[0] if closing and branch.token_ids[-1] == word else word
+
+    return choose
+
+
+_ids = count()
+
+
+def bare_request(
+    tokens: TokenDialect | None,
+    prompt: Sequence[int] = (1,),
+    params: SamplingParams = GREEDY,
+    decode: Callable[[list[int]], str] = lambda ids: "?" * len(ids),
+    *,
+    listening: bool = False,
+) -> Request:
+    """A request that no engine has seen."""
+    return Request(next(_ids), list(prompt), params, tokens, decode=decode, listening=listening)
+
+
+def run_documents(
+    llm: LLM, documents: Sequence[Document], prompt: str = "Q", params: SamplingParams | Sequence[SamplingParams] = GREEDY
+) -> list[Generation]:
+    """Write each document after the prompt, all in one batch."""
+    engine, tokens = llm.engine, llm.engine.tokens
+    assert tokens is not None
+    sampler = ScriptedSampler()
+    engine.sampler = sampler
+    each = [params] * len(documents) if isinstance(params, SamplingParams) else params
+    requests = []
+    for document, own in zip(documents, each, strict=True):
+        request = engine.submit(tokens.encode(prompt), own)
+        sampler.scripts[request.id] = Script(document, tokens, int(llm.tokenizer.eos_token_id))
+        requests.append(request)
+    engine.run(requests)
+    return [engine.generation(request) for request in requests]
+
+
+def two_paths(first: str = "one", second: str = "two, longer", conclusion: str = "so") -> Document:
+    """A small document with one block."""
+    return Document(("before", Block(("a", "b"), ((first,), (second,)), conclusion), "after"), "Answer: 4")
+
+
+INNER = Block(("p", "q"), (("in p",), ("in q, too",)), "inner sum")
+NESTED = Document(
+    ("start", Block(("a", "b"), (("short",), ("b1", INNER, "b2")), "sum"), "between", Block(("c",), (("last",),), "end")),
+    "Answer: é",
+)
+"""Two blocks in the trunk, the first of them with a block in its second path."""
+
+
+def prompt_ids(llm: LLM, text: str) -> list[int]:
+    """A prompt's tokens."""
+    ids: list[Any] = llm.tokenizer.encode(text)
+    return ids

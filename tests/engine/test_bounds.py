@@ -1,0 +1,277 @@
+"""Nothing a model writes passes the request's bounds, hangs the engine or harms a neighbour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from multiverse import LLM, Generation, SamplingParams
+from multiverse.engine import Branch, Request
+from multiverse.errors import RequestError
+from multiverse.structure import Role, TokenDialect, parse
+from tests.engine.steering import GREEDY, NESTED, PolicySampler, always_fork, prompt_ids, run_documents, two_paths
+
+
+def dialect_of(llm: LLM) -> TokenDialect:
+    assert llm.engine.tokens is not None
+    return llm.engine.tokens
+
+
+def eager(llm: LLM, width: int) -> None:
+    llm.engine.sampler = PolicySampler(always_fork(dialect_of(llm), width, int(llm.tokenizer.eos_token_id)))
+
+
+def blocks_in(generation: Generation, tokens: TokenDialect) -> int:
+    return generation.token_ids.count(tokens.fork_tag)
+
+
+def paths_in(generation: Generation, tokens: TokenDialect) -> int:
+    return generation.token_ids.count(tokens.ids[Role.PATH_OPEN])
+
+
+def own_tokens(generation: Generation) -> list[tuple[str, int]]:
+    return list(zip(generation.branches, generation.token_ids, strict=True))
+
+
+def test_max_tokens_to_the_token(llm: LLM) -> None:
+    # Every possible bound on one document with nested blocks, all in one batch.
+    (whole,) = run_documents(llm, [NESTED])
+    size = whole.usage.total_tokens
+    assert whole.finish_reason == "stop"
+    bounds = [*range(1, size, 7), size - 1, size, size + 1]
+    cut = run_documents(llm, [NESTED] * len(bounds), params=[replace(GREEDY, max_tokens=bound) for bound in bounds])
+    steps = dict.fromkeys(own_tokens(whole))
+    for bound, generation in zip(bounds, cut, strict=True):
+        assert generation.usage.total_tokens == len(generation.token_ids) == min(bound, size)
+        assert generation.finish_reason == ("stop" if bound >= size else "length")
+        if bound < size:
+            assert generation.tree is None
+            assert generation.structure_error == "cut short by max_tokens"
+        assert set(own_tokens(generation)) <= steps.keys()
+        # Each branch has written a beginning of what it writes without a bound.
+        for label in set(whole.branches) - {"1"}:  # two branches are called 1
+            mine = [token for branch, token in own_tokens(generation) if branch == label]
+            assert [token for branch, token in own_tokens(whole) if branch == label][: len(mine)] == mine
+        assert generation.usage.critical_path_tokens <= generation.usage.total_tokens
+
+
+def test_a_longer_bound_only_adds(llm: LLM) -> None:
+    texts = [
+        [pair for pair in own_tokens(generation) if pair[0] == ""]
+        for generation in run_documents(llm, [NESTED] * 5, params=[replace(GREEDY, max_tokens=n) for n in range(60, 80, 4)])
+    ]
+    assert all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(texts))
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_max_depth(llm: LLM, depth: int) -> None:
+    eager(llm, width=2)
+    (generation,) = llm.generate("Q", SamplingParams(max_depth=depth, max_tokens=3000, max_branches=1000))
+    assert generation.finish_reason == "stop"
+    assert max((label.count(".") + 1 for label in generation.branches if label), default=0) == depth
+    assert blocks_in(generation, dialect_of(llm)) == 2**depth - 1
+    assert paths_in(generation, dialect_of(llm)) == 2 ** (depth + 1) - 2
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 5])
+def test_max_branches_of_one_block(llm: LLM, most: int) -> None:
+    eager(llm, width=8)
+    (generation,) = llm.generate("Q", SamplingParams(max_branches=most, max_tokens=3000))
+    assert generation.finish_reason == "stop"
+    assert paths_in(generation, dialect_of(llm)) == most
+    assert set(generation.branches) == {"", *(str(i + 1) for i in range(most))}
+
+
+def test_the_deepest_chain_uses_up_the_branches(llm: LLM) -> None:
+    eager(llm, width=1)
+    (generation,) = llm.generate("Q", SamplingParams(max_branches=6, max_depth=50, max_tokens=3000))
+    assert generation.finish_reason == "stop"
+    assert paths_in(generation, dialect_of(llm)) == 6
+    assert "1.1.1.1.1.1" in generation.branches
+
+
+def test_an_endless_thinker_is_stopped(llm: LLM) -> None:
+    tokens = dialect_of(llm)
+    word = tokens.encode("w")[0]
+    fork = always_fork(tokens, 3, int(llm.tokenizer.eos_token_id))
+    llm.engine.sampler = PolicySampler(lambda request, branch: word if branch.label else fork(request, branch))
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=222))
+    assert generation.finish_reason == "length"
+    assert generation.usage.total_tokens == 222
+    assert set(generation.branches) == {"", "1", "2", "3"}
+
+
+def test_the_model_s_last_position_ends_a_request(llm: LLM) -> None:
+    limit = llm.engine.loaded.max_positions
+    assert limit == 2048
+    tokens = dialect_of(llm)
+    word = tokens.encode("w")[0]
+    llm.engine.sampler = PolicySampler(lambda _request, _branch: word)
+    prompt = [word] * (limit - 5)
+    (generation,) = llm.generate([prompt], SamplingParams(max_tokens=50))
+    assert generation.finish_reason == "length"
+    assert generation.positions == tuple(range(limit - 5, limit))
+
+
+def test_end_of_text_in_a_branch_is_malformed(llm: LLM) -> None:
+    tokens, end = dialect_of(llm), int(llm.tokenizer.eos_token_id)
+    fork = always_fork(tokens, 3, end)
+
+    def policy(request: Request, branch: Branch) -> int:
+        if branch.label == "2" and len(branch.token_ids) == 6:
+            return end
+        return tokens.encode("w")[0] if branch.label else fork(request, branch)
+
+    llm.engine.sampler = PolicySampler(policy)
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=500, logprobs=True))
+    assert generation.finish_reason == "malformed"
+    assert generation.tree is None
+    assert generation.structure_error == "found the end of text in thinking, expected text or <Parallel> or </Path>"
+    assert generation.token_ids.count(end) == 1
+    assert generation.usage.total_tokens < 100
+
+
+@pytest.mark.parametrize("text", ["<Think>\n", "<Think>\n<Parallel>\n<Goal>\n<Outline>\n1: x\n"])
+def test_end_of_text_inside_the_thinking_is_malformed(llm: LLM, text: str) -> None:
+    tokens, end = dialect_of(llm), int(llm.tokenizer.eos_token_id)
+    script = [*tokens.encode(text), end]
+    llm.engine.sampler = PolicySampler(lambda _request, branch: script[len(branch.token_ids)])
+    (generation,) = llm.generate("Q")
+    assert generation.finish_reason == "malformed"
+    assert generation.text == text
+    assert generation.structure_error is not None
+    assert generation.structure_error.startswith("found the end of text in ")
+
+
+def test_end_of_text_can_be_ignored(llm: LLM) -> None:
+    end = int(llm.tokenizer.eos_token_id)
+    llm.engine.sampler = PolicySampler(lambda _request, _branch: end)
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=7, ignore_eos=True))
+    assert (generation.finish_reason, generation.token_ids) == ("length", (end,) * 7)
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=7))
+    assert (generation.finish_reason, generation.token_ids, generation.text) == ("stop", (end,), "")
+
+
+def test_a_malformed_neighbour_changes_nothing(llm: LLM) -> None:
+    tokens = dialect_of(llm)
+    good = always_fork(tokens, 3, int(llm.tokenizer.eos_token_id))
+    begins = tokens.encode("B")
+
+    def policy(request: Request, branch: Branch) -> int:
+        if request.prompt[:1] == begins and request.written > 30 + len(request.prompt):
+            return tokens.ids[Role.GOAL_CLOSE if branch.label else Role.PATH_CLOSE]
+        return good(request, branch)
+
+    llm.engine.sampler = PolicySampler(policy)
+    params = SamplingParams(max_depth=2)
+    (alone,) = llm.generate("Good", params)
+    assert alone.finish_reason == "stop"
+    bad, fine, worse = llm.generate(["Bad", "Good", "Broken as can be"], params)
+    for generation in (bad, worse):
+        assert generation.finish_reason == "malformed"
+        assert generation.tree is None
+        assert generation.structure_error is not None
+        assert generation.structure_error.startswith("found </")
+    assert (fine.token_ids, fine.positions, fine.finish_reason) == (alone.token_ids, alone.positions, alone.finish_reason)
+
+
+def test_an_illegal_token_in_a_branch_ends_the_request(llm: LLM) -> None:
+    tokens = dialect_of(llm)
+    fork = always_fork(tokens, 2, int(llm.tokenizer.eos_token_id))
+    illegal = tokens.ids[Role.THINK_CLOSE]
+    llm.engine.sampler = PolicySampler(lambda request, branch: illegal if branch.label == "1" else fork(request, branch))
+    (generation,) = llm.generate("Q")
+    assert generation.finish_reason == "malformed"
+    assert generation.structure_error == "found </Think> in thinking, expected text or <Parallel> or </Path>"
+    assert illegal in generation.token_ids  # it can be looked at
+
+
+def test_stop_string_in_the_trunk(llm: LLM) -> None:
+    document = two_paths()
+    (whole,) = run_documents(llm, [document])
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop="wer: "))
+    assert generation.finish_reason == "stop"
+    assert generation.text == whole.text[: whole.text.index("wer: ")]
+    assert generation.text.endswith("</Think>\n\nAns")
+    assert generation.tree is not None
+    assert generation.answer == "Ans"
+
+
+def test_stop_string_in_a_branch_leaves_the_others_as_far_as_they_came(llm: LLM) -> None:
+    document = two_paths("one, to the end", "two, STOP here")
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop=["never", "STOP"]))
+    assert generation.finish_reason == "stop"
+    assert generation.tree is None
+    assert generation.structure_error
+    head, _, rest = generation.text.partition("<Path>\n1:")
+    first, _, second = rest.partition("<Path>\n2:")
+    assert parse(head + "<Path>\n1: x\n</Path>\n<Path>\n2: y\n</Path>\n<Conclusion>\n\n</Conclusion>\n</Parallel>\n</Think>")
+    assert second == " two, "
+    assert " one, to the end".startswith(first)
+    assert len(first) >= len(second)
+
+
+def test_a_stop_string_is_found_in_a_branch_s_own_text_only(llm: LLM) -> None:
+    # The end of path 1 and the head of path 2 stand side by side in the document, but no branch ever wrote both.
+    document = two_paths("end", "start")
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop="</Path>\n<Path>"))
+    assert generation.tree == document
+
+
+def test_the_earliest_of_several_stop_strings_wins(llm: LLM) -> None:
+    document = two_paths(conclusion="alpha beta gamma")
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop=("beta", "alpha beta")))
+    assert generation.text.endswith("<Conclusion>\n")
+
+
+def test_a_stop_string_that_ends_inside_a_wide_character(llm: LLM) -> None:
+    document = two_paths(conclusion="né fin")
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop="é f"))
+    assert generation.text.endswith("<Conclusion>\nn")
+
+
+def test_prompts_that_cannot_run_are_refused(llm: LLM) -> None:
+    engine, limit = llm.engine, llm.engine.loaded.max_positions
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        engine.submit([], GREEDY)
+    with pytest.raises(RequestError, match=rf"has {limit} tokens, .* at most {limit - 1}: shorten"):
+        engine.submit([1] * limit, SamplingParams(max_tokens=1))
+    size = engine.slots.size
+    with pytest.raises(RequestError, match=rf"prompt \(3 tokens\) and max_tokens={size} need more than the {size} tokens"):
+        engine.submit([1, 2, 3], SamplingParams(max_tokens=size))
+    assert not engine.busy
+    engine.check([1, 2, 3], SamplingParams(max_tokens=size - 3))
+
+
+def test_an_aborted_request_frees_everything(llm: LLM) -> None:
+    eager(llm, width=3)
+    engine = llm.engine
+    params = SamplingParams(max_depth=2)
+    doomed = engine.submit(prompt_ids(llm, "doomed"), params)
+    kept = engine.submit(prompt_ids(llm, "kept"), params)
+    waiting = engine.submit(prompt_ids(llm, "never begun"), params)
+    engine.abort(waiting)
+    while len(doomed.branches) < 8:
+        engine.step()
+    used = engine.slots.size - engine.slots.free
+    engine.abort(doomed)
+    assert engine.slots.size - engine.slots.free == used - doomed.read == kept.read
+    engine.slots.check_integrity()
+    engine.run([kept])
+    assert engine.generation(kept).finish_reason == "stop"
+    assert (doomed.finish_reason, waiting.finish_reason) == (None, None)
+
+
+def test_an_interrupted_run_aborts_what_is_left(llm: LLM) -> None:
+    eager(llm, width=2)
+    requests = [llm.engine.submit(prompt_ids(llm, "x"), replace(GREEDY, max_tokens=n)) for n in (5, 500)]
+
+    def interrupt(request: Request) -> None:
+        assert request is requests[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.engine.run(requests, interrupt)
+    assert not llm.engine.busy

@@ -1,0 +1,70 @@
+"""Text one token at a time, without ever cutting a character in two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multiverse.engine.text import TextStream
+from tests.conftest import build_tokenizer
+
+TOKENIZER: Any = build_tokenizer()
+
+
+def decode(token_ids: list[int]) -> str:
+    text: str = TOKENIZER.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+# The replacement character itself is what an unfinished character looks like: at the very end of a text it is held back.
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="�"), max_size=30)
+
+
+@given(text=TEXTS)
+def test_pieces_are_whole_characters_and_make_up_the_text(text: str) -> None:
+    stream = TextStream(decode)
+    ids = TOKENIZER.encode(text, add_special_tokens=False)
+    so_far = ""
+    for token in ids:
+        piece = stream.push(token)
+        so_far += piece
+        assert "�" not in piece
+        assert text.startswith(so_far)
+        assert stream.text == so_far
+    assert so_far == text == decode(ids)
+    assert "".join(stream.pieces) == text
+    assert len(stream.pieces) == len(ids)
+
+
+def test_a_character_comes_with_the_token_that_completes_it() -> None:
+    stream = TextStream(decode)
+    assert [stream.push(token) for token in TOKENIZER.encode("aé😀b")] == ["a", "", "é", "", "", "", "😀", "b"]
+    assert stream.pieces == ["a", "", "é", "", "", "", "😀", "b"]
+
+
+@given(ids=st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=25))
+def test_any_tokens_at_all(ids: list[int]) -> None:
+    # A model may write bytes that are no text: what is shown is still a beginning of what the whole decodes to.
+    stream = TextStream(decode)
+    for token in ids:
+        stream.push(token)
+    assert decode(ids).startswith(stream.text)
+    closed = TOKENIZER.encode("</Think>x")
+    for token in closed:
+        stream.push(token)
+    assert stream.text == decode([*ids, *closed])
+
+
+def test_words_keep_their_spaces_in_tokenizers_that_drop_the_first() -> None:
+    # As SentencePiece does: a space before every word, dropped at the start of a text.
+    words = ["▁a", "▁b", "c", "▁", "d"]
+
+    def pieces(ids: list[int]) -> str:
+        return "".join(words[i] for i in ids).replace("▁", " ").removeprefix(" ")
+
+    stream = TextStream(pieces)
+    for token in (0, 1, 2, 3, 4, 0):
+        stream.push(token)
+    assert stream.text == pieces([0, 1, 2, 3, 4, 0]) == "a bc d a"

@@ -1,0 +1,101 @@
+"""Dialects as values, and their binding to tokenizers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from multiverse.errors import DialectError
+from multiverse.structure import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label, detect, resolve
+from tests.conftest import build_tokenizer
+
+
+def test_the_default_has_twelve_tags_in_document_order() -> None:
+    assert MULTIVERSE.tags == (
+        "<Think>", "</Think>", "<Parallel>", "</Parallel>", "<Goal>", "</Goal>",
+        "<Outline>", "</Outline>", "<Path>", "</Path>", "<Conclusion>", "</Conclusion>",
+    )  # fmt: skip
+    assert list(MULTIVERSE.roles) == list(MULTIVERSE.tags)
+    assert len(set(MULTIVERSE.roles.values())) == len(Role) == 12
+
+
+def test_heads() -> None:
+    assert MULTIVERSE.path_head("2.1") == "<Path>\n2.1:"
+    assert MULTIVERSE.resume_head() == "<Conclusion>\n"
+    assert NPR.path_head("1") == "<step>\n1:"
+    assert NPR.resume_head() == "<takeaway>\n"
+    assert THREADWEAVER.path_head("3") == "<Thread>\n3:"
+    assert THREADWEAVER.resume_head() == "</Parallel>"
+
+
+def test_labels() -> None:
+    assert [child_label("", 0), child_label("", 9), child_label("2", 0), child_label("2.1", 2)] == ["1", "10", "2.1", "2.1.3"]
+
+
+def test_a_dialect_must_say_where_the_trunk_resumes() -> None:
+    with pytest.raises(ValueError, match="'odd' needs a block tag or a conclusion tag"):
+        dataclasses.replace(THREADWEAVER, name="odd", block=None)
+
+
+def test_a_dialect_uses_each_tag_once() -> None:
+    with pytest.raises(ValueError, match="one tag for two roles"):
+        dataclasses.replace(MULTIVERSE, path=Tag("<Goal>", "</Path>"))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_resolve_binds_every_tag_to_one_token(dialect: Dialect) -> None:
+    tokenizer = build_tokenizer(dialect)
+    tokens = resolve(tokenizer, dialect)
+    assert tokens.dialect is dialect
+    assert [tokens.encode(tag) for tag in dialect.tags] == [[tokens.ids[role]] for role in dialect.roles.values()]
+    assert [tokens.name(tokens.ids[role]) for role in dialect.roles.values()] == list(dialect.tags)
+    assert [tokens.tag(role) for role in dialect.roles.values()] == list(dialect.tags)
+    assert tokens.name(tokens.sep[0]) == "text"
+    assert tokenizer.decode(tokens.sep) == dialect.sep
+    assert tokenizer.decode(tokens.path_head("1.2")) == dialect.path_head("1.2")
+    assert tokenizer.decode(tokens.resume_head) == dialect.resume_head()
+
+
+def test_a_tag_of_many_tokens_is_refused_with_its_name_and_the_way_out() -> None:
+    with pytest.raises(DialectError, match=r"<Think> of dialect 'multiverse' is 7 tokens .*add_tokens") as caught:
+        resolve(build_tokenizer(None))
+    assert isinstance(caught.value, ValueError)
+
+
+class _Fixed:
+    """Every tag is one token, chosen by the test."""
+
+    def __init__(self, unk: int | None = None, **ids: int) -> None:
+        self.unk_token_id, self.ids = unk, ids
+        self.others: dict[str, int] = {}
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [self.ids.get(text.strip("</>"), self.others.setdefault(text, 100 + len(self.others)))]
+
+
+def test_two_tags_of_one_token_are_refused() -> None:
+    # The opening and the closing tag of a path are the same token here.
+    with pytest.raises(DialectError, match=r"</Path> of dialect 'multiverse' has no token of its own .*\(it maps to id 5\)"):
+        resolve(_Fixed(Path=5))
+
+
+def test_a_tag_of_the_unknown_token_is_refused() -> None:
+    with pytest.raises(DialectError, match=r"<Goal> .*\(it maps to id 0\)"):
+        resolve(_Fixed(unk=0, Goal=0))
+
+
+def test_detect_takes_the_first_dialect_that_fits() -> None:
+    known = tuple(DIALECTS.values())
+    for dialect in known:
+        found = detect(build_tokenizer(dialect), known)
+        assert found is not None
+        assert found.dialect is dialect
+    both = build_tokenizer(MULTIVERSE)
+    both.add_tokens(list(NPR.tags))
+    first, second = detect(both, (NPR, MULTIVERSE)), detect(both, (MULTIVERSE, NPR))
+    assert first is not None
+    assert second is not None
+    assert (first.dialect, second.dialect) == (NPR, MULTIVERSE)
+    assert detect(build_tokenizer(None), known) is None

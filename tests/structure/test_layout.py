@@ -1,0 +1,287 @@
+"""Where tokens stand and who sees whom."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multiverse.errors import StructureError
+from multiverse.structure import (
+    MULTIVERSE,
+    NPR,
+    THREADWEAVER,
+    TRUNK,
+    Block,
+    Branch,
+    Document,
+    Layout,
+    Replay,
+    TokenDialect,
+    encode,
+    layout,
+    resolve,
+    segments,
+    visibility,
+)
+from tests.structure.adapted import TOKENS, WordTokenizer, dialect_documents
+
+Row = tuple[str, int, int, bool]
+
+F = True  # the engine writes it
+_ = False
+
+# token, position, branch, forced
+FLAT: list[Row] = [
+    ("<Think>", 0, 0, _), ("\n", 1, 0, _), ("so", 2, 0, _), ("\n", 3, 0, _),
+    ("<Parallel>", 4, 0, _), ("\n", 5, 0, _), ("<Goal>", 6, 0, _), ("\n", 7, 0, _),
+    ("<Outline>", 8, 0, _), ("\n", 9, 0, _), ("1:", 10, 0, _), (" x", 11, 0, _), ("\n", 12, 0, _), ("</Outline>", 13, 0, _),
+    ("\n", 14, 0, _),
+    ("<Outline>", 15, 0, _), ("\n", 16, 0, _), ("2:", 17, 0, _), (" y", 18, 0, _), ("\n", 19, 0, _), ("</Outline>", 20, 0, _),
+    ("\n", 21, 0, _), ("</Goal>", 22, 0, _),
+    ("\n", 23, 0, F),
+    ("<Path>", 24, 1, F), ("\n", 25, 1, F), ("1:", 26, 1, F), (" a", 27, 1, _), ("\n", 28, 1, _), ("</Path>", 29, 1, _),
+    ("\n", 30, 1, F),
+    ("<Path>", 24, 2, F), ("\n", 25, 2, F), ("2:", 26, 2, F), (" b", 27, 2, _), (" c", 28, 2, _), (" d", 29, 2, _),
+    ("\n", 30, 2, _), ("</Path>", 31, 2, _), ("\n", 32, 2, F),
+    ("<Conclusion>", 33, 0, F), ("\n", 34, 0, F), ("ok", 35, 0, _), ("\n", 36, 0, _), ("</Conclusion>", 37, 0, _),
+    ("\n", 38, 0, _), ("</Parallel>", 39, 0, _), ("\n", 40, 0, _), ("</Think>", 41, 0, _),
+    ("\n", 42, 0, _), ("\n", 43, 0, _), ("4", 44, 0, _),
+]  # fmt: skip
+
+# A block inside path 2 of a block, then a second block in the same trunk: its path is also called 1, but is another branch.
+NESTED: list[Row] = [
+    ("<guideline>", 0, 0, _), ("\n", 1, 0, _),
+    ("<plan>", 2, 0, _), ("\n", 3, 0, _), ("1:", 4, 0, _), (" x", 5, 0, _), ("\n", 6, 0, _), ("</plan>", 7, 0, _),
+    ("\n", 8, 0, _),
+    ("<plan>", 9, 0, _), ("\n", 10, 0, _), ("2:", 11, 0, _), (" y", 12, 0, _), ("\n", 13, 0, _), ("</plan>", 14, 0, _),
+    ("\n", 15, 0, _), ("</guideline>", 16, 0, _), ("\n", 17, 0, F),
+    ("<step>", 18, 1, F), ("\n", 19, 1, F), ("1:", 20, 1, F), ("\n", 21, 1, _), ("</step>", 22, 1, _), ("\n", 23, 1, F),
+    ("<step>", 18, 2, F), ("\n", 19, 2, F), ("2:", 20, 2, F), (" b", 21, 2, _), ("\n", 22, 2, _),
+    ("<guideline>", 23, 2, _), ("\n", 24, 2, _),
+    ("<plan>", 25, 2, _), ("\n", 26, 2, _), ("2.1:", 27, 2, _), (" p", 28, 2, _), ("\n", 29, 2, _), ("</plan>", 30, 2, _),
+    ("\n", 31, 2, _),
+    ("<plan>", 32, 2, _), ("\n", 33, 2, _), ("2.2:", 34, 2, _), (" q", 35, 2, _), ("\n", 36, 2, _), ("</plan>", 37, 2, _),
+    ("\n", 38, 2, _), ("</guideline>", 39, 2, _), ("\n", 40, 2, F),
+    ("<step>", 41, 3, F), ("\n", 42, 3, F), ("2.1:", 43, 3, F), (" s", 44, 3, _), (" t", 45, 3, _), ("\n", 46, 3, _),
+    ("</step>", 47, 3, _), ("\n", 48, 3, F),
+    ("<step>", 41, 4, F), ("\n", 42, 4, F), ("2.2:", 43, 4, F), (" u", 44, 4, _), ("\n", 45, 4, _), ("</step>", 46, 4, _),
+    ("\n", 47, 4, F),
+    ("<takeaway>", 49, 2, F), ("\n", 50, 2, F), ("in", 51, 2, _), ("\n", 52, 2, _), ("</takeaway>", 53, 2, _),
+    ("\n", 54, 2, _), ("</step>", 55, 2, _), ("\n", 56, 2, F),
+    ("<takeaway>", 57, 0, F), ("\n", 58, 0, F), ("out", 59, 0, _), ("\n", 60, 0, _), ("</takeaway>", 61, 0, _),
+    ("\n", 62, 0, _),
+    ("<guideline>", 63, 0, _), ("\n", 64, 0, _),
+    ("<plan>", 65, 0, _), ("\n", 66, 0, _), ("1:", 67, 0, _), (" z", 68, 0, _), ("\n", 69, 0, _), ("</plan>", 70, 0, _),
+    ("\n", 71, 0, _), ("</guideline>", 72, 0, _), ("\n", 73, 0, F),
+    ("<step>", 74, 5, F), ("\n", 75, 5, F), ("1:", 76, 5, F), (" v", 77, 5, _), ("\n", 78, 5, _), ("</step>", 79, 5, _),
+    ("\n", 80, 5, F),
+    ("<takeaway>", 81, 0, F), ("\n", 82, 0, F), ("end", 83, 0, _), ("\n", 84, 0, _), ("</takeaway>", 85, 0, _),
+]  # fmt: skip
+
+# No conclusion tag: the trunk resumes at the closing of the block, which is forced, and alone.
+WOVEN: list[Row] = [
+    ("<think>", 0, 0, _), ("\n", 1, 0, _),
+    ("<Parallel>", 2, 0, _), ("\n", 3, 0, _), ("<Outlines>", 4, 0, _), ("\n", 5, 0, _),
+    ("<Outline>", 6, 0, _), ("\n", 7, 0, _), ("1:", 8, 0, _), (" x", 9, 0, _), ("\n", 10, 0, _), ("</Outline>", 11, 0, _),
+    ("\n", 12, 0, _),
+    ("<Outline>", 13, 0, _), ("\n", 14, 0, _), ("2:", 15, 0, _), (" y", 16, 0, _), ("\n", 17, 0, _), ("</Outline>", 18, 0, _),
+    ("\n", 19, 0, _), ("</Outlines>", 20, 0, _), ("\n", 21, 0, F),
+    ("<Thread>", 22, 1, F), ("\n", 23, 1, F), ("1:", 24, 1, F), (" a", 25, 1, _), (" b", 26, 1, _), ("\n", 27, 1, _),
+    ("</Thread>", 28, 1, _), ("\n", 29, 1, F),
+    ("<Thread>", 22, 2, F), ("\n", 23, 2, F), ("2:", 24, 2, F), (" c", 25, 2, _), ("\n", 26, 2, _), ("</Thread>", 27, 2, _),
+    ("\n", 28, 2, F),
+    ("</Parallel>", 30, 0, F), ("\n", 31, 0, _), ("</think>", 32, 0, _),
+]  # fmt: skip
+
+FLAT_DOCUMENT = Document(("so", Block(("x", "y"), (("a",), ("b c d",)), "ok")), "4")
+NESTED_DOCUMENT = Document(
+    (
+        Block(("x", "y"), ((), ("b", Block(("p", "q"), (("s t",), ("u",)), "in"))), "out"),
+        Block(("z",), (("v",),), "end"),
+    )
+)
+WOVEN_DOCUMENT = Document((Block(("x", "y"), (("a b",), ("c",)), ""),))
+
+EXAMPLES = {
+    "flat": (FLAT_DOCUMENT, MULTIVERSE, FLAT, (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))),
+    "nested": (
+        NESTED_DOCUMENT,
+        NPR,
+        NESTED,
+        (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"), Branch(2, 1, "2.1"), Branch(2, 1, "2.2"), Branch(0, 2, "1")),
+    ),
+    "without a conclusion": (WOVEN_DOCUMENT, THREADWEAVER, WOVEN, (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_layout_written_out_by_hand(name: str) -> None:
+    document, dialect, rows, table = EXAMPLES[name]
+    tokenizer = WordTokenizer()
+    tokens = resolve(tokenizer, dialect)
+    ids, encoded = encode(document, tokens)
+    assert tokenizer.pieces(ids) == [row[0] for row in rows]
+    for found in (encoded, layout(ids, tokens)):
+        assert found.positions == tuple(row[1] for row in rows)
+        assert found.branches == tuple(row[2] for row in rows)
+        assert found.forced == tuple(row[3] for row in rows)
+        assert found.table == table
+        assert found.labels == tuple(table[row[2]].label for row in rows)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_prefix_has_the_layout_s_beginning(name: str) -> None:
+    document, dialect, _rows, _table = EXAMPLES[name]
+    tokens = resolve(WordTokenizer(), dialect)
+    ids, whole = encode(document, tokens)
+    for end in range(len(ids) + 1):
+        part = layout(ids[:end], tokens)
+        assert_prefix(part, whole, end)
+
+
+def assert_prefix(part: Layout, whole: Layout, end: int) -> None:
+    assert len(part) == end
+    assert part.positions == whole.positions[:end]
+    assert part.branches == whole.branches[:end]
+    assert part.forced == whole.forced[:end]
+    assert part.table == whole.table[: len(part.table)]
+    assert len(part.table) == max(part.branches, default=0) + 1
+
+
+@given(pair=dialect_documents(), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_layout_of_any_prefix(pair: tuple[TokenDialect, Document], cuts: list[float]) -> None:
+    tokens, document = pair
+    ids, whole = encode(document, tokens)
+    for cut in cuts:
+        end = round(cut * len(ids))
+        assert_prefix(layout(ids[:end], tokens), whole, end)
+
+
+@given(pair=dialect_documents())
+def test_encoding_a_tree_and_replaying_its_tokens_agree(pair: tuple[TokenDialect, Document]) -> None:
+    tokens, document = pair
+    encoded = encode(document, tokens)
+    assert layout(encoded.token_ids, tokens) == encoded.layout
+
+
+def brute_force(document: Document, tokens: TokenDialect) -> list[tuple[tuple[int, int], ...]]:
+    """For each token its (block, path) steps down from the trunk, from the renderer alone."""
+    steps = []
+    for segment in segments(document, tokens.dialect):
+        steps += [segment.path] * len(tokens.encode(segment.text))
+    return steps
+
+
+def apart(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> bool:
+    """Whether two tokens lie in different paths of one block: same way down to that block, then another path."""
+    for depth, (step_a, step_b) in enumerate(zip(a, b, strict=False)):
+        if a[:depth] == b[:depth] and step_a[0] == step_b[0] and step_a[1] != step_b[1]:
+            return True
+    return False
+
+
+@given(pair=dialect_documents(), rng=st.randoms(use_true_random=False))
+def test_visibility_agrees_with_brute_force(pair: tuple[TokenDialect, Document], rng: random.Random) -> None:
+    tokens, document = pair
+    steps = brute_force(document, tokens)
+    ids, found = encode(document, tokens)
+    assert len(ids) == len(steps)
+    # One token of every branch, and some more at random, against each other.
+    firsts = [found.branches.index(branch) for branch in set(found.branches)]
+    chosen = sorted({*firsts, *(rng.randrange(len(ids)) for _ in range(30 if ids else 0))})
+    between = found.visibility()
+    assert between == visibility(found.table)
+    for i in chosen:
+        for j in chosen:
+            together = not apart(steps[i], steps[j])
+            assert found.visible(i, j) == (j <= i and together)
+            assert between[found.branches[i]][found.branches[j]] == together
+
+
+@given(pair=dialect_documents())
+def test_positions_follow_the_rules(pair: tuple[TokenDialect, Document]) -> None:
+    tokens, document = pair
+    ids, found = encode(document, tokens)
+    # The longest way through what a token sees ends at the token: its position is one more than the highest that it sees.
+    between = found.visibility()
+    highest = [-1] * len(found.table)
+    for i in range(len(ids)):
+        seen = max(high for high, visible in zip(highest, between[found.branches[i]], strict=True) if visible)
+        assert found.positions[i] == seen + 1
+        highest[found.branches[i]] = found.positions[i]
+    assert found.critical_path() == max(found.positions, default=-1) + 1
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_without_tags_it_is_causal(name: str) -> None:
+    tokens = TOKENS[name]
+    ids = tokens.encode("no tags here,\njust é text")
+    found = layout(ids, tokens)
+    assert found.positions == tuple(range(len(ids)))
+    assert set(found.branches) == {0}
+    assert not any(found.forced)
+    assert found.table == (TRUNK,)
+    assert all(found.visible(i, j) == (j <= i) for i in range(len(ids)) for j in range(len(ids)))
+    assert found.parallelism() == 1.0
+    assert layout([], tokens) == Layout((), (), ())
+
+
+def test_critical_path_and_parallelism() -> None:
+    assert (Layout((), (), ()).critical_path(), Layout((), (), ()).parallelism()) == (0, 1.0)
+    # Trunk of 3, paths of 2 and 4, trunk of 1: 10 tokens, of which 3 + 4 + 1 lie on the critical path.
+    table = (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))
+    found = Layout((0, 1, 2, 3, 4, 3, 4, 5, 6, 7), (0, 0, 0, 1, 1, 2, 2, 2, 2, 0), (False,) * 10, table)
+    assert found.critical_path() == 8
+    assert found.parallelism() == 10 / 8
+    # The first three are the prompt.
+    assert found.critical_path(3) == 5
+    assert found.parallelism(3) == 7 / 5
+    # Nothing is generated yet.
+    assert found.critical_path(10) == 0
+    assert found.parallelism(10) == 1.0
+    # A prompt that holds the finished block: its longest path counts, not its number of tokens.
+    longer = Layout((*found.positions, 8, 9), (*found.branches, 0, 0), (False,) * 12, table)
+    assert longer.critical_path(10) == 2
+    assert longer.parallelism(10) == 1.0
+
+
+def test_replay_says_whether_the_trunk_is_next() -> None:
+    tokens = resolve(WordTokenizer())
+    ids, whole = encode(FLAT_DOCUMENT, tokens)
+    replay = Replay(tokens)
+    at_trunk = []
+    for token in ids:
+        at_trunk.append(replay.at_trunk)
+        replay.feed(token)
+    first, last = FLAT.index(("<Path>", 24, 1, True)), FLAT.index(("<Conclusion>", 33, 0, True))
+    assert at_trunk == [not first <= index <= last for index in range(len(FLAT))]
+    assert replay.at_trunk
+    assert replay.layout() == whole
+
+
+@given(pair=dialect_documents(depth=2), rng=st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_an_illegal_token_is_named_by_its_index_and_changes_nothing(
+    pair: tuple[TokenDialect, Document], rng: random.Random
+) -> None:
+    tokens, document = pair
+    ids, whole = encode(document, tokens)
+    at = rng.randrange(len(ids) + 1)
+    replay = Replay(tokens)
+    for token in ids[:at]:
+        replay.feed(token)
+    for token in rng.sample(sorted(tokens.roles), len(tokens.roles)):
+        if at < len(ids) and token == ids[at]:
+            continue
+        try:
+            layout([*ids[:at], token], tokens)
+        except StructureError:
+            with pytest.raises(StructureError, match=f"^token {at}: found ") as caught:
+                replay.feed(token)
+            assert caught.value.offset == at
+    for token in ids[at:]:
+        replay.feed(token)
+    assert replay.layout() == whole

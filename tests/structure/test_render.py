@@ -1,0 +1,143 @@
+"""The canonical text, literally."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import pytest
+from hypothesis import given
+
+from multiverse.structure import MULTIVERSE, NPR, THREADWEAVER, Block, Dialect, Document, TokenDialect, render, segments
+from tests.structure.adapted import dialect_documents
+
+CANONICAL = """\
+<Think>
+Let's think in parallel.
+<Parallel>
+<Goal>
+<Outline>
+1: first sub-task
+</Outline>
+<Outline>
+2: second sub-task
+</Outline>
+</Goal>
+<Path>
+1: one
+</Path>
+<Path>
+2: two
+<Parallel>
+<Goal>
+<Outline>
+2.1: inner
+</Outline>
+</Goal>
+<Path>
+2.1: three
+</Path>
+<Conclusion>
+so far
+</Conclusion>
+</Parallel>
+and on
+</Path>
+<Conclusion>
+all in all
+</Conclusion>
+</Parallel>
+The end.
+</Think>
+
+Answer: 4"""
+
+INNER = Block(("inner",), (("three",),), "so far")
+OUTER = Block(("first sub-task", "second sub-task"), (("one",), ("two", INNER, "and on")), "all in all")
+DOCUMENT = Document(("Let's think in parallel.", OUTER, "The end."), "Answer: 4")
+
+
+def test_the_canonical_text() -> None:
+    assert render(DOCUMENT) == CANONICAL
+
+
+def test_empty_bodies_and_neighbouring_blocks() -> None:
+    block = Block(("",), ((),), "")
+    once = (
+        "<Parallel>\n<Goal>\n<Outline>\n1: \n</Outline>\n</Goal>\n<Path>\n1:\n</Path>\n"
+        "<Conclusion>\n\n</Conclusion>\n</Parallel>"
+    )
+    assert render(Document((block, block))) == f"<Think>\n{once}\n{once}\n</Think>"
+    assert render(Document(())) == "<Think>\n</Think>"
+    assert render(Document(None)) == ""
+    assert render(Document(None, "just text")) == "just text"
+
+
+def test_a_path_that_begins_with_a_block_has_no_space_after_its_label() -> None:
+    text = render(Document((Block(("x",), ((Block(("y",), (("z",),), "c"),),), "d"),)))
+    assert "<Path>\n1:\n<Parallel>\n<Goal>\n<Outline>\n1.1: y\n" in text
+    assert "<Path>\n1.1: z\n</Path>" in text
+
+
+def test_native_parallel_reasoner() -> None:
+    document = Document(("start", Block(("a", "b"), (("one",), ("two",)), "so"), "end"))
+    assert render(document, NPR) == (
+        "start\n<guideline>\n<plan>\n1: a\n</plan>\n<plan>\n2: b\n</plan>\n</guideline>\n"
+        "<step>\n1: one\n</step>\n<step>\n2: two\n</step>\n<takeaway>\nso\n</takeaway>\nend"
+    )
+
+
+def test_threadweaver() -> None:
+    document = Document(("start", Block(("a", "b"), (("one",), ("two",)), ""), "end"), "4")
+    assert render(document, THREADWEAVER) == (
+        "<think>\nstart\n<Parallel>\n<Outlines>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Outlines>\n"
+        "<Thread>\n1: one\n</Thread>\n<Thread>\n2: two\n</Thread>\n</Parallel>\nend\n</think>\n\n4"
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document(("a </Path> b",)),
+        Document(("fine",), "<Think>"),
+        Document(None, "</Conclusion>"),
+        Document((Block(("<Goal>",), ((),), ""),)),
+        Document((Block(("x",), (("<Outline>",),), ""),)),
+        Document((Block(("x",), ((),), "</Parallel>"),)),
+    ],
+)
+def test_no_text_may_hold_a_tag(document: Document) -> None:
+    with pytest.raises(ValueError, match=r"text may not hold the tag <"):
+        render(document)
+
+
+def test_a_tag_of_another_dialect_is_text() -> None:
+    assert render(Document(("<step>",)), MULTIVERSE) == "<Think>\n<step>\n</Think>"
+
+
+@pytest.mark.parametrize(
+    ("document", "dialect", "problem"),
+    [
+        (Document(("thought",), "answer"), NPR, "'npr' has no think tag"),
+        (Document(None, "answer"), NPR, "'npr' has no think tag"),
+        (Document((Block(("x",), ((),), "so"),)), THREADWEAVER, "'threadweaver' has no conclusion tag"),
+    ],
+)
+def test_what_a_dialect_cannot_hold(document: Document, dialect: Dialect, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        render(document, dialect)
+
+
+@given(pair=dialect_documents())
+def test_segments_are_the_text_cut_where_the_writer_changes(pair: tuple[TokenDialect, Document]) -> None:
+    tokens, document = pair
+    cut = segments(document, tokens.dialect)
+    assert "".join(segment.text for segment in cut) == render(document, tokens.dialect)
+    assert all(segment.text for segment in cut)
+    runs = [key for key, _ in groupby(cut, key=lambda segment: (segment.forced, segment.path))]
+    assert len(runs) == len(cut)
+    forced = "".join(segment.text for segment in cut if segment.forced)
+    assert forced.count(tokens.dialect.path.open) == document.branches
+    assert forced.count(tokens.dialect.resume) == len(list(document.blocks()))
+    free = "".join(segment.text for segment in cut if not segment.forced)
+    assert tokens.dialect.path.open not in free
+    assert tokens.dialect.resume not in free

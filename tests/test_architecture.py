@@ -1,0 +1,154 @@
+"""Who may import whom, who may know a tag, and how big things may grow. All of it read from the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from multiverse.structure import DIALECTS
+
+PACKAGE = Path(__file__).parents[1] / "src" / "multiverse"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+BELOW_SERVING = {"errors", "structure", "tasks", "attention", "engine", "llm", "prompting"}
+# What each room may import; a room that is not here may import nothing.
+ALLOWED: dict[str, set[str]] = {
+    "structure": {"errors"},
+    "tasks": {"errors", "structure"},
+    "attention": {"errors", "structure"},
+    "engine": {"errors", "structure", "attention"},
+    "llm": {"errors", "structure", "engine"},
+    "training": {"errors", "structure", "attention", "tasks", "prompting"},
+    "curation": {"errors", "structure"},
+    "serving": BELOW_SERVING,
+    "evaluation": BELOW_SERVING,
+    "cli": {*BELOW_SERVING, "training", "curation", "serving", "evaluation", "__init__"},
+    "__init__": {"engine", "llm"},
+    "__main__": {"cli"},
+}
+TORCH_FREE = [
+    "multiverse",
+    "multiverse.errors",
+    "multiverse.prompting",
+    "multiverse.structure",
+    "multiverse.tasks",
+    "multiverse.engine",
+    "multiverse.engine.events",
+    "multiverse.engine.generation",
+    "multiverse.engine.params",
+    "multiverse.engine.request",
+    "multiverse.engine.scheduler",
+    "multiverse.engine.slots",
+    "multiverse.engine.text",
+    "multiverse.curation",
+]
+
+
+def room_of(file: Path) -> str:
+    """The first name below the package: a folder, or a module at its top."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and room of every import of the package's own modules, those for type checking included."""
+    here = ["multiverse", *file.relative_to(PACKAGE).parts]
+    for node in ast.walk(ast.parse(file.read_text())):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else []
+            module = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            targets = [f"{module}.{alias.name}" for alias in node.names] if module == "multiverse" else [module]
+        for target in targets:
+            parts = target.split(".")
+            if parts[0] == "multiverse":
+                room = parts[1] if len(parts) > 1 else "__init__"
+                known = (PACKAGE / room).is_dir() or (PACKAGE / f"{room}.py").is_file()
+                yield node.lineno, room if known else "__init__"
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(FILES) > 30
+    assert {"structure", "attention", "engine", "llm"} <= {room_of(file) for file in FILES}
+    assert {room for _, room in imported_rooms(PACKAGE / "llm.py")} == {"engine", "errors", "structure"}
+
+
+def test_imports_run_one_way() -> None:
+    wrong = [
+        f"{file}:{line} imports {other}"
+        for file in FILES
+        for line, other in imported_rooms(file)
+        if other not in {room_of(file), *ALLOWED.get(room_of(file), set())}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_plans_needs_no_torch() -> None:
+    modules = [name for name in TORCH_FREE if name != "multiverse.curation" or (PACKAGE / "curation").is_dir()]
+    program = "\n".join(
+        [
+            "import importlib, sys",
+            f"for name in {modules!r}:",
+            "    importlib.import_module(name)",
+            "    heavy = {'torch', 'transformers'} & sys.modules.keys()",
+            "    assert not heavy, f'{name} imports {heavy}'",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """Identity of every constant that is a docstring, or a string that stands alone as a comment on an attribute."""
+    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+
+
+def test_only_structure_spells_a_tag() -> None:
+    tags = {tag for dialect in DIALECTS.values() for tag in dialect.tags}
+    wrong = []
+    for file in FILES:
+        if room_of(file) == "structure":
+            continue
+        tree = ast.parse(file.read_text())
+        skipped = docstrings(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+                wrong += [f"{file}:{node.lineno} spells {tag}" for tag in tags if tag in node.value]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_readable() -> None:
+    wrong = [str(file) for file in FILES if len(file.read_text().splitlines()) > 600]
+    assert not wrong, "\n".join(wrong)
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parameters(function: Function) -> list[ast.arg]:
+    own = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return [argument for argument in own if argument.arg not in ("self", "cls")]
+
+
+def is_command(function: Function) -> bool:
+    """A command's parameters are its options."""
+    return any(argument.annotation and "typer." in ast.unparse(argument.annotation) for argument in parameters(function))
+
+
+# Whose parameters somebody else decides: transformers calls this one.
+DICTATED = {"tree_attention"}
+
+
+def test_functions_take_few_parameters() -> None:
+    wrong = [
+        f"{file}:{node.lineno} {node.name} takes {len(parameters(node))}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, Function) and len(parameters(node)) > 8
+        if node.name not in DICTATED and not (room_of(file) == "cli" and is_command(node))
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,275 @@
+"""`LLM`: what a user holds."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+import multiverse
+from multiverse import LLM, Generation, SamplingParams
+from multiverse.engine import FinishEvent, TokenEvent
+from multiverse.engine.sampler import Sampler
+from multiverse.engine.scripted import Script, ScriptedSampler
+from multiverse.errors import DialectError, RequestError
+from multiverse.structure import MULTIVERSE, NPR, encode
+from tests.conftest import FAMILIES, build_tokenizer, save_model
+from tests.engine.steering import NESTED, two_paths
+
+SHORT = SamplingParams(temperature=0, max_tokens=6, max_depth=0, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LLM:
+    """A model without tags, so that random text is never malformed."""
+    tokenizer = build_tokenizer(None)
+    return LLM(save_model(tmp_path_factory.mktemp("plain"), FAMILIES["qwen2"](len(tokenizer)), tokenizer), kv_memory=2 << 20)
+
+
+@pytest.fixture
+def llm(loaded: LLM) -> Iterator[LLM]:
+    yield loaded
+    assert not loaded.engine.busy
+    assert loaded.engine.slots.free == loaded.engine.slots.size
+
+
+@pytest.fixture
+def tagged(model_folders: dict[str, Path]) -> LLM:
+    return LLM(model_folders["llama"], kv_memory=2 << 20)
+
+
+def same(a: Generation, b: Generation) -> bool:
+    return (a.text, a.token_ids, a.finish_reason) == (b.text, b.token_ids, b.finish_reason)
+
+
+def test_the_package_exports_what_it_names() -> None:
+    assert set(multiverse.__all__) >= {"LLM", "SamplingParams", "Generation"}
+    assert all(hasattr(multiverse, name) for name in multiverse.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = multiverse.nonsense
+
+
+def test_prompts_as_text_lists_and_token_ids(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("hello")
+    results = [
+        *llm.generate("hello", SHORT),
+        *llm.generate(["hello"], SHORT),
+        *llm.generate(ids, SHORT),
+        *llm.generate([ids], SHORT),
+        *llm.generate([tuple(ids), "hello"], SHORT),
+    ]
+    assert len(results) == 6
+    assert all(same(result, results[0]) for result in results)
+    assert results[0].prompt_token_ids == tuple(ids)
+    assert results[0].usage.prompt_tokens == len(ids)
+    assert results[0].usage.total_tokens == results[0].usage.critical_path_tokens == 6
+    assert results[0].usage.seconds > 0
+
+
+def test_nothing_in_nothing_out(llm: LLM) -> None:
+    assert llm.generate([], SHORT) == []
+    assert llm.chat([], SHORT) == []
+
+
+def test_parameters_have_defaults(llm: LLM) -> None:
+    (result,) = llm.generate("hello", SamplingParams(max_tokens=2, ignore_eos=True))
+    assert result.usage.total_tokens == 2
+    assert SamplingParams().max_tokens == 2048
+
+
+def test_results_are_in_the_order_of_the_prompts(llm: LLM) -> None:
+    prompts = ["a", "bb", "ccc", "dddd"]
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in (9, 1, 5, 3)]
+    finished: list[int] = []
+    results: dict[int, Generation] = {}
+
+    def on_finish(index: int, generation: Generation) -> None:
+        finished.append(index)
+        results[index] = generation
+
+    generations = llm.generate(prompts, params, on_finish=on_finish)
+    assert [generation.usage.total_tokens for generation in generations] == [9, 1, 5, 3]
+    assert [len(generation.prompt_token_ids) for generation in generations] == [1, 2, 3, 4]
+    assert finished == [1, 3, 2, 0]
+    assert all(results[index] is generation for index, generation in enumerate(generations))
+
+
+def test_more_prompts_than_run_at_once(model_folders: dict[str, Path]) -> None:
+    llm = LLM(model_folders["qwen2"], kv_memory=1 << 20, max_requests=2, max_batch_tokens=8)
+    prompts = [f"question {i}" for i in range(7)]
+    one_by_one = [llm.generate(prompt, SHORT)[0] for prompt in prompts]
+    assert all(same(a, b) for a, b in zip(llm.generate(prompts, SHORT), one_by_one, strict=True))
+
+
+def test_chat_goes_through_the_template(llm: LLM) -> None:
+    talk = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "go"}]
+    text = "user: hi\nassistant: yes?\nuser: go\nassistant: "
+    (expected,) = llm.generate([llm.tokenizer.encode(text, add_special_tokens=False)], SHORT)
+    (one,) = llm.chat(talk, SHORT)
+    two, three = llm.chat([talk, talk], [SHORT, SHORT])
+    assert all(same(result, expected) for result in (one, two, three))
+    assert llm.tokenizer.decode(one.prompt_token_ids) == text
+
+
+@pytest.mark.parametrize("conversation", [[], [{"role": "user", "content": "  "}], [{"role": "user"}]])
+def test_an_empty_conversation(llm: LLM, conversation: list[dict[str, Any]]) -> None:
+    with pytest.raises(RequestError, match="the conversation is empty: its last message needs some content"):
+        llm.chat([conversation], SHORT)
+
+
+def test_a_model_without_a_chat_template(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.tokenizer, "chat_template", None)
+    with pytest.raises(RequestError, match=r"has no chat template: use generate\(\) with a raw prompt"):
+        llm.chat([{"role": "user", "content": "hi"}], SHORT)
+    assert llm.generate("hi", SHORT)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_parameters_must_fit_the_prompts(llm: LLM, count: int) -> None:
+    with pytest.raises(RequestError, match=f"{count} sampling parameters for 2 prompts: give one for all, or one per prompt"):
+        llm.generate(["a", "b"], [SHORT] * count)
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n"])
+def test_an_empty_prompt(llm: LLM, prompt: str) -> None:
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        llm.generate(prompt, SHORT)
+
+
+@pytest.mark.parametrize("token", [-1, 100_000])
+def test_a_token_outside_the_vocabulary(llm: LLM, token: int) -> None:
+    with pytest.raises(RequestError, match=rf"token id {token} is outside the vocabulary \(0 to \d+\)"):
+        llm.generate([[1, token]], SHORT)
+
+
+def test_the_prompt_that_cannot_run_is_named_and_none_is_run(llm: LLM) -> None:
+    ran: list[int] = []
+    with pytest.raises(RequestError, match=r"^prompt 2: the prompt has 5000 tokens"):
+        llm.generate(["a", "b", [1] * 5000, "d"], SHORT, on_finish=lambda index, _: ran.append(index))
+    assert not ran
+    with pytest.raises(RequestError, match=r"^the prompt has 5000 tokens"):
+        llm.generate([[1] * 5000], SHORT)
+    with pytest.raises(RequestError, match=r"^prompt 1: the prompt is empty"):
+        llm.generate(["a", []], SHORT)
+
+
+def test_an_error_while_told_of_a_finish_frees_the_rest(llm: LLM) -> None:
+    def fail(_index: int, _generation: Generation) -> None:
+        raise RuntimeError("disk full")
+
+    params = [SamplingParams(temperature=0, max_tokens=n, ignore_eos=True) for n in (2, 50)]
+    with pytest.raises(RuntimeError, match="disk full"):
+        llm.generate(["a", "b"], params, on_finish=fail)
+
+
+def test_stream_tells_every_token_and_the_end(llm: LLM) -> None:
+    (expected,) = llm.generate("hello", SHORT)
+    events = list(llm.stream("hello", SHORT))
+    assert [type(event) for event in events] == [TokenEvent] * 6 + [FinishEvent]
+    finish = events[-1]
+    assert isinstance(finish, FinishEvent)
+    assert same(finish.generation, expected)
+    assert tuple(event.token_id for event in events if isinstance(event, TokenEvent)) == expected.token_ids
+
+
+def test_stream_takes_text_token_ids_and_conversations(llm: LLM) -> None:
+    def last(prompt: Any) -> Generation:
+        *_, finish = llm.stream(prompt, SHORT)
+        assert isinstance(finish, FinishEvent)
+        return finish.generation
+
+    assert same(last("hello"), last(llm.tokenizer.encode("hello")))
+    assert same(last([{"role": "user", "content": "hi"}]), llm.chat([{"role": "user", "content": "hi"}], SHORT)[0])
+
+
+def test_a_bad_prompt_is_refused_before_the_stream_begins(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="the prompt is empty"):
+        llm.stream("", SHORT)
+
+
+def test_a_stream_closed_early_frees_its_slots(llm: LLM) -> None:
+    events = llm.stream("hello", SHORT)
+    assert isinstance(next(events), TokenEvent)
+    assert llm.engine.busy
+    assert llm.engine.slots.free < llm.engine.slots.size
+    events.close()  # type: ignore[attr-defined]
+    assert not llm.engine.busy
+    assert llm.engine.slots.free == llm.engine.slots.size
+
+
+def test_a_stream_that_is_dropped_frees_its_slots(llm: LLM) -> None:
+    for event in llm.stream("hello", SHORT):
+        assert event
+        break
+    gc.collect()
+    assert not llm.engine.busy
+
+
+def test_a_stream_goes_on_while_others_are_generated(llm: LLM) -> None:
+    longer = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
+    (expected,) = llm.generate("hello", longer)
+    events = llm.stream("hello", longer)
+    seen = [next(events)]
+    llm.generate(["x", "y"], SHORT)
+    seen += events
+    finish = seen[-1]
+    assert isinstance(finish, FinishEvent)
+    assert same(finish.generation, expected)
+    assert len(seen) == 31
+
+
+def test_what_was_loaded(llm: LLM, model_folders: dict[str, Path]) -> None:
+    assert LLM(model_folders["qwen2"], kv_memory=1 << 20).model_path == str(model_folders["qwen2"])
+    assert LLM(str(model_folders["qwen2"]), kv_memory=1 << 20).model_path == str(model_folders["qwen2"])
+    assert isinstance(llm.tokenizer, PreTrainedTokenizerFast)
+    assert llm.engine.tokens is None
+
+
+def test_the_dialect_is_found_or_chosen(model_folders: dict[str, Path], tagged: LLM) -> None:
+    assert tagged.engine.tokens is not None
+    assert tagged.engine.tokens.dialect is MULTIVERSE
+    chosen = LLM(model_folders["llama"], dialect=MULTIVERSE, kv_memory=1 << 20)
+    assert chosen.engine.tokens is not None
+    with pytest.raises(DialectError, match="<guideline> of dialect 'npr' is"):
+        LLM(model_folders["llama"], dialect=NPR, kv_memory=1 << 20)
+
+
+def test_a_generation_has_text_answer_tree_and_numbers(tagged: LLM) -> None:
+    tokens, engine = tagged.engine.tokens, tagged.engine
+    assert tokens is not None
+    sampler = ScriptedSampler()
+    engine.sampler = sampler
+    requests = []
+    for document in (NESTED, two_paths()):
+        request = engine.submit(tokens.encode("Q"), SamplingParams(max_tokens=2000))
+        sampler.scripts[request.id] = Script(document, tokens, int(tagged.tokenizer.eos_token_id))
+        requests.append(request)
+    engine.run(requests)
+    nested, flat = (engine.generation(request) for request in requests)
+    assert (nested.tree, flat.tree) == (NESTED, two_paths())
+    assert (nested.answer, flat.answer) == ("é", "4")
+    for generation, document in ((nested, NESTED), (flat, two_paths())):
+        ids, layout = encode(document, tokens)
+        assert generation.text == tagged.tokenizer.decode(ids)
+        assert generation.token_ids[:-1] == ids
+        assert generation.forced[:-1] == layout.forced
+        assert generation.branches[:-1] == layout.labels
+        assert generation.usage.total_tokens == len(ids) + 1
+        assert generation.usage.critical_path_tokens == layout.critical_path() + 1
+        assert generation.usage.parallelism == (len(ids) + 1) / (layout.critical_path() + 1) > 1.1
+        assert generation.structure_error is None
+        assert generation.logprobs is None
+
+
+def test_every_dialect_runs(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(NPR)
+    llm = LLM(save_model(tmp_path, FAMILIES["qwen3"](len(tokenizer)), tokenizer), kv_memory=2 << 20)
+    assert llm.engine.tokens is not None
+    assert llm.engine.tokens.dialect is NPR
+    assert isinstance(llm.engine.sampler, Sampler)
+    (generation,) = llm.generate("Q", SamplingParams(temperature=0, max_tokens=5))
+    assert generation.usage.total_tokens <= 5
