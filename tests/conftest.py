@@ -29,7 +29,7 @@ from transformers import (
 
 from multiverse.structure import MULTIVERSE, Dialect, TokenDialect, resolve
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # tiny models gain nothing from more, and two threads wait for each other on a busy machine
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from .engine import Event, Generation, Request, SamplingParams
+from .engine import Event, FinishEvent, Generation, Request, SamplingParams
 from .engine.engine import Engine
 from .engine.model import load
 from .errors import RequestError
@@ -83,7 +83,7 @@ class LLM:
         """
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         batch = cast(Sequence[Prompt], [prompts] if alone else prompts)
-        return self._run([self._encode(prompt) for prompt in batch], params, on_finish)
+        return self._run(_each(batch, self._encode), params, on_finish)
 
     def chat(
         self,
@@ -95,7 +95,7 @@ class LLM:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
         alone = len(conversations) > 0 and isinstance(conversations[0], dict)
         batch = cast(Sequence[Messages], [conversations] if alone else conversations)
-        return self._run([self._encode_chat(conversation) for conversation in batch], params, on_finish)
+        return self._run(_each(batch, self._encode_chat), params, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
         """Run one prompt or conversation and yield typed events as they happen; the last is a `FinishEvent`.
@@ -104,17 +104,22 @@ class LLM:
         """
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
         token_ids = self._encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
-        request = self.engine.submit(token_ids, params if params is not None else SamplingParams(), listening=True)
-        return self._events(request)
+        shared = params if params is not None else SamplingParams()
+        self.engine.check(token_ids, shared)  # bad input is told here and now, not when the first event is asked for
+        return self._events(token_ids, shared)
 
-    def _events(self, request: Request) -> Iterator[Event]:
+    def _events(self, token_ids: list[int], params: SamplingParams) -> Iterator[Event]:
+        request = self.engine.submit(token_ids, params, listening=True)
+        events: list[Event] = []
         try:
-            while request.finish_reason is None:
-                self.engine.step()
-                yield from self.engine.drain(request)
+            # Whoever steps, everybody's requests move on: between two events another call may have finished this one.
+            while not (events and isinstance(events[-1], FinishEvent)):
+                if request.finish_reason is None:
+                    self.engine.step()
+                events = self.engine.drain(request)
+                yield from events
         finally:
-            if request.finish_reason is None:
-                self.engine.abort(request)
+            self.engine.abort(request)
 
     def _run(
         self,
@@ -160,9 +165,22 @@ class LLM:
         return list(prompt)
 
     def _encode_chat(self, messages: Messages) -> list[int]:
+        if isinstance(messages, str):
+            raise RequestError(f"chat takes messages, not a text: [{{'role': 'user', 'content': {messages[:40]!r}}}]")
         if not messages or not str(messages[-1].get("content", "")).strip():
             raise RequestError("the conversation is empty: its last message needs some content")
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise RequestError(f"{self.model_path!r} has no chat template: use generate() with a raw prompt")
         text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+
+def _each(batch: Sequence[Any], encode: Callable[[Any], list[int]]) -> list[list[int]]:
+    """Encode every prompt; an error says which one it was."""
+    encoded = []
+    for index, prompt in enumerate(batch):
+        try:
+            encoded.append(encode(prompt))
+        except RequestError as error:
+            raise RequestError(f"prompt {index}: {error}" if len(batch) > 1 else str(error)) from None
+    return encoded

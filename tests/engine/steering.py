@@ -91,7 +91,7 @@ def bare_request(
     listening: bool = False,
 ) -> Request:
     """A request that no engine has seen."""
-    return Request(next(_ids), list(prompt), params, tokens, decode=decode, listening=listening)
+    return Request(next(_ids), list(prompt), params, tokens, decode=decode, max_positions=1 << 20, listening=listening)
 
 
 def run_documents(

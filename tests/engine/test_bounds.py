@@ -261,7 +261,7 @@ def test_an_aborted_request_frees_everything(llm: LLM) -> None:
     engine.slots.check_integrity()
     engine.run([kept])
     assert engine.generation(kept).finish_reason == "stop"
-    assert (doomed.finish_reason, waiting.finish_reason) == (None, None)
+    assert (doomed.finish_reason, waiting.finish_reason) == ("abort", "abort")
 
 
 def test_an_interrupted_run_aborts_what_is_left(llm: LLM) -> None:

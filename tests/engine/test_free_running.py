@@ -65,4 +65,4 @@ def test_whatever_it_writes_agrees_with_a_dense_forward(llm: LLM, model_folders:
     assert compared > 300
     labels = {branch.label for request in requests for branch in request.branches}
     assert any("." in label for label in labels)
-    assert max(len(request.branches) for request in requests) > 4
+    assert max(len(request.branches) for request in requests) >= 4

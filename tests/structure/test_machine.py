@@ -261,20 +261,15 @@ def test_what_the_machine_knows_of_the_block_being_opened(dialect: Dialect) -> N
         assert not machine.thinking
         machine.feed(tokens.ids[Role.THINK_OPEN])
     assert machine.thinking == (dialect.think is not None)
-    assert (machine.planned, machine.outlines) == (0, 0)
+    assert machine.outlines == 0
     machine.feed(tokens.fork_tag)
-    assert machine.planned == 1
     if dialect.block is not None:
         machine.feed(tokens.ids[Role.GOAL_OPEN])
-    planned = []
-    for _ in range(3):
+    for number in range(1, 4):
         machine.feed(tokens.outline_tag)
-        planned.append(machine.planned)
         machine.feed(tokens.ids[Role.OUTLINE_CLOSE])
-        planned.append(machine.planned)
-    assert planned == [1, 1, 2, 2, 3, 3]
+        assert machine.outlines == number
     assert machine.feed(tokens.ids[Role.GOAL_CLOSE]) == Fork(("1", "2", "3"))
-    assert machine.planned == 0
     assert not machine.waiting
     assert machine.legal_roles() == ()
     machine.feed(tokens.sep[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import count
 
@@ -40,6 +41,9 @@ class Engine:
         max_requests: int = 256,
         sampler: Sampler | None = None,
     ) -> None:
+        for name, value in (("max_batch_tokens", max_batch_tokens), ("max_requests", max_requests)):
+            if value < 1:
+                raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
         self.loaded = loaded
         self.tokens = tokens
         self.runner = ModelRunner(loaded, kv_memory)
@@ -58,7 +62,15 @@ class Engine:
             RequestError: the prompt is empty, too long, or breaks the grammar of its own tags.
         """
         self.check(prompt, params)
-        request = Request(next(self._ids), prompt, params, self.tokens, decode=self.decode, listening=listening)
+        request = Request(
+            next(self._ids),
+            prompt,
+            params,
+            self.tokens,
+            decode=self.decode,
+            max_positions=self.loaded.max_positions,
+            listening=listening,
+        )
         self.scheduler.add(request)
         return request
 
@@ -88,8 +100,10 @@ class Engine:
         return self.scheduler.busy
 
     def step(self) -> list[Request]:
-        """One forward; returns the requests that it finished."""
+        """One forward; returns the requests that it finished. Does nothing when idle."""
         chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
         batch = batching.build(chunks, self.runner.device)
         logits = self.runner.run(batch)
         choice = self.sampler.sample(logits, [(chunk.request, chunk.branch) for chunk in batch.sampled])
@@ -109,22 +123,23 @@ class Engine:
                 request.advance(branch, token, logprob)
             except StructureError as error:
                 request.fail(error)
-            if branch.next_position >= self.loaded.max_positions and request.finish_reason is None:
-                request.finish_reason = "length"
 
     def _retire(self, touched: dict[int, Request]) -> list[Request]:
         finished = [request for request in touched.values() if request.finish_reason is not None]
         for request in finished:
+            request.finished_at = time.perf_counter()
             self.scheduler.retire(request)
         return finished
 
     def abort(self, request: Request) -> None:
-        """Stop a request that waits or runs, and free what it holds."""
-        self.scheduler.retire(request)
+        """Stop a request that waits or runs, and free what it holds; a finished one is left alone."""
+        if request.finish_reason is None:
+            request.finish_reason = "abort"
+            self.scheduler.retire(request)
 
     def generation(self, request: Request) -> Generation:
         """The result of a finished request."""
-        return finish(request, self.loaded.stop_ids)
+        return finish(request)
 
     def run(self, requests: list[Request], on_finish: Callable[[Request], None] | None = None) -> None:
         """Step until all of these requests are finished; if interrupted, those that are not are aborted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from ..errors import StructureError
@@ -61,13 +60,13 @@ class Generation:
     structure_error: str | None = None
 
 
-def finish(request: Request, stop_ids: frozenset[int]) -> Generation:
+def finish(request: Request) -> Generation:
     """Put a finished request's branches together in document order."""
     assert request.finish_reason is not None
     order = list(_document_order(request.trunk))
     token_ids = tuple(branch.token_ids[i] for branch, i in order)
     positions = tuple(branch.positions[i] for branch, i in order)
-    text = _text(request, order, token_ids, stop_ids)
+    text = _text(request, order)
     tree, error = _parse(request, text)
     return Generation(
         text=text,
@@ -78,7 +77,7 @@ def finish(request: Request, stop_ids: frozenset[int]) -> Generation:
             prompt_tokens=len(request.prompt),
             total_tokens=len(token_ids),
             critical_path_tokens=max(positions, default=request.prompt_positions - 1) + 1 - request.prompt_positions,
-            seconds=time.perf_counter() - request.started_at,
+            seconds=request.finished_at - request.started_at,
         ),
         token_ids=token_ids,
         positions=positions,
@@ -101,10 +100,11 @@ def _document_order(branch: Branch) -> list[tuple[Branch, int]]:
     return order
 
 
-def _text(request: Request, order: list[tuple[Branch, int]], token_ids: tuple[int, ...], stop_ids: frozenset[int]) -> str:
+def _text(request: Request, order: list[tuple[Branch, int]]) -> str:
     if request.stopped is None:
-        cut = token_ids[:-1] if token_ids and token_ids[-1] in stop_ids and request.finish_reason != "length" else token_ids
-        return request.decode(list(cut))
+        end = request.ended_by
+        last = len(end.token_ids) - 1 if end is not None else -1
+        return request.decode([branch.token_ids[i] for branch, i in order if branch is not end or i != last])
     # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
     stopped, length = request.stopped
     text, runs = "", 0

@@ -58,7 +58,7 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
         ModelError: it cannot be found or loaded, or cannot be joined; the message names it and says what to do.
     """
     name = str(embedded_model() if path is None else path)
-    config, tokenizer = _read_config(name)
+    name, config, tokenizer = _read_config(name)
     check_joinable(config, name)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
     try:
@@ -103,7 +103,8 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
     )
 
 
-def _read_config(name: str) -> tuple[Any, Any]:
+def _read_config(name: str) -> tuple[str, Any, Any]:
+    """The name with a home folder written out, the configuration, the tokenizer."""
     folder = Path(name).expanduser()
     looks_local = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists()
     if looks_local and not folder.is_dir():
@@ -112,7 +113,7 @@ def _read_config(name: str) -> tuple[Any, Any]:
         raise ModelError(f"the folder {name!r} holds no config.json: give the folder that save_pretrained() wrote")
     source = str(folder) if looks_local else name
     try:
-        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+        return source, AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         hint = (
             "" if looks_local else " (it is no local folder, and could not be had from the hub: check the id and the network)"
@@ -185,12 +186,15 @@ class ModelRunner:
         zero = torch.zeros(1, dtype=torch.long, device=self.device)
         bucket = Bucket(zero[None], zero[None], None, None, zero[None], zero[None])
         context = TreeContext(pool, self.backend, zero, [bucket])
-        self._forward(zero, zero, zero, context)
+        kind = f"{self.loaded.path!r} (model type {self.loaded.model.config.model_type!r})"
+        try:
+            self._forward(zero, zero, zero, context)
+        except (AttributeError, TypeError, RuntimeError) as error:
+            raise ModelError(f"{kind} cannot be run with fork and join: {_first_line(error)}; choose another model") from error
         layers = int(self.loaded.model.config.get_text_config().num_hidden_layers)
         if len(context.layers) != layers:
             raise ModelError(
-                f"only {len(context.layers)} of the {layers} layers of {self.loaded.path!r} (model type "
-                f"{self.loaded.model.config.model_type!r}) use an attention that can be joined: "
+                f"only {len(context.layers)} of the {layers} layers of {kind} use an attention that can be joined: "
                 f"choose a model in which every layer does"
             )
         return pool.bytes_per_slot

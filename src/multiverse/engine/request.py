@@ -35,6 +35,7 @@ class Branch:
         unread: tokens written but not yet queued for the model to read.
         blocks: children of each block, with the number of own tokens that precede them in document order.
         rng: source of the branch's randomness.
+        allowance: how many branches it may still fork, those of its children included.
         stream: its text as it grows; `None` unless somebody listens.
     """
 
@@ -52,6 +53,7 @@ class Branch:
     unread: list[int] = field(default_factory=list)
     blocks: list[tuple[int, list[Branch]]] = field(default_factory=list)
     stream: TextStream | None = None
+    allowance: int = 0
 
     @property
     def waiting(self) -> bool:
@@ -94,7 +96,7 @@ class Request:
         ready: what is to be read next, in an order that is safe: a parent's tokens before its children's, the children's
             before those of the parent that resumes behind them.
         events: what has happened since the engine last looked; kept only when `listening`.
-        finish_reason: `None` while it runs; then ``stop``, ``length`` or ``malformed``.
+        finish_reason: `None` while it runs; then ``stop``, ``length``, ``malformed`` or ``abort``.
     """
 
     def __init__(
@@ -105,9 +107,11 @@ class Request:
         tokens: TokenDialect | None,
         *,
         decode: Callable[[list[int]], str],
+        max_positions: int,
         listening: bool = False,
     ) -> None:
         self.id = request_id
+        self.max_positions = max_positions
         self.prompt = prompt
         self.params = params
         self.tokens = tokens
@@ -118,7 +122,9 @@ class Request:
         self.finish_reason: str | None = None
         self.structure_error: str | None = None
         self.stopped: tuple[Branch, int] | None = None
+        self.ended_by: Branch | None = None
         self.started_at = time.perf_counter()
+        self.finished_at = 0.0
         self.events: list[Event] = []
         self.ready: deque[Run] = deque()
         self.branches: list[Branch] = []
@@ -128,8 +134,7 @@ class Request:
         self._owners = np.zeros(64, dtype=np.int64)
         self._positions = np.zeros(64, dtype=np.int64)
         self._take_prompt()
-        # Branches that blocks now being opened will have at least, over all branches.
-        self._planned = self.trunk.machine.planned if self.trunk.machine is not None else 0
+        self.trunk.allowance = params.max_branches
         self.prompt_positions = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
 
@@ -192,7 +197,7 @@ class Request:
             path=path,
             machine=machine,
             next_position=parent.next_position if parent is not None else 0,
-            rng=np.random.default_rng([self.seed, *path]),
+            rng=np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=path)),
             stream=TextStream(self.decode) if self.listening or self.params.stop else None,
         )
         self.branches.append(branch)
@@ -224,11 +229,7 @@ class Request:
             StructureError: the token cannot stand there. It is written all the same, so that it can be looked at.
         """
         self._write(branch, token, logprob=logprob)
-        event = None
-        if branch.machine is not None:
-            before = branch.machine.planned
-            event = branch.machine.feed(token)
-            self._planned += branch.machine.planned - before
+        event = branch.machine.feed(token) if branch.machine is not None else None
         self._write_forced(branch)
         self._queue(branch)
         if self.finish_reason is not None:
@@ -240,7 +241,12 @@ class Request:
 
     def end_of_text(self, branch: Branch, token: int, logprob: float | None) -> None:
         """Take an end-of-text token: the request is over, in good form only if the grammar allows it here."""
+        stream, branch.stream = branch.stream, None  # it is no part of the text
         self._write(branch, token, logprob=logprob)
+        branch.stream = stream
+        self.ended_by = branch
+        if self.listening:
+            self.events.append(TokenEvent(branch.label, token, "", branch.positions[-1], forced=False, logprob=logprob))
         machine = branch.machine
         if machine is None or machine.complete:
             self.finish_reason = "stop"
@@ -259,7 +265,7 @@ class Request:
         branch.unread.append(token)
         branch.next_position += 1
         self.written += 1
-        if self.written == self.params.max_tokens:
+        if self.written == self.params.max_tokens or branch.next_position >= self.max_positions:
             self.finish_reason = "length"
         if branch.stream is not None:
             text = branch.stream.push(token)
@@ -291,10 +297,14 @@ class Request:
         number = len(parent.blocks)
         children: list[Branch] = []
         parent.blocks.append((len(parent.token_ids), children))
+        # What is left is shared out among the children, and what they leave comes back at the join: branches that fork in
+        # the same step need not ask each other.
+        share, parent.allowance = divmod(parent.allowance - len(labels), len(labels))
         for index, label in enumerate(labels):
             child = self._add_branch(parent, label, (*parent.path, number, index), Machine(self.tokens, label))
             for sibling in children:
                 self.visible[child.index, sibling.index] = self.visible[sibling.index, child.index] = False
+            child.allowance = share
             children.append(child)
             self._write_forced(child)
             self._queue(child)
@@ -309,6 +319,7 @@ class Request:
             return
         self._emit(JoinEvent(parent.label, tuple(child.label for child in parent.children)))
         parent.next_position = max(child.next_position for child in parent.children)
+        parent.allowance += sum(child.allowance for child in parent.children)
         parent.machine.resume()
         self._write_forced(parent)
         self._queue(parent)
@@ -319,15 +330,13 @@ class Request:
 
     def banned(self, branch: Branch) -> tuple[int, ...]:
         """Tags that the request's bounds on depth and branches forbid a branch to write next."""
-        machine, params = branch.machine, self.params
+        machine = branch.machine
         if machine is None or self.tokens is None:
             return ()
-        others = self._planned - machine.planned
-        room = params.max_branches - (len(self.branches) - 1) - others
         banned = []
-        if machine.depth >= params.max_depth or room < 1:
+        if machine.depth >= self.params.max_depth or branch.allowance < 1:
             banned.append(self.tokens.fork_tag)
-        if machine.planned and machine.outlines >= room:
+        if machine.outlines and machine.outlines >= branch.allowance:
             banned.append(self.tokens.outline_tag)
         return tuple(banned)
 

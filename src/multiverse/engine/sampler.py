@@ -74,7 +74,9 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
         return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
     temperature_B1 = column([p.temperature for p in params])
-    sorted_BV, order_BV = (logits_BV.double() / temperature_B1).sort(dim=-1, descending=True, stable=True)
+    # The largest is taken off first, so that no temperature, however small, divides into infinity.
+    scaled_BV = (logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True)) / temperature_B1
+    sorted_BV, order_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
     probability_BV = sorted_BV.softmax(dim=-1)
     rank_V = torch.arange(sorted_BV.shape[-1], device=device)
     top_k_B1 = column([p.top_k or sorted_BV.shape[-1] for p in params])
@@ -90,5 +92,5 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
     target_B1 = column(uniforms) * cdf_BV[:, -1:]
     chosen_B1 = (cdf_BV <= target_B1).sum(dim=-1, keepdim=True)
     # Rounding may leave the target at the very end: fall back to the last kept token.
-    last_B1 = (probability_BV * keep_BV > 0).sum(dim=-1, keepdim=True) - 1
+    last_B1 = ((probability_BV * keep_BV > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
     return order_BV.gather(1, torch.minimum(chosen_B1, last_B1))[:, 0]

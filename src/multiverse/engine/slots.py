@@ -34,6 +34,7 @@ class SlotPool:
         """Return slots to the pool."""
         back = [int(slot) for slot in slots]
         assert self._owned[back].all(), "a slot was returned that nobody owned"
+        assert len(set(back)) == len(back), "a slot was returned twice at once"
         self._owned[back] = False
         self._free += back
 

@@ -97,11 +97,6 @@ class Machine:
         return not self.label and not self.forced and (self.state is State.TEXT or self._plain_trunk)
 
     @property
-    def planned(self) -> int:
-        """Branches that the block being opened will have at least; 0 outside a block's opening."""
-        return max(1, self.outlines) if self.state in (State.BLOCK, State.GOAL, State.OUTLINE) else 0
-
-    @property
     def thinking(self) -> bool:
         """Whether the thinking is open, in a dialect that has think tags."""
         return self.tokens.dialect.think is not None and self.state is not State.TEXT

@@ -18,7 +18,12 @@ def parse(text: str, dialect: Dialect = MULTIVERSE) -> Document:
         StructureError: with `offset`, `line` and `expected`, at the first place where the text leaves the grammar or
             is not written canonically (separators, labels).
     """
-    return _Parser(text, dialect).document()
+    try:
+        return _Parser(text, dialect).document()
+    except RecursionError:
+        raise StructureError(
+            "blocks nest too deep to be read", expected="a document that nests less", offset=0, line=1
+        ) from None
 
 
 class _Piece(NamedTuple):
