@@ -45,7 +45,11 @@ class SamplingParams:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         object.__setattr__(self, "stop", stop)
         checks = (
-            ("temperature", self.temperature == 0 or 1e-6 <= self.temperature < 1e6, "0 or more (0 is greedy), else from 1e-6 to 1e6"),
+            (
+                "temperature",
+                self.temperature == 0 or 1e-6 <= self.temperature < 1e6,
+                "0 or more (0 is greedy), within 1e-6 to 1e6",
+            ),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
