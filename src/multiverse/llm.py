@@ -93,7 +93,7 @@ class LLM:
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        alone = len(conversations) > 0 and isinstance(conversations[0], dict)
+        alone = isinstance(conversations, str) or (len(conversations) > 0 and isinstance(conversations[0], dict))
         batch = cast(Sequence[Messages], [conversations] if alone else conversations)
         return self._run(_each(batch, self._encode_chat), params, on_finish)
 
@@ -164,7 +164,7 @@ class LLM:
                 raise RequestError(f"token id {token} is outside the vocabulary (0 to {vocabulary - 1})")
         return list(prompt)
 
-    def _encode_chat(self, messages: Messages) -> list[int]:
+    def _encode_chat(self, messages: Messages | str) -> list[int]:
         if isinstance(messages, str):
             raise RequestError(f"chat takes messages, not a text: [{{'role': 'user', 'content': {messages[:40]!r}}}]")
         if not messages or not str(messages[-1].get("content", "")).strip():

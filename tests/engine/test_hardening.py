@@ -148,3 +148,8 @@ def test_the_coldest_and_the_hottest_temperature(llm: LLM) -> None:
     for temperature in (1e-6, 9e5):
         (generation,) = llm.generate("Q", SamplingParams(temperature=temperature, max_tokens=3, max_depth=0))
         assert generation.usage.total_tokens >= 1
+
+
+def test_a_text_where_messages_belong(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="chat takes messages"):
+        llm.chat("hello")  # type: ignore[arg-type]
