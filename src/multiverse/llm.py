@@ -93,8 +93,9 @@ class LLM:
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        alone = isinstance(conversations, str) or (len(conversations) > 0 and isinstance(conversations[0], dict))
-        batch = cast(Sequence[Messages], [conversations] if alone else conversations)
+        given: Any = conversations  # a text is a common slip, told apart in `_encode_chat`
+        alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
+        batch = cast(Sequence[Messages], [given] if alone else given)
         return self._run(_each(batch, self._encode_chat), params, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
