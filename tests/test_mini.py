@@ -68,3 +68,13 @@ def test_the_card_tells_the_truth(llm: LLM, mode: Any) -> None:
         assert abs(report.accuracy - claimed["accuracy"]) <= 4 * spread**0.5
         assert report.forked == pytest.approx(claimed["forked"], abs=0.2)
         assert report.parallelism == pytest.approx(claimed["parallelism"], rel=0.2)
+
+
+def test_the_readme_example_gives_what_it_says() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("\n```")[0].split("\nfor event")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    claimed = code.split("out.answer  # ")[1].split("\n")[0]
+    assert repr(names["out"].answer) == claimed.replace('"', "'")
+    assert names["out"].usage.parallelism > 1

@@ -38,7 +38,7 @@ def multiverse(
     Without --model, commands use multiverse-mini, the small model that comes with the package.
 
     [bold]Examples[/bold]
-    multiverse generate "Mia has 7, adds 5. Tom has 9, adds 4. What is the sum?"
+    multiverse tasks worksheet --n 1 | jq -r .question | multiverse generate -
     multiverse tasks worksheet --n 3
     multiverse eval tasks --family worksheet --n 50
     multiverse show document.xml

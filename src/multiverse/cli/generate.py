@@ -88,10 +88,11 @@ def generate(
     text streams as the model writes it, then come the answer and what it took.
 
     [bold]Examples[/bold]
-    multiverse generate "Mia has 7, adds 5. Tom has 9, adds 4. What is the sum?"
-    multiverse generate --sequential "What is 7+5, doubled?"
+    multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \
+        Tom starts with 12, triples it, takes away 4 and adds 9. What is the total?"
+    multiverse generate --sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
     multiverse generate --temperature 0.6 --top-p 0.95 --seed 1 - < question.txt
-    multiverse generate --json "What is 7+5?" | jq .usage
+    multiverse generate --json "QUESTION" | jq .usage
     """
     from ..engine import SamplingParams
 
