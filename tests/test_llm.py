@@ -16,7 +16,8 @@ from multiverse.engine import FinishEvent, TokenEvent
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.errors import DialectError, RequestError
-from multiverse.structure import MULTIVERSE, NPR, encode
+from multiverse.llm import Score
+from multiverse.structure import MULTIVERSE, NPR, Document, encode, render
 from tests.conftest import FAMILIES, build_tokenizer, save_model
 from tests.engine.steering import NESTED, two_paths
 
@@ -34,7 +35,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LLM:
 def llm(loaded: LLM) -> Iterator[LLM]:
     yield loaded
     assert not loaded.engine.busy
-    assert loaded.engine.slots.free == loaded.engine.slots.size
+    assert loaded.engine.slots.owned == 0
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_stream_closed_early_frees_its_slots(llm: LLM) -> None:
     assert llm.engine.slots.free < llm.engine.slots.size
     events.close()  # type: ignore[attr-defined]
     assert not llm.engine.busy
-    assert llm.engine.slots.free == llm.engine.slots.size
+    assert llm.engine.slots.owned == 0
 
 
 def test_a_stream_that_is_dropped_frees_its_slots(llm: LLM) -> None:
@@ -273,3 +274,162 @@ def test_every_dialect_runs(tmp_path: Path) -> None:
     assert isinstance(llm.engine.sampler, Sampler)
     (generation,) = llm.generate("Q", SamplingParams(temperature=0, max_tokens=5))
     assert generation.usage.total_tokens <= 5
+
+
+# -- scoring ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scorer(model_folders: dict[str, Path]) -> LLM:
+    """A tagged model; what a test leaves behind in its prefix cache is there for the next."""
+    return LLM(model_folders["llama"], kv_memory=8 << 20)
+
+
+def written(llm: LLM, documents: list[Document], prompt: str = "Q") -> list[Generation]:
+    """Each document after the prompt, with log-probabilities."""
+    tokens, engine = llm.engine.tokens, llm.engine
+    assert tokens is not None
+    engine.sampler = sampler = ScriptedSampler()
+    params = SamplingParams(max_tokens=2000, logprobs=True)
+    requests = [engine.submit(tokens.encode(prompt), params) for _ in documents]
+    for request, document in zip(requests, documents, strict=True):
+        sampler.scripts[request.id] = Script(document, tokens, int(llm.tokenizer.eos_token_id))
+    engine.run(requests)
+    engine.sampler = Sampler()
+    return [engine.generation(request) for request in requests]
+
+
+def assert_scored(score: Score, generation: Generation) -> None:
+    """The score of a prompt with what was generated after it says what the generation said."""
+    start = len(generation.prompt_token_ids)
+    assert score.token_ids == (*generation.prompt_token_ids, *generation.token_ids)
+    assert score.positions[start:] == generation.positions
+    assert score.branches[start:] == generation.branches
+    assert generation.logprobs is not None
+    assert len(score.logprobs) == len(score.token_ids)
+    compared = 0
+    for value, expected, by_grammar in zip(score.logprobs[start:], generation.logprobs, score.forced[start:], strict=True):
+        assert (value is None) == by_grammar
+        if expected is not None:
+            assert value == pytest.approx(expected, abs=1e-4)
+            compared += 1
+    assert compared > 20
+
+
+@pytest.mark.parametrize("budget", [7, 2048])
+def test_a_score_agrees_with_the_generation_that_wrote_it(scorer: LLM, budget: int) -> None:
+    scorer.engine.scheduler.max_batch_tokens = budget
+    generations = written(scorer, [NESTED, two_paths(), Document((), "no block at all, but an answer")])
+    scores = scorer.score([[*generation.prompt_token_ids, *generation.token_ids] for generation in generations])
+    scorer.engine.scheduler.max_batch_tokens = 2048
+    for score, generation in zip(scores, generations, strict=True):
+        assert_scored(score, generation)
+        assert score.logprobs[0] is None
+        values = [value for value in score.logprobs if value is not None]
+        assert score.total == pytest.approx(sum(values))
+        assert score.total < -50
+    assert not scorer.engine.busy
+    scorer.engine.check_integrity()
+    assert scorer.engine.slots.owned == 0
+
+
+def test_a_score_agrees_with_what_was_sampled_and_wound_up(scorer: LLM) -> None:
+    params = [SamplingParams(temperature=1.0, top_p=1.0, seed=i, max_tokens=200, logprobs=True) for i in range(4)]
+    generations = scorer.generate(["Q<Think>\n"] * 4, params)
+    scores = scorer.score([[*generation.prompt_token_ids, *generation.token_ids] for generation in generations])
+    for score, generation in zip(scores, generations, strict=True):
+        assert_scored(score, generation)
+
+
+def test_a_score_needs_no_dialect(llm: LLM) -> None:
+    (generation,) = llm.generate(
+        "hello", SamplingParams(temperature=1.0, seed=1, max_tokens=40, logprobs=True, ignore_eos=True)
+    )
+    ids = [*generation.prompt_token_ids, *generation.token_ids]
+    (score,) = llm.score(ids)
+    assert_scored(score, generation)
+    assert score.positions == tuple(range(len(ids)))
+    assert set(score.branches) == {""}
+    (text,) = llm.score("hello")
+    assert text.logprobs == pytest.approx(score.logprobs[:5], abs=1e-4)
+    with pytest.raises(RequestError, match="has no dialect to write a document in: score a text"):
+        llm.score(two_paths())
+
+
+def test_a_score_takes_texts_documents_and_token_ids(scorer: LLM) -> None:
+    tokens = scorer.engine.tokens
+    assert tokens is not None
+    document = two_paths()
+    ids = encode(document, tokens).token_ids
+    results = [
+        *scorer.score(document),
+        *scorer.score(render(document)),
+        *scorer.score(list(ids)),
+        *scorer.score([document, render(document), ids]),
+    ]
+    assert len(results) == 6
+    for result in results:
+        assert result.token_ids == ids
+        assert result.forced == encode(document, tokens).layout.forced
+        assert result.logprobs == pytest.approx(results[0].logprobs, abs=1e-4)
+    # A document behind something else is no document, but the tags mean the same.
+    (behind,) = scorer.score("Q" + render(document))
+    assert behind.token_ids == (*tokens.encode("Q"), *ids)
+    assert behind.branches[1:] == results[0].branches
+    assert set(behind.branches) == {"", "1", "2"}
+    # A text may end anywhere, in the middle of a block too.
+    cut = results[0].branches.index("2") - 3
+    (begun,) = scorer.score(list(ids[:cut]))
+    assert begun.logprobs == pytest.approx(results[0].logprobs[:cut], abs=1e-4)
+    assert scorer.score([]) == []
+
+
+def test_a_path_is_scored_as_if_its_siblings_were_not_there(scorer: LLM) -> None:
+    (first,), (second,) = scorer.score(two_paths("the same", "one")), scorer.score(two_paths("the same", "quite another one"))
+
+    def own(score: Score, label: str) -> list[float | None]:
+        return [value for value, branch in zip(score.logprobs, score.branches, strict=True) if branch == label]
+
+    assert own(first, "1") == pytest.approx(own(second, "1"), abs=1e-4)
+    trunks = [own(score, "") for score in (first, second)]
+    assert trunks[0] != pytest.approx(trunks[1], abs=1e-2)  # which has read both
+
+
+def test_a_token_alone_has_no_score(llm: LLM) -> None:
+    (score,) = llm.score([[5]])
+    assert (score.token_ids, score.logprobs, score.total) == ((5,), (None,), 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("", "is empty"),
+        ([], "is empty"),
+        (Document(None, ""), "the text is empty"),
+        ([5] * 3000, "3000 tokens, and the model reads at most 2047"),
+        ([5, 100_000], "token id 100000 is outside the vocabulary"),
+        ("Q</Path>", "breaks the grammar of its own tags: token 1: found </Path>"),
+    ],
+    ids=["no text", "no tokens", "no document", "too long", "outside", "broken"],
+)
+def test_what_cannot_be_scored_is_named_and_nothing_is_run(scorer: LLM, bad: Any, problem: str) -> None:
+    if bad != []:
+        with pytest.raises(RequestError, match=problem) as alone:
+            scorer.score([bad])
+        assert not str(alone.value).startswith(("text", "prompt 0"))
+    with pytest.raises(RequestError, match=problem) as caught:
+        scorer.score(["fine", bad, "fine too"])
+    assert str(caught.value).startswith("text 1: ")
+    assert "prompt 1" not in str(caught.value)
+    assert not scorer.engine.busy
+    assert scorer.engine.slots.owned == 0
+
+
+def test_scoring_and_writing_go_on_side_by_side(scorer: LLM) -> None:
+    (expected,) = scorer.score(two_paths())
+    events = scorer.stream("hello", SamplingParams(temperature=0, max_tokens=30, max_depth=0, ignore_eos=True))
+    seen = [next(events)]
+    (score,) = scorer.score(two_paths())
+    seen += events
+    assert score.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert isinstance(seen[-1], FinishEvent)

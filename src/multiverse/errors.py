@@ -4,7 +4,8 @@
     ├── StructureError      a document or a token sequence breaks the grammar (also a ValueError)
     ├── DialectError        a dialect does not fit a tokenizer (also a ValueError)
     ├── ModelError          a model cannot be found, loaded, or joined (also a ValueError)
-    └── RequestError        a prompt or a sampling parameter cannot be honoured (also a ValueError)
+    ├── RequestError        a prompt or a sampling parameter cannot be honoured (also a ValueError)
+    └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
 
 Each message names the offending value and the way out.
 """
@@ -49,3 +50,7 @@ class ModelError(MultiverseError, ValueError):
 
 class RequestError(MultiverseError, ValueError):
     """A prompt or a sampling parameter cannot be honoured."""
+
+
+class EngineError(MultiverseError, RuntimeError):
+    """The engine failed while it worked on a request; the failure itself is the cause."""

@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 from .engine import Event, FinishEvent, Generation, Request, SamplingParams
-from .engine.engine import Engine
+from .engine.engine import Engine, EngineOptions
 from .engine.model import load
-from .errors import RequestError
-from .structure import DIALECTS, Dialect, detect, resolve
+from .errors import RequestError, StructureError
+from .structure import DIALECTS, Dialect, Document, detect, encode, layout, parse, resolve
 
 Prompt = str | Sequence[int]
 Messages = Sequence[dict[str, Any]]
+
+
+class Score(NamedTuple):
+    """What the model makes of a structured text, token by token, in document order.
+
+    Attributes:
+        token_ids, positions, branches, forced: as in `Generation`.
+        logprobs: log-probability of each token given everything that its branch sees before it; `None` for the first one and
+            for those that the engine, not the model, writes.
+    """
+
+    token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    branches: tuple[str, ...]
+    forced: tuple[bool, ...]
+    logprobs: tuple[float | None, ...]
+
+    @property
+    def total(self) -> float:
+        """Log-probability of all the model's own tokens together."""
+        return sum(value for value in self.logprobs if value is not None)
 
 
 class LLM:
@@ -29,10 +50,9 @@ class LLM:
             and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        kv_memory: bytes for keys and values; `None` takes a default for the device.
-        max_batch_tokens: most tokens that one forward reads.
-        max_requests: most requests that run at once; the others wait.
         packed: on CPU, repack linear layers for speed.
+        options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
+            `prefix_cache`; see `Engine`.
 
     Attributes:
         model_path: the folder or hub id that was loaded.
@@ -51,10 +71,8 @@ class LLM:
         dialect: Dialect | None = None,
         dtype: str = "auto",
         device: str = "auto",
-        kv_memory: int | None = None,
-        max_batch_tokens: int = 2048,
-        max_requests: int = 256,
         packed: bool = True,
+        **options: Unpack[EngineOptions],
     ) -> None:
         loaded = load(model, dtype=dtype, device=device, packed=packed)
         tokens = (
@@ -62,50 +80,58 @@ class LLM:
         )
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
-        self.engine = Engine(loaded, tokens, kv_memory=kv_memory, max_batch_tokens=max_batch_tokens, max_requests=max_requests)
+        self.engine = Engine(loaded, tokens, **options)
 
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: int = 0,
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Continue raw prompts, all in one batch; the results are in the order of the prompts.
 
         Args:
             prompts: texts or lists of token ids; one prompt alone is taken as a list of one.
-            params: one for all, or one per prompt.
-            on_finish: called with the prompt's index as each one finishes.
+            params: one for all, or one per prompt. With ``n`` above 1, a prompt's generations stand next to each other.
+            priority: higher goes before what others have submitted to the same engine.
+            on_finish: called with the result's index as each one finishes.
 
         Raises:
             RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
         """
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         batch = cast(Sequence[Prompt], [prompts] if alone else prompts)
-        return self._run(_each(batch, self._encode), params, on_finish)
+        return self._run(_each(batch, self._encode), params, priority, on_finish)
 
     def chat(
         self,
         conversations: Messages | Sequence[Messages],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        priority: int = 0,
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
         given: Any = conversations  # a text is a common slip, told apart in `_encode_chat`
         alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
         batch = cast(Sequence[Messages], [given] if alone else given)
-        return self._run(_each(batch, self._encode_chat), params, on_finish)
+        return self._run(_each(batch, self._encode_chat), params, priority, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
         """Run one prompt or conversation and yield typed events as they happen; the last is a `FinishEvent`.
 
         Closing the iterator early aborts the request.
+
+        Raises:
+            RequestError: the prompt or a parameter cannot be honoured; ``n`` above 1, for one, which `generate` takes.
         """
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
         token_ids = self._encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         shared = params if params is not None else SamplingParams()
+        if shared.n != 1:
+            raise RequestError(f"n={shared.n} cannot be streamed: stream each by itself, or use generate()")
         self.engine.check(token_ids, shared)  # bad input is told here and now, not when the first event is asked for
         return self._events(token_ids, shared)
 
@@ -122,10 +148,53 @@ class LLM:
         finally:
             self.engine.abort(request)
 
+    def score(self, texts: str | Document | Sequence[str | Document | Sequence[int]]) -> list[Score]:
+        """Log-probability of every token of structured texts, under the layout that their tags give them.
+
+        Args:
+            texts: canonical texts (tokenised segment by segment, as in training), documents, other texts, or token ids; one
+                text alone is taken as a list of one.
+
+        Raises:
+            RequestError: a text is empty, too long, or breaks the grammar of its own tags.
+        """
+        alone = isinstance(texts, str | Document) or (len(texts) > 0 and isinstance(texts[0], int))
+        batch = cast(Sequence[str | Document | Sequence[int]], [texts] if alone else texts)
+        requests: list[Request] = []
+        try:
+            for text in batch:
+                requests.append(self.engine.submit_scoring(self._encode_document(text)))
+        except RequestError as error:
+            for request in requests:
+                self.engine.abort(request)
+            raise RequestError(f"text {len(requests)}: {error}" if len(batch) > 1 else str(error)) from None
+        self.engine.run(requests)
+        return [self._scored(request) for request in requests]
+
+    def _scored(self, request: Request) -> Score:
+        own = [
+            (branch, number, request.scores.get((branch.index, number)))
+            for branch, start, end in request.segments
+            for number in range(start, end)
+        ]
+        if self.engine.tokens is None:
+            positions, forced = tuple(range(len(own))), (False,) * len(own)
+        else:
+            where = layout(request.prompt, self.engine.tokens)
+            positions, forced = where.positions, where.forced
+        return Score(
+            token_ids=tuple(request.prompt),
+            positions=positions,
+            branches=tuple(branch.label for branch, _, _ in own),
+            forced=forced,
+            logprobs=tuple(None if by_engine else value for (_, _, value), by_engine in zip(own, forced, strict=True)),
+        )
+
     def _run(
         self,
         prompts: list[list[int]],
         params: SamplingParams | Sequence[SamplingParams] | None,
+        priority: int,
         on_finish: Callable[[int, Generation], None] | None,
     ) -> list[Generation]:
         shared = params if params is not None else SamplingParams()
@@ -135,13 +204,13 @@ class LLM:
                 f"{len(each)} sampling parameters for {len(prompts)} prompts: give one for all, or one per prompt"
             )
         requests: list[Request] = []
-        try:
-            for prompt, own in zip(prompts, each, strict=True):
-                requests.append(self.engine.submit(prompt, own))
-        except RequestError as error:
-            for request in requests:
-                self.engine.abort(request)
-            raise RequestError(f"prompt {len(requests)}: {error}" if len(prompts) > 1 else str(error)) from None
+        for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
+            try:
+                requests += self._submit(prompt, own, priority)
+            except RequestError as error:
+                for request in requests:
+                    self.engine.abort(request)
+                raise RequestError(f"prompt {number}: {error}" if len(prompts) > 1 else str(error)) from None
         index = {request.id: number for number, request in enumerate(requests)}
         results: dict[int, Generation] = {}
 
@@ -154,6 +223,12 @@ class LLM:
         self.engine.run(requests, keep)
         return [results[number] for number in range(len(requests))]
 
+    def _submit(self, prompt: list[int], params: SamplingParams, priority: int) -> list[Request]:
+        """Queue the samples of one prompt; the first reads it for all."""
+        first = self.engine.submit(prompt, params, priority=priority)
+        others = range(1, params.n)
+        return [first, *(self.engine.submit(prompt, params, priority=priority, leader=first, sample=i) for i in others)]
+
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             if not prompt.strip():
@@ -164,6 +239,25 @@ class LLM:
             if not 0 <= token < vocabulary:
                 raise RequestError(f"token id {token} is outside the vocabulary (0 to {vocabulary - 1})")
         return list(prompt)
+
+    def _encode_document(self, text: str | Document | Sequence[int]) -> list[int]:
+        tokens = self.engine.tokens
+        if not isinstance(text, str | Document):
+            return self._encode(text)
+        if tokens is None:
+            if isinstance(text, Document):
+                raise RequestError(f"{self.model_path!r} has no dialect to write a document in: score a text")
+            return self._encode(text)
+        document = text
+        if isinstance(text, str):
+            try:
+                document = parse(text, tokens.dialect)
+            except StructureError:  # no whole document: a prompt with one behind it, say
+                return self._encode(text)
+        assert isinstance(document, Document)
+        if document == Document(None, ""):
+            raise RequestError("the text is empty")
+        return list(encode(document, tokens).token_ids)
 
     def _encode_chat(self, messages: Messages | str) -> list[int]:
         if isinstance(messages, str):

@@ -130,6 +130,29 @@ def test_a_bucket_without_a_mask_reads_every_slot(window: int | None) -> None:
         torch.testing.assert_close(out_NHV[row], expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("window", [None, 2])
+def test_slots_in_a_row_are_not_gathered(first: int, window: int | None) -> None:
+    # One request alone, whose slots follow each other: a slice of the pool will do, and rows stay where they are.
+    torch.manual_seed(0)
+    pool = KVPool(9)
+    pool.write(0, torch.arange(9), torch.randn(9, 2, 4), torch.randn(9, 2, 3))
+    query_NHD = torch.randn(2, 4, 4)
+    slot_U, position_R = torch.arange(first, first + 5), torch.tensor([3, 4])
+    visible_RU = torch.arange(5)[None] <= position_R[:, None]
+    bucket = Bucket(torch.tensor([[0, 1]]), slot_U[None], visible_RU[None], None, position_R[None], torch.arange(5)[None])
+    context = TreeContext(pool, SdpaBackend(), slot_U[-2:], [bucket])
+    (plan,) = context.plans
+    assert plan.in_order
+    assert plan.run == first
+    assert plan.gather(pool.key_SKD[0]).data_ptr() == pool.key_SKD[0][first].data_ptr()
+    out_NHV = context.backend.attend(query_NHD, 0, context, 0.5, window)
+    for row in range(2):
+        seen_U = visible_RU[row] if window is None else visible_RU[row] & (position_R[row] - torch.arange(5) < window)
+        expected = naive(query_NHD[row], pool.key_SKD[0][slot_U], pool.value_SKV[0][slot_U], seen_U, 0.5)
+        torch.testing.assert_close(out_NHV[row], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_the_pool_takes_its_shapes_from_the_first_write() -> None:
     pool = KVPool(5)
     assert pool.bytes_per_slot == 0

@@ -64,14 +64,67 @@ def test_generate_json(run: Run, writes: Writes) -> None:
     assert thinking[1]["paths"][0][0]["conclusion"] == "3+10=13."
     assert thinking[1]["paths"][1] == ["20+1=21."]
     usage = printed["usage"]
-    assert set(usage) == {"prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "seconds"}
+    assert set(usage) == {
+        *("prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "seconds"),
+        "cached_tokens",
+    }
+    assert printed["closed"] == []
     assert usage["parallelism"] == usage["total_tokens"] / usage["critical_path_tokens"] > 1
 
 
 def test_generate_json_of_a_generation_cut_short(run: Run, writes: Writes) -> None:
     writes(lambda _: NESTED)
+    # It is wound up in good form, so there is a tree of what it came to; a bound that leaves no room for that cuts.
     printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "20").out)
+    assert printed["finish_reason"] == "length"
+    assert printed["usage"]["total_tokens"] <= 20
+    (text,) = printed["tree"]["thinking"]
+    assert "Two teams.".startswith(text)
+    assert printed["answer"] == printed["tree"]["answer"].strip()
+    printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "1").out)
     assert (printed["finish_reason"], printed["tree"]) == ("length", None)
+
+
+def test_generate_json_of_a_block_that_was_wound_up(run: Run, writes: Writes) -> None:
+    writes(lambda _: NESTED)
+    printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "200").out)
+    assert printed["finish_reason"] == "length"
+    (_, block) = printed["tree"]["thinking"]
+    assert block["outlines"] == ["Red team", "Blue team"]
+    assert "20+1=21.".startswith(block["paths"][1][0])
+    assert printed["closed"] == [{"branch": "1", "reason": "length"}]
+
+
+@pytest.mark.parametrize(
+    ("args", "reason", "told"),
+    [
+        (("--thinking-budget", "20", "--max-tokens", "200"), "budget", "--thinking-budget"),
+        (("--max-critical-path", "20"), "budget", "--max-critical-path"),
+        (("--max-seconds", "1e-9"), "deadline", "--max-seconds"),
+        (("--max-tokens", "20"), "length", "--max-tokens"),
+        (("--max-tokens", "20", "--no-guard"), "length", "--max-tokens"),
+    ],
+)
+def test_generate_within_bounds(run: Run, writes: Writes, args: tuple[str, ...], reason: str, told: str) -> None:
+    writes(lambda _: NESTED)
+    printed = json.loads(run("generate", "How many?", "--json", *args).out)
+    assert printed["finish_reason"] == reason
+    assert printed["usage"]["critical_path_tokens"] <= 20 or "--thinking-budget" in args
+    assert (printed["tree"] is None) == ("--no-guard" in args)
+    code, _, err = run("generate", "How many?", *args)
+    assert code == 0
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [("--thinking-budget", "-1", "thinking_budget"), ("--max-width", "0", "max_width"), ("--max-seconds", "0", "max_seconds")],
+)
+def test_generate_with_a_bound_that_is_none(run: Run, writes: Writes, option: str, value: str, name: str) -> None:
+    writes(lambda _: NESTED)
+    code, _, err = run("generate", "How many?", option, value)
+    assert code == 2
+    assert name in err
 
 
 def test_generate_piped(run: Run, writes: Writes) -> None:
@@ -97,7 +150,8 @@ def test_generate_says_on_stderr_that_it_was_cut_short(run: Run, writes: Writes)
     writes(lambda _: NESTED)
     code, _, err = run("generate", "How many?", "--max-tokens", "20")
     assert code == 0
-    assert err.startswith("cut short")
+    assert err.startswith("wound up before its end")
+    assert "--max-tokens" in err
 
 
 def test_generate_watched(writes: Writes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +179,7 @@ def test_interrupt(run: Run, writes: Writes, monkeypatch: pytest.MonkeyPatch, wa
         monkeypatch.setattr("sys.stdout", terminal)
     result = run("generate", "How many?")
     assert (result.code, result.err) == (130, "interrupted\n")
-    assert llm.engine.slots.free == llm.engine.slots.size
+    assert llm.engine.slots.owned == 0
     if watched:
         assert terminal.getvalue().count("\x1b[?25h") >= terminal.getvalue().count("\x1b[?25l")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from multiverse.cli.picture import MIN_LANE, Frame, columns, picture
+from multiverse.cli.picture import MIN_LANE, Frame, columns, ending, picture
 from multiverse.cli.style import clean
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import Event
@@ -93,6 +94,15 @@ def test_frame_keeps_to_the_terminal_and_shows_the_ends() -> None:
 
 def test_frame_of_a_small_picture_is_the_picture(view: View) -> None:
     assert drawn(Frame(view), 100, height=60) == drawn(picture(view), 100)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "budget", "deadline", "malformed", "error"])
+def test_it_is_said_why_a_generation_stopped_early(view: View, reason: str) -> None:
+    assert view.generation is not None
+    generation = replace(view.generation, finish_reason=reason, structure_error="not-a-number")
+    assert bool(ending(generation)) == (reason != "stop")
+    assert ("not-a-number" in ending(generation)) == (reason in ("malformed", "error"))
+    assert ("--max-tokens" in ending(generation)) == (reason == "length")
 
 
 def test_nothing_yet() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 
+from multiverse import SamplingParams
 from multiverse.cli.transcript import Transcript
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from multiverse.structure import MULTIVERSE, Block, Body, Document, Role, TokenDialect, encode
-from tests.cli.scripted import NESTED
+from tests.cli.scripted import NESTED, scripted_llm
 from tests.strategies import documents
 
 Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
@@ -145,6 +148,37 @@ def test_transcript_holds_a_branch_until_its_sibling_has_closed(nested_events: R
     written = "".join(transcript.feed(event) for event in up_to(events, BranchEndEvent))
     assert "20+1=21." not in written
     assert "Red team" in written
+
+
+def splits_in(lane: Lane) -> list[Split]:
+    own = [item for item in lane.items if isinstance(item, Split)]
+    return [*own, *(split for item in own for child in item.lanes for split in splits_in(child))]
+
+
+def test_what_was_wound_up_is_shown_as_it_came_to_be(model_folders: dict[str, Path]) -> None:
+    llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
+    blocks = set()
+    for most in range(20, 270, 13):
+        events = list(llm.stream("Q", SamplingParams(temperature=0, max_tokens=most)))
+        finish = events[-1]
+        assert isinstance(finish, FinishEvent)
+        generation = finish.generation
+        assert generation.finish_reason == "length"
+        ends = [(event.branch, event.reason) for event in events if isinstance(event, BranchEndEvent)]
+        assert tuple(end for end in ends if end[1] != "stop") == generation.closed
+        transcript = Transcript(llm.engine.loaded.stop_ids)
+        told = "".join(transcript.feed(event) for event in events)
+        view = fed(events, llm.engine.tokens, llm.engine.loaded.stop_ids)
+        assert generation.text.startswith(told)
+        if generation.tree is not None:
+            # All but a wide character that never came to its end.
+            assert not generation.text[len(told) :].strip("\ufffd")
+            splits = splits_in(view.trunk)
+            assert len(splits) == sum(1 for _ in generation.tree.blocks())
+            assert all(split.joined and {lane.stage for lane in split.lanes} == {Stage.ENDED} for split in splits), most
+            assert generation.tree.answer.strip().startswith((view.answer or "").strip()), most
+            blocks.add(len(splits))
+    assert len(blocks) > 2
 
 
 @given(document=documents(depth=2))

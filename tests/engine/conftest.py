@@ -26,5 +26,5 @@ def llm(shared_llm: LLM) -> Iterator[LLM]:
     engine.scheduler.max_batch_tokens = BUDGET
     yield shared_llm
     assert not engine.busy
-    engine.slots.check_integrity()
-    assert engine.slots.free == engine.slots.size
+    engine.check_integrity()
+    assert engine.slots.owned == 0

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from multiverse import LLM, Generation, SamplingParams
-from multiverse.engine import Branch, Request
-from multiverse.engine.sampler import Choice, Sampler
+from multiverse.engine import Branch, Request, Traits
+from multiverse.engine.bounds import choices
+from multiverse.engine.sampler import Choice, Sampler, own_distribution
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.structure import Block, Document, Role, TokenDialect
 
@@ -27,9 +28,9 @@ class PolicySampler(Sampler):
         self.policy = policy
 
     def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+        own = own_distribution(logits_BV, rows)
         super().sample(logits_BV, rows)
-        tokens = [self.policy(request, branch) for request, branch in rows]
-        return Choice(tokens, self.logprobs(logits_BV, torch.tensor(tokens), rows))
+        return self.report(own, [self.policy(request, branch) for request, branch in rows])
 
 
 class LegalSampler(Sampler):
@@ -42,6 +43,7 @@ class LegalSampler(Sampler):
         self.boost = boost
 
     def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+        own = own_distribution(logits_BV, rows)
         steered_BV = logits_BV.clone()
         for row_V, (request, branch) in zip(steered_BV, rows, strict=True):
             machine, tokens = branch.machine, request.tokens
@@ -51,19 +53,20 @@ class LegalSampler(Sampler):
             kept_V = row_V[legal] + self.boost
             row_V[sorted(tokens.roles) if machine.expected().startswith("text") else slice(None)] = -torch.inf
             row_V[legal] = kept_V
-        tokens = super().sample(steered_BV, rows).tokens
-        return Choice(tokens, self.logprobs(logits_BV, torch.tensor(tokens), rows))
+        return self.report(own, super().sample(steered_BV, rows).tokens)
 
 
 def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
     """Every branch opens one block if it may, `width` outlines wide if it may, and writes one word wherever text may stand."""
-    word = tokens.encode("w")[0]
+    word, sep = tokens.encode("w")[0], tokens.sep[0]
 
     def choose(request: Request, branch: Branch) -> int:
         machine = branch.machine
         assert machine is not None
-        banned = request.banned(branch)
+        only, banned = choices(request, branch)
         legal = {role: tokens.ids[role] for role in machine.legal_roles() if tokens.ids[role] not in banned}
+        if only is not None:
+            legal = {role: token for role, token in legal.items() if token in only}
         for role in (Role.BLOCK_OPEN, Role.GOAL_OPEN):
             if role in legal and (not branch.blocks or tokens.ids[role] != tokens.fork_tag):
                 return legal[role]
@@ -71,10 +74,16 @@ def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
             return legal[Role.OUTLINE_OPEN]
         if Role.GOAL_CLOSE in legal or Role.BLOCK_CLOSE in legal:
             return legal[Role.GOAL_CLOSE if Role.GOAL_CLOSE in legal else Role.BLOCK_CLOSE]
-        if Role.THINK_OPEN in legal:
-            return legal[Role.THINK_OPEN] if not branch.token_ids else end
+        if only is not None:
+            return only[0]
+        if Role.THINK_OPEN in legal and not branch.token_ids:
+            return legal[Role.THINK_OPEN]
+        if machine.complete:
+            return end
         closing = [legal[role] for role in legal if tokens.ids[role] not in (tokens.fork_tag, tokens.outline_tag)]
-        return closing[0] if closing and branch.token_ids[-1] == word else word
+        if word not in branch.token_ids[-2:]:
+            return word
+        return closing[0] if closing else sep
 
     return choose
 
@@ -91,7 +100,7 @@ def bare_request(
     listening: bool = False,
 ) -> Request:
     """A request that no engine has seen."""
-    return Request(next(_ids), list(prompt), params, tokens, decode=decode, max_positions=1 << 20, listening=listening)
+    return Request(next(_ids), list(prompt), params, Traits(tokens, decode, 1 << 20), listening=listening)
 
 
 def run_documents(

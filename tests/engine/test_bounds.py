@@ -10,8 +10,11 @@ import pytest
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, Request
 from multiverse.errors import RequestError
-from multiverse.structure import Role, TokenDialect, parse
+from multiverse.structure import Role, TokenDialect, parse, render
 from tests.engine.steering import GREEDY, NESTED, PolicySampler, always_fork, prompt_ids, run_documents, two_paths
+
+RAW = replace(GREEDY, guard=False)
+"""As `GREEDY`, with bounds that cut wherever they are met."""
 
 
 def dialect_of(llm: LLM) -> TokenDialect:
@@ -41,14 +44,21 @@ def test_max_tokens_to_the_token(llm: LLM) -> None:
     size = whole.usage.total_tokens
     assert whole.finish_reason == "stop"
     bounds = [*range(1, size, 7), size - 1, size, size + 1]
-    cut = run_documents(llm, [NESTED] * len(bounds), params=[replace(GREEDY, max_tokens=bound) for bound in bounds])
+    cut = run_documents(llm, [NESTED] * len(bounds), params=[replace(RAW, max_tokens=bound) for bound in bounds])
     steps = dict.fromkeys(own_tokens(whole))
+    close = dialect_of(llm).ids[Role.THINK_CLOSE]
     for bound, generation in zip(bounds, cut, strict=True):
         assert generation.usage.total_tokens == len(generation.token_ids) == min(bound, size)
         assert generation.finish_reason == ("stop" if bound >= size else "length")
-        if bound < size:
+        # Cut anywhere in the thinking there is no tree; a cut in the answer only makes that shorter.
+        if close not in generation.token_ids:
             assert generation.tree is None
-            assert generation.structure_error == "cut short by max_tokens"
+        if generation.tree is None:
+            assert generation.structure_error is not None
+            assert generation.structure_error.startswith("cut short (length): ")
+        else:
+            assert generation.tree.thinking == NESTED.thinking
+            assert render(generation.tree) == generation.text
         assert set(own_tokens(generation)) <= steps.keys()
         # Each branch has written a beginning of what it writes without a bound.
         for label in set(whole.branches) - {"1"}:  # two branches are called 1
@@ -60,7 +70,7 @@ def test_max_tokens_to_the_token(llm: LLM) -> None:
 def test_a_longer_bound_only_adds(llm: LLM) -> None:
     texts = [
         [pair for pair in own_tokens(generation) if pair[0] == ""]
-        for generation in run_documents(llm, [NESTED] * 5, params=[replace(GREEDY, max_tokens=n) for n in range(60, 80, 4)])
+        for generation in run_documents(llm, [NESTED] * 5, params=[replace(RAW, max_tokens=n) for n in range(60, 80, 4)])
     ]
     assert all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(texts))
 
@@ -92,15 +102,36 @@ def test_the_deepest_chain_uses_up_the_branches(llm: LLM) -> None:
     assert "1.1.1.1.1.1" in generation.branches
 
 
-def test_an_endless_thinker_is_stopped(llm: LLM) -> None:
+def endless(llm: LLM) -> None:
+    """Three paths that never close by themselves."""
     tokens = dialect_of(llm)
     word = tokens.encode("w")[0]
     fork = always_fork(tokens, 3, int(llm.tokenizer.eos_token_id))
     llm.engine.sampler = PolicySampler(lambda request, branch: word if branch.label else fork(request, branch))
-    (generation,) = llm.generate("Q", SamplingParams(max_tokens=222))
+
+
+def test_an_endless_thinker_is_cut(llm: LLM) -> None:
+    endless(llm)
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=222, guard=False))
     assert generation.finish_reason == "length"
     assert generation.usage.total_tokens == 222
     assert set(generation.branches) == {"", "1", "2", "3"}
+    assert generation.tree is None
+    assert generation.closed == ()
+
+
+def test_an_endless_thinker_is_wound_up(llm: LLM) -> None:
+    endless(llm)
+    (generation,) = llm.generate("Q", SamplingParams(max_tokens=222))
+    assert generation.finish_reason == "length"
+    assert 190 < generation.usage.total_tokens <= 222
+    assert generation.closed == (("1", "length"), ("2", "length"), ("3", "length"))
+    # The three come to an end at once, and everything that was opened is closed.
+    lengths = [generation.branches.count(label) for label in ("1", "2", "3")]
+    assert max(lengths) - min(lengths) <= 1
+    ids = dialect_of(llm).ids
+    for opening, closing in ((Role.THINK_OPEN, Role.THINK_CLOSE), (Role.PATH_OPEN, Role.PATH_CLOSE)):
+        assert generation.token_ids.count(ids[opening]) == generation.token_ids.count(ids[closing])
 
 
 def test_the_model_s_last_position_ends_a_request(llm: LLM) -> None:
@@ -255,10 +286,15 @@ def test_an_aborted_request_frees_everything(llm: LLM) -> None:
     engine.abort(waiting)
     while len(doomed.branches) < 8:
         engine.step()
-    used = engine.slots.size - engine.slots.free
+    engine.check_integrity()
+    own = [int(engine.slots.owns(request.reading.slots).sum()) for request in (doomed, kept)]
+    assert engine.slots.owned == sum(own)
+    assert min(own) > 100
     engine.abort(doomed)
-    assert engine.slots.size - engine.slots.free == used - doomed.read == kept.read
-    engine.slots.check_integrity()
+    assert engine.slots.owned == own[1]
+    # All that it held can be had again.
+    assert engine.slots.free + engine.cache.evictable == engine.slots.size - kept.reading.count
+    engine.check_integrity()
     engine.run([kept])
     assert engine.generation(kept).finish_reason == "stop"
     assert (doomed.finish_reason, waiting.finish_reason) == ("abort", "abort")

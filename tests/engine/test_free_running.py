@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from multiverse import LLM, SamplingParams
 from multiverse.engine import Request
 from tests.engine.steering import LegalSampler, prompt_ids
 from tests.engine.test_oracle import TOLERANCE
+from tests.engine.test_sampler import busy
 
 
 def dense_logprobs(model: Any, request: Request) -> list[list[float]]:
@@ -40,19 +42,21 @@ def dense_logprobs(model: Any, request: Request) -> list[list[float]]:
     return [[float(logprobs_LV[a, ids[b]]) for a, b in pairwise(line)] for line in own]
 
 
+@pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
 @pytest.mark.parametrize("budget", [19, 2048])
-def test_whatever_it_writes_agrees_with_a_dense_forward(llm: LLM, model_folders: dict[str, Path], budget: int) -> None:
+def test_whatever_it_writes_agrees_with_a_dense_forward(
+    llm: LLM, model_folders: dict[str, Path], budget: int, guard: bool
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_folders["qwen3"], attn_implementation="sdpa").eval()
     engine = llm.engine
-    engine.sampler = LegalSampler()
     engine.scheduler.max_batch_tokens = budget
-    requests = [
-        engine.submit(
-            prompt_ids(llm, f"{i} is the question<Think>"),
-            SamplingParams(temperature=1, top_p=1, seed=i, max_tokens=60 + 30 * i, logprobs=True),
-        )
-        for i in range(8)
-    ]
+    params = SamplingParams(temperature=1, top_p=1, logprobs=True)
+    if guard:  # a block is opened only where there is room for all of it
+        each = [replace(params, seed=i, max_tokens=240 + 30 * i, max_width=2, logit_bias=busy(llm)) for i in range(6)]
+    else:
+        engine.sampler = LegalSampler()
+        each = [replace(params, seed=i, max_tokens=60 + 30 * i, guard=False) for i in range(8)]
+    requests = [engine.submit(prompt_ids(llm, f"{i} is the question<Think>"), own) for i, own in enumerate(each)]
     engine.run(requests)
     compared = 0
     for request in requests:
@@ -66,3 +70,4 @@ def test_whatever_it_writes_agrees_with_a_dense_forward(llm: LLM, model_folders:
     labels = {branch.label for request in requests for branch in request.branches}
     assert any("." in label for label in labels)
     assert max(len(request.branches) for request in requests) >= 4
+    assert any(request.closed for request in requests) == guard

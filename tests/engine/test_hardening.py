@@ -23,16 +23,17 @@ from tests.engine.steering import (
 )
 from tests.engine.test_bounds import dialect_of, eager, paths_in
 from tests.engine.test_events import listen, stream
+from tests.engine.test_sampler import chosen_for
 
 
 def test_streams_of_a_family_are_all_different(llm: LLM) -> None:
     tokens = llm.engine.tokens
     request = bare_request(tokens, prompt_ids(llm, "Q"), SamplingParams(seed=3, max_tokens=4000))
     script = Script(NESTED, tokens)
-    while len(request.trunk.token_ids) < len(script.by_path[()]):
-        run = request.ready.popleft()
-        if run.sample:
-            request.advance(run.branch, script.next(run.branch), None)
+    for branch in chosen_for(request):
+        if len(branch.token_ids) < len(script.by_path[branch.path]):
+            request.advance(branch, script.next(branch), None)
+    assert len(request.trunk.token_ids) == len(script.by_path[()])
     draws = {branch.path: tuple(branch.rng.random(3)) for branch in request.branches}
     assert len(set(draws.values())) == len(draws) == 6
 
@@ -100,16 +101,23 @@ def test_a_tilde(monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, Path]
     LLM(f"~/{folder.name}", kv_memory=1 << 20)
 
 
-def test_positions_end_at_the_model_s_last(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
+def test_positions_end_at_the_model_s_last(llm: LLM, monkeypatch: pytest.MonkeyPatch, guard: bool) -> None:
     monkeypatch.setattr(llm.engine.loaded, "max_positions", 60)
+    monkeypatch.setattr(llm.engine, "traits", llm.engine.traits._replace(max_positions=60))
+    reasons = set()
     for lead in range(10, 40):
         document = Document(("x" * lead, Block(("a", "b"), (("p",), ("q",)), "c")), "z")
-        (generation,) = run_documents(llm, [document], params=SamplingParams(max_tokens=300))
+        (generation,) = run_documents(llm, [document], params=SamplingParams(max_tokens=300, seed=lead, guard=guard))
         assert max(generation.positions) < 60, lead
+        if generation.finish_reason == "length" and not guard:
+            assert max(generation.positions) == 59
+        reasons.add(generation.finish_reason)
+    assert reasons == ({"length"} if guard else {"stop", "length"})
 
 
 def test_unfinished_thinking_is_no_answer(llm: LLM) -> None:
-    (generation,) = run_documents(llm, [two_paths()], params=SamplingParams(max_tokens=12))
+    (generation,) = run_documents(llm, [two_paths()], params=SamplingParams(max_tokens=12, guard=False))
     assert generation.text.startswith("<Think>\nbefore")
     assert generation.answer == ""
 
@@ -127,7 +135,7 @@ def test_slots_twice_in_one_return() -> None:
         pool.give_back([slot, slot])
 
 
-@pytest.mark.parametrize("kw", [{"max_batch_tokens": 0}, {"max_requests": 0}])
+@pytest.mark.parametrize("kw", [{"max_batch_tokens": 0}, {"max_requests": 0}, {"max_batch_branches": 0}])
 def test_engine_arguments(model_folders: dict[str, Path], kw: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="max_"):
         LLM(model_folders["qwen2"], kv_memory=1 << 20, **kw).generate("x", SamplingParams(max_tokens=2))

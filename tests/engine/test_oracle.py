@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +19,24 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
 from multiverse.engine import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Block, Document, TokenDialect, layout
+from multiverse.structure import Block, Document, TokenDialect, encode, layout
 from tests.strategies import documents
 
 TOLERANCE = 1e-4
 
 
 def dense_logprobs(
-    model: Any, prompt: tuple[int, ...], generated: tuple[int, ...], tokens: TokenDialect
+    model: Any,
+    prompt: tuple[int, ...],
+    generated: tuple[int, ...],
+    tokens: TokenDialect,
+    share_every: int | None = None,
 ) -> tuple[np.ndarray, Any]:
     """Log-probability of each generated token by one dense forward, and the layout of the whole sequence."""
     ids = [*prompt, *generated]
     whole = layout(ids, tokens)
     with torch.inference_mode():
-        logits_LV = model(**dense_inputs(ids, whole)).logits[0].float()
+        logits_LV = model(**dense_inputs(ids, whole, share_every=share_every)).logits[0].float()
     logprobs_LV = logits_LV.log_softmax(-1)
     # The token before a token in its own line of thought, which is not always the one before it in document order.
     before = predecessors(whole)
@@ -47,12 +54,12 @@ def predecessors(whole: Any) -> list[int]:
     return out
 
 
-def check(model: Any, generation: Generation, tokens: TokenDialect) -> int:
+def check(model: Any, generation: Generation, tokens: TokenDialect, share_every: int | None = None) -> int:
     """Compare every sampled token; returns how many there were."""
     assert generation.logprobs is not None
     prompt, ids = generation.prompt_token_ids, generation.token_ids
     stop = 1 if generation.finish_reason == "stop" else 0  # end of text is not part of the grammar
-    expected, whole = dense_logprobs(model, prompt, ids[: len(ids) - stop] if stop else ids, tokens)
+    expected, whole = dense_logprobs(model, prompt, ids[: len(ids) - stop] if stop else ids, tokens, share_every)
     assert generation.positions[: len(expected)] == whole.positions[len(prompt) :]
     assert generation.branches[: len(expected)] == whole.labels[len(prompt) :]
     assert generation.forced[: len(expected)] == whole.forced[len(prompt) :]
@@ -75,26 +82,52 @@ def pairs(model_folders: dict[str, Path]) -> dict[str, tuple[LLM, Any]]:
     return pairs
 
 
-def run_scripted(llm: LLM, docs: list[Document], prompts: list[str], gaps: list[int], budget: int = 2048) -> list[Generation]:
-    """Write each document after its prompt, submitting one more request every few steps."""
+PARAMS = SamplingParams(temperature=0, logprobs=True, max_tokens=4000, max_branches=1000)
+
+Disturb = Callable[[LLM], None]
+
+
+def run_scripted(
+    llm: LLM,
+    docs: list[Document],
+    prompts: list[str],
+    gaps: list[int],
+    budget: int = 2048,
+    params: SamplingParams = PARAMS,
+    disturb: Disturb | None = None,
+) -> list[Generation]:
+    """Write each document after its prompt, submitting one more request every few steps.
+
+    Args:
+        disturb: called after every step.
+    """
     engine, tokens = llm.engine, llm.engine.tokens
     assert tokens is not None
     assert isinstance(engine.sampler, ScriptedSampler)
     engine.scheduler.max_batch_tokens = budget
     end = int(llm.tokenizer.eos_token_id)
     requests: list[Request] = []
-    for document, prompt, gap in zip(docs, prompts, gaps, strict=True):
-        request = engine.submit(
-            tokens.encode(prompt), SamplingParams(temperature=0, logprobs=True, max_tokens=4000, max_branches=1000)
-        )
-        engine.sampler.scripts[request.id] = Script(document, tokens, end)
-        requests.append(request)
-        for _ in range(gap):
-            if engine.busy:
-                engine.step()
-    engine.run(requests)
-    engine.slots.check_integrity()
-    assert engine.slots.free == engine.slots.size
+
+    def step() -> None:
+        engine.step()
+        engine.check_integrity()
+        if disturb is not None:
+            disturb(llm)
+
+    try:
+        for document, prompt, gap in zip(docs, prompts, gaps, strict=True):
+            request = engine.submit(tokens.encode(prompt), params)
+            engine.sampler.scripts[request.id] = Script(document, tokens, end)
+            requests.append(request)
+            for _ in range(gap):
+                if engine.busy:
+                    step()
+        while engine.busy:
+            step()
+    finally:
+        for request in requests:
+            engine.abort(request)
+    assert engine.slots.owned == 0
     return [engine.generation(request) for request in requests]
 
 
@@ -110,6 +143,21 @@ def agree(pair: tuple[LLM, Any], data: st.DataObject) -> None:
     for document, generation in zip(docs, run_scripted(llm, docs, prompts, gaps, budget), strict=True):
         assert generation.tree == document
         assert check(model, generation, tokens) > 0
+
+
+class Trouble:
+    """Preempts running requests at random steps, and empties the prefix cache now and then."""
+
+    def __init__(self, rng: random.Random, *, evict: bool) -> None:
+        self.rng, self.evict = rng, evict
+
+    def __call__(self, llm: LLM) -> None:
+        engine, rng = llm.engine, self.rng
+        if engine.scheduler.running and rng.random() < 0.15:
+            engine.scheduler.preempt(rng.choice(engine.scheduler.running))
+            if self.evict and rng.random() < 0.7:
+                engine.cache.clear()
+        engine.check_integrity()
 
 
 FAMILIES = ["qwen2", "qwen3", "llama"]
@@ -150,3 +198,93 @@ def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any
     assert document.depth == 3
     assert check(model, generation, tokens) > 1000
     assert generation.usage.parallelism > 3
+
+
+def draw_work(data: st.DataObject, size: int) -> tuple[list[Document], list[str], list[int], random.Random]:
+    docs = data.draw(st.lists(documents(depth=2, forks=True), min_size=size, max_size=size))
+    prompts = data.draw(st.lists(st.sampled_from(["Q", "Question", "Question 2"]), min_size=size, max_size=size))
+    gaps = data.draw(st.lists(st.integers(0, 8), min_size=size, max_size=size))
+    return docs, prompts, gaps, random.Random(data.draw(st.integers(0, 1 << 30)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("evict", [False, True], ids=["kept in the cache", "evicted"])
+@settings(max_examples=4)
+@given(data=st.data())
+def test_preemption_at_any_step_changes_nothing(
+    pairs: dict[str, tuple[LLM, Any]], family: str, evict: bool, data: st.DataObject
+) -> None:
+    # Small chunks and few branches at a time, so that restoring is cut up and blocks are gone through in waves.
+    llm, model = pairs[family]
+    docs, prompts, gaps, rng = draw_work(data, 4)
+    tokens, scheduler = llm.engine.tokens, llm.engine.scheduler
+    assert tokens is not None
+    scheduler.max_batch_branches = rng.choice([1, 3, 256])
+    before = scheduler.preemptions
+    try:
+        generations = run_scripted(llm, docs, prompts, gaps, rng.choice([13, 40, 2048]), disturb=Trouble(rng, evict=evict))
+    finally:
+        scheduler.max_batch_branches = 256
+    assert sum(generation.usage.preemptions for generation in generations) == scheduler.preemptions - before
+    for document, generation in zip(docs, generations, strict=True):
+        assert generation.tree == document
+        assert check(model, generation, tokens) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("every", [1, 8])
+@settings(max_examples=3)
+@given(data=st.data())
+def test_paths_that_share_every_so_often_agree_too(
+    pairs: dict[str, tuple[LLM, Any]], family: str, every: int, data: st.DataObject
+) -> None:
+    llm, model = pairs[family]
+    docs, prompts, gaps, rng = draw_work(data, 3)
+    tokens, scheduler = llm.engine.tokens, llm.engine.scheduler
+    assert tokens is not None
+    scheduler.max_batch_branches = rng.choice([1, 3, 256])
+    disturb = Trouble(rng, evict=True) if rng.random() < 0.7 else None
+    try:
+        generations = run_scripted(
+            llm, docs, prompts, gaps, rng.choice([13, 40, 2048]), replace(PARAMS, share_every=every), disturb
+        )
+    finally:
+        scheduler.max_batch_branches = 256
+    for document, generation in zip(docs, generations, strict=True):
+        assert generation.tree == document
+        assert check(model, generation, tokens, every) > 0
+
+
+@pytest.mark.parametrize("every", [None, 1, 8])
+def test_sharing_is_seen_by_the_model(pairs: dict[str, tuple[LLM, Any]], every: int | None) -> None:
+    # The two masks differ where it matters: numbers of one would not pass as those of the other.
+    llm, model = pairs["qwen2"]
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    document = Document((Block(("a", "b"), (("first path, long enough",), ("second one, longer than eight",)), "c"),), "A")
+    (generation,) = run_scripted(llm, [document], ["Q"], [0], params=replace(PARAMS, share_every=every))
+    check(model, generation, tokens, every)
+    for other in {None, 1, 8} - {every}:
+        with pytest.raises(AssertionError):
+            check(model, generation, tokens, other)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pool_that_is_too_small_for_all_makes_them_take_turns(model_folders: dict[str, Path], family: str) -> None:
+    # Eight families of nested blocks on a pool that holds about two: nobody is lost, and nothing changes.
+    llm = LLM(model_folders[family], kv_memory=420 * (512 if family == "qwen3" else 256))
+    llm.engine.sampler = ScriptedSampler()
+    model = AutoModelForCausalLM.from_pretrained(model_folders[family], attn_implementation="sdpa").eval()
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    inner = Block(("x", "y"), (("inner x",), ("inner y, longer",)), "sum")
+    document = Document(("t", Block(("a", "b", "c"), (("p" * 20,), (inner, "q"), ("r" * 30,)), "c" * 9), "after"), "A")
+    length = len(encode(document, tokens).token_ids)
+    size = llm.engine.slots.size
+    assert length + 1 < size < 3 * length
+    params = replace(PARAMS, max_tokens=size - 8)
+    generations = run_scripted(llm, [document] * 8, [f"Q{i}" for i in range(8)], [3] * 8, 64, params)
+    assert llm.engine.scheduler.preemptions > 0
+    for generation in generations:
+        assert generation.tree == document
+        assert check(model, generation, tokens) > 0

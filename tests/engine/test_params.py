@@ -27,6 +27,19 @@ from multiverse.errors import RequestError
         ("max_tokens", 0, "1 or more"),
         ("max_depth", -1, "0 or more (0 forbids forking)"),
         ("max_branches", -1, "0 or more (0 forbids forking)"),
+        ("max_width", 0, "1 or more"),
+        ("n", 0, "1 or more"),
+        ("logit_bias", {3: float("nan")}, "token ids with a bias within -1e6 to 1e6 each"),
+        ("logit_bias", {3: 0.0, 4: float("inf")}, "token ids with a bias within -1e6 to 1e6 each"),
+        ("max_critical_path_tokens", 0, "1 or more, or None"),
+        ("thinking_budget", -1, "0 or more, or None"),
+        ("tail_tokens", -1, "0 or more, or None (an eighth of the bound)"),
+        ("max_branch_tokens", 0, "1 or more"),
+        ("max_seconds", 0, "above 0"),
+        ("max_seconds", float("nan"), "above 0"),
+        ("top_logprobs", -1, "from 0 to 100"),
+        ("top_logprobs", 101, "from 0 to 100"),
+        ("share_every", 0, "1 or more, or None (paths stay apart)"),
     ],
 )
 def test_the_message_names_parameter_value_and_what_is_allowed(name: str, value: Any, allowed: str) -> None:
@@ -51,12 +64,23 @@ def test_stop_is_one_string_or_several(stop: Any, strings: tuple[str, ...]) -> N
     "edge",
     [
         {"temperature": 0}, {"top_p": 1}, {"top_k": 0}, {"min_p": 0}, {"min_p": 1}, {"repetition_penalty": 0.5}, {"seed": 0},
-        {"max_tokens": 1}, {"max_depth": 0}, {"max_branches": 0},
+        {"max_tokens": 1}, {"max_depth": 0}, {"max_branches": 0}, {"max_width": 1}, {"n": 1}, {"n": 9}, {"logit_bias": {}},
+        {"logit_bias": {0: -100, 5: 100}}, {"max_critical_path_tokens": None}, {"max_critical_path_tokens": 1},
+        {"thinking_budget": None}, {"thinking_budget": 0}, {"tail_tokens": None}, {"tail_tokens": 0}, {"max_branch_tokens": 1},
+        {"max_seconds": 1e-9}, {"max_seconds": float("inf")}, {"top_logprobs": 0}, {"top_logprobs": 100}, {"share_every": None},
+        {"share_every": 1}, {"guard": False},
     ],
 )  # fmt: skip
 def test_the_edges_are_valid(edge: dict[str, Any]) -> None:
     params = SamplingParams(**edge)
     assert dataclasses.replace(params) == params
+
+
+def test_nothing_but_the_bounds_is_on_by_default() -> None:
+    params = SamplingParams()
+    assert (params.guard, params.n, params.logprobs, params.top_logprobs) == (True, 1, False, 0)
+    assert (params.logit_bias, params.repetition_penalty, params.share_every) == ({}, 1.0, None)
+    assert (params.max_critical_path_tokens, params.thinking_budget, params.tail_tokens) == (None, None, None)
 
 
 def test_parameters_are_frozen() -> None:

@@ -14,7 +14,7 @@ from multiverse import LLM, SamplingParams
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.errors import RequestError
 from multiverse.structure import Block, Document, TokenDialect, encode, layout
-from tests.engine.steering import GREEDY, INNER, NESTED, PolicySampler, bare_request, two_paths
+from tests.engine.steering import GREEDY, INNER, NESTED, PolicySampler, bare_request, run_documents, two_paths
 from tests.engine.test_oracle import check
 from tests.strategies import documents
 
@@ -67,12 +67,37 @@ def test_a_prompt_is_laid_out_as_the_layout_says(llm: LLM) -> None:
     prompt = structured_prompt(tokens, NESTED)
     request = bare_request(tokens, prompt)
     whole = layout(prompt, tokens)
-    read = [(run.branch.index, run.position + i) for run in request.ready for i in range(len(run.token_ids))]
+    runs = [*request.backlog, *request.ready]
+    read = [(run.branch.index, run.position + i) for run in runs for i in range(len(run.token_ids))]
     assert read == list(zip(whole.branches, whole.positions, strict=True))
-    assert [run.sample for run in request.ready] == [False] * (len(request.ready) - 1) + [True]
-    assert [token for run in request.ready for token in run.token_ids] == prompt
+    assert [token for run in runs for token in run.token_ids] == prompt
+    # All but the last token is only read; what follows the last is to be chosen.
+    assert list(request.ready) == [request.trunk.tail]
+    assert request.ready[0].token_ids == prompt[-1:]
+    assert not request.heads
+    assert request.matchable == len(prompt) - 1
     assert request.visible.tolist() == whole.visibility()
     assert request.prompt_positions == request.trunk.next_position == max(whole.positions) + 1 < len(prompt)
+
+
+@pytest.mark.parametrize("evict", [0, 40])
+def test_an_earlier_turn_is_not_read_again_though_it_holds_blocks(llm: LLM, untouched: Any, evict: int) -> None:
+    tokens, engine = dialect_of(llm), llm.engine
+    engine.cache.clear()
+    (first,) = run_documents(llm, [NESTED], "user: first\nassistant: ")
+    known = [*first.prompt_token_ids, *first.token_ids[:-1]]
+    engine.cache.evict(evict)
+    prompt = [*known, *tokens.encode("\nuser: and now?")]
+    engine.sampler = sampler = ScriptedSampler()
+    requests = [engine.submit(prompt, GREEDY), engine.submit(tokens.encode("user: first\n, a copy in a line"), GREEDY)]
+    for request in requests:
+        sampler.scripts[request.id] = Script(two_paths(), tokens, int(llm.tokenizer.eos_token_id))
+    engine.run(requests)
+    for request, cached in zip(requests, (len(known) - evict, len("user: first\n")), strict=True):
+        generation = engine.generation(request)
+        assert generation.usage.cached_tokens == cached
+        assert generation.tree == two_paths()
+        assert check(untouched, generation, tokens) > 0
 
 
 OPEN = "Q\nassistant: <Think>\n"

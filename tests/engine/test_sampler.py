@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Branch, Request
-from multiverse.engine.request import Run
+from multiverse.engine.bounds import choices
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script
 from multiverse.structure import Block, Document, Role, encode
@@ -111,6 +110,28 @@ def test_repetition_penalty_on_what_was_seen() -> None:
     assert Sampler().sample(torch.tensor([LOGITS]), [row(greedy, 0.5)]).tokens == [3]
 
 
+Order = Callable[[list[Branch]], list[Branch]]
+
+
+def chosen_for(request: Request, order: Order = list) -> Iterator[Branch]:
+    """Read all that there is to read, and yield the branches whose next token is to be chosen then; again and again.
+
+    Args:
+        order: what it makes of the branches of one forward.
+    """
+    plenty = 1 << 20
+    while request.backlog:
+        assert request.next_backlog(plenty).token_ids
+    while True:
+        going = []
+        while (run := request.next_run(plenty) or request.next_head(plenty)) is not None:
+            if run.branch.tail is None and run.branch.open:
+                going.append(run.branch)
+        if not going:
+            return
+        yield from order(going)
+
+
 def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
     tokens = TOKENS["multiverse"]
     request = bare_request(tokens, tokens.encode("Q"))
@@ -119,10 +140,8 @@ def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
     layout = encoded.layout
     index_of = {path: index for index, path in paths_of(encoded).items()}
     chosen = 0
-    while request.ready:
-        run = request.ready.popleft()
-        branch = run.branch
-        if not run.sample or len(branch.token_ids) == len(script.by_path[branch.path]):
+    for branch in chosen_for(request):
+        if len(branch.token_ids) == len(script.by_path[branch.path]):
             continue
         own = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]]
         next_token = own[len(branch.token_ids)]
@@ -140,41 +159,68 @@ def test_rows_do_not_touch_each_other() -> None:
         SamplingParams(temperature=0.7, repetition_penalty=3.0),
         SamplingParams(temperature=2, min_p=0.2, logprobs=True),
         SamplingParams(temperature=0, logprobs=True),
+        SamplingParams(temperature=1, logit_bias={4: 3.0, 7: -100.0}, top_logprobs=3),
+        SamplingParams(temperature=0, logit_bias={9: 100.0}),
     ]
     torch.manual_seed(3)
     logits_BV = torch.randn(len(kinds), 50) * 2
-    before_BV = logits_BV.clone()
-    rows = [row(bare_request(None, (1, 2, 3), params), 0.1 + 0.17 * i) for i, params in enumerate(kinds)]
-    together = Sampler().sample(logits_BV, rows)
-    assert torch.equal(logits_BV, before_BV)
+    rows = [row(bare_request(None, (1, 2, 3), params), 0.1 + 0.12 * i) for i, params in enumerate(kinds)]
+    together = Sampler().sample(logits_BV.clone(), rows)
+    edited_BV = logits_BV.clone()
+    Sampler().edit(edited_BV, rows)
     for i, own in enumerate(rows):
-        alone = Sampler().sample(logits_BV[i : i + 1], [own])
+        alone = Sampler().sample(logits_BV[i : i + 1].clone(), [own])
         assert alone.tokens == together.tokens[i : i + 1]
-        assert (alone.logprobs[0] is None) == (together.logprobs[i] is None) == (not kinds[i].logprobs)
+        assert (
+            (alone.logprobs[0] is None) == (together.logprobs[i] is None) == (not (kinds[i].logprobs or kinds[i].top_logprobs))
+        )
+        assert alone.tops == together.tops[i : i + 1]
+        assert (alone.tops[0] is None) == (not kinds[i].top_logprobs)
+        alone_BV = logits_BV[i : i + 1].clone()
+        Sampler().edit(alone_BV, [own])
+        assert torch.equal(alone_BV[0], edited_BV[i])
+    # What has nothing to edit is left as it was; the others are not.
+    changed = [not torch.equal(a, b) for a, b in zip(logits_BV, edited_BV, strict=True)]
+    assert changed == [bool(p.logit_bias) or p.repetition_penalty != 1 for p in kinds]
 
 
 def test_log_probabilities_are_the_model_s_own() -> None:
     logits_BV = torch.tensor([LOGITS, LOGITS])
-    cut = SamplingParams(temperature=0.2, top_k=1, repetition_penalty=5.0, logprobs=True)
+    cut = SamplingParams(temperature=0.2, top_k=1, repetition_penalty=5.0, logit_bias={3: 9.0}, logprobs=True)
     rows = [row(bare_request(None, (0,), cut), 0.5), row(bare_request(None, (0,), SamplingParams()), 0.5)]
     choice = Sampler().sample(logits_BV, rows)
     own = torch.tensor(LOGITS).log_softmax(-1)
-    assert choice.logprobs[0] == pytest.approx(float(own[choice.tokens[0]]))
+    assert choice.tokens[0] == 3
+    assert choice.logprobs[0] == pytest.approx(float(own[3]))
     assert choice.logprobs[1] is None
 
 
-def test_what_is_banned_is_not_chosen() -> None:
+@pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
+def test_what_is_banned_is_not_chosen(guard: bool) -> None:
     tokens = TOKENS["multiverse"]
-    request = bare_request(tokens, tokens.encode("Q<Think>\n"), SamplingParams(temperature=1, max_depth=0, logprobs=True))
-    assert request.banned(request.trunk) == (tokens.fork_tag,)
+    params = SamplingParams(temperature=1, max_depth=0, logprobs=True, guard=guard)
+    request = bare_request(tokens, tokens.encode("Q<Think>\n"), params)
+    choice = choices(request, request.trunk)
+    assert choice.only is None
+    # The bound holds back its own tag; the guard, all that the grammar does not allow.
+    legal = {tokens.ids[Role.THINK_CLOSE]} if guard else set(tokens.roles) - {tokens.fork_tag}
+    assert set(choice.banned) == set(tokens.roles) - legal
     logits_BV = torch.zeros(1, 300)
     logits_BV[0, tokens.fork_tag] = 50.0
     logits_BV[0, 5] = 20.0
-    choice = Sampler().sample(logits_BV, [(request, request.trunk)])
-    assert choice.tokens == [5]
-    assert choice.logprobs == [pytest.approx(-30.0, abs=1e-3)]
-    allowed = bare_request(tokens, tokens.encode("Q<Think>\n"), SamplingParams(temperature=0, max_depth=1))
-    assert Sampler().sample(logits_BV, [(allowed, allowed.trunk)]).tokens == [tokens.fork_tag]
+    found = Sampler().sample(logits_BV.clone(), [(request, request.trunk)])
+    assert found.tokens == [5]
+    assert found.logprobs == [pytest.approx(-30.0, abs=1e-3)]
+    allowed = bare_request(tokens, tokens.encode("Q<Think>\n"), SamplingParams(temperature=0, max_depth=1, guard=guard))
+    assert Sampler().sample(logits_BV.clone(), [(allowed, allowed.trunk)]).tokens == [tokens.fork_tag]
+
+
+def busy(llm: LLM) -> dict[int, float]:
+    """A bias with which a random model forks, nests and closes a lot, though the guard lets tags only stand apart."""
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    closing = {tokens.ids[Role.OUTLINE_CLOSE]: 6.0, tokens.ids[Role.PATH_CLOSE]: 3.0}
+    return {tokens.sep[0]: 5.0, tokens.fork_tag: 8.0, tokens.outline_tag: 4.0, **closing}
 
 
 def sampled(llm: LLM, *seeds: int | None) -> list[tuple[int, ...]]:
@@ -192,8 +238,10 @@ def test_a_seed_makes_a_request_repeatable(llm: LLM) -> None:
 
 
 def test_randomness_does_not_depend_on_who_shares_the_batch(llm: LLM) -> None:
-    llm.engine.sampler = LegalSampler()
-    params = [SamplingParams(temperature=1, top_p=1, seed=seed, max_tokens=100, logprobs=True) for seed in range(3)]
+    params = [
+        SamplingParams(temperature=1, top_p=1, seed=seed, max_tokens=300, max_width=2, logit_bias=busy(llm), logprobs=True)
+        for seed in range(3)
+    ]
     alone = [llm.generate("the question<Think>", own)[0] for own in params]
     assert any(len(set(generation.branches)) > 2 for generation in alone)
     crowd = [f"neighbour {i}" for i in range(9)]
@@ -216,7 +264,7 @@ class FreePaths(Sampler):
 
     def sample(self, logits_BV: torch.Tensor, rows: list[tuple[Request, Branch]]) -> Any:
         logits_BV = logits_BV.clone()
-        logits_BV[:, sorted(self.tokens.roles)] = -50.0
+        logits_BV[:, [*self.tokens.roles, *self.tokens.sep]] = -1e9
         choice = super().sample(logits_BV, rows)
         for i, (request, branch) in enumerate(rows):
             if not branch.label or len(branch.token_ids) >= 20:
@@ -248,15 +296,14 @@ def test_a_stream_belongs_to_a_place_in_the_tree_not_to_the_order_of_forks() -> 
     tokens = TOKENS["multiverse"]
     script = Script(Document((Block(("a", "b"), (("so", INNER), ("or", INNER)), "c"),)), tokens)
 
-    def family(take: Callable[[deque[Run]], Run]) -> list[Branch]:
+    def family(order: Order) -> list[Branch]:
         request = bare_request(tokens, [1], SamplingParams(seed=3))
-        while request.ready:
-            run = take(request.ready)
-            if run.sample and len(run.branch.token_ids) < len(script.by_path[run.branch.path]):
-                request.advance(run.branch, script.next(run.branch), None)
+        for branch in chosen_for(request, order):
+            if len(branch.token_ids) < len(script.by_path[branch.path]):
+                request.advance(branch, script.next(branch), None)
         return request.branches
 
-    first, last = family(deque.popleft), family(deque.pop)
+    first, last = family(list), family(lambda branches: branches[::-1])
     assert [branch.path for branch in first] != [branch.path for branch in last]
     draws = {branch.path: branch.rng.random() for branch in first}
     assert draws == {branch.path: branch.rng.random() for branch in last}

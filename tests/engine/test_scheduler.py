@@ -9,23 +9,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiverse import SamplingParams
-from multiverse.engine import Request, Scheduler, SlotPool
+from multiverse.engine import Request, Scheduler, SlotPool, Traits
 from multiverse.engine.scheduler import Chunk
 from multiverse.engine.scripted import Script
-from multiverse.structure import Document, TokenDialect, encode
+from multiverse.structure import Block, Document, Role, TokenDialect, encode
 from tests.engine.steering import bare_request, two_paths
 from tests.strategies import documents
 from tests.structure.adapted import TOKENS
 from tests.structure.test_machine import paths_of
 
 
-def plain(prompt: int, max_tokens: int = 4) -> Request:
-    """A request of a model without a dialect."""
-    return bare_request(None, range(prompt), SamplingParams(max_tokens=max_tokens))
+def plain(prompt: int, max_tokens: int = 4, priority: int = 0, start: int = 0) -> Request:
+    """A request of a model without a dialect; with another `start`, a prompt that no other begins with."""
+    request = bare_request(None, range(start, start + prompt), SamplingParams(max_tokens=max_tokens))
+    request.priority = priority
+    return request
 
 
-def scheduler(*, slots: int = 1000, budget: int = 1000, requests: int = 100) -> Scheduler:
-    return Scheduler(SlotPool(slots), max_batch_tokens=budget, max_requests=requests)
+def different(*shapes: tuple[int, int]) -> list[Request]:
+    """Requests with so many tokens of prompt, and to write; no two have a prompt in common."""
+    return [plain(prompt, most, start=1000 * number) for number, (prompt, most) in enumerate(shapes)]
+
+
+def scheduler(*, slots: int = 1000, budget: int = 1000, requests: int = 100, branches: int = 256) -> Scheduler:
+    return Scheduler(SlotPool(slots), max_batch_tokens=budget, max_requests=requests, max_batch_branches=branches)
+
+
+def add(one: Scheduler, requests: list[Request]) -> None:
+    for request in requests:
+        one.add(request)
 
 
 def shapes(chunks: list[Chunk]) -> list[tuple[int, int, int, bool]]:
@@ -34,10 +46,18 @@ def shapes(chunks: list[Chunk]) -> list[tuple[int, int, int, bool]]:
     return [(chunk.request.id - first, chunk.position, len(chunk.token_ids), chunk.sample) for chunk in chunks]
 
 
-def answer(chunks: list[Chunk], token: int = 7) -> None:
+def answer(one: Scheduler, chunks: list[Chunk], token: int = 7) -> list[Request]:
+    """Choose this token wherever one is to be chosen, as the engine does; returns the requests that have finished."""
     for chunk in chunks:
         if chunk.sample:
             chunk.request.advance(chunk.branch, token, None)
+            if not chunk.request.prompt_read:
+                one.publish(chunk.request)
+    finished = [chunk.request for chunk in chunks if chunk.sample and chunk.request.finish_reason is not None]
+    for request in finished:
+        one.retire(request)
+    one.check_integrity()
+    return finished
 
 
 def test_a_prompt_then_one_token_at_a_time() -> None:
@@ -49,84 +69,285 @@ def test_a_prompt_then_one_token_at_a_time() -> None:
     for _ in range(3):
         chunks = one.schedule()
         seen.append(shapes(chunks))
-        answer(chunks)
-    assert seen == [[(0, 0, 3, True)], [(0, 3, 1, True)], [(0, 4, 1, True)]]
+        answer(one, chunks)
+    # The last token of a prompt is read by itself, in the same forward.
+    assert seen == [[(0, 0, 2, False), (0, 2, 1, True)], [(0, 3, 1, True)], [(0, 4, 1, True)]]
 
 
 def test_a_long_prompt_is_read_in_chunks_and_sampled_after_the_last() -> None:
     one = scheduler(budget=4)
     request = plain(10)
     one.add(request)
-    chunks = [one.schedule()[0] for _ in range(3)]
-    assert [shapes([chunk])[0][1:] for chunk in chunks] == [(0, 4, False), (4, 4, False), (8, 2, True)]
+    chunks = [chunk for _ in range(3) for chunk in one.schedule()]
+    assert [shapes([chunk])[0][1:] for chunk in chunks] == [(0, 4, False), (4, 4, False), (8, 1, False), (9, 1, True)]
     assert [token for chunk in chunks for token in chunk.token_ids] == request.prompt
-    assert list(request.slots) == [slot for chunk in chunks for slot in chunk.slots]
-    assert list(request.read_positions) == list(range(10))
-    assert one.schedule() == []  # nothing to read until a token is chosen
+    assert request.reading.slots.tolist() == [slot for chunk in chunks for slot in chunk.slots]
+    assert request.reading.positions.tolist() == list(range(10))
+    # Nothing is left to read until a token is chosen.
+    assert not request.backlog
+    assert (request.next_run(100), request.next_head(100)) == (None, None)
 
 
 def test_many_requests_share_a_forward() -> None:
     one = scheduler(budget=8)
-    for prompt in (3, 3, 3):
-        one.add(plain(prompt))
+    add(one, different((3, 4), (3, 4), (3, 4)))
     first = one.schedule()
-    assert shapes(first) == [(0, 0, 3, True), (1, 0, 3, True), (2, 0, 2, False)]
+    assert shapes(first) == [(0, 0, 2, False), (0, 2, 1, True), (1, 0, 2, False), (1, 2, 1, True), (2, 0, 2, False)]
     assert len({slot for chunk in first for slot in chunk.slots}) == 8
-    answer(first)
-    # The forward was full, so the first one moves to the end of the line.
-    assert shapes(one.schedule()) == [(1, 3, 1, True), (2, 2, 1, True), (0, 3, 1, True)]
+    answer(one, first)
+    assert shapes(one.schedule()) == [(0, 3, 1, True), (1, 3, 1, True), (2, 2, 1, True)]
+
+
+def test_what_has_begun_comes_before_a_prompt() -> None:
+    one = scheduler(budget=4)
+    add(one, different((1, 50), (1, 50)))
+    answer(one, one.schedule())
+    one.add(plain(9, start=5000))
+    seen = []
+    for _ in range(5):
+        chunks = one.schedule()
+        seen.append([shape[1:] for shape in shapes(chunks)])
+        answer(one, chunks)
+    rows = [[(n, 1, True), (n, 1, True)] for n in range(1, 6)]
+    prompt = [[(0, 2, False)], [(2, 2, False)], [(4, 2, False)], [(6, 2, False)], [(8, 1, True)]]
+    assert seen == [a + b for a, b in zip(rows, prompt, strict=True)]
 
 
 def test_nobody_starves_when_every_forward_is_full() -> None:
-    one = scheduler(budget=2)
-    requests = [plain(1, max_tokens=50) for _ in range(6)]
-    for request in requests:
-        one.add(request)
+    one = scheduler(budget=6)
+    requests = different(*[(1, 50)] * 6)
+    add(one, requests)
+    answer(one, one.schedule())
+    one.max_batch_tokens = 2
     for _ in range(30):
         chunks = one.schedule()
         assert sum(len(chunk.token_ids) for chunk in chunks) == 2
-        answer(chunks)
-    assert [request.written for request in requests] == [10] * 6
+        answer(one, chunks)
+    assert [request.written for request in requests] == [11] * 6
 
 
-def test_admission_counts_the_most_that_a_request_may_need() -> None:
-    one = scheduler(slots=20)
-    requests = [plain(3, max_tokens=7), plain(2, max_tokens=8), plain(1, max_tokens=1)]
-    for request in requests:
-        one.add(request)
-    one.schedule()
-    # 10 + 10 slots are spoken for although 5 are in use; first come, first served.
-    assert list(one.running) == requests[:2]
-    assert list(one.waiting) == requests[2:]
-    assert one.pool.free == 15
+def test_those_who_wait_come_in_as_others_finish() -> None:
+    one = scheduler(budget=2)
+    requests = different(*[(1, 5)] * 6)
+    add(one, requests)
+    finished = []
+    for _ in range(15):
+        finished += answer(one, one.schedule())
+    assert finished == requests
+    assert not one.busy
+    assert one.pool.owned == 0
+
+
+def test_admission_counts_what_is_wanted_soon() -> None:
+    one = scheduler(slots=100)
+    requests = different((3, 90), (3, 90), (3, 90))
+    add(one, requests)
+    chunks = one.schedule()
+    # Two of them could come to need 186 slots; within sight are 32 tokens each. For a third there is no room even so.
+    assert one.running == requests[:2]
+    assert one.waiting == requests[2:]
+    assert one.pool.free == 94
+    answer(one, chunks)
     one.retire(requests[0])
-    assert one.pool.free == 18
-    one.schedule()
-    assert list(one.running) == requests[1:]
+    answer(one, one.schedule())
+    assert one.running == requests[1:]
     for request in requests[1:]:
         one.retire(request)
     assert not one.busy
-    assert one.pool.free == 20
-    one.pool.check_integrity()
+    one.check_integrity()
+    one.cache.clear()
+    assert one.pool.free == 100
+
+
+def test_the_end_of_a_request_is_within_sight() -> None:
+    one = scheduler(slots=20)
+    requests = different((3, 7), (2, 8), (1, 1), (1, 1))
+    add(one, requests)
+    one.schedule()
+    # 10 + 10 slots at the most: just so. The third would want 2 more than there are.
+    assert one.running == requests[:2]
+    one.retire(requests[0])
+    one.schedule()
+    assert one.running == requests[1:]
+
+
+def test_alone_a_request_is_always_let_in() -> None:
+    one = scheduler(slots=10)
+    one.add(plain(4, max_tokens=100))
+    assert len(one.schedule()) == 2
+
+
+def test_whoever_came_last_gives_way_and_goes_on_where_it_was() -> None:
+    one = scheduler(slots=70)
+    requests = different((3, 40), (3, 40))
+    add(one, requests)
+    first, last = requests
+    finished: list[Request] = []
+    forwards = 0
+    while one.busy:
+        chunks = one.schedule()
+        forwards += 1
+        if first.finish_reason is None:
+            assert chunks[0].request is first
+        finished += answer(one, chunks)
+    assert finished == requests
+    assert (first.preemptions, last.preemptions, one.preemptions) == (0, 1, 1)
+    assert [request.written for request in requests] == [40, 40]
+    assert forwards < 40 + 20  # what the first leaves is taken at once
+    assert last.reading.positions.tolist() == list(range(42))
+    assert last.reading.token_ids.tolist() == [*last.prompt, *last.trunk.token_ids[:-1]]
+
+
+def test_what_gave_way_reads_again_only_what_the_cache_has_lost() -> None:
+    one = scheduler()
+    request = plain(10, 40)
+    one.add(request)
+    for _ in range(5):
+        answer(one, one.schedule())
+    # Five tokens were chosen, and the last of them is not read yet.
+    for number, (lost, expected) in enumerate(((0, [(14, 1, True)]), (4, [(11, 4, False), (15, 1, True)])), 1):
+        one.preempt(request)
+        assert (one.running, one.waiting) == ([], [request])
+        assert (one.pool.owned, request.reading.count) == (0, 0)
+        one.check_integrity()
+        one.cache.evict(lost)
+        chunks = one.schedule()
+        assert [shape[1:] for shape in shapes(chunks)] == expected
+        answer(one, chunks)
+        assert request.preemptions == one.preemptions == number
+    assert request.cached_tokens == 0  # that is of the prompt, when it is read for the first time
+    assert request.reading.positions.tolist() == list(range(16))
+
+
+def test_a_family_that_gave_way_before_its_paths_began_goes_on() -> None:
+    # Nothing has to be read again, and nothing goes on but the heads of its paths.
+    tokens = TOKENS["multiverse"]
+    script = Script(two_paths(), tokens)
+    request = bare_request(tokens, [1], SamplingParams(max_tokens=500))
+    one = scheduler(budget=1)
+    one.add(request)
+    while request.ready or request.backlog or not request.heads:
+        for chunk in one.schedule():
+            if chunk.sample:
+                request.advance(chunk.branch, script.next(chunk.branch), None)
+                if not request.prompt_read:
+                    one.publish(request)
+    one.preempt(request)
+    (chunk,) = one.schedule()
+    assert (chunk.branch.label, chunk.token_ids) == ("1", [tokens.ids[Role.PATH_OPEN]])
+
+
+def test_the_first_in_line_takes_room_from_lower_priority() -> None:
+    one = scheduler(requests=2)
+    low = different((3, 40), (3, 40))
+    add(one, low)
+    answer(one, one.schedule())
+    high = plain(3, 40, priority=1, start=9000)
+    one.add(high)
+    answer(one, one.schedule())
+    assert one.running == [high, low[0]]
+    assert (one.waiting, one.preemptions) == ([low[1]], 1)
+    # Among equals nobody is put out.
+    one.add(plain(3, 40, start=8000))
+    answer(one, one.schedule())
+    assert one.running == [high, low[0]]
+    urgent = plain(3, 40, priority=5, start=7000)
+    one.add(urgent)
+    answer(one, one.schedule())
+    assert one.running == [urgent, high]
+    assert one.waiting[:2] == low
+
+
+def test_higher_priority_waits_in_front() -> None:
+    one = scheduler(requests=1)
+    requests = [plain(1, 2, priority) for priority in (0, 2, 1, 2)]
+    add(one, requests)
+    finished = []
+    while one.busy:
+        finished += answer(one, one.schedule())
+    assert finished == [requests[i] for i in (1, 3, 2, 0)]
+
+
+def test_a_prompt_that_another_one_reads_is_waited_for() -> None:
+    one = scheduler(budget=6)
+    requests = [plain(10, 3) for _ in range(3)]
+    for request in requests[1:]:
+        request.leader = requests[0]
+    other = plain(2, 3, start=500)
+    add(one, [*requests, other])
+    first = one.schedule()
+    assert [chunk.request for chunk in first] == [requests[0]]
+    second = one.schedule()
+    # The rest of the leader's prompt; whoever needs no leader may overtake.
+    assert shapes(second) == [(0, 6, 3, False), (0, 9, 1, True), (3, 0, 1, False), (3, 1, 1, True)]
+    answer(one, first)
+    answer(one, second)
+    third = one.schedule()
+    assert [shape for shape in shapes(third) if shape[0] in (1, 2)] == [(1, 9, 1, True), (2, 9, 1, True)]
+    assert [request.cached_tokens for request in (*requests, other)] == [0, 9, 9, 0]
+    answer(one, third)
+    while one.busy:
+        answer(one, one.schedule())
+
+
+def test_a_leader_that_is_given_up_is_not_waited_for() -> None:
+    one = scheduler(budget=4)
+    leader, follower = plain(10, 3), plain(10, 3)
+    follower.leader = leader
+    add(one, [leader, follower])
+    one.schedule()
+    leader.finish_reason = "abort"
+    one.retire(leader)
+    assert shapes(one.schedule()) == [(0, 4, 4, False)]  # what the leader did read is used
+    assert follower.cached_tokens == 4
+
+
+def test_what_has_been_read_once_is_not_read_again() -> None:
+    one = scheduler()
+    for prompt, count, found in ((10, 1, 0), (10, 1, 9), (14, 1, 10), (5, 1, 4)):
+        request = plain(prompt, count)
+        one.add(request)
+        chunks = one.schedule()
+        assert request.cached_tokens == found
+        assert sum(len(chunk.token_ids) for chunk in chunks) == prompt - found
+        assert request.reading.positions.tolist() == list(range(prompt))
+        assert answer(one, chunks) == [request]
+
+
+def test_scoring_reads_everything_and_so_much_a_forward() -> None:
+    one = scheduler()
+    tokens = list(range(600))
+    for _ in range(2):  # the second time, nothing is taken from the cache
+        request = Request(
+            0, tokens, SamplingParams(max_tokens=1), Traits(None, lambda ids: "?" * len(ids), 1 << 20), scoring=True
+        )
+        one.add(request)
+        seen = []
+        while request.backlog:
+            chunks = one.schedule()
+            assert not any(chunk.sample for chunk in chunks)
+            seen += [(chunk.first, len(chunk.token_ids)) for chunk in chunks]
+        assert seen == [(0, 256), (256, 256), (512, 88)]
+        request.finish_reason = "stop"
+        one.retire(request)
+        one.check_integrity()
 
 
 def test_no_more_requests_run_than_allowed() -> None:
     one = scheduler(requests=2)
-    requests = [plain(1) for _ in range(3)]
-    for request in requests:
-        one.add(request)
-    one.schedule()
-    assert list(one.running) == requests[:2]
+    requests = different((1, 4), (1, 4), (1, 4))
+    add(one, requests)
+    answer(one, one.schedule())
+    assert one.running == requests[:2]
     one.retire(requests[1])
-    one.schedule()
-    assert list(one.running) == [requests[0], requests[2]]
+    answer(one, one.schedule())
+    assert one.running == [requests[0], requests[2]]
 
 
 def test_a_waiting_request_can_be_taken_out() -> None:
     one = scheduler(requests=1)
     requests = [plain(1), plain(1)]
-    for request in requests:
-        one.add(request)
+    add(one, requests)
     one.schedule()
     one.retire(requests[1])
     assert not one.waiting
@@ -134,15 +355,24 @@ def test_a_waiting_request_can_be_taken_out() -> None:
     assert not one.busy
 
 
-def write_out(one: Scheduler, scripts: dict[int, tuple[Request, dict[tuple[int, ...], list[int]]]], budget: int) -> int:
-    """Run requests to the end, each token from its script; returns the number of forwards."""
-    forwards = 0
+Scripts = dict[int, tuple[Request, dict[tuple[int, ...], list[int]]]]
+
+
+def write_out(one: Scheduler, scripts: Scripts, rng: random.Random | None = None) -> list[list[Chunk]]:
+    """Run requests to the end, each token from its script; returns the forwards. With `rng`, some are preempted on the way."""
+    forwards: list[list[Chunk]] = []
+    troubles = 0
     while one.busy:
+        if rng is not None and one.running and troubles < 20 and rng.random() < 0.2:
+            troubles += 1
+            one.preempt(rng.choice(one.running))
+            one.cache.evict(rng.randrange(one.cache.evictable + 1))
+            one.check_integrity()
         chunks = one.schedule()
-        forwards += 1
+        forwards.append(chunks)
         assert chunks
-        assert sum(len(chunk.token_ids) for chunk in chunks) <= budget
-        assert sum(request.capacity for request in one.running) <= one.pool.size
+        assert sum(len(chunk.token_ids) for chunk in chunks) <= one.max_batch_tokens
+        assert sum(chunk.sample for chunk in chunks) <= one.max_batch_branches
         slots = [slot for chunk in chunks for slot in chunk.slots]
         assert len(set(slots)) == len(slots)
         finished = []
@@ -151,40 +381,51 @@ def write_out(one: Scheduler, scripts: dict[int, tuple[Request, dict[tuple[int, 
             assert len(chunk.slots) == len(chunk.token_ids)
             if chunk.sample:
                 request, branch = chunk.request, chunk.branch
-                assert not branch.unread
+                assert branch.tail is None
                 request.advance(branch, scripts[request.id][1][branch.path][len(branch.token_ids)], None)
+                if not request.prompt_read:
+                    one.publish(request)
                 machine = request.trunk.machine
                 assert machine is not None
                 if len(request.trunk.token_ids) == len(scripts[request.id][1][()]):
                     assert machine.complete
                     finished.append(request)
-        one.pool.check_integrity()
+        one.check_integrity()
         for request in finished:
             one.retire(request)
+    one.check_integrity()
+    assert one.pool.owned == 0
     return forwards
 
 
-@given(docs=st.lists(documents(depth=2, forks=True), min_size=1, max_size=4), rng=st.randoms(use_true_random=False))
+@pytest.mark.parametrize("tight", [False, True], ids=["room for all", "too little room"])
+@given(docs=st.lists(documents(depth=2, forks=True), min_size=1, max_size=4), seed=st.integers(0, 1 << 32))
 @settings(max_examples=15)
-def test_families_of_branches_are_read_once_in_a_safe_order(docs: list[Document], rng: random.Random) -> None:
+def test_families_of_branches_are_read_once_in_a_safe_order(docs: list[Document], seed: int, tight: bool) -> None:
     tokens: TokenDialect = TOKENS["multiverse"]
-    budget = rng.choice([1, 3, 20, 500])
-    one = scheduler(slots=6000, budget=budget, requests=rng.choice([1, 2, 8]))
-    scripts = {}
-    encodings = {}
-    for document in docs:
+    rng = random.Random(seed)
+    encodings = [encode(document, tokens) for document in docs]
+    slots = max(len(encoded.token_ids) for encoded in encodings) + 3 if tight else 6000
+    one = scheduler(
+        slots=slots, budget=rng.choice([1, 3, 20, 500]), requests=rng.choice([1, 2, 8]), branches=rng.choice([1, 2, 256])
+    )
+    scripts: Scripts = {}
+    layouts = {}
+    for document, encoded in zip(docs, encodings, strict=True):
         prompt = tokens.encode("Q" * rng.randrange(1, 4))
         request = bare_request(tokens, prompt, SamplingParams(max_tokens=2500, max_branches=1000))
         scripts[request.id] = request, Script(document, tokens).by_path
-        encodings[request.id] = encode(document, tokens)
+        layouts[request.id] = encoded
         one.add(request)
-    write_out(one, scripts, budget)
-    assert one.pool.free == one.pool.size
+    forwards = write_out(one, scripts, rng if tight else None)
+    if not tight:
+        assert one.preemptions == 0
     for request, script in scripts.values():
-        layout = encodings[request.id].layout
-        paths = paths_of(encodings[request.id])
+        layout = layouts[request.id].layout
+        paths = paths_of(layouts[request.id])
         offset = len(request.prompt)
         written = {branch.path: branch for branch in request.branches}
+        reading = request.reading
         assert set(written) == set(script)
         for index, path in paths.items():
             branch = written[path]
@@ -192,13 +433,19 @@ def test_families_of_branches_are_read_once_in_a_safe_order(docs: list[Document]
             assert branch.positions == [layout.positions[i] + offset for i in own]
             assert branch.forced == [layout.forced[i] for i in own]
             # Every token but the very last was read, once, in the branch's own order.
-            mine = request.read_positions[request.owners == branch.index]
+            mine = reading.owners == branch.index
             expected = branch.positions if path else [*range(offset), *branch.positions[:-1]]
-            assert list(mine) == expected
+            assert reading.positions[mine].tolist() == expected
+            ids = branch.token_ids if path else [*request.prompt, *branch.token_ids[:-1]]
+            assert reading.token_ids[mine].tolist() == ids
+        assert len(set(reading.slots.tolist())) == reading.count
+        if not tight:
+            counted = sum(len(chunk.token_ids) for chunks in forwards for chunk in chunks if chunk.request is request)
+            assert counted == reading.count - request.cached_tokens
         # Whoever is read sees everything before it: the highest visible position is the one before its own.
-        for i in range(request.read):
-            seen = request.visible[request.owners[i]][request.owners[:i]]
-            assert max(request.read_positions[:i][seen], default=-1) == request.read_positions[i] - 1
+        for i in range(reading.count):
+            seen = request.visible[reading.owners[i]][reading.owners[:i]]
+            assert max(reading.positions[:i][seen], default=-1) == reading.positions[i] - 1
 
 
 @pytest.mark.parametrize("budget", [1, 5, 1000])
@@ -209,10 +456,46 @@ def test_branches_of_a_family_advance_side_by_side(budget: int) -> None:
     request = bare_request(tokens, [1], SamplingParams(max_tokens=500))
     one = scheduler(budget=budget)
     one.add(request)
-    forwards = write_out(one, {request.id: (request, Script(document, tokens).by_path)}, budget)
+    forwards = len(write_out(one, {request.id: (request, Script(document, tokens).by_path)}))
     if budget == 1:
         assert forwards == len(encoded.token_ids)  # one token a forward: the prompt's, then all but the last
     if budget == 1000:
         # A forward a position, less those whose tokens were forced and came along with the one before.
         assert forwards < encoded.layout.critical_path()
         assert forwards > encoded.layout.critical_path() - 20
+
+
+@pytest.mark.parametrize(("branches", "waves"), [(1, 6), (2, 3), (4, 2), (6, 1), (256, 1)])
+def test_a_wide_block_is_gone_through_in_waves(branches: int, waves: int) -> None:
+    tokens = TOKENS["multiverse"]
+    document = Document((Block(("o",) * 6, (("x" * 9,),) * 6, "c"),), "A")
+    request = bare_request(tokens, [1], SamplingParams(max_tokens=1000))
+    one = scheduler(branches=branches)
+    one.add(request)
+    forwards = write_out(one, {request.id: (request, Script(document, tokens).by_path)})
+    rows = [[chunk.branch.label for chunk in chunks if chunk.sample and chunk.branch.label] for chunks in forwards]
+    rows = [row for row in rows if row]
+    # Each wave is finished before the next begins, and they come in the order of the labels.
+    order = list(dict.fromkeys(tuple(sorted(row)) for row in rows))
+    width = min(branches, 6)
+    labels = [str(i + 1) for i in range(6)]
+    assert order == [tuple(labels[i : i + width]) for i in range(0, 6, width)]
+    assert len(order) == waves
+    assert len(rows) == waves * len(" xxxxxxxxx\n>")
+
+
+def test_two_families_share_the_waves() -> None:
+    # The heads of one may not keep another from going on.
+    tokens = TOKENS["multiverse"]
+    document = Document((Block(("o",) * 4, (("x" * 9,),) * 4, "c"),), "A")
+    one = scheduler(branches=3)
+    scripts: Scripts = {}
+    for _ in range(2):
+        request = bare_request(tokens, [1], SamplingParams(max_tokens=1000))
+        scripts[request.id] = request, Script(document, tokens).by_path
+        one.add(request)
+    forwards = write_out(one, scripts)
+    first, last = (request for request, _ in scripts.values())
+    both = [{chunk.request.id for chunk in chunks if chunk.sample} for chunks in forwards]
+    assert sum(ids == {first.id, last.id} for ids in both) > 60
+    assert len(forwards) < 1.2 * sum(len(script[()]) + 4 * len(script[0, 0]) for _, script in scripts.values()) / 2

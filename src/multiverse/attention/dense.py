@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..structure import Layout
+from ..structure import Layout, check_share_every, partings
 
 
-def dense_mask(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
+def dense_mask(layout: Layout, device: torch.device | str = "cpu", *, share_every: int | None = None) -> Tensor:
     """Bool mask `visible_LL`: row i may attend to column j.
 
     For ``a <goal> [b c] [d] <conclusion> e`` with paths [b c] and [d], and e after the join::
@@ -25,11 +25,23 @@ def dense_mask(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
           d   1  .  .  1  .
           e   1  1  1  1  1
 
-    With no block at all it is the causal mask.
+    With no block at all it is the causal mask. With ``share_every=1`` tokens of the paths see what lies at lower positions of
+    the other: here c, the second token of its path, would see d, the first of the other one.
+
+    Raises:
+        ValueError: `share_every` is below 1.
     """
+    check_share_every(share_every)
     branch_L = torch.tensor(layout.branches, dtype=torch.long, device=device)
     table_SS = torch.tensor(layout.visibility(), dtype=torch.bool, device=device)
-    return segment_mask(branch_L, table_SS)
+    visible_LL = segment_mask(branch_L, table_SS)
+    if share_every is not None:
+        start_SS = torch.tensor(partings(layout.table, layout.starts), dtype=torch.long, device=device)
+        start_LL = start_SS[branch_L][:, branch_L]
+        position_L = torch.tensor(layout.positions, dtype=torch.long, device=device)
+        row_LL, column_LL = position_L[:, None] - start_LL, position_L[None, :] - start_LL
+        visible_LL |= (start_LL >= 0) & (column_LL // share_every < row_LL // share_every)
+    return visible_LL
 
 
 def segment_mask(branch_L: Tensor, table_SS: Tensor) -> Tensor:
@@ -44,7 +56,9 @@ def segment_mask(branch_L: Tensor, table_SS: Tensor) -> Tensor:
     return causal_LL & table_SS[branch_L][:, branch_L]
 
 
-def dense_inputs(token_ids: Sequence[int], layout: Layout, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def dense_inputs(
+    token_ids: Sequence[int], layout: Layout, device: torch.device | str = "cpu", *, share_every: int | None = None
+) -> dict[str, Tensor]:
     """Arguments for a plain transformers model (with ``attn_implementation="sdpa"``) over one structured sequence.
 
     Returns:
@@ -53,5 +67,5 @@ def dense_inputs(token_ids: Sequence[int], layout: Layout, device: torch.device 
     return {
         "input_ids": torch.tensor([list(token_ids)], dtype=torch.long, device=device),
         "position_ids": torch.tensor([layout.positions], dtype=torch.long, device=device),
-        "attention_mask": dense_mask(layout, device)[None, None],
+        "attention_mask": dense_mask(layout, device, share_every=share_every)[None, None],
     }

@@ -13,6 +13,7 @@ the pool, G groups in a bucket, R rows a group (padded), U slots a group (padded
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -73,6 +74,10 @@ class Bucket(NamedTuple):
 class Backend(Protocol):
     """One way of computing the attention of a forward."""
 
+    def arrange(self, buckets: list[Bucket]) -> list[Bucket]:
+        """The same groups in the buckets that suit it; asked once a forward."""
+        ...
+
     def attend(self, query_NHD: Tensor, layer: int, context: TreeContext, scale: float, window: int | None) -> Tensor:
         """Attention output [N, H, V] of all rows, each over the slots that it may read.
 
@@ -93,6 +98,22 @@ class TreeContext:
     layers: set[int] = field(default_factory=set)
     """Layers that came by, so that a model whose layers bypass this attention is found out."""
 
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """One plan for each bucket that the backend makes of these."""
+        return [Plan(bucket, len(self.slot_N)) for bucket in self.backend.arrange(self.buckets)]
+
+
+class Call(NamedTuple):
+    """One layer's attention, as every bucket needs it: the rows, the pools to read, and where the output goes."""
+
+    query_NHD: Tensor
+    key_SKD: Tensor
+    value_SKV: Tensor
+    out_NHV: Tensor
+    scale: float
+    window: int | None
+
 
 class SdpaBackend:
     """Gather each group's slots once, then one masked scaled-dot-product attention over all its rows ("union").
@@ -101,35 +122,95 @@ class SdpaBackend:
     into rows, so keys and values are never repeated.
     """
 
+    def arrange(self, buckets: list[Bucket]) -> list[Bucket]:
+        """As they are."""
+        return buckets
+
     def attend(self, query_NHD: Tensor, layer: int, context: TreeContext, scale: float, window: int | None) -> Tensor:
         key_SKD, value_SKV = context.pool.key_SKD[layer], context.pool.value_SKV[layer]
-        heads, kv_heads = query_NHD.shape[1], key_SKD.shape[1]
-        out_NHV = query_NHD.new_empty(query_NHD.shape[0], heads, value_SKV.shape[2])
-        for bucket in context.buckets:
-            groups, rows = bucket.row_GR.shape
-            folds = heads // kv_heads
-            # [G, R, K, fold, D] -> [G, K, fold * R, D]
-            query = query_NHD[bucket.row_GR].view(groups, rows, kv_heads, folds, -1)
-            query = query.permute(0, 2, 3, 1, 4).reshape(groups, kv_heads, folds * rows, -1)
-            key = key_SKD.index_select(0, bucket.slot_GU.flatten()).view(groups, -1, *key_SKD.shape[1:]).transpose(1, 2)
-            value = value_SKV.index_select(0, bucket.slot_GU.flatten()).view(groups, -1, *value_SKV.shape[1:]).transpose(1, 2)
-            mask = _windowed(bucket, window)
-            if mask is not None:
-                mask = mask[:, None, None].expand(groups, 1, folds, rows, -1).reshape(groups, 1, folds * rows, -1)
-            out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-            out = out.view(groups, kv_heads, folds, rows, -1).permute(0, 3, 1, 2, 4).reshape(groups, rows, heads, -1)
-            if bucket.real_GR is None:
-                out_NHV[bucket.row_GR] = out
-            else:
-                out_NHV[bucket.row_GR[bucket.real_GR]] = out[bucket.real_GR]
+        out_NHV = query_NHD.new_empty(*query_NHD.shape[:2], value_SKV.shape[2])
+        call = Call(query_NHD.contiguous(), key_SKD, value_SKV, out_NHV, scale, window)
+        for plan in context.plans:
+            self.attend_bucket(call, plan)
         return out_NHV
 
+    def attend_bucket(self, call: Call, plan: Plan) -> None:
+        """Write the output of one bucket's rows."""
+        bucket, (_, heads, size) = plan.bucket, call.query_NHD.shape
+        groups, rows = bucket.row_GR.shape
+        kv_heads = call.key_SKD.shape[1]
+        folds = heads // kv_heads
+        # [G, R, K, fold, D] -> [G, K, fold * R, D]
+        query = call.query_NHD if plan.in_order else call.query_NHD[bucket.row_GR]
+        query = query.view(groups, rows, kv_heads, folds, size).permute(0, 2, 3, 1, 4)
+        query = query.reshape(groups, kv_heads, folds * rows, size)
+        mask = plan.mask(call.window, folds, query.dtype)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, plan.gather(call.key_SKD), plan.gather(call.value_SKV), attn_mask=mask, scale=call.scale
+        )
+        out = out.view(groups, kv_heads, folds, rows, -1).permute(0, 3, 1, 2, 4)
+        if plan.in_order:
+            call.out_NHV.view(groups, rows, kv_heads, folds, -1).copy_(out)
+            return
+        out = out.reshape(groups, rows, heads, -1)
+        if bucket.real_GR is None:
+            call.out_NHV[bucket.row_GR] = out
+        else:
+            call.out_NHV[bucket.row_GR[bucket.real_GR]] = out[bucket.real_GR]
 
-def _windowed(bucket: Bucket, window: int | None) -> Tensor | None:
-    if window is None:
-        return bucket.visible_GRU
-    near_GRU = bucket.row_position_GR[:, :, None] - bucket.slot_position_GU[:, None, :] < window
-    return near_GRU if bucket.visible_GRU is None else near_GRU & bucket.visible_GRU
+
+class Plan:
+    """What is the same for a bucket in every layer, worked out once a forward.
+
+    Attributes:
+        bucket: whose plan it is.
+        in_order: the bucket holds the forward's rows just as they come, so none has to be picked or put back.
+        run: first of the slots where they are consecutive, so that a slice takes the place of a gather.
+    """
+
+    def __init__(self, bucket: Bucket, rows: int) -> None:
+        self.bucket = bucket
+        self.in_order = False
+        self.run: int | None = None
+        self._visible: dict[int | None, Tensor | None] = {}
+        self._masks: dict[int | None, Tensor | None] = {}
+        if bucket.row_GR.device.type == "cpu":  # elsewhere, to ask is to wait for the device
+            self.in_order = bucket.row_GR.numel() == rows and bool((bucket.row_GR.flatten() == torch.arange(rows)).all())
+            if len(bucket.slot_GU) == 1:
+                first, count = int(bucket.slot_GU[0, 0]), bucket.slot_GU.shape[1]
+                if bool((bucket.slot_GU[0] == torch.arange(first, first + count)).all()):
+                    self.run = first
+
+    def gather(self, pool_SKD: Tensor) -> Tensor:
+        """The groups' slots of a pool: [G, K, U, D]."""
+        groups, width = self.bucket.slot_GU.shape
+        if self.run is not None:
+            return pool_SKD[None, self.run : self.run + width].transpose(1, 2)
+        gathered = pool_SKD.index_select(0, self.bucket.slot_GU.flatten())
+        return gathered.view(groups, width, *pool_SKD.shape[1:]).transpose(1, 2)
+
+    def visible(self, window: int | None) -> Tensor | None:
+        """Which slot each row may read [G, R, U]; `None` when every row reads every slot."""
+        if window not in self._visible:
+            bucket = self.bucket
+            visible_GRU = bucket.visible_GRU
+            if window is not None:
+                near_GRU = bucket.row_position_GR[:, :, None] - bucket.slot_position_GU[:, None, :] < window
+                visible_GRU = near_GRU if visible_GRU is None else near_GRU & visible_GRU
+            self._visible[window] = None if visible_GRU is None else visible_GRU.contiguous()
+        return self._visible[window]
+
+    def mask(self, window: int | None, folds: int, dtype: torch.dtype) -> Tensor | None:
+        """The same as something to add to the scores [G, 1, fold * R, U]."""
+        if window not in self._masks:
+            mask, visible_GRU = None, self.visible(window)
+            if visible_GRU is not None:
+                groups, rows, width = visible_GRU.shape
+                mask = torch.zeros(visible_GRU.shape, dtype=dtype, device=visible_GRU.device)
+                mask = mask.masked_fill_(~visible_GRU, -torch.inf)[:, None, None]
+                mask = mask.expand(groups, 1, folds, rows, width).reshape(groups, 1, folds * rows, width)
+            self._masks[window] = mask
+        return self._masks[window]
 
 
 def tree_attention(

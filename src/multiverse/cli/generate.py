@@ -80,6 +80,38 @@ def generate(
         int,
         typer.Option("--max-branches", metavar="N", help="Most branches overall; 0 forbids forking.", rich_help_panel=BOUNDS),
     ] = 64,
+    max_width: Annotated[
+        int, typer.Option("--max-width", metavar="N", help="Most paths of one block.", rich_help_panel=BOUNDS)
+    ] = 32,
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--thinking-budget",
+            metavar="N",
+            help="Longest chain of tokens that may be thought before answering.",
+            rich_help_panel=BOUNDS,
+            show_default="none",
+        ),
+    ] = None,
+    max_critical_path_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-critical-path",
+            metavar="N",
+            help="Longest chain of tokens altogether.",
+            rich_help_panel=BOUNDS,
+            show_default="none",
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", metavar="S", help="Wind up after so many seconds.", rich_help_panel=BOUNDS)
+    ] = 3600.0,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard/--no-guard", help="Keep the model to the grammar; without, bounds cut.", rich_help_panel=SAMPLING
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Ask a question and watch the answer fork and join.
@@ -107,6 +139,11 @@ def generate(
         max_tokens=max_tokens,
         max_depth=0 if sequential else max_depth,
         max_branches=max_branches,
+        max_width=max_width,
+        thinking_budget=thinking_budget,
+        max_critical_path_tokens=max_critical_path_tokens,
+        max_seconds=max_seconds,
+        guard=guard,
     )
     text = _question(question)
     llm = open_model(model, device=device, dtype=dtype.value)
@@ -166,11 +203,13 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
         "tree": document_json(generation.tree) if generation.tree is not None else None,
         "finish_reason": generation.finish_reason,
         "structure_error": generation.structure_error,
+        "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
         "usage": {
             "prompt_tokens": usage.prompt_tokens,
             "total_tokens": usage.total_tokens,
             "critical_path_tokens": usage.critical_path_tokens,
             "parallelism": usage.parallelism,
+            "cached_tokens": usage.cached_tokens,
             "seconds": usage.seconds,
         },
     }

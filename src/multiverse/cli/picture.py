@@ -71,7 +71,13 @@ def usage_line(usage: Usage) -> str:
 def ending(generation: Generation) -> str:
     """Why a generation stopped early; empty if it came to its end."""
     if generation.finish_reason == "length":
-        return "cut short: raise --max-tokens for more, if the model can read that much"
+        return "wound up before its end: raise --max-tokens for more, if the model can read that much"
+    if generation.finish_reason == "budget":
+        return "wound up before its end: it came to --thinking-budget or --max-critical-path"
+    if generation.finish_reason == "deadline":
+        return "wound up before its end: it came to --max-seconds"
+    if generation.finish_reason == "error":
+        return f"stopped: {generation.structure_error}"
     if generation.finish_reason == "malformed":
         return f"stopped: the model broke the grammar ({generation.structure_error})"
     return ""

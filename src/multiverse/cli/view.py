@@ -129,11 +129,12 @@ class View:
             return
         branch = self._branches[event.branch]
         branch.lane.tokens += 1
-        if event.token_id in self.hidden or not self._advance(branch.machine, event.token_id) or event.forced:
+        if event.token_id in self.hidden or not self._advance(branch.machine, event.token_id):
             return
         role = self.tokens.roles.get(event.token_id)
         if role is None:
-            self._write(branch, event.text)
+            if not event.forced:  # separators and labels
+                self._write(branch, event.text)
         elif role is Role.THINK_CLOSE:
             self.answer = ""
         elif role is Role.GOAL_OPEN:

@@ -3,10 +3,12 @@
 What is imported here needs no torch; the engine itself is `multiverse.engine.engine.Engine`.
 """
 
+from .branch import Branch, Run
+from .cache import PrefixCache
 from .events import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from .generation import Generation, Usage
 from .params import SamplingParams
-from .request import Branch, Request
+from .request import Request, Traits
 from .scheduler import Scheduler
 from .slots import SlotPool
 
@@ -18,10 +20,13 @@ __all__ = [
     "ForkEvent",
     "Generation",
     "JoinEvent",
+    "PrefixCache",
     "Request",
+    "Run",
     "SamplingParams",
     "Scheduler",
     "SlotPool",
     "TokenEvent",
+    "Traits",
     "Usage",
 ]

@@ -29,7 +29,8 @@ class Batch:
         slot_N: where each row's keys and values are written.
         buckets: who reads what, for the attention.
         sampled: the chunks whose branch gets its next token from this forward.
-        last_row: per entry of `sampled`, the row that holds its last token.
+        scored: the chunks whose own tokens are scored.
+        kept_rows: rows whose logits are wanted: the last of each entry of `sampled`, then all of each entry of `scored`.
     """
 
     token_N: Tensor
@@ -37,7 +38,8 @@ class Batch:
     slot_N: Tensor
     buckets: list[Bucket]
     sampled: list[Chunk]
-    last_row: list[int]
+    scored: list[Chunk]
+    kept_rows: list[int]
 
 
 @dataclass
@@ -58,14 +60,17 @@ class _Group:
 def build(chunks: list[Chunk], device: torch.device) -> Batch:
     """Lay the chunks out as one sequence of rows, grouped by request."""
     tokens: list[int] = []
-    slots: list[int] = []
     sampled: list[Chunk] = []
     last_row: list[int] = []
+    scored: list[Chunk] = []
+    scored_rows: list[int] = []
     groups: list[_Group] = []
     start = 0
     for index, chunk in enumerate(chunks):
+        if chunk.request.scoring:
+            scored.append(chunk)
+            scored_rows += range(len(tokens), len(tokens) + len(chunk.token_ids))
         tokens += chunk.token_ids
-        slots += chunk.slots
         if chunk.sample:
             sampled.append(chunk)
             last_row.append(len(tokens) - 1)
@@ -76,29 +81,40 @@ def build(chunks: list[Chunk], device: torch.device) -> Batch:
     return Batch(
         token_N=torch.tensor(tokens, dtype=torch.long, device=device),
         position_N=torch.from_numpy(positions).to(device),
-        slot_N=torch.tensor(slots, dtype=torch.long, device=device),
+        slot_N=torch.from_numpy(np.concatenate([chunk.slots for chunk in chunks])).to(device),
         buckets=_buckets(groups, device),
         sampled=sampled,
-        last_row=last_row,
+        scored=scored,
+        kept_rows=last_row + scored_rows,
     )
 
 
 def _group(request: Request, start: int, end: int) -> _Group:
     """The request's newest `end - start` reads are these rows; each sees what was read before it, siblings' tokens excepted."""
-    rows, count = end - start, request.read
-    owners = request.owners
+    reading, rows = request.reading, end - start
+    owners, positions = reading.owners, reading.positions
     visible: NDArray[np.bool_] | None = None
     if rows > 1 or not request.visible.all():
-        order = np.arange(count)
+        order = np.arange(reading.count)
         visible = order[None, :] <= order[-rows:, None]
         visible &= request.visible[owners[-rows:]][:, owners]
+        if request.params.share_every is not None:
+            visible |= _shared(request, rows, request.params.share_every)
     return _Group(
         rows=np.arange(start, end),
-        slots=request.slots,
+        slots=reading.slots,
         visible=visible,
-        row_positions=request.read_positions[-rows:],
-        slot_positions=request.read_positions,
+        row_positions=positions[-rows:],
+        slot_positions=positions,
     )
+
+
+def _shared(request: Request, rows: int, every: int) -> NDArray[np.bool_]:
+    """Which tokens of sibling paths the newest rows see: those in earlier stretches of `every` positions."""
+    owners, positions = request.reading.owners, request.reading.positions
+    start = request.parted_at[owners[-rows:]][:, owners]
+    ahead = (positions[None, :] - start) // every < (positions[-rows:, None] - start) // every
+    return (start >= 0) & ahead
 
 
 def _buckets(groups: list[_Group], device: torch.device) -> list[Bucket]:
@@ -123,7 +139,7 @@ def _bucket(groups: list[_Group], device: torch.device) -> Bucket:
     padded = any(len(g.rows) < rows or len(g.slots) < slots for g in groups)
     masked = padded or any(g.visible is not None for g in groups)
     row_GR = np.zeros((size, rows), dtype=np.int64)
-    slot_GU = np.zeros((size, slots), dtype=np.int64)
+    slot_GU = np.empty((size, slots), dtype=np.int64)
     row_position_GR = np.zeros((size, rows), dtype=np.int64)
     slot_position_GU = np.zeros((size, slots), dtype=np.int64)
     visible_GRU = np.zeros((size, rows, slots), dtype=bool)
@@ -132,6 +148,9 @@ def _bucket(groups: list[_Group], device: torch.device) -> Bucket:
         r, u = len(group.rows), len(group.slots)
         row_GR[index] = group.rows[0]
         row_GR[index, :r] = group.rows
+        # Padding slots are masked, but what is masked is still multiplied by zero: they have to be the request's own, or
+        # one request whose numbers are broken would spoil the others.
+        slot_GU[index] = group.slots[0]
         slot_GU[index, :u] = group.slots
         # A padding row repeats the first row in every way, so that its softmax is not over nothing.
         row_position_GR[index] = group.row_positions[0]

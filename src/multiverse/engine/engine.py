@@ -5,18 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import TypedDict
+
+from torch import Tensor
 
 from ..errors import RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
+from . import bounds
+from .batch import Batch
+from .cache import PrefixCache
 from .events import Event, FinishEvent
 from .generation import Generation, finish
 from .model import LoadedModel, ModelRunner
 from .params import SamplingParams
-from .request import Request
-from .sampler import Choice, Sampler
+from .request import Request, Traits
+from .sampler import Choice, Sampler, score
 from .scheduler import Chunk, Scheduler
 from .slots import SlotPool
+
+
+class EngineOptions(TypedDict, total=False):
+    """What `LLM` passes on to its `Engine`, by the same names."""
+
+    kv_memory: int | None
+    max_batch_tokens: int
+    max_requests: int
+    max_batch_branches: int
+    prefix_cache: bool
 
 
 class Engine:
@@ -28,6 +44,8 @@ class Engine:
         kv_memory: bytes for keys and values; `None` takes a default for the device.
         max_batch_tokens: most tokens that one forward reads.
         max_requests: most requests that run at once; the others wait.
+        max_batch_branches: most branches that one forward advances; the others follow in waves.
+        prefix_cache: keep what has been read, for prompts that begin the same.
         sampler: how tokens are chosen; `None` samples from the model.
     """
 
@@ -39,38 +57,64 @@ class Engine:
         kv_memory: int | None = None,
         max_batch_tokens: int = 2048,
         max_requests: int = 256,
+        max_batch_branches: int = 256,
+        prefix_cache: bool = True,
         sampler: Sampler | None = None,
     ) -> None:
-        for name, value in (("max_batch_tokens", max_batch_tokens), ("max_requests", max_requests)):
+        limits = {
+            "max_batch_tokens": max_batch_tokens,
+            "max_requests": max_requests,
+            "max_batch_branches": max_batch_branches,
+        }
+        for name, value in limits.items():
             if value < 1:
                 raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
         self.loaded = loaded
         self.tokens = tokens
+        self.traits = Traits(tokens, self.decode, loaded.max_positions, loaded.stop_ids)
         self.runner = ModelRunner(loaded, kv_memory)
         self.slots = SlotPool(self.runner.slots)
-        self.scheduler = Scheduler(self.slots, max_batch_tokens=max_batch_tokens, max_requests=max_requests)
+        self.cache = PrefixCache(self.slots, enabled=prefix_cache)
+        self.scheduler = Scheduler(self.slots, self.cache, **limits)
         self.sampler = sampler if sampler is not None else Sampler()
         self._ids = count()
 
-    def submit(self, prompt: list[int], params: SamplingParams, *, listening: bool = False) -> Request:
+    def submit(
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        listening: bool = False,
+        priority: int = 0,
+        leader: Request | None = None,
+        sample: int = 0,
+    ) -> Request:
         """Queue a prompt.
 
         Args:
             listening: keep a record of events (`Request.events`) for whoever drains it.
+            priority: higher goes first, and takes room from lower if there is none left.
+            leader: a request with the same prompt, which is left to read it for both.
+            sample: number of this one among `params.n` of one prompt; each has random streams of its own.
 
         Raises:
             RequestError: the prompt is empty, too long, or breaks the grammar of its own tags.
         """
         self.check(prompt, params)
-        request = Request(
-            next(self._ids),
-            prompt,
-            params,
-            self.tokens,
-            decode=self.decode,
-            max_positions=self.loaded.max_positions,
-            listening=listening,
-        )
+        request = Request(next(self._ids), prompt, params, self.traits, listening=listening, sample=sample)
+        request.priority, request.leader = priority, leader
+        self.scheduler.add(request)
+        return request
+
+    def submit_scoring(self, token_ids: list[int]) -> Request:
+        """Queue a text whose own tokens are to be scored; `Request.scores` holds the result when it has finished.
+
+        Raises:
+            RequestError: as `submit`.
+        """
+        params = SamplingParams(max_tokens=1)
+        self.check(token_ids, params)
+        request = Request(next(self._ids), token_ids, params, self.traits, scoring=True)
         self.scheduler.add(request)
         return request
 
@@ -88,6 +132,13 @@ class Engine:
                 f"prompt ({len(prompt)} tokens) and max_tokens={params.max_tokens} need more than the {self.slots.size} "
                 f"tokens that fit in KV memory: lower max_tokens or raise kv_memory"
             )
+        vocabulary = self.loaded.vocabulary
+        for token in prompt:
+            if not isinstance(token, int) or not 0 <= token < vocabulary:
+                raise RequestError(f"{token!r} is no token id of this model: ids are whole numbers from 0 to {vocabulary - 1}")
+        for token in params.logit_bias:
+            if not 0 <= token < vocabulary:
+                raise RequestError(f"logit_bias names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
 
     def decode(self, token_ids: list[int]) -> str:
         """Token ids as text, tags included."""
@@ -101,33 +152,69 @@ class Engine:
 
     def step(self) -> list[Request]:
         """One forward; returns the requests that it finished. Does nothing when idle."""
+        over = self._check_bounds()
         chunks = self.scheduler.schedule()
         if not chunks:
-            return []
-        batch = batching.build(chunks, self.runner.device)
-        logits = self.runner.run(batch)
-        choice = self.sampler.sample(logits, [(chunk.request, chunk.branch) for chunk in batch.sampled])
-        self._advance(batch.sampled, choice)
-        return self._retire({chunk.request.id: chunk.request for chunk in chunks})
+            return over
+        touched = {chunk.request.id: chunk.request for chunk in chunks}
+        try:
+            batch = batching.build(chunks, self.runner.device)
+            logits = self.runner.run(batch)
+            choice = self.sampler.sample(logits[: len(batch.sampled)], [(c.request, c.branch) for c in batch.sampled])
+            self._score(batch, logits[len(batch.sampled) :])
+            self._advance(batch.sampled, choice)
+        except BaseException as error:  # an interrupt, too: nobody knows what has really been read
+            for request in touched.values():
+                request.fail("error", f"the forward failed: {type(error).__name__}: {error}")
+            self._retire(touched)
+            raise
+        return over + self._retire(touched)
+
+    def _check_bounds(self) -> list[Request]:
+        """Wind up who comes near a bound; returns the requests that are over without another forward."""
+        now = time.monotonic()
+        for request in [*self.scheduler.running, *self.scheduler.waiting]:
+            bounds.check(request, now)
+        return self._retire(
+            {r.id: r for r in [*self.scheduler.running, *self.scheduler.waiting] if r.finish_reason is not None}
+        )
+
+    def _score(self, batch: Batch, logits_BV: Tensor) -> None:
+        """Keep the log-probability of each scored token under the row of the one before it in its branch."""
+        at = 0
+        for chunk in batch.scored:
+            own = chunk.branch.prompt_ids
+            targets = own[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
+            for number, value in enumerate(score(logits_BV[at : at + len(targets)], targets), chunk.first + 1):
+                chunk.request.scores[chunk.branch.index, number] = value
+            at += len(chunk.token_ids)
+            if not chunk.request.backlog:
+                chunk.request.finish_reason = "stop"
 
     def _advance(self, sampled: list[Chunk], choice: Choice) -> None:
         """Feed each chosen token to its branch."""
-        for chunk, token, logprob in zip(sampled, choice.tokens, choice.logprobs, strict=True):
+        for chunk, token, logprob, top in zip(sampled, choice.tokens, choice.logprobs, choice.tops, strict=True):
             request, branch = chunk.request, chunk.branch
             if request.finish_reason is not None:  # a sibling has just ended the request
                 continue
-            if token in self.loaded.stop_ids and not request.params.ignore_eos:
-                request.end_of_text(branch, token, logprob)
-                continue
-            try:
-                request.advance(branch, token, logprob)
-            except StructureError as error:
-                request.fail(error)
+            if token is None:
+                request.fail("error", "the model gave no numbers to choose a token by (not-a-number, or infinity)")
+            elif token in self.loaded.stop_ids and not request.params.ignore_eos:
+                request.end_of_text(branch, token, logprob, top)
+            else:
+                try:
+                    request.advance(branch, token, logprob, top)
+                except StructureError as error:
+                    request.fail("malformed", str(error))
+                except Exception as error:  # a decoder that chokes on a token, say, is nobody else's trouble
+                    request.fail("error", f"{type(error).__name__}: {error}")
+            if not request.prompt_read and request.finish_reason != "error":
+                self.scheduler.publish(request)
 
     def _retire(self, touched: dict[int, Request]) -> list[Request]:
         finished = [request for request in touched.values() if request.finish_reason is not None]
         for request in finished:
-            request.finished_at = time.perf_counter()
+            request.finished_at = time.monotonic()
             self.scheduler.retire(request)
         return finished
 
@@ -135,7 +222,12 @@ class Engine:
         """Stop a request that waits or runs, and free what it holds; a finished one is left alone."""
         if request.finish_reason is None:
             request.finish_reason = "abort"
-            self.scheduler.retire(request)
+        if request in self.scheduler.running or request in self.scheduler.waiting:
+            self._retire({request.id: request})
+
+    def check_integrity(self) -> None:
+        """Prove that every slot of the pool is accounted for (see `Scheduler.check_integrity`)."""
+        self.scheduler.check_integrity()
 
     def generation(self, request: Request) -> Generation:
         """The result of a finished request."""

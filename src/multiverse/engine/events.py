@@ -20,6 +20,7 @@ class TokenEvent:
         position: its position, as the model sees it.
         forced: whether the engine wrote it.
         logprob: its log-probability, when asked for and not forced.
+        top: the likeliest tokens in its place and their log-probabilities, when asked for and not forced.
     """
 
     branch: str
@@ -28,6 +29,7 @@ class TokenEvent:
     position: int
     forced: bool
     logprob: float | None = None
+    top: tuple[tuple[int, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,15 @@ class ForkEvent:
 
 @dataclass(frozen=True)
 class BranchEndEvent:
-    """A branch closed and waits for its siblings."""
+    """A branch closed and waits for its siblings.
+
+    Attributes:
+        branch: label path of the branch.
+        reason: ``stop`` if the model closed it; else the bound for which it was closed: ``length``, ``budget`` or ``deadline``.
+    """
 
     branch: str
+    reason: str = "stop"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from ..errors import StructureError
 from ..structure import Document, TokenDialect, parse
-from .request import Branch, Request
+from .branch import Branch, Top
+from .request import Request
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,16 @@ class Usage:
         total_tokens: all generated tokens over all branches, forced ones included.
         critical_path_tokens: highest generated position + 1 - positions of the prompt.
         seconds: wall-clock time from submission to finish, neighbours in the batch included.
+        cached_tokens: tokens of the prompt that the prefix cache had already.
+        preemptions: how often the request had to give way to others.
     """
 
     prompt_tokens: int
     total_tokens: int
     critical_path_tokens: int
     seconds: float
+    cached_tokens: int = 0
+    preemptions: int = 0
 
     @property
     def parallelism(self) -> float:
@@ -39,10 +44,14 @@ class Generation:
         text: the generated text, without the end-of-text token or a stop string.
         answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
-        finish_reason: ``stop``, ``length``, or ``malformed`` (the model broke the grammar).
+        finish_reason: ``stop``; or the bound for which it was wound up or cut: ``length`` (tokens, or the model's last
+            position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
+            ``error`` (the model gave no numbers), ``abort``.
+        closed: label path of each path that was closed for a bound, with the bound, in the order of closing.
         structure_error: why there is no tree.
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
         logprobs: per token, `None` for forced ones; `None` altogether unless asked for.
+        top_logprobs: per token, the likeliest tokens and their log-probabilities, likeliest first, likewise.
         prompt_token_ids: the prompt.
     """
 
@@ -58,6 +67,8 @@ class Generation:
     logprobs: tuple[float | None, ...] | None
     prompt_token_ids: tuple[int, ...] = field(repr=False)
     structure_error: str | None = None
+    top_logprobs: tuple[Top | None, ...] | None = field(default=None, repr=False)
+    closed: tuple[tuple[str, str], ...] = ()
 
 
 def finish(request: Request) -> Generation:
@@ -78,12 +89,16 @@ def finish(request: Request) -> Generation:
             total_tokens=len(token_ids),
             critical_path_tokens=max(positions, default=request.prompt_positions - 1) + 1 - request.prompt_positions,
             seconds=request.finished_at - request.started_at,
+            cached_tokens=request.cached_tokens,
+            preemptions=request.preemptions,
         ),
         token_ids=token_ids,
         positions=positions,
         branches=tuple(branch.label for branch, _ in order),
         forced=tuple(branch.forced[i] for branch, i in order),
         logprobs=tuple(branch.logprobs[i] for branch, i in order) if request.params.logprobs else None,
+        top_logprobs=tuple(branch.tops[i] for branch, i in order) if request.params.top_logprobs else None,
+        closed=tuple(request.closed),
         prompt_token_ids=tuple(request.prompt),
         structure_error=error,
     )
@@ -119,20 +134,23 @@ def _text(request: Request, order: list[tuple[Branch, int]]) -> str:
 
 
 def _parse(request: Request, text: str) -> tuple[Document | None, str | None]:
-    if request.structure_error is not None:
-        return None, request.structure_error
-    if request.finish_reason == "length":
-        return None, "cut short by max_tokens"
+    if request.error is not None:
+        return None, request.error
     if request.tokens is None:
         return Document(None, text), None
     dialect = request.tokens.dialect
     if request.prompt_thinking and dialect.think is not None:
         # The prompt opened the thinking, so the generated text alone would not parse.
         text = dialect.think.open + dialect.sep + text.removeprefix(dialect.sep)
+    if request.finish_reason != "stop" and dialect.think is not None:
+        # Cut between the thinking and the answer: what there is of the separator is the beginning of nothing.
+        head, closed, rest = text.rpartition(dialect.think.close)
+        text = head + closed if closed and dialect.answer_sep.startswith(rest) else text
     try:
         return parse(text, dialect), None
     except StructureError as error:
-        return None, str(error)
+        cut = "" if request.finish_reason == "stop" else f"cut short ({request.finish_reason}): "
+        return None, f"{cut}{error}"
 
 
 def _answer(tokens: TokenDialect | None, text: str, *, thinking: bool) -> str:

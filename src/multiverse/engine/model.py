@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
 from ..errors import ModelError
 from .batch import Batch
+from .cpu import NativeBackend, kernels, use_kernels
 from .packing import pack_linears
 
 # Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join can merge.
@@ -31,6 +32,7 @@ class LoadedModel:
         path: the folder or hub id that was loaded.
         max_positions: longest chain of positions that the model was made for.
         stop_ids: tokens that end a text.
+        native: whether its modules call the native CPU kernels.
     """
 
     path: str
@@ -39,6 +41,12 @@ class LoadedModel:
     device: torch.device
     max_positions: int
     stop_ids: frozenset[int]
+    native: bool = False
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids that the model has logits for."""
+        return int(self.model.config.get_text_config().vocab_size)
 
 
 def embedded_model() -> Path:
@@ -52,7 +60,7 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
     Args:
         dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, repack linear layers for speed; results agree to rounding.
+        packed: on CPU, native kernels or repacked linear layers for speed; results agree to rounding.
 
     Raises:
         ModelError: it cannot be found or loaded, or cannot be joined; the message names it and says what to do.
@@ -88,11 +96,13 @@ def _dtype(name: str) -> torch.dtype | str:
 
 
 def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, packed: bool = True) -> LoadedModel:
-    """Make a transformers model ready for the engine: tree attention, packed linears. The model is changed in place."""
+    """Make a transformers model ready for the engine: tree attention, fast linears. The model is changed in place."""
     model.eval().requires_grad_(False).to(device)
     model.set_attn_implementation(register())
+    native = False
     if packed and device.type == "cpu":
-        pack_linears(model)
+        native = use_kernels(model) > 0
+        pack_linears(model)  # what the kernels have left
     return LoadedModel(
         path=name,
         model=model,
@@ -100,6 +110,7 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
         device=device,
         max_positions=int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or _UNBOUNDED),
         stop_ids=_stop_ids(model, tokenizer),
+        native=native,
     )
 
 
@@ -162,7 +173,8 @@ class ModelRunner:
     def __init__(self, loaded: LoadedModel, kv_memory: int | None = None) -> None:
         self.loaded = loaded
         self.device = loaded.device
-        self.backend = SdpaBackend()
+        library = kernels() if loaded.native else None
+        self.backend = SdpaBackend() if library is None else NativeBackend(library)
         bytes_per_slot = self._probe()
         memory = kv_memory if kv_memory is not None else self._default_memory()
         self.slots = memory // bytes_per_slot
@@ -201,11 +213,11 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """Read the batch's rows; returns float32 logits, one row per entry of `batch.sampled`."""
+        """Read the batch's rows; returns float32 logits, one row per entry of `batch.kept_rows`."""
         context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
-        keep = torch.tensor(batch.last_row or [0], dtype=torch.long, device=self.device)
+        keep = torch.tensor(batch.kept_rows or [0], dtype=torch.long, device=self.device)
         logits = self._forward(batch.token_N, batch.position_N, keep, context)
-        return logits[: len(batch.last_row)]
+        return logits[: len(batch.kept_rows)]
 
     def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
         output = self.loaded.model(

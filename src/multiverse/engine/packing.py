@@ -1,7 +1,8 @@
 """Linear layers packed for the CPU: weights reordered once for oneDNN, which then streams them faster than a plain matmul.
 
-The two operators are private to torch, so they are tried once and left alone where they do not work. The originals are
-dropped, except where an embedding shares them.
+This is for what the native kernels (`multiverse.engine.cpu`) do not take: float32 models, and machines without a compiler or
+without AVX-512 for bfloat16. The two operators are private to torch, so they are tried once and left alone where they do not
+work. The originals are dropped, except where an embedding shares them.
 """
 
 from __future__ import annotations

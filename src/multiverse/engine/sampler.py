@@ -2,7 +2,7 @@
 
 A row's choice depends on its own logits, parameters and random stream only, never on its neighbours in the batch.
 
-Shape legend: B rows, V vocabulary.
+Shape legend: B rows, V vocabulary, K likeliest tokens.
 """
 
 from __future__ import annotations
@@ -13,51 +13,126 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .bounds import choices
+from .branch import Branch, Top
 from .params import SamplingParams
-from .request import Branch, Request
+from .request import Request
+
+Row = tuple[Request, Branch]
 
 
 @dataclass
 class Choice:
-    """The chosen token of each row, and its log-probability under the model's own distribution (`None` if nobody asked)."""
+    """What was chosen for each row.
 
-    tokens: list[int]
+    Attributes:
+        tokens: the tokens; `None` where the model gave no numbers to choose by (not-a-number, or infinity).
+        logprobs: log-probability of each under the model's own distribution; `None` if nobody asked.
+        tops: the likeliest tokens under the same; `None` if nobody asked.
+    """
+
+    tokens: list[int | None]
     logprobs: list[float | None]
+    tops: list[Top | None]
 
 
 class Sampler:
-    """Applies bounds, penalties and cuts, then draws by inverse CDF with one uniform number a row."""
+    """Applies guard, bounds, biases, penalties and cuts, then draws by inverse CDF with one uniform number a row."""
 
     @torch.inference_mode()
-    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
-        """Choose a token per row; `rows` says whose row it is."""
-        own_BV = logits_BV
-        edited = False
-        for index, (request, branch) in enumerate(rows):
-            banned = request.banned(branch)
-            penalty = request.params.repetition_penalty
-            if (banned or penalty != 1.0) and not edited:
-                logits_BV, edited = logits_BV.clone(), True
-            if penalty != 1.0:
-                _penalise(logits_BV[index], sorted(request.seen_tokens(branch)), penalty)
-            if banned:
-                logits_BV[index, list(banned)] = -math.inf
+    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+        """Choose a token per row; `rows` says whose row it is. The logits may be written over."""
+        own = own_distribution(logits_BV, rows)
+        peak_B = logits_BV.amax(dim=-1)
+        broken = (~peak_B.isfinite()).tolist()
+        self.edit(logits_BV, rows)
         token_B = logits_BV.argmax(dim=-1)
-        warm = [index for index, (request, _) in enumerate(rows) if request.params.temperature > 0]
+        warm = [i for i, (request, _) in enumerate(rows) if request.params.temperature > 0 and not broken[i]]
         if warm:
             params = [rows[index][0].params for index in warm]
             uniforms = [float(rows[index][1].rng.random()) for index in warm]
             token_B[warm] = _draw(logits_BV[warm], params, uniforms)
         tokens: list[int] = token_B.tolist()
-        return Choice(tokens, self.logprobs(own_BV, token_B, rows))
+        return self.report(own, [None if bad else token for token, bad in zip(tokens, broken, strict=True)])
 
-    def logprobs(self, logits_BV: Tensor, token_B: Tensor, rows: list[tuple[Request, Branch]]) -> list[float | None]:
-        """Log-probability of the given token of each row under the unedited logits, for the rows that asked."""
-        if not any(request.params.logprobs for request, _ in rows):
-            return [None] * len(rows)
-        chosen_B = logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=-1)
-        values: list[float] = chosen_B.tolist()
-        return [value if request.params.logprobs else None for value, (request, _) in zip(values, rows, strict=True)]
+    def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
+        """Write biases, penalties and what may not be chosen into the logits."""
+        banned: tuple[list[int], list[int]] = ([], [])
+        for index, (request, branch) in enumerate(rows):
+            params = request.params
+            if params.logit_bias:
+                ids = list(params.logit_bias)
+                logits_BV[index, ids] += torch.tensor([params.logit_bias[i] for i in ids], device=logits_BV.device)
+            if params.repetition_penalty != 1.0:
+                _penalise(logits_BV[index], sorted(request.seen_tokens(branch)), params.repetition_penalty)
+            choice = choices(request, branch)
+            if choice.only is not None:
+                only = _as_index(choice.only, logits_BV.device)
+                kept = logits_BV[index, only].clamp(min=torch.finfo(logits_BV.dtype).min)
+                logits_BV[index] = -math.inf
+                logits_BV[index, only] = kept
+            banned[0].extend([index] * len(choice.banned))
+            banned[1].extend(choice.banned)
+        if banned[0]:
+            logits_BV[banned[0], banned[1]] = -math.inf
+
+    def report(self, own: Own, tokens: list[int | None]) -> Choice:
+        """The choice of these tokens, with the log-probabilities that were asked for."""
+        logprobs: list[float | None] = [None] * len(tokens)
+        tops: list[Top | None] = [None] * len(tokens)
+        if own.index:
+            chosen = torch.tensor([tokens[i] or 0 for i in own.index], device=own.logprobs_BV.device)
+            values = own.logprobs_BV.gather(1, chosen[:, None])[:, 0].tolist()
+            for place, (i, value) in enumerate(zip(own.index, values, strict=True)):
+                logprobs[i] = value
+                if own.wanted[place]:
+                    best = own.logprobs_BV[place].topk(min(own.wanted[place], own.logprobs_BV.shape[1]))
+                    tops[i] = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        return Choice(tokens, logprobs, tops)
+
+
+_LONG = 64
+_long_lists: dict[int, tuple[tuple[int, ...], Tensor]] = {}
+
+
+def _as_index(token_ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Token ids as an index; long lists, of which there are few, are turned into tensors once."""
+    known = _long_lists.get(id(token_ids))
+    if known is not None and known[0] is token_ids and known[1].device == device:
+        return known[1]
+    index = torch.tensor(token_ids, device=device)
+    if len(token_ids) > _LONG:
+        _long_lists[id(token_ids)] = token_ids, index
+    return index
+
+
+@dataclass
+class Own:
+    """The model's own distribution, kept for the rows that asked for log-probabilities.
+
+    Attributes:
+        index: those rows.
+        wanted: how many of the likeliest tokens each wants told.
+        logprobs_BV: log-probabilities, a row for each.
+    """
+
+    index: list[int]
+    wanted: list[int]
+    logprobs_BV: Tensor
+
+
+def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
+    """Keep what the rows that ask for log-probabilities will want, before the logits are edited."""
+    index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
+    wanted = [rows[i][0].params.top_logprobs for i in index]
+    return Own(index, wanted, logits_BV[index].log_softmax(dim=-1))
+
+
+def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
+    """Log-probability of one target per row."""
+    target_B = torch.tensor(targets, device=logits_BV.device)
+    values: list[float] = (logits_BV.gather(1, target_B[:, None])[:, 0] - logits_BV.logsumexp(dim=-1)).tolist()
+    return values
 
 
 def _penalise(logits_V: Tensor, seen: list[int], penalty: float) -> None:

@@ -6,12 +6,11 @@ weights, so that the engine can be proved (against a dense forward) and timed (o
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..structure import Document, TokenDialect, encode
-from .request import Branch, Request
-from .sampler import Choice, Sampler
+from .branch import Branch
+from .sampler import Choice, Row, Sampler, own_distribution
 
 Path = tuple[int, ...]
 
@@ -42,7 +41,7 @@ class Script:
 
 
 class ScriptedSampler(Sampler):
-    """Samples as usual, except for requests that have a script.
+    """Samples as usual, except for requests that have a script, until a bound makes the engine wind them up.
 
     Attributes:
         scripts: script of each request id.
@@ -51,13 +50,12 @@ class ScriptedSampler(Sampler):
     def __init__(self) -> None:
         self.scripts: dict[int, Script] = {}
 
-    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
         """Choose a token per row, from its script where it has one."""
-        choice = super().sample(logits_BV, rows)
-        tokens = list(choice.tokens)
+        own = own_distribution(logits_BV, rows)
+        tokens = super().sample(logits_BV, rows).tokens
         for index, (request, branch) in enumerate(rows):
             script = self.scripts.get(request.id)
-            if script is not None:
+            if script is not None and tokens[index] is not None and not (request.closing or branch.closing):
                 tokens[index] = script.next(branch)
-        logprobs = self.logprobs(logits_BV, torch.tensor(tokens, device=logits_BV.device), rows)
-        return Choice(tokens, logprobs)
+        return self.report(own, tokens)

@@ -1,4 +1,4 @@
-"""The account of the KV pool's slots: every slot is free or owned, never both, never twice. Torch-free."""
+"""The account of the KV pool's slots: every slot is free, cached, or owned, never two ways. Torch-free."""
 
 from __future__ import annotations
 
@@ -7,41 +7,82 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+FREE, CACHED, OWNED = 0, 1, 2
+"""What a slot can be: to be had, kept by the prefix cache, or written by one request alone."""
+
 
 class SlotPool:
     """Hands out slots (indices into the KV pool) and takes them back."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._free: list[int] = list(range(size - 1, -1, -1))
-        self._owned = np.zeros(size, dtype=bool)
+        self._stack = np.arange(size - 1, -1, -1, dtype=np.int64)  # the free ones are the first `free`
+        self._state = np.zeros(size, dtype=np.uint8)
+        self.free = size
+        self.cached = 0
 
     @property
-    def free(self) -> int:
-        """Number of slots that can be taken."""
-        return len(self._free)
+    def owned(self) -> int:
+        """Number of slots that requests own."""
+        return self.size - self.free - self.cached
 
-    def take(self, count: int) -> list[int]:
-        """Take `count` slots. The scheduler has made sure that they are there."""
-        assert count <= len(self._free), f"{count} slots wanted, {len(self._free)} free"
-        start = len(self._free) - count
-        slots = self._free[start:]
-        del self._free[start:]
-        self._owned[slots] = True
+    def take(self, count: int) -> NDArray[np.int64]:
+        """Take `count` free slots. The scheduler has made sure that they are there."""
+        assert count <= self.free, f"{count} slots wanted, {self.free} free"
+        slots = self._stack[self.free - count : self.free][::-1].copy()
+        self.free -= count
+        self._move(slots, FREE, OWNED)
         return slots
 
     def give_back(self, slots: Sequence[int] | NDArray[np.int64]) -> None:
-        """Return slots to the pool."""
-        back = [int(slot) for slot in slots]
-        assert self._owned[back].all(), "a slot was returned that nobody owned"
-        assert len(set(back)) == len(back), "a slot was returned twice at once"
-        self._owned[back] = False
-        self._free += back
+        """A request returns slots that it owns."""
+        self._release(np.asarray(slots, dtype=np.int64), OWNED)
 
-    def check_integrity(self) -> None:
-        """Prove the account: the free list and the owned marks cover every slot exactly once."""
-        free = np.zeros(self.size, dtype=bool)
-        free[self._free] = True
-        assert int(free.sum()) == len(self._free), "a slot is in the free list twice"
-        assert not (free & self._owned).any(), "a slot is both free and owned"
-        assert (free | self._owned).all(), "a slot is neither free nor owned"
+    def cache(self, slots: NDArray[np.int64]) -> None:
+        """A request leaves slots that it owns to the prefix cache."""
+        self._move(slots, OWNED, CACHED)
+        self.cached += len(slots)
+
+    def evict(self, slots: NDArray[np.int64]) -> None:
+        """The prefix cache gives slots up."""
+        self.cached -= len(slots)
+        self._release(slots, CACHED)
+
+    def owns(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these slots belong to a request, and not to the cache."""
+        owned: NDArray[np.bool_] = self._state[slots] == OWNED
+        return owned
+
+    def _release(self, slots: NDArray[np.int64], state: int) -> None:
+        self._move(slots, state, FREE)
+        self._stack[self.free : self.free + len(slots)] = slots
+        self.free += len(slots)
+
+    def _move(self, slots: NDArray[np.int64], before: int, after: int) -> None:
+        assert (self._state[slots] == before).all(), "a slot changed hands that was not there to be given"
+        self._state[slots] = after
+        assert len(slots) < 2 or len(set(slots.tolist())) == len(slots), "a slot was named twice"
+
+    def check_integrity(self, owned: Sequence[int] | None = None, cached: Sequence[int] | None = None) -> None:
+        """Prove the account.
+
+        Args:
+            owned: the slots that requests say they own, if known.
+            cached: the slots that the prefix cache says it keeps, if known.
+
+        Raises:
+            AssertionError: a slot is free, cached or owned in more than one way, or in none.
+        """
+        free = self._stack[: self.free]
+        listed = np.zeros(self.size, dtype=bool)
+        listed[free] = True
+        assert int(listed.sum()) == self.free, "a slot is in the free list twice"
+        assert (self._state[free] == FREE).all(), "a slot is both free and taken"
+        counts = [int((self._state == state).sum()) for state in (FREE, CACHED, OWNED)]
+        assert counts == [self.free, self.cached, self.owned], f"the account is off: {counts}"
+        for name, state, claimed in (("owned", OWNED, owned), ("cached", CACHED, cached)):
+            if claimed is not None:
+                listed[:] = False
+                listed[claimed] = True
+                assert int(listed.sum()) == len(claimed), f"a slot is {name} twice"
+                assert (listed == (self._state == state)).all(), f"slots are not {name} as claimed"

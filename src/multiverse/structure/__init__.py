@@ -5,7 +5,8 @@ Pure Python. This is the only package that knows a tag; everything else asks it.
 
 from .dialect import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label
 from .encode import Encoded, encode
-from .layout import TRUNK, Branch, Layout, Replay, layout, visibility
+from .guard import Exit, Rule, exit_of, growth, rule, way_out
+from .layout import TRUNK, Branch, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import BranchEnd, Event, Fork, Join, Machine, State
 from .parse import parse
 from .render import Segment, render, segments
@@ -26,23 +27,31 @@ __all__ = [
     "Document",
     "Encoded",
     "Event",
+    "Exit",
     "Fork",
     "Join",
     "Layout",
     "Machine",
     "Replay",
     "Role",
+    "Rule",
     "Segment",
     "State",
     "Tag",
     "TokenDialect",
+    "check_share_every",
     "child_label",
     "detect",
     "encode",
+    "exit_of",
+    "growth",
     "layout",
     "parse",
+    "partings",
     "render",
     "resolve",
+    "rule",
     "segments",
     "visibility",
+    "way_out",
 ]

@@ -1,7 +1,8 @@
 """Where every token stands: a pure function from a token sequence to positions and branches.
 
 Rules 1 to 6 of the semantics, in short: siblings start at the same position; the trunk resumes behind the longest of
-them; a token sees what comes before it and does not lie in another path of the same block.
+them; a token sees what comes before it and does not lie in another path of the same block. Rule 7, `share_every`, is an
+ablation: paths of a block also see each other's earlier stretches of k positions.
 """
 
 from __future__ import annotations
@@ -51,9 +52,28 @@ class Layout:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def visible(self, i: int, j: int) -> bool:
-        """Whether token `i` may attend to token `j`."""
-        return j <= i and not divergent(self.table, self.branches[i], self.branches[j])
+    def visible(self, i: int, j: int, share_every: int | None = None) -> bool:
+        """Whether token `i` may attend to token `j`.
+
+        Args:
+            share_every: with k, tokens of two paths of one block see each other if they lie in an earlier stretch of k
+                positions, counted from where the paths begin. `None` keeps paths apart.
+        """
+        pair = parting(self.table, self.branches[i], self.branches[j])
+        if pair is None:
+            return j <= i
+        if share_every is None:
+            return False
+        start = self.starts[pair[0]]
+        return (self.positions[j] - start) // share_every < (self.positions[i] - start) // share_every
+
+    @property
+    def starts(self) -> list[int]:
+        """Position of each branch's first token."""
+        starts = [0] * len(self.table)
+        for position, branch in zip(reversed(self.positions), reversed(self.branches), strict=True):
+            starts[branch] = position
+        return starts
 
     def visibility(self) -> list[list[bool]]:
         """For every pair of branches, whether tokens of the one may attend to earlier tokens of the other."""
@@ -83,16 +103,37 @@ def ancestry(table: Sequence[Branch], branch: int) -> list[int]:
     return chain
 
 
-def divergent(table: Sequence[Branch], a: int, b: int) -> bool:
-    """Whether two branches lie in different paths of one block."""
+def parting(table: Sequence[Branch], a: int, b: int) -> tuple[int, int] | None:
+    """The two paths of one block in which two branches lie; `None` if there is no such block."""
     paths = {table[x].block: x for x in ancestry(table, a)}
-    return any(paths.get(table[y].block, y) != y for y in ancestry(table, b))
+    for y in ancestry(table, b):
+        x = paths.get(table[y].block, y)
+        if x != y:
+            return x, y
+    return None
 
 
 def visibility(table: Sequence[Branch]) -> list[list[bool]]:
     """Symmetric table over branches: true unless the two lie in different paths of one block."""
     size = len(table)
-    return [[not divergent(table, a, b) for b in range(size)] for a in range(size)]
+    return [[parting(table, a, b) is None for b in range(size)] for a in range(size)]
+
+
+def partings(table: Sequence[Branch], starts: Sequence[int]) -> list[list[int]]:
+    """Symmetric table over branches: where the paths begin that keep two branches apart; -1 where nothing does.
+
+    Args:
+        starts: position of each branch's first token.
+    """
+    size = len(table)
+    pairs = [[parting(table, a, b) for b in range(size)] for a in range(size)]
+    return [[-1 if pair is None else starts[pair[0]] for pair in row] for row in pairs]
+
+
+def check_share_every(share_every: int | None) -> None:
+    """Raise `ValueError` unless it is a number of positions, or `None`."""
+    if share_every is not None and share_every < 1:
+        raise ValueError(f"share_every={share_every!r} is not valid: it must be 1 or more, or None (paths stay apart)")
 
 
 @dataclass

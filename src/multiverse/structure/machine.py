@@ -66,6 +66,10 @@ class Machine:
         forced: the tokens that must come next, written by the engine; empty when the model is to choose.
         labels: labels of the children of the open block.
         outlines: outlines seen in the open block.
+        last: the newest token; `None` at the very beginning.
+        tag: role of the newest tag; `None` before the first.
+        since: tokens since that tag (since the beginning, before the first).
+        ink: how many of those there were up to the last one that is neither separator nor space.
     """
 
     def __init__(self, tokens: TokenDialect, label: str = "") -> None:
@@ -75,6 +79,9 @@ class Machine:
         self.outlines = 0
         self.forced: tuple[int, ...] = tokens.path_head(label) if label else ()
         self.state = State.BODY if label or tokens.dialect.think is None else State.TEXT
+        self.last: int | None = None
+        self.tag: Role | None = None
+        self.since = self.ink = 0
 
     @property
     def depth(self) -> int:
@@ -105,6 +112,11 @@ class Machine:
     def _plain_trunk(self) -> bool:
         return self.state is State.BODY and self.tokens.dialect.think is None
 
+    def begin_turn(self) -> None:
+        """A new text begins here: what a prompt holds before it, a finished thinking for one, no longer counts."""
+        if self.state is State.TEXT:
+            self.tag, self.since, self.ink = None, 0, 0
+
     def resume(self) -> None:
         """All children have ended: the trunk goes on with the dialect's resuming tag, which is forced."""
         assert self.waiting, f"resume while in {self.state.value}"
@@ -117,6 +129,17 @@ class Machine:
         Raises:
             StructureError: the token cannot stand here. The machine is unchanged.
         """
+        event = self._feed(token)
+        self.last = token
+        role = self.tokens.roles.get(token)
+        if role is not None:
+            self.tag, self.since, self.ink = role, 0, 0
+        else:
+            self.since += 1
+            self.ink = self.ink if token in self.tokens.blanks else self.since
+        return event
+
+    def _feed(self, token: int) -> Event | None:
         if self.forced:
             return self._feed_forced(token)
         role = self.tokens.roles.get(token)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..errors import DialectError
@@ -17,6 +17,8 @@ class TokenDialect:
         roles: role of each tag's token id.
         ids: token id of each role that the dialect has.
         sep: the separator as token ids.
+        blanks: tokens of the separator and of a space.
+        answer_sep: what stands between the thinking and the answer, as token ids.
         resume_head: what the engine writes when the trunk resumes after a join.
         fork_tag: id of the tag that begins a block.
         outline_tag: id of the tag that begins an outline.
@@ -28,10 +30,14 @@ class TokenDialect:
         self.roles = {token_id: role for role, token_id in ids.items()}
         self._tokenizer = tokenizer
         self.sep = tuple(self.encode(dialect.sep))
+        self.blanks = frozenset((*self.sep, *self.encode(" ")))
+        self.answer_sep = tuple(self.encode(dialect.answer_sep))
         self.resume_head = tuple(self.encode(dialect.resume_head()))
         self.fork_tag = ids[Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN]
         self.outline_tag = ids[Role.OUTLINE_OPEN]
         self.path_head = lru_cache(maxsize=4096)(self._path_head)
+        self.outline_head = lru_cache(maxsize=4096)(self._outline_head)
+        self.ends_with_sep = lru_cache(maxsize=65536)(self._ends_with_sep)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a segment, with no special tokens added around it."""
@@ -39,6 +45,21 @@ class TokenDialect:
 
     def _path_head(self, label: str) -> tuple[int, ...]:
         return tuple(self.encode(self.dialect.path_head(label)))
+
+    def _outline_head(self, label: str) -> tuple[int, ...]:
+        return tuple(self.encode(f"{self.dialect.sep}{label}{self.dialect.label_end}"))
+
+    @cached_property
+    def spaced(self) -> tuple[int, ...]:
+        """Tokens that begin with a space: with one of them begins the text behind a label."""
+        pieces = self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
+        # A space by itself, as byte-level tokenizers write it, and as sentence-piece ones do.
+        return tuple(token for token, piece in enumerate(pieces) if piece is not None and piece.startswith((" ", "Ġ", "▁")))
+
+    def _ends_with_sep(self, token_id: int) -> bool:
+        # Tokenizers merge line ends with what precedes them (".\n"), so the token alone does not tell.
+        text: str = self._tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.endswith(self.dialect.sep)
 
     def name(self, token_id: int) -> str:
         """The tag a token stands for, or ``text``."""

@@ -1,0 +1,104 @@
+"""llama.cpp through llama-cpp-python's low-level calls: batched decode of several sequences over one shared prompt.
+
+python -m benchmarks.others.llama_worker    # started by the benchmark, in llama.cpp's own environment
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .gguf_file import convert
+from .protocol import Decode, Opened, Opening, serve
+
+BATCH = 512
+"""Tokens of a prompt that one call reads (llama.cpp's own default for a physical batch)."""
+
+
+class Llama:
+    """A context whose sequences share one buffer of keys and values, so that a copied prompt takes no memory again.
+
+    That is llama.cpp's setting for several continuations of one prompt, and what its attention then reads once.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self.lib: Any = importlib.import_module("llama_cpp")  # in its own environment only, where no type checker looks
+        self.lib.llama_backend_init()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.gguf"
+            convert(Path(opening.folder), path)
+            settings = self.lib.llama_model_default_params()
+            # Read into memory of its own: mapped from the file it would stand in small pages, which stream more slowly.
+            settings.use_mmap = False
+            settings.n_gpu_layers = 0
+            self.model = self.lib.llama_model_load_from_file(str(path).encode(), settings)
+        assert self.model, "llama.cpp could not load the model"
+        settings = self.lib.llama_context_default_params()
+        settings.n_ctx = opening.positions * opening.rows
+        settings.n_batch = settings.n_ubatch = BATCH
+        settings.n_seq_max = opening.rows
+        settings.n_threads = settings.n_threads_batch = opening.threads
+        settings.kv_unified = True
+        self.context = self.lib.llama_init_from_model(self.model, settings)
+        assert self.context, "llama.cpp could not make a context"
+        self.memory = self.lib.llama_get_memory(self.context)
+        self.vocabulary: int = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
+        self.batch = self.lib.llama_batch_init(BATCH, 0, 1)
+        self.rows = opening.rows
+        self.prompt: list[int] = []
+        self.first = 0
+
+    def measure(self, decode: Decode) -> float:
+        """Seconds for the steps: forward and greedy choice of every row's token."""
+        self._read(decode.prompt)
+        length, tokens = len(decode.prompt), [self.first] * decode.rows
+        for row in range(1, decode.rows):
+            self.lib.llama_memory_seq_cp(self.memory, 0, row, -1, -1)
+        start = time.perf_counter()
+        for step in range(decode.steps):
+            self._run([(token, length + step, row) for row, token in enumerate(tokens)])
+            tokens = self._choose(decode.rows)
+        return time.perf_counter() - start
+
+    def _read(self, prompt: list[int]) -> None:
+        """Have sequence 0 hold the prompt and nothing else, and the other sequences nothing."""
+        if prompt == self.prompt:
+            self.lib.llama_memory_seq_rm(self.memory, 0, len(prompt), -1)
+            for row in range(1, self.rows):
+                self.lib.llama_memory_seq_rm(self.memory, row, -1, -1)
+            return
+        self.lib.llama_memory_clear(self.memory, False)
+        for start in range(0, len(prompt), BATCH):
+            piece = prompt[start : start + BATCH]
+            self._run([(token, start + index, 0) for index, token in enumerate(piece)], last=start + len(piece) == len(prompt))
+        self.prompt, self.first = prompt, self._choose(1)[0]
+
+    def _run(self, entries: list[tuple[int, int, int]], *, last: bool | None = None) -> None:
+        """One call with these (token, position, sequence); logits of all, or of the last one only, or of none."""
+        batch = self.batch
+        batch.n_tokens = len(entries)
+        for index, (token, position, row) in enumerate(entries):
+            batch.token[index], batch.pos[index] = token, position
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, row
+            batch.logits[index] = last is None or (last and index + 1 == len(entries))
+        code = self.lib.llama_decode(self.context, batch)
+        assert code == 0, f"llama_decode returned {code}"
+
+    def _choose(self, rows: int) -> list[int]:
+        logits = self.lib.llama_get_logits(self.context)
+        tokens: list[int] = np.ctypeslib.as_array(logits, (rows, self.vocabulary)).argmax(axis=1).tolist()
+        return tokens
+
+
+def _open(opening: Opening) -> Opened:
+    llama = Llama(opening)
+    return Opened(f"llama-cpp-python {llama.lib.__version__}", llama.measure)
+
+
+if __name__ == "__main__":
+    serve(_open)

@@ -1,0 +1,489 @@
+// Decoding on a CPU is bound by how fast weights and keys come out of memory. These kernels read both in the layout they
+// already have, once a step, whatever the number of rows (up to a few dozen), and as plain streams, which is what the
+// processor's own prefetchers follow.
+//
+// Compiled on first use for the machine at hand (see build.py), called through ctypes: plain C interface, no torch headers.
+// OpenMP is not linked: its symbols come from torch's copy, so both share one pool of threads.
+//
+// All arrays are bfloat16 unless said otherwise; sums are float. Every output element is summed in an order that depends on
+// the row and the weights only, never on how many rows or threads there are, so a request's result does not depend on its
+// neighbours in the batch.
+//
+// Letters: M rows, K inputs, N outputs.
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__) || !defined(__AVX512BF16__)
+#error "needs AVX-512 with bfloat16"
+#endif
+
+extern "C" {
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
+}
+
+namespace {
+
+typedef uint16_t bf16;
+
+inline float widen(bf16 v) {
+    union { uint32_t u; float f; } bits = {uint32_t(v) << 16};
+    return bits.f;
+}
+
+inline __m512 widen16(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
+inline __m512 load16(const bf16* p) { return widen16(_mm256_loadu_si256((const __m256i*)p)); }
+inline __m512 load16(const bf16* p, __mmask16 mask) { return widen16(_mm256_maskz_loadu_epi16(mask, p)); }
+inline __m256i narrow16(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
+inline __m512bh pairs(__m512i v) { return (__m512bh)v; }
+
+inline bf16 narrow(float v) { return _mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(v)), 0); }
+
+inline __mmask16 first(long count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
+
+// Rows become columns, 16 by 16.
+inline void transpose(__m512i v[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            v[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            v[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+    for (int j = 0; j < 4; j++) {
+        __m512i even = _mm512_shuffle_i32x4(v[j], v[4 + j], 0x88), odd = _mm512_shuffle_i32x4(v[j], v[4 + j], 0xdd);
+        __m512i even8 = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0x88), odd8 = _mm512_shuffle_i32x4(v[8 + j], v[12 + j], 0xdd);
+        t[j] = _mm512_shuffle_i32x4(even, even8, 0x88);
+        t[4 + j] = _mm512_shuffle_i32x4(odd, odd8, 0x88);
+        t[8 + j] = _mm512_shuffle_i32x4(even, even8, 0xdd);
+        t[12 + j] = _mm512_shuffle_i32x4(odd, odd8, 0xdd);
+    }
+    for (int i = 0; i < 16; i++) v[i] = t[i];
+}
+
+// e^x for x <= 0, to about one unit in the last place.
+inline __m512 exp16(__m512 x) {
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.0f / 720);
+    const float terms[] = {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+    for (float c : terms) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+    return _mm512_scalef_ps(p, n);
+}
+
+// This thread's share of `count` blocks.
+struct Share {
+    long from, to;
+    explicit Share(long count) {
+        long me = omp_get_thread_num(), all = omp_get_num_threads();
+        from = count * me / all;
+        to = count * (me + 1) / all;
+    }
+};
+
+struct Linear {
+    const bf16 *x, *w, *bias;  // [M][K], [N][K], [N] or null
+    bf16* y;                   // [M][N]
+    long M, K, N;
+    float bias_of(long n) const { return bias ? widen(bias[n]) : 0.0f; }
+};
+
+// ---- vdpbf16ps: R weight rows against C rows of x, one accumulator for each pair ----
+
+const long AHEAD = 2048;  // bytes of each weight row asked for in advance
+
+template <int R, int C>
+void dots(const Linear& a, long n, long m) {
+    __m512 sum[R][C];
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++) sum[r][c] = _mm512_setzero_ps();
+    const bf16 *w = a.w + n * a.K, *x = a.x + m * a.K;
+    long k = 0;
+    for (; k + 32 <= a.K; k += 32) {
+        __m512bh weight[R];
+        for (int r = 0; r < R; r++) {
+            weight[r] = pairs(_mm512_loadu_si512(w + r * a.K + k));
+            _mm_prefetch((const char*)(w + r * a.K + k) + AHEAD, _MM_HINT_T0);
+        }
+        for (int c = 0; c < C; c++) {
+            __m512bh in = pairs(_mm512_loadu_si512(x + c * a.K + k));
+            for (int r = 0; r < R; r++) sum[r][c] = _mm512_dpbf16_ps(sum[r][c], weight[r], in);
+        }
+    }
+    if (k < a.K) {
+        __mmask32 mask = (1u << (a.K - k)) - 1;
+        for (int c = 0; c < C; c++) {
+            __m512bh in = pairs(_mm512_maskz_loadu_epi16(mask, x + c * a.K + k));
+            for (int r = 0; r < R; r++)
+                sum[r][c] = _mm512_dpbf16_ps(sum[r][c], pairs(_mm512_maskz_loadu_epi16(mask, w + r * a.K + k)), in);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++)
+            a.y[(m + c) * a.N + n + r] = narrow(_mm512_reduce_add_ps(sum[r][c]) + a.bias_of(n + r));
+}
+
+template <int R>
+void dots_all_rows(const Linear& a, long n) {
+    const int most = R >= 4 ? 4 : 8;
+    long m = 0;
+    for (; m + most <= a.M; m += most) dots<R, most>(a, n, m);
+    for (; m + 2 <= a.M; m += 2) dots<R, 2>(a, n, m);
+    if (m < a.M) dots<R, 1>(a, n, m);
+}
+
+void dots_share(const Linear& a, long from, long to) {
+    long n = from;
+    if (a.M <= 4)
+        for (; n + 4 <= to; n += 4) dots_all_rows<4>(a, n);
+    for (; n + 2 <= to; n += 2) dots_all_rows<2>(a, n);
+    if (n < to) dots_all_rows<1>(a, n);
+}
+
+#ifdef __AMX_BF16__
+// ---- AMX: a tile of 16 weight rows, read as they lie, times tiles of 16 rows of x, whose pairs are brought together ----
+
+struct alignas(64) TileShapes {
+    uint8_t palette = 1, start = 0, reserved[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// x [M][K] as [tile of 16 rows][K / 2][16 rows] pairs; rows beyond M are zero.
+void bring_pairs_together(const Linear& a, uint32_t* out) {
+    for (long m = 0; m < a.M; m += 16)
+        for (long k = 0; k < a.K; k += 32, out += 256) {
+            __m512i rows[16];
+            for (long i = 0; i < 16; i++)
+                rows[i] = m + i < a.M ? _mm512_loadu_si512(a.x + (m + i) * a.K + k) : _mm512_setzero_si512();
+            transpose(rows);
+            for (int i = 0; i < 16; i++) _mm512_store_si512(out + i * 16, rows[i]);
+        }
+}
+
+// 16 weight rows from n, T tiles of x from row m.
+template <int T>
+void tiles(const Linear& a, const uint32_t* x, long n, long m) {
+    _tile_zero(0);
+    if (T > 1) _tile_zero(1);
+    if (T > 2) _tile_zero(2);
+    if (T > 3) _tile_zero(3);
+    const bf16* w = a.w + n * a.K;
+    const long tile = a.K / 2 * 16;
+    x += m / 16 * tile;
+    for (long k = 0; k < a.K; k += 32, x += 256) {
+        _tile_loadd(4, w + k, a.K * 2);
+        _tile_loadd(5, x, 64);
+        _tile_dpbf16ps(0, 4, 5);
+        if (T > 1) { _tile_loadd(6, x + tile, 64); _tile_dpbf16ps(1, 4, 6); }
+        if (T > 2) { _tile_loadd(7, x + 2 * tile, 64); _tile_dpbf16ps(2, 4, 7); }
+        if (T > 3) { _tile_loadd(5, x + 3 * tile, 64); _tile_dpbf16ps(3, 4, 5); }
+    }
+    // The stores below hold up the prefetchers: get the next 16 weight rows going first.
+    for (int r = 16; r < 32; r++)
+        for (int l = 0; l < 2; l++) _mm_prefetch((const char*)(w + r * a.K) + l * 64, _MM_HINT_T0);
+    alignas(64) float sum[T][16][16];
+    _tile_stored(0, sum[0], 64);
+    if (T > 1) _tile_stored(1, sum[T > 1 ? 1 : 0], 64);
+    if (T > 2) _tile_stored(2, sum[T > 2 ? 2 : 0], 64);
+    if (T > 3) _tile_stored(3, sum[T > 3 ? 3 : 0], 64);
+    __m512 bias = a.bias ? load16(a.bias + n) : _mm512_setzero_ps();
+    for (int t = 0; t < T; t++, m += 16) {
+        __m512i rows[16];
+        for (int i = 0; i < 16; i++) rows[i] = _mm512_load_si512(sum[t][i]);
+        transpose(rows);
+        for (long i = 0; i < 16 && m + i < a.M; i++) {
+            __m512 row = _mm512_add_ps(_mm512_castsi512_ps(rows[i]), bias);
+            _mm256_storeu_si256((__m256i*)(a.y + (m + i) * a.N + n), narrow16(row));
+        }
+    }
+}
+
+void tiles_share(const Linear& a, long from, long to) {
+    uint32_t* x = (uint32_t*)aligned_alloc(64, (a.M + 15) / 16 * 16 * a.K * sizeof(bf16));
+    TileShapes shapes;
+    _tile_loadconfig(&shapes);
+    bring_pairs_together(a, x);
+    for (long n = from; n < to; n += 16) {
+        long m = 0;
+        for (; m + 48 < a.M; m += 64) tiles<4>(a, x, n, m);
+        if (m + 16 < a.M) { tiles<2>(a, x, n, m); m += 32; }
+        if (m < a.M) tiles<1>(a, x, n, m);
+    }
+    _tile_release();
+    free(x);
+}
+
+// Linux hands out the tiles on request.
+bool tiles_allowed() {
+    static const bool allowed = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+    return allowed;
+}
+#endif
+
+// Blocks of 16 outputs; the last may be short.
+void share_of_linear(const Linear& a, Share share) {
+    long from = share.from * 16, to = share.to * 16 < a.N ? share.to * 16 : a.N;
+#ifdef __AMX_BF16__
+    if (a.K % 32 == 0 && tiles_allowed()) {
+        tiles_share(a, from, to / 16 * 16);
+        from = to / 16 * 16 > from ? to / 16 * 16 : from;
+    }
+#endif
+    dots_share(a, from, to);
+}
+
+// ---- Attention of a few rows over slots wherever they lie ----
+
+const long CHUNK = 256;  // slots that one task reads
+
+struct Attend {
+    const bf16 *query, *key, *value;  // [N][H][D], [S][KV][D], [S][KV][V]
+    bf16* out;                        // [N][H][V]
+    const int64_t *row, *slot;        // [G][R], [G][U]
+    const uint8_t* visible;           // [G][R][U] or null
+    long H, KV, D, V, G, R, U;
+    float scale;
+};
+
+// One head's keys and values and one chunk of a group's slots, for all of the group's rows and their query heads.
+struct Task {
+    const Attend& a;
+    long group, head, from, count, folds;
+
+    const bf16* query(long q) const {
+        return a.query + (a.row[group * a.R + q / folds] * a.H + head * folds + q % folds) * a.D;
+    }
+    const bf16* key(long s) const { return a.key + (a.slot[group * a.U + from + s] * a.KV + head) * a.D; }
+    const bf16* value(long s) const { return a.value + (a.slot[group * a.U + from + s] * a.KV + head) * a.V; }
+
+    // Which of 16 slots from s the query's row may read.
+    __mmask16 visible(long q, long s) const {
+        __mmask16 real = first(count - s);
+        if (!a.visible) return real;
+        const uint8_t* seen = a.visible + (group * a.R + q / folds) * a.U + from + s;
+        return real & _mm_test_epi8_mask(_mm_maskz_loadu_epi8(real, seen), _mm_set1_epi8(-1));
+    }
+
+    // Scores of 16 slots at a time. `turned` has room for D / 2 times 16 pairs.
+    void scores(float* out, uint32_t* turned) const {
+        for (long s = 0; s < count; s += 16) {
+            for (long d = 0; d < a.D; d += 32) {
+                __m512i rows[16];
+                for (long i = 0; i < 16; i++)
+                    rows[i] = s + i < count ? _mm512_loadu_si512(key(s + i) + d) : _mm512_setzero_si512();
+                transpose(rows);
+                for (int i = 0; i < 16; i++) _mm512_store_si512(turned + (d / 2 + i) * 16, rows[i]);
+            }
+            for (long i = 0; i < 16 && s + i < count; i++) {
+                for (long d = 0; d < a.V; d += 32) _mm_prefetch((const char*)(value(s + i) + d), _MM_HINT_T0);
+                if (s + 16 + i < count)
+                    for (long d = 0; d < a.D; d += 32) _mm_prefetch((const char*)(key(s + 16 + i) + d), _MM_HINT_T0);
+            }
+            for (long q = 0; q < a.R * folds; q++) {
+                const uint32_t* in = (const uint32_t*)query(q);
+                __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+                for (long d = 0; d < a.D / 2; d += 4)
+                    for (int i = 0; i < 4; i++)
+                        sum[i] = _mm512_dpbf16_ps(sum[i], pairs(_mm512_load_si512(turned + (d + i) * 16)),
+                                                  pairs(_mm512_set1_epi32(int(in[d + i]))));
+                __m512 all = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+                all = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), visible(q, s), all, _mm512_set1_ps(a.scale));
+                _mm512_store_ps(out + q * CHUNK + s, all);
+            }
+        }
+    }
+
+    // Scores become weights in pairs of bfloat16; `top` and `total` per query are what merging chunks needs.
+    void weigh(long q, const float* score, bf16* weight, float* top, float* total) const {
+        __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+        for (long s = 0; s < count; s += 16) most = _mm512_max_ps(most, _mm512_load_ps(score + q * CHUNK + s));
+        *top = _mm512_reduce_max_ps(most);
+        for (long s = 0; s < count; s += 16) {
+            __m512 v = _mm512_load_ps(score + q * CHUNK + s);
+            __mmask16 seen = _mm512_cmp_ps_mask(v, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
+            v = _mm512_maskz_mov_ps(seen, exp16(_mm512_sub_ps(v, _mm512_set1_ps(*top))));
+            sum = _mm512_add_ps(sum, v);
+            _mm256_store_si256((__m256i*)(weight + q * CHUNK + s), narrow16(v));
+        }
+        *total = _mm512_reduce_add_ps(sum);
+    }
+
+    // Weighted values of Q queries from q, 32 value columns (or 16, if no more are left) from d.
+    template <int Q>
+    void values(const bf16* weight, float* out, long q, long d) const {
+        __m512 sum[Q][2];
+        const bool wide = a.V - d >= 32;
+        const __mmask32 mask = wide ? 0xffffffff : 0xffff;
+        for (int i = 0; i < Q; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+        for (long s = 0; s < count; s += 2) {
+            __m512i even = _mm512_maskz_loadu_epi16(mask, value(s) + d);
+            __m512i odd = s + 1 < count ? _mm512_maskz_loadu_epi16(mask, value(s + 1) + d) : _mm512_setzero_si512();
+            // Even and odd columns of the two slots, side by side: put back in order when they are stored.
+            __m512bh low = pairs(_mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16)));
+            __m512bh high = pairs(_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd));
+            for (int i = 0; i < Q; i++) {
+                __m512bh by = pairs(_mm512_set1_epi32(((const int*)(weight + (q + i) * CHUNK))[s / 2]));
+                sum[i][0] = _mm512_dpbf16_ps(sum[i][0], low, by);
+                sum[i][1] = _mm512_dpbf16_ps(sum[i][1], high, by);
+            }
+        }
+        const __m512i left = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(8));
+        for (int i = 0; i < Q; i++) {
+            float* to = out + (q + i) * (a.V + 2) + d;
+            _mm512_storeu_ps(to, _mm512_permutex2var_ps(sum[i][0], left, sum[i][1]));
+            if (wide) _mm512_storeu_ps(to + 16, _mm512_permutex2var_ps(sum[i][0], right, sum[i][1]));
+        }
+    }
+
+    template <int Q>
+    void values_from(const bf16* weight, float* out, long q) const {
+        for (long d = 0; d < a.V; d += 32) values<Q>(weight, out, q, d);
+    }
+
+    // Unnormalised output, top score and total weight of every query: [R * folds][V + 2].
+    void run(float* out, float* score, bf16* weight, uint32_t* turned) const {
+        scores(score, turned);
+        const long queries = a.R * folds;
+        for (long q = 0; q < queries; q++) {
+            float* end = out + q * (a.V + 2) + a.V;
+            weigh(q, score, weight, end, end + 1);
+        }
+        for (long q = 0; q < queries; q += 8) switch (queries - q) {
+            case 1: values_from<1>(weight, out, q); break;
+            case 2: values_from<2>(weight, out, q); break;
+            case 3: values_from<3>(weight, out, q); break;
+            case 4: values_from<4>(weight, out, q); break;
+            case 5: values_from<5>(weight, out, q); break;
+            case 6: values_from<6>(weight, out, q); break;
+            case 7: values_from<7>(weight, out, q); break;
+            default: values_from<8>(weight, out, q);
+        }
+    }
+};
+
+// Adds up the chunks of one query, each `stride` floats after the other.
+void merge(const float* part, long chunks, long stride, long V, bf16* out) {
+    float top = -INFINITY, total = 0.0f;
+    for (long c = 0; c < chunks; c++) top = fmaxf(top, part[c * stride + V]);
+    for (long c = 0; c < chunks; c++) total += expf(part[c * stride + V] - top) * part[c * stride + V + 1];
+    for (long v = 0; v < V; v += 16) {
+        __m512 sum = _mm512_setzero_ps();
+        for (long c = 0; c < chunks; c++)
+            sum = _mm512_fmadd_ps(_mm512_set1_ps(expf(part[c * stride + V] - top)), _mm512_loadu_ps(part + c * stride + v), sum);
+        _mm256_storeu_si256((__m256i*)(out + v), narrow16(_mm512_div_ps(sum, _mm512_set1_ps(total))));
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+// y = x w^T + bias.
+void multiverse_linear(const bf16* x, const bf16* w, const bf16* bias, bf16* y, long M, long K, long N) {
+    const Linear a = {x, w, bias, y, M, K, N};
+#pragma omp parallel
+    {
+        Share share((N + 15) / 16);
+        share_of_linear(a, share);
+    }
+}
+
+// y = silu(x gate^T) * (x up^T), rounded where two layers and two operators would round. `other` is room of y's size.
+void multiverse_gated(const bf16* x, const bf16* gate, const bf16* up, bf16* y, bf16* other, long M, long K, long N) {
+#pragma omp parallel
+    {
+        Share share((N + 15) / 16);
+        share_of_linear({x, gate, nullptr, y, M, K, N}, share);
+        share_of_linear({x, up, nullptr, other, M, K, N}, share);
+        // The columns just written, by the thread that wrote them.
+        for (long m = 0; m < M; m++)
+            for (long n = share.from * 16; n < share.to * 16 && n < N; n += 16) {
+                __mmask16 mask = first(N - n);
+                __m512 v = load16(y + m * N + n, mask), one = _mm512_set1_ps(1.0f);
+                // x / (1 + e^-x), with the exponential of a number that is not positive on either side of 0.
+                __m512 small = exp16(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(v)));
+                __mmask16 negative = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ);
+                __m512 part = _mm512_mask_mov_ps(one, negative, small);
+                v = widen16(narrow16(_mm512_div_ps(_mm512_mul_ps(v, part), _mm512_add_ps(one, small))));
+                v = _mm512_mul_ps(v, load16(other + m * N + n, mask));
+                _mm256_mask_storeu_epi16(y + m * N + n, mask, narrow16(v));
+            }
+    }
+}
+
+// y = x / rms(x), times `weight`, row by row. `form` says how the model's own code rounds:
+// 0: weight * bf16(x / rms); 1: bf16(weight * x / rms); 2: bf16((1 + weight) * x / rms).
+void multiverse_rms_norm(const bf16* x, const bf16* weight, bf16* y, long M, long K, float epsilon, int form) {
+#pragma omp parallel for if (M * K > 1 << 17)
+    for (long m = 0; m < M; m++) {
+        const bf16* in = x + m * K;
+        bf16* out = y + m * K;
+        __m512 square = _mm512_setzero_ps();
+        for (long k = 0; k < K; k += 16) {
+            __m512 v = load16(in + k, first(K - k));
+            square = _mm512_fmadd_ps(v, v, square);
+        }
+        const __m512 scale = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(square) / float(K) + epsilon));
+        for (long k = 0; k < K; k += 16) {
+            __mmask16 mask = first(K - k);
+            __m512 v = _mm512_mul_ps(load16(in + k, mask), scale), by = load16(weight + k, mask);
+            if (form == 0) v = widen16(narrow16(v));
+            if (form == 2) by = _mm512_add_ps(by, _mm512_set1_ps(1.0f));
+            _mm256_mask_storeu_epi16(out + k, mask, narrow16(_mm512_mul_ps(v, by)));
+        }
+    }
+}
+
+// Attention of G groups of R rows over the U slots of each. D is a multiple of 32 and V of 16; every row sees some slot.
+void multiverse_attend(const Attend* attend) {
+    const Attend& a = *attend;
+    const long folds = a.H / a.KV, queries = a.R * folds, chunks = (a.U + CHUNK - 1) / CHUNK;
+    const long part = queries * (a.V + 2);
+    float* parts = (float*)malloc(a.G * a.KV * chunks * part * sizeof(float));
+#pragma omp parallel
+    {
+        char* room = (char*)aligned_alloc(64, queries * CHUNK * 6 + a.D * 32);
+        float* score = (float*)room;
+        bf16* weight = (bf16*)(room + queries * CHUNK * 4);
+        uint32_t* turned = (uint32_t*)(room + queries * CHUNK * 6);
+#pragma omp for schedule(dynamic)
+        for (long t = 0; t < a.G * a.KV * chunks; t++) {
+            long from = t % chunks * CHUNK, count = a.U - from < CHUNK ? a.U - from : CHUNK;
+            Task{a, t / chunks / a.KV, t / chunks % a.KV, from, count, folds}.run(parts + t * part, score, weight, turned);
+        }
+        free(room);
+#pragma omp for
+        for (long t = 0; t < a.G * a.KV; t++) {
+            Task task{a, t / a.KV, t % a.KV, 0, 0, folds};
+            for (long q = 0; q < queries; q++)
+                merge(parts + t * chunks * part + q * (a.V + 2), chunks, part, a.V,
+                      a.out + (task.query(q) - a.query) / a.D * a.V);
+        }
+    }
+    free(parts);
+}
+
+// Up to how many rows `multiverse_linear` is the better choice; for more, a matrix product that reorders weights pays.
+long multiverse_rows(void) {
+#ifdef __AMX_BF16__
+    if (tiles_allowed()) return 128;
+#endif
+    return 32;
+}
+
+}  // extern "C"
