@@ -12,7 +12,7 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs mini bench bench-envs clean
+.PHONY: help setup demo test lint types tests proofs soak mini bench bench-envs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -46,6 +46,10 @@ tests: setup
 
 proofs: setup  ## the long proofs (many more random trees)
 	$(BIN)/pytest -m slow
+
+soak: setup  ## ten minutes of two hundred requests on a pool sized for twenty
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.soak --json runs/soak.json
 
 mini: setup  ## train multiverse-mini from nothing, about an hour on two cores
 	$(BIN)/python -m recipes.mini.train

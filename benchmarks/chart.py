@@ -148,8 +148,9 @@ def _document_panel(record: Record, left: float) -> Panel:
         y_ticks,
     )
     panel.line([Point(end, end, end, end) for end in (1, most)], IDEAL, marks=False)
-    at = 1 + 0.8 * (most - 1)
-    panel.body.append(_text(panel.x(at) - 10, panel.y(at), "as fast as it is parallel", size=11, anchor="end", colour=SOFT))
+    right, low = left + PANEL_WIDTH - 14, TOP + PANEL_HEIGHT - 16
+    panel.body.append(_segment(right - 160, low - 4, right - 134, low - 4, IDEAL.colour, IDEAL.width, IDEAL.dashes))
+    panel.body.append(_text(right, low, "as fast as it is parallel", size=11, anchor="end", colour=SOFT))
     panel.line([_point(values[0].parallelism, [whole.speedup for whole in values]) for values in wholes], LOOKS[FORKED])
     return panel
 

@@ -1,6 +1,8 @@
 """llama.cpp through llama-cpp-python's low-level calls: batched decode of several sequences over one shared prompt.
 
-python -m benchmarks.others.llama_worker    # started by the benchmark, in llama.cpp's own environment
+Every case runs with flash attention and without, and the faster counts: on a processor neither is always ahead.
+
+    python -m benchmarks.others.llama_worker    # started by the benchmark, in llama.cpp's own environment
 """
 
 from __future__ import annotations
@@ -20,36 +22,26 @@ BATCH = 512
 """Tokens of a prompt that one call reads (llama.cpp's own default for a physical batch)."""
 
 
-class Llama:
-    """A context whose sequences share one buffer of keys and values, so that a copied prompt takes no memory again.
+class Context:
+    """Sequences over one buffer of keys and values, so that a copied prompt takes no memory again.
 
-    That is llama.cpp's setting for several continuations of one prompt, and what its attention then reads once.
+    That is llama.cpp's setting for several continuations of one prompt, which its attention then reads once.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        self.lib: Any = importlib.import_module("llama_cpp")  # in its own environment only, where no type checker looks
-        self.lib.llama_backend_init()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.gguf"
-            convert(Path(opening.folder), path)
-            settings = self.lib.llama_model_default_params()
-            # Read into memory of its own: mapped from the file it would stand in small pages, which stream more slowly.
-            settings.use_mmap = False
-            settings.n_gpu_layers = 0
-            self.model = self.lib.llama_model_load_from_file(str(path).encode(), settings)
-        assert self.model, "llama.cpp could not load the model"
-        settings = self.lib.llama_context_default_params()
+    def __init__(self, lib: Any, model: Any, opening: Opening, *, flash: bool) -> None:
+        self.lib, self.rows = lib, opening.rows
+        settings = lib.llama_context_default_params()
         settings.n_ctx = opening.positions * opening.rows
         settings.n_batch = settings.n_ubatch = BATCH
         settings.n_seq_max = opening.rows
         settings.n_threads = settings.n_threads_batch = opening.threads
         settings.kv_unified = True
-        self.context = self.lib.llama_init_from_model(self.model, settings)
+        settings.flash_attn_type = int(flash)
+        self.context = lib.llama_init_from_model(model, settings)
         assert self.context, "llama.cpp could not make a context"
-        self.memory = self.lib.llama_get_memory(self.context)
-        self.vocabulary: int = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
-        self.batch = self.lib.llama_batch_init(BATCH, 0, 1)
-        self.rows = opening.rows
+        self.memory = lib.llama_get_memory(self.context)
+        self.vocabulary: int = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+        self.batch = lib.llama_batch_init(BATCH, 0, 1)
         self.prompt: list[int] = []
         self.first = 0
 
@@ -96,8 +88,19 @@ class Llama:
 
 
 def _open(opening: Opening) -> Opened:
-    llama = Llama(opening)
-    return Opened(f"llama-cpp-python {llama.lib.__version__}", llama.measure)
+    lib: Any = importlib.import_module("llama_cpp")  # in its own environment only, where no type checker looks
+    lib.llama_backend_init()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        convert(Path(opening.folder), path)
+        settings = lib.llama_model_default_params()
+        # Read into memory of its own: how fast a mapped file streams is up to the page cache.
+        settings.use_mmap = False
+        settings.n_gpu_layers = 0
+        model = lib.llama_model_load_from_file(str(path).encode(), settings)
+    assert model, "llama.cpp could not load the model"
+    contexts = [Context(lib, model, opening, flash=flash) for flash in (True, False)]
+    return Opened(f"llama-cpp-python {lib.__version__}", lambda decode: min(one.measure(decode) for one in contexts))
 
 
 if __name__ == "__main__":

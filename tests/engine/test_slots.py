@@ -109,7 +109,7 @@ def test_claims_are_held_against_the_account() -> None:
     own, kept = pool.take(2).tolist(), pool.take(1).tolist()
     pool.cache(np.array(kept))
     pool.check_integrity(own, kept)
-    claims = (
+    claims: tuple[tuple[list[int], list[int], str], ...] = (
         (own[:1], kept, "not owned as claimed"),
         ([*own, 5], kept, "not owned as claimed"),
         ([*own, own[0]], kept, "owned twice"),

@@ -91,15 +91,8 @@ class Walk:
         """Follow the way out of everything that is open, checking on each level what it takes."""
         while True:
             line = self.lines[-1]
-            bound = exit_of(line.machine)
-            saved = separator_saved(line.machine)
-            # A blank text takes one token more, to count as one.
-            more = int(way_out(line.machine)[:1] == (line.machine.last,) and line.machine.last in self.tokens.blanks)
-            took = close(line.machine, self.out)
-            assert took in (
-                Exit(bound.tokens - saved, bound.positions - saved),
-                Exit(bound.tokens + more, bound.positions + more),
-            )
+            bound, off = exit_of(line.machine), beside_the_bound(line.machine)
+            assert close(line.machine, self.out) == Exit(bound.tokens + off, bound.positions + off)
             if len(self.lines) == 1:
                 return
             self.lines.pop()
@@ -133,11 +126,17 @@ def close(machine: Machine, out: list[int]) -> Exit:
         positions += len(ahead)
 
 
-def separator_saved(machine: Machine) -> int:
-    """Tokens that the way out does not need, since the text already ends in a separator."""
+def beside_the_bound(machine: Machine) -> int:
+    """By how many tokens the way out is longer than `exit_of` says.
+
+    It is shorter where the text ends in a separator already, and longer by one where a space alone has to become a text.
+    """
     ahead = way_out(machine)
-    bare = machine.state in FREE and not machine.forced and ahead[:1] and ahead[0] in machine.tokens.roles
-    return len(machine.tokens.sep) if bare else 0
+    if machine.state not in FREE or machine.forced or not ahead:
+        return 0
+    if ahead[0] in machine.tokens.roles:
+        return -len(machine.tokens.sep)
+    return int(machine.state is State.BODY and ahead[0] == machine.tokens.encode(" ")[0])
 
 
 def decode(tokens: TokenDialect, ids: list[int]) -> str:
@@ -164,17 +163,6 @@ def is_open(on: Walk) -> bool:
     return len(on.lines) > 1 or bool(on.machine.forced or way_out(on.machine))
 
 
-def blank(on: Walk) -> bool:
-    """Whether the newest text is so far one that reads as none at all."""
-    machine, dialect = on.machine, on.tokens.dialect
-    text = decode(on.tokens, on.out[len(on.out) - machine.since :])
-    if machine.state is not State.BODY or machine.tag is None:
-        return machine.state is State.BODY and text == dialect.sep
-    if machine.tag is Role.PATH_OPEN:
-        return text.removeprefix(f"{dialect.sep}{machine.label}{dialect.label_end}") in (" ", " " + dialect.sep)
-    return text == 2 * dialect.sep
-
-
 @given(pair=dialect_documents())
 def test_nothing_is_forbidden_that_a_document_holds(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
@@ -191,7 +179,7 @@ def test_nothing_is_forbidden_that_a_document_holds(pair: tuple[TokenDialect, Do
 def test_the_way_out_of_every_place_ends_in_a_canonical_text(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
-        if is_open(on) and not blank(on):
+        if is_open(on):
             other = on.fork()
             other.close()
             assert not is_open(other)
@@ -217,8 +205,6 @@ def reads(on: Walk) -> bool:
 def test_a_tag_may_come_exactly_where_it_can_be_read(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
-        if blank(on):
-            continue
         found, legal = rule(on.machine), on.machine.legal_roles()
         for token, role in tokens.roles.items():
             if role not in legal:
@@ -244,6 +230,8 @@ def test_a_text_may_end_only_where_it_can_be_read(pair: tuple[TokenDialect, Docu
         ("multiverse", "<Think>\n\n"),
         ("multiverse", "<Think>\n<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n</Goal>\n<Path>\n1: "),
         ("multiverse", "<Think>\n<Parallel>\n<Goal>\n<Outline>\n1: a\n</Outline>\n</Goal>\n<Path>\n1: \n"),
+        ("multiverse", "<Think>\n "),
+        ("multiverse", "<Think>\n\n\n"),
         ("threadweaver", "<think>\n\n"),
         ("npr", "<guideline>\n<plan>\n1: a\n</plan>\n</guideline>\n<step>\n1: "),
     ],
@@ -253,7 +241,6 @@ def test_the_way_out_of_a_text_that_holds_nothing_yet(name: str, text: str) -> N
     on = Walk(tokens)
     for token in tokens.encode(text):
         on.feed(token)
-    assert blank(on)
     on.close()
     assert parse(on.text, tokens.dialect)
 
@@ -299,6 +286,18 @@ def test_the_thinking_begins_a_text_or_not_at_all(name: str) -> None:
     for token in tokens.answer_sep:
         machine.feed(token)
     assert not allows(rule(machine), think)
+
+
+def test_without_thinking_tags_a_text_begins_where_its_prompt_ends() -> None:
+    tokens = TOKENS["npr"]
+    machine = Machine(tokens)
+    assert allows(rule(machine), tokens.fork_tag)
+    machine.feed(tokens.encode("Q")[0])
+    assert not allows(rule(machine), tokens.fork_tag)
+    machine.begin_turn()  # that was a prompt
+    assert allows(rule(machine), tokens.fork_tag)
+    machine.feed(tokens.sep[0])  # a line end before the first tag is none of the canonical text
+    assert not allows(rule(machine), tokens.fork_tag)
 
 
 def in_the_thinking(tokens: TokenDialect, text: str, label: str = "") -> Machine:
