@@ -92,7 +92,9 @@ def draw(record: Record, path: Path) -> None:
     if record.documents:
         panels.append(_document_panel(record, lefts[-1]))
     width, height = lefts[-1] + PANEL_WIDTH + 24, TOP + PANEL_HEIGHT + BOTTOM
-    note = f"Medians of {record.repeats} repeats; bars: lowest to highest. {record.machine}"
+    once = "One repeat." if record.repeats == 1 else f"Medians of {record.repeats} repeats; bars: lowest to highest."
+    processor = ", ".join(record.machine.split(", ")[:2])
+    note = f"{once} {processor}"
     sides = [side for side in LOOKS if any(case.side == side for case in record.speeds)]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
