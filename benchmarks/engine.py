@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,6 +60,7 @@ def main() -> None:
 def measure(settings: Settings, path: Path | None) -> Record:
     """Run everything; what is there so far is stored after every repeat."""
     logging.disable_progress_bar()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that workers and their files go, too
     record = Record(machine=describe(), settings=asdict(settings))
     load = os.getloadavg()[0]
     if load > BUSY:

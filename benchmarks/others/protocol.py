@@ -6,12 +6,16 @@ an engine that waits for a question costs nothing.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import NamedTuple
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Opening(NamedTuple):
@@ -46,7 +50,10 @@ class Opened(NamedTuple):
 
 
 def serve(open_engine: Callable[[Opening], Opened]) -> None:
-    """Answer questions until stdin closes."""
+    """Answer questions until stdin closes or the benchmark is gone."""
+    if sys.platform == "linux":
+        # A worker that was stopped when the benchmark was killed would never see its stdin close.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # Engines print as they please: what they write to stdout goes to stderr, and only answers go to the real one.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -77,7 +77,7 @@ def rule(machine: Machine) -> Rule:
         return Rule(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)  # a path without a text before this tag
     if machine.state is State.TEXT:
         legal = legal if machine.tag is None and not machine.since else ()  # the thinking begins a text, or there is none
-    elif not _apart(machine):
+    elif not _apart(machine) or _settle(machine) or (machine.tag is None and machine.ink == 0 < machine.since):
         legal = ()
     allowed = {tokens.ids[role] for role in legal}
     # Nor may the text end when what stands between its last tag and what follows has just been written, and nothing follows.

@@ -114,8 +114,8 @@ class Machine:
 
     def begin_turn(self) -> None:
         """A new text begins here: what a prompt holds before it, a finished thinking for one, no longer counts."""
-        if self.state is State.TEXT:
-            self.tag, self.since, self.ink = None, 0, 0
+        if self.complete:
+            self.tag, self.since, self.ink, self.last = None, 0, 0, None
 
     def resume(self) -> None:
         """All children have ended: the trunk goes on with the dialect's resuming tag, which is forced."""
