@@ -12,7 +12,7 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs soak mini bench bench-envs clean
+.PHONY: help setup demo test lint types tests proofs soak mini from-sequential bench bench-envs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -51,8 +51,13 @@ soak: setup  ## ten minutes of two hundred requests on a pool sized for twenty
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.soak --json runs/soak.json
 
-mini: setup  ## train multiverse-mini from nothing, about an hour on two cores
-	$(BIN)/python -m recipes.mini.train
+mini: setup  ## train multiverse-mini from nothing into runs/mini, more than an hour on two cores
+	$(BIN)/python -m recipes.mini.start runs/mini/start
+	$(BIN)/python -m recipes.mini.data runs/mini/data.jsonl
+	$(BIN)/multiverse train recipes/mini/train.yaml
+
+from-sequential: setup  ## fine-tune a model that has only seen sequential text, and measure it before and after
+	$(BIN)/python -m recipes.from_sequential.run
 
 bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where bench-envs has put them
 	mkdir -p runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from multiverse.evaluation.tasks import TaskSet, evaluate
 from multiverse.prompting import ask
 from multiverse.structure import MULTIVERSE, resolve
 from multiverse.tasks import FAMILIES, generate
-from tests.engine.test_oracle import check
+from tests.engine.test_oracle import Trouble, check
 
 GREEDY = SamplingParams(temperature=0, logprobs=True)
 
@@ -78,3 +79,25 @@ def test_the_readme_example_gives_what_it_says() -> None:
     claimed = code.split("out.answer  # ")[1].split("\n")[0]
     assert repr(names["out"].answer) == claimed.replace('"', "'")
     assert names["out"].usage.parallelism > 1
+
+
+@pytest.mark.parametrize("evict", [False, True], ids=["kept in the cache", "evicted"])
+def test_greedy_answers_are_the_same_with_and_without_preemption(
+    llm: LLM, questions: list[list[dict[str, Any]]], evict: bool
+) -> None:
+    """Nothing is scripted: the model runs free, and what it is made to read again must not lead it elsewhere."""
+    asked = questions[1::5]
+    calm = llm.chat(asked, GREEDY)
+    assert sum(max(map(len, generation.branches)) > 0 for generation in calm) >= 4, "some have to fork"
+    engine, trouble = llm.engine, Trouble(random.Random(5), evict=evict)
+    before = engine.scheduler.preemptions
+    requests = [engine.submit(llm._encode_chat(question), GREEDY) for question in asked]
+    while engine.busy:
+        engine.step()
+        trouble(llm)
+    assert engine.scheduler.preemptions - before > 20
+    for expected, request in zip(calm, requests, strict=True):
+        found = engine.generation(request)
+        assert found.token_ids == expected.token_ids
+        assert (found.positions, found.branches) == (expected.positions, expected.branches)
+        assert found.finish_reason == expected.finish_reason == "stop"

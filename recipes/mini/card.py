@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import track
@@ -19,11 +19,12 @@ from rich.progress import track
 from benchmarks.machine import describe
 from multiverse import LLM, SamplingParams
 from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse.prompting import Mode
 from multiverse.tasks import FAMILIES
 
-from .mixture import MODES
-from .train import ROOT, STEPS
-
+ROOT = Path(__file__).parents[2]
+MODES: tuple[Mode, ...] = get_args(Mode)
+STEPS = 4150
 SEED = 2026
 WIDE = (4, 5, 6)
 

@@ -5,6 +5,9 @@
     ├── DialectError        a dialect does not fit a tokenizer (also a ValueError)
     ├── ModelError          a model cannot be found, loaded, or joined (also a ValueError)
     ├── RequestError        a prompt or a sampling parameter cannot be honoured (also a ValueError)
+    ├── ConfigError         a training configuration cannot be honoured (also a ValueError)
+    ├── DataError           a data set holds faults, or cannot be written or published (also a ValueError)
+    ├── ExtraError          a library is missing that an extra of this package installs (also an ImportError)
     └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
 
 Each message names the offending value and the way out.
@@ -54,3 +57,23 @@ class RequestError(MultiverseError, ValueError):
 
 class EngineError(MultiverseError, RuntimeError):
     """The engine failed while it worked on a request; the failure itself is the cause."""
+
+
+class ConfigError(MultiverseError, ValueError):
+    """A training configuration cannot be read, or names what cannot be done."""
+
+
+class DataError(MultiverseError, ValueError):
+    """A data set holds faults, which the message lists, or cannot be written or published."""
+
+
+class ExtraError(MultiverseError, ImportError):
+    """A library is missing.
+
+    Args:
+        library: what could not be imported.
+        extra: the extra of this package that installs it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"this needs {library}, which is not installed: pip install 'multiverse-llm[{extra}]'")

@@ -10,7 +10,7 @@ from .engine import Event, FinishEvent, Generation, Request, SamplingParams
 from .engine.engine import Engine, EngineOptions
 from .engine.model import load
 from .errors import RequestError, StructureError
-from .structure import DIALECTS, Dialect, Document, detect, encode, layout, parse, resolve
+from .structure import DIALECTS, Dialect, Document, detect, encode, layout, parse, read_dialect, resolve
 
 Prompt = str | Sequence[int]
 Messages = Sequence[dict[str, Any]]
@@ -46,8 +46,8 @@ class LLM:
 
     Args:
         model: a local folder or a hub id; `None` is multiverse-mini.
-        dialect: the tag set. `None` takes the first known dialect whose tags are all single tokens of the model's tokenizer,
-            and runs the model as a plain autoregressive one if there is none.
+        dialect: the tag set. `None` takes the one noted in the model's configuration, or the first known one whose tags are
+            all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
         packed: on CPU, repack linear layers for speed.
@@ -75,9 +75,8 @@ class LLM:
         **options: Unpack[EngineOptions],
     ) -> None:
         loaded = load(model, dtype=dtype, device=device, packed=packed)
-        tokens = (
-            resolve(loaded.tokenizer, dialect) if dialect is not None else detect(loaded.tokenizer, tuple(DIALECTS.values()))
-        )
+        wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
+        tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
         self.engine = Engine(loaded, tokens, **options)
@@ -148,12 +147,15 @@ class LLM:
         finally:
             self.engine.abort(request)
 
-    def score(self, texts: str | Document | Sequence[str | Document | Sequence[int]]) -> list[Score]:
+    def score(
+        self, texts: str | Document | Sequence[str | Document | Sequence[int]], *, share_every: int | None = None
+    ) -> list[Score]:
         """Log-probability of every token of structured texts, under the layout that their tags give them.
 
         Args:
             texts: canonical texts (tokenised segment by segment, as in training), documents, other texts, or token ids; one
                 text alone is taken as a list of one.
+            share_every: as in `SamplingParams`.
 
         Raises:
             RequestError: a text is empty, too long, or breaks the grammar of its own tags.
@@ -163,7 +165,7 @@ class LLM:
         requests: list[Request] = []
         try:
             for text in batch:
-                requests.append(self.engine.submit_scoring(self._encode_document(text)))
+                requests.append(self.engine.submit_scoring(self._encode_document(text), share_every))
         except RequestError as error:
             for request in requests:
                 self.engine.abort(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Mode = Literal["parallel", "sequential"]
@@ -14,4 +15,10 @@ INSTRUCTIONS: dict[Mode, str] = {
 
 def ask(question: str, mode: Mode = "parallel") -> list[dict[str, str]]:
     """The question as a one-turn chat that ends with the instruction of this mode."""
-    return [{"role": "user", "content": f"{question.strip()} {INSTRUCTIONS[mode]}"}]
+    return instruct([{"role": "user", "content": question}], mode)
+
+
+def instruct(messages: Sequence[Mapping[str, str]], mode: Mode) -> list[dict[str, str]]:
+    """The chat with the instruction of this mode at the end of its last message."""
+    *earlier, last = (dict(message) for message in messages)
+    return [*earlier, {**last, "content": f"{last['content'].strip()} {INSTRUCTIONS[mode]}"}]

@@ -11,7 +11,7 @@ import pytest
 from multiverse.prompting import Mode
 from multiverse.structure import TokenDialect, resolve
 from multiverse.tasks import FAMILIES, problems
-from multiverse.training import Features, featurize
+from multiverse.training import Features, Featurizer
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def solved(tokenizer: Any, tokens: TokenDialect) -> list[Features]:
         for problem in islice(problems(family, seed=3, depth=depth), 2)
     ]
     return [
-        featurize(problem.question, problem.structured if mode == "parallel" else problem.sequential, mode, tokenizer, tokens)
+        Featurizer(tokenizer, tokens)(problem.question, problem.structured if mode == "parallel" else problem.sequential, mode)
         for problem in drawn
         for mode in modes
     ]

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .data import data
 from .evaluate import tasks as eval_tasks
 from .generate import generate
 from .show import show
 from .tasks import tasks
+from .train import train
 
 app = typer.Typer(
     add_completion=False,
@@ -64,5 +66,7 @@ def measure(context: typer.Context) -> None:
 evaluations.command("tasks")(eval_tasks)
 app.command()(generate)
 app.add_typer(evaluations, name="eval")
+app.add_typer(data, name="data")
 app.command()(tasks)
 app.command()(show)
+app.command()(train)

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from ..errors import MultiverseError
+from ..errors import DataError, MultiverseError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _reader_gone()
     except _Complaint as error:
         return _fail(_usage(error, args))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)  # a line for each faulty row
+        return BAD_INPUT
     except (MultiverseError, OSError) as error:
         return _fail(str(error))
     if code == INTERRUPTED:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,13 @@ def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto") 
             return LLM(model, device=device, dtype=dtype)
 
 
-def open_tokenizer(model: str) -> Any:
-    """A model's tokenizer alone.
+def open_tokenizer(model: str | None) -> Any:
+    """A model's tokenizer alone; `None` is that of multiverse-mini.
 
     Raises:
         ModelError: it cannot be found or loaded.
     """
+    model = str(files("multiverse") / "models" / "mini") if model is None else model
     folder = Path(model).expanduser()
     if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or folder.exists()):
         raise ModelError(f"the model folder {model!r} does not exist: give a folder with a tokenizer, or a hub id")

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-    from ..evaluation.shape import Shape
-    from ..structure import Body, Dialect, Document
+    from ..structure import Body, Dialect, Document, Shape
 
 
 def show(
@@ -52,8 +51,7 @@ def show(
     multiverse show document.xml --model path/to/model --json
     multiverse tasks nested --n 1 | jq -r .structured | multiverse show -
     """
-    from ..evaluation.shape import measure, word_tokens
-    from ..structure import DIALECTS, resolve
+    from ..structure import DIALECTS, measure, resolve, word_tokens
 
     tags = DIALECTS[known("dialect", dialect, DIALECTS)]
     name = "standard input" if file == "-" else file

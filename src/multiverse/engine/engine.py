@@ -106,13 +106,16 @@ class Engine:
         self.scheduler.add(request)
         return request
 
-    def submit_scoring(self, token_ids: list[int]) -> Request:
+    def submit_scoring(self, token_ids: list[int], share_every: int | None = None) -> Request:
         """Queue a text whose own tokens are to be scored; `Request.scores` holds the result when it has finished.
+
+        Args:
+            share_every: as in `SamplingParams`.
 
         Raises:
             RequestError: as `submit`.
         """
-        params = SamplingParams(max_tokens=1)
+        params = SamplingParams(max_tokens=1, share_every=share_every)
         self.check(token_ids, params)
         request = Request(next(self._ids), token_ids, params, self.traits, scoring=True)
         self.scheduler.add(request)

@@ -12,14 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from ..attention.joinable import check_joinable
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
 from ..errors import ModelError
 from .batch import Batch
 from .cpu import NativeBackend, kernels, use_kernels
 from .packing import pack_linears
-
-# Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join can merge.
-_JOINABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 _UNBOUNDED = 1 << 20  # for models that state no longest position
 
@@ -135,26 +133,6 @@ def _read_config(name: str) -> tuple[str, Any, Any]:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
-
-
-def check_joinable(config: Any, name: str) -> None:
-    """Refuse, by name, what fork and join cannot be exact on.
-
-    Raises:
-        ModelError: encoder-decoder, recurrent or linear-attention layers, or attention that is more than softmax(QK)V.
-    """
-    text = config.get_text_config()
-    kind = f"{name!r} (model type {config.model_type!r})"
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{kind} is an encoder-decoder and cannot be forked and joined: choose a decoder-only model")
-    odd = sorted(set(getattr(text, "layer_types", None) or ()) - _JOINABLE_LAYERS)
-    if odd:
-        raise ModelError(
-            f"{kind} has layers of type {', '.join(odd)}, whose state cannot be joined: choose a model with full or "
-            f"sliding-window attention in every layer, such as Qwen2, Qwen3, Llama or Mistral"
-        )
-    if getattr(text, "attn_logit_softcapping", None):
-        raise ModelError(f"{kind} caps its attention logits, which tree attention cannot compute: choose a model without it")
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -6,9 +6,12 @@ code that needs one asks the dialect. `Dialect.resolve` (see `tokens.py`) binds 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ..errors import DialectError
 
 
 class Tag(NamedTuple):
@@ -143,3 +146,30 @@ THREADWEAVER = Dialect(
 """ThreadWeaver: no conclusion tag, the trunk resumes at the closing of the block."""
 
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MULTIVERSE, NPR, THREADWEAVER)}
+
+_SAVED_AS = "multiverse_dialect"
+
+
+def write_dialect(config: Any, dialect: Dialect) -> None:
+    """Note the dialect in a transformers model configuration, tag by tag, so that the model's folder says what it speaks."""
+    setattr(config, _SAVED_AS, asdict(dialect))
+
+
+def read_dialect(config: Any) -> Dialect | None:
+    """The dialect noted in a transformers model configuration; `None` if there is none.
+
+    Raises:
+        DialectError: what is noted there is no dialect.
+    """
+    noted = getattr(config, _SAVED_AS, None)
+    if noted is None:
+        return None
+    try:
+        if not isinstance(noted, Mapping) or not set(noted) <= {item.name for item in fields(Dialect)}:
+            raise ValueError("it is not the fields of a dialect")
+        tags: dict[str, Any] = {
+            name: Tag(*value) if isinstance(value, list | tuple) else value for name, value in noted.items()
+        }
+        return Dialect(**tags)
+    except (TypeError, ValueError) as error:
+        raise DialectError(f"{_SAVED_AS} in the model's config.json is not valid: {error}") from None

@@ -6,7 +6,8 @@ comparison of the two then measures the structure.
 
 from __future__ import annotations
 
-from multiverse.structure.tree import Body, Document
+from multiverse.structure.tree import Document
+from multiverse.structure.twin import twin
 
 IN_PARALLEL = "Let's think in parallel."
 IN_A_LINE = "Let's think step by step."
@@ -14,19 +15,8 @@ IN_A_LINE = "Let's think step by step."
 
 def flatten(document: Document) -> Document:
     """The document with every block told path after path, each on its own line, then its conclusion."""
-    if document.thinking is None:
+    told = twin(document, conclusions=True)
+    if told.thinking is None:
         return document
-    return Document(("\n".join(_lines(document.thinking)),), document.answer)
-
-
-def _lines(body: Body) -> list[str]:
-    lines: list[str] = []
-    for item in body:
-        if isinstance(item, str):
-            lines.append(item.replace(IN_PARALLEL, IN_A_LINE))
-            continue
-        for path in item.paths:
-            lines.extend(_lines(path))
-        if item.conclusion:
-            lines.append(item.conclusion)
-    return lines
+    texts = (text.replace(IN_PARALLEL, IN_A_LINE) for text in told.thinking if isinstance(text, str))
+    return Document(tuple(texts), told.answer)

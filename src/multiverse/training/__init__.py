@@ -1,6 +1,8 @@
-"""From documents to what a model trains on. Features are torch-free; batches are tensors for a plain transformers model."""
+"""Fine-tuning: from structured documents to a model that forks.
 
-from .batch import Batch, answer_logits, collate
-from .features import IGNORED, Features, featurize, micro_batches, pack
+Features, mixtures and configurations are torch-free; batches are tensors for a plain transformers model.
+"""
 
-__all__ = ["IGNORED", "Batch", "Features", "answer_logits", "collate", "featurize", "micro_batches", "pack"]
+from .features import IGNORED, Features, Featurizer, View, pack
+
+__all__ = ["IGNORED", "Features", "Featurizer", "View", "pack"]

@@ -1,90 +1,113 @@
-"""Rows of documents as tensors: token ids, positions and a dense mask that a plain transformers model takes as they are.
+"""Rows of documents as tensors, and the loss of a model on them.
 
-Several documents may share a row. Each has its own positions from 0, and the mask keeps them apart.
+Several documents may share a row. Each has its own positions from 0 and its own segments, which no other document sees. The
+mask is not made here but on the device, from the segments: a batch stays small however long its rows are.
 
-Shape legend: B rows, L tokens in a row, S segments in a row, N tokens that take loss, D width, V vocabulary.
+Shape legend: B rows, L tokens in a row, S segments in a row, N tokens whose logits are computed, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from .features import IGNORED, Features, row_width
+from ..attention.packed import Kind, Visibility
+from .features import IGNORED, Features
+
+Batch = dict[str, Tensor]
+"""What `collate` makes: one flat dictionary of tensors, which any trainer can move, shard and count.
+
+input_ids, position_ids, labels [B, L]; labels stand at their own token, `IGNORED` where no loss is taken.
+segments [B, L]: segment of each token within its row; the last segment is padding.
+visibility [B, S, S]: whether tokens of one segment may attend to earlier tokens of another.
+starts [B, S, S]: only where paths share; see `Features`.
+"""
+
+SEGMENT_BUCKET = 16
+"""Numbers of segments are rounded up to this: compiled attention is compiled once for each."""
 
 
-class Batch(NamedTuple):
-    """Packed rows.
+def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 1, segment_multiple: int = 1) -> Batch:
+    """Rows of documents as one batch, as long as the longest row, in tokens and in segments, rounded up to a multiple.
 
-    Attributes:
-        input_ids_BL: token ids, padded at the end.
-        position_ids_BL: per document from 0; padding goes on counting, which nothing sees.
-        mask_B1LL: whether row token i may attend to row token j; padding sees itself only, so that no softmax is empty.
-        labels_BL: aligned with `input_ids_BL`, `IGNORED` where no loss is taken.
-        document_BL: index of the document within its row; -1 for padding.
+    A row without documents is a row of padding.
     """
-
-    input_ids_BL: Tensor
-    position_ids_BL: Tensor
-    mask_B1LL: Tensor
-    labels_BL: Tensor
-    document_BL: Tensor
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that are not padding."""
-        return int((self.document_BL >= 0).sum())
-
-
-def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 1) -> Batch:
-    """Rows of documents as one batch, as long as the longest row (rounded up to a multiple)."""
-    width = -(-row_width(rows) // multiple_of) * multiple_of
+    width = _up(max(2, *(sum(map(len, row)) for row in rows)), multiple_of)  # one column to predict from, one to predict
+    size = _up(max(sum(len(document.visibility) for document in row) for row in rows) + 1, segment_multiple)
     shape = (len(rows), width)
     input_ids_BL = torch.full(shape, pad_id, dtype=torch.long)
     position_ids_BL = torch.arange(width).repeat(len(rows), 1)
     labels_BL = torch.full(shape, IGNORED, dtype=torch.long)
-    document_BL = torch.full(shape, -1, dtype=torch.long)
-    visible_BLL = torch.zeros((len(rows), width, width), dtype=torch.bool)
+    segments_BL = torch.full(shape, size - 1, dtype=torch.long)
+    # Padding sees padding before it, so that no softmax is empty; nothing sees padding.
+    visibility_BSS = torch.zeros((len(rows), size, size), dtype=torch.bool)
+    visibility_BSS[:, -1, -1] = True
+    starts_BSS = torch.full((len(rows), size, size), -1, dtype=torch.long)
+    sharing = False
     for index, row in enumerate(rows):
-        start = 0
-        for number, document in enumerate(row):
-            here = slice(start, start + len(document))
+        start = first = 0
+        for document in row:
+            here, own = slice(start, start + len(document)), slice(first, first + len(document.visibility))
             input_ids_BL[index, here] = torch.tensor(document.token_ids)
             position_ids_BL[index, here] = torch.tensor(document.positions)
             labels_BL[index, here] = torch.tensor(document.labels)
-            document_BL[index, here] = number
-            segment_L = torch.tensor(document.segments)
-            visible_BLL[index, here, here] = torch.tensor(document.visibility)[segment_L][:, segment_L]
-            start = here.stop
-    mask_BLL = visible_BLL.tril_() | torch.eye(width, dtype=torch.bool)
-    return Batch(input_ids_BL, position_ids_BL, mask_BLL[:, None], labels_BL, document_BL)
+            segments_BL[index, here] = torch.tensor(document.segments) + first
+            visibility_BSS[index, own, own] = torch.tensor(document.visibility, dtype=torch.bool)
+            if document.starts is not None:
+                sharing = True
+                starts_BSS[index, own, own] = torch.tensor(document.starts)
+            start, first = here.stop, own.stop
+    batch = {
+        "input_ids": input_ids_BL,
+        "position_ids": position_ids_BL,
+        "labels": labels_BL,
+        "segments": segments_BL,
+        "visibility": visibility_BSS,
+    }
+    return batch | {"starts": starts_BSS} if sharing else batch
 
 
-def answer_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits where loss is taken, and what they should have predicted.
+def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> Visibility:
+    """Who may see whom in a batch, on the batch's device."""
+    return Visibility(
+        batch["segments"], batch["visibility"], batch["position_ids"], batch.get("starts"), share_every=share_every, kind=kind
+    )
 
-    The head is applied to those tokens only: prompts, forced tokens and padding would cost as much and count for nothing.
+
+def answer_logits(model: Any, batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> tuple[Tensor, Tensor]:
+    """Logits at the columns where some row takes loss, and what they should have predicted.
+
+    Prompts cost no logits where they stand in the same columns, as they do with one row: for a large vocabulary, logits are
+    most of the memory.
 
     Args:
-        model: a transformers causal language model that attends with ``sdpa`` (a bool mask is silently wrong with ``eager``).
+        model: a transformers causal language model set to packed attention.
 
     Returns:
-        `logits_NV` in fp32 and `targets_N`, in row order.
+        `logits_BNV` in fp32, and `targets_BN`, `IGNORED` where a row takes no loss.
     """
-    hidden_BLD = model.model(
-        input_ids=batch.input_ids_BL,
-        position_ids=batch.position_ids_BL,
-        attention_mask=batch.mask_B1LL,
+    targets_BL = batch["labels"][:, 1:]
+    columns_N = (targets_BL != IGNORED).any(0).nonzero().squeeze(1)
+    if not len(columns_N):  # nothing but padding
+        columns_N = columns_N.new_zeros(1)
+    output = model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        visibility=visibility_of(batch, share_every, kind),
         use_cache=False,
-    ).last_hidden_state
-    targets_BL = batch.labels_BL[:, 1:]
-    wanted_BL = targets_BL != IGNORED
-    logits_NV = model.lm_head(hidden_BLD[:, :-1][wanted_BL]).float()
-    return logits_NV, targets_BL[wanted_BL]
+        logits_to_keep=columns_N,
+    )
+    return output.logits.float(), targets_BL[:, columns_N]
+
+
+def answer_loss(logits_BNV: Tensor, targets_BN: Tensor) -> Tensor:
+    """Cross entropy summed over all tokens that take loss."""
+    return cross_entropy(logits_BNV.flatten(0, 1), targets_BN.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple

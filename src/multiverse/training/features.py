@@ -1,22 +1,60 @@
 """From a question and its solution to token ids, labels, positions and segments. No torch here.
 
-A row is the chat prompt, the document encoded segment by segment, and the end-of-turn token. Loss is taken on what the
-model will have to write itself: not on the prompt, and not on forced tokens, which the engine writes.
+A document is the chat prompt, the solution encoded segment by segment, and the token that ends a turn. Loss is taken on what
+the model will have to write itself: not on the prompt, and not on forced tokens, which the engine writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from ..prompting import Mode, ask
-from ..structure import Document, TokenDialect, encode
+from ..prompting import Mode, instruct
+from ..structure import Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
 
 IGNORED = -100
 """Label of a token that takes no loss (the value that torch's cross entropy leaves out)."""
 
+Table = tuple[tuple[int, ...], ...]
 
-class Features(NamedTuple):
+
+@dataclass(frozen=True)
+class View:
+    """How a model is shown structured text. The default is what the engine computes; the others are baselines.
+
+    Attributes:
+        attention: ``structured`` keeps the paths of a block apart; ``causal`` lets every token see all before it.
+        positions: ``structured`` lets the paths of a block begin at the same position; ``linear`` counts through.
+        share_every: paths also see each other's earlier stretches of this many positions (rule 7 of the layout).
+
+    Raises:
+        ValueError: `share_every` is below 1, or stands beside ``causal`` or ``linear``, where it has no meaning.
+    """
+
+    attention: Literal["structured", "causal"] = "structured"
+    positions: Literal["structured", "linear"] = "structured"
+    share_every: int | None = None
+
+    def __post_init__(self) -> None:
+        check_share_every(self.share_every)
+        if self.share_every is not None and (self.attention, self.positions) != ("structured", "structured"):
+            raise ValueError(
+                f"share_every={self.share_every} needs structured attention and positions, not "
+                f"attention={self.attention!r}, positions={self.positions!r}"
+            )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the text is shown as any other: the model then has to write all of it, heads and labels, too."""
+        return self.attention == "causal" and self.positions == "linear"
+
+
+STRUCTURED = View()
+
+
+@dataclass(frozen=True)
+class Features:
     """One training document.
 
     Attributes:
@@ -25,76 +63,128 @@ class Features(NamedTuple):
         positions: what the model gets as position ids.
         segments: index of each token's branch; 0 is the trunk.
         visibility: for every pair of segments, whether tokens of the one may attend to earlier tokens of the other.
+        starts: for every pair of segments, the position at which the paths begin that keep them apart, -1 where none do;
+            `None` unless paths share.
     """
 
     token_ids: tuple[int, ...]
     labels: tuple[int, ...]
     positions: tuple[int, ...]
     segments: tuple[int, ...]
-    visibility: tuple[tuple[bool, ...], ...]
+    visibility: Table
+    starts: Table | None = None
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    @property
+    def learned(self) -> int:
+        """How many tokens take loss."""
+        return sum(label != IGNORED for label in self.labels)
 
-def featurize(question: str, document: Document, mode: Mode, tokenizer: Any, tokens: TokenDialect) -> Features:
-    """Features of one solved question, asked in this mode.
+
+class Featurizer:
+    """Makes features for one tokenizer.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with a chat template and an end-of-sequence token.
+        tokenizer: a Hugging Face tokenizer with a chat template.
         tokens: the dialect resolved against that tokenizer.
+        view: what of the structure the model is shown.
+
+    Attributes:
+        end: the token that ends a turn.
     """
-    prompt_text = tokenizer.apply_chat_template(ask(question, mode), tokenize=False, add_generation_prompt=True)
-    prompt = tokens.encode(prompt_text)
-    encoded = encode(document, tokens)
-    start, layout = len(prompt), encoded.layout
-    # The document begins and ends in the trunk, so that the end of turn stands behind everything.
-    end_position = max(layout.positions, default=-1) + 1
-    return Features(
-        token_ids=(*prompt, *encoded.token_ids, tokenizer.eos_token_id),
-        labels=(
-            *(IGNORED for _ in prompt),
-            *(IGNORED if forced else token for token, forced in zip(encoded.token_ids, layout.forced, strict=True)),
-            tokenizer.eos_token_id,
-        ),
-        positions=(*range(start), *(start + position for position in layout.positions), start + end_position),
-        segments=(*(0 for _ in prompt), *layout.branches, 0),
-        visibility=tuple(tuple(row) for row in layout.visibility()),
+
+    def __init__(self, tokenizer: Any, tokens: TokenDialect, view: View = STRUCTURED) -> None:
+        self.tokenizer, self.tokens, self.view = tokenizer, tokens, view
+        self.end = end_of_turn(tokenizer)
+
+    def __call__(self, prompt: str | Sequence[Mapping[str, str]], document: Document, mode: Mode | None) -> Features:
+        """Features of one solved question.
+
+        Args:
+            prompt: a question, or the messages that precede the solution.
+            mode: the sentence that asks for this way of thinking ends the prompt; `None` adds nothing.
+        """
+        messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
+        encoded = encode(document, self.tokens)
+        token_ids = (*prompt_ids, *encoded.token_ids, self.end)
+        if self.tokens.roles.keys().isdisjoint(prompt_ids):
+            whole = _behind(encoded.layout, len(prompt_ids))
+        else:
+            # Earlier turns that fork: the engine reads them with their own layout.
+            whole = layout(token_ids[:-1], self.tokens)
+        return self._shown(token_ids, self._labels(len(prompt_ids), encoded), whole)
+
+    def encode_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a chat that waits for its answer."""
+        chat = [dict(message) for message in messages]
+        return self.tokens.encode(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    def _labels(self, start: int, encoded: Encoded) -> tuple[int, ...]:
+        pairs = zip(encoded.token_ids, encoded.layout.forced, strict=True)
+        answer = (IGNORED if forced and not self.view.plain else token for token, forced in pairs)
+        return (*(IGNORED for _ in range(start)), *answer, self.end)
+
+    def _shown(self, token_ids: tuple[int, ...], labels: tuple[int, ...], whole: Layout) -> Features:
+        # The document begins and ends in the trunk, so that the end of turn stands behind everything.
+        positions = (*whole.positions, max(whole.positions, default=-1) + 1)
+        segments = (*whole.branches, 0)
+        visibility: Table = tuple(map(tuple, whole.visibility()))
+        starts: Table | None = None
+        if self.view.share_every is not None:
+            starts = tuple(map(tuple, partings(whole.table, whole.starts)))
+        if self.view.positions == "linear":
+            positions = tuple(range(len(token_ids)))
+        if self.view.attention == "causal":
+            segments, visibility = (0,) * len(token_ids), ((True,),)
+        return Features(token_ids, labels, positions, segments, visibility, starts)
+
+
+def _behind(found: Layout, start: int) -> Layout:
+    """The layout moved behind a prompt of `start` tokens that does not fork."""
+    return Layout(
+        positions=(*range(start), *(start + position for position in found.positions)),
+        branches=(*(0 for _ in range(start)), *found.branches),
+        forced=(*(False for _ in range(start)), *found.forced),
+        table=found.table,
     )
 
 
-def pack(documents: Iterable[Features], row_length: int) -> list[list[Features]]:
-    """Documents in rows of at most `row_length` tokens: longest first, each into the fullest row that has room.
+def end_of_turn(tokenizer: Any) -> int:
+    """The token that ends an answer: what the chat template writes behind one, or else the end of text."""
+    answer = "answer"
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}], tokenize=False
+    )
+    behind = tokenizer.encode(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)
+    markers = tokenizer.added_tokens_decoder
+    return next((int(token) for token in behind[:1] if token in markers), int(tokenizer.eos_token_id))
 
-    A document longer than `row_length` gets a row of its own. The order is a function of the documents alone.
+
+def pack(lengths: Iterable[int], row_length: int, ahead: int = 64) -> list[list[int]]:
+    """Which documents share a row of at most `row_length` tokens, by index.
+
+    Documents are taken in order, each into the fullest row with room for it; when `ahead` rows are open, the fullest is closed.
+    So rows come out nearly in the order of the documents, whatever their number. A document longer than `row_length`
+    gets a row of its own.
     """
-    rows: list[list[Features]] = []
+    closed: list[list[int]] = []
+    rows: list[list[int]] = []
     filled: list[int] = []
-    for document in sorted(documents, key=len, reverse=True):
-        fitting = [row for row, used in enumerate(filled) if used + len(document) <= row_length]
+    for index, length in enumerate(lengths):
+        fitting = [row for row, used in enumerate(filled) if used + length <= row_length]
         if fitting:
             row = max(fitting, key=filled.__getitem__)
         else:
+            if len(rows) >= ahead:
+                fullest = max(range(len(rows)), key=filled.__getitem__)
+                closed.append(rows.pop(fullest))
+                del filled[fullest]
             row = len(rows)
             rows.append([])
             filled.append(0)
-        rows[row].append(document)
-        filled[row] += len(document)
-    return rows
-
-
-def row_width(rows: Sequence[Sequence[Features]]) -> int:
-    """Length of the longest row."""
-    return max((sum(len(document) for document in row) for row in rows), default=0)
-
-
-def micro_batches(rows: Iterable[Sequence[Features]], tokens: int) -> list[list[Sequence[Features]]]:
-    """Rows of like length in groups of at most `tokens` tokens, padding included; a longer row goes alone."""
-    groups: list[list[Sequence[Features]]] = []
-    for row in sorted(rows, key=lambda row: sum(map(len, row)), reverse=True):
-        # Rows come longest first, so that the first of a group is as wide as the group.
-        if groups and row_width(groups[-1][:1]) * (len(groups[-1]) + 1) <= tokens:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return groups
+        rows[row].append(index)
+        filled[row] += length
+    return closed + rows

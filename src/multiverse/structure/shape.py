@@ -6,7 +6,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from ..structure import MULTIVERSE, Dialect, Document, TokenDialect, encode, resolve
+from .dialect import MULTIVERSE, Dialect
+from .encode import encode
+from .tokens import TokenDialect, resolve
+from .tree import Document
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class Shape:
     Attributes:
         blocks: forks.
         branches: paths of all blocks.
+        widths: paths of each block, in document order.
         depth: depth of the deepest block; 0 when nothing forks.
         total_tokens: tokens of the whole document.
         critical_path_tokens: length of its longest chain of tokens.
@@ -25,6 +29,7 @@ class Shape:
 
     blocks: int
     branches: int
+    widths: tuple[int, ...]
     depth: int
     total_tokens: int
     critical_path_tokens: int
@@ -36,9 +41,11 @@ def measure(document: Document, tokens: TokenDialect) -> Shape:
     """The shape of a document in a tokenizer's tokens (or in words, see `word_tokens`)."""
     layout = encode(document, tokens).layout
     own = Counter(layout.branches)
+    widths = tuple(len(block.paths) for _, block in document.blocks())
     return Shape(
-        blocks=sum(1 for _ in document.blocks()),
-        branches=document.branches,
+        blocks=len(widths),
+        branches=sum(widths),
+        widths=widths,
         depth=document.depth,
         total_tokens=len(layout),
         critical_path_tokens=layout.critical_path(),

@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from multiverse.evaluation.shape import measure, word_tokens
-from multiverse.structure import DIALECTS, MULTIVERSE, Block, Dialect, Document, TokenDialect, encode, layout, render
+from multiverse.structure import (
+    DIALECTS,
+    MULTIVERSE,
+    Block,
+    Dialect,
+    Document,
+    TokenDialect,
+    encode,
+    layout,
+    measure,
+    render,
+    word_tokens,
+)
 from tests.strategies import documents
 
 
@@ -19,7 +30,7 @@ def test_words_and_tags_by_hand() -> None:
     assert shape.total_tokens == sum(shape.own_tokens)
     assert shape.critical_path_tokens == shape.own_tokens[0] + shape.own_tokens[1]
     assert shape.parallelism == shape.total_tokens / shape.critical_path_tokens
-    assert (shape.blocks, shape.branches, shape.depth) == (1, 2, 1)
+    assert (shape.blocks, shape.branches, shape.widths, shape.depth) == (1, 2, (2,), 1)
 
 
 def test_nothing_forks() -> None:

@@ -1,0 +1,153 @@
+"""Attention over packed rows of structured documents, for training: whole sequences, gradients, no cache.
+
+transformers calls `packed_attention` in every layer. Who may see whom comes along as a `Visibility`: a segment for each
+token and a small table over segments, from which the mask is made on the device, once per forward and window. It is one
+function of two tokens, evaluated everywhere for the dense mask, and block by block for FlexAttention.
+
+Shape legend: B rows, L tokens in a row, S segments in a row, H query heads, K key heads, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from ..errors import ModelError
+
+PACKED_ATTENTION = "multiverse_packed"
+Kind = Literal["dense", "block"]
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+BLOCK = 128
+"""FlexAttention decides for squares of this many tokens whether to compute them at all; lengths are multiples of it."""
+
+
+class Visibility:
+    """Who may see whom in a batch of packed rows.
+
+    Args:
+        segment_BL: segment of each token; every row has its own, and padding is one of them.
+        table_BSS: whether tokens of one segment may attend to earlier tokens of another. False between documents.
+        position_BL: position of each token, for sliding windows and for `share_every`.
+        start_BSS: with `share_every`, the position at which the two paths begin that keep two segments apart; -1 where
+            nothing does, or where they never meet.
+        share_every: rule 7 of the layout.
+        kind: ``dense`` for a bool mask, ``block`` for FlexAttention's block mask.
+    """
+
+    def __init__(
+        self,
+        segment_BL: Tensor,
+        table_BSS: Tensor,
+        position_BL: Tensor,
+        start_BSS: Tensor | None = None,
+        share_every: int | None = None,
+        kind: Kind = "dense",
+    ) -> None:
+        self.segment_BL, self.table_BSS, self.position_BL = segment_BL, table_BSS, position_BL
+        self.start_BSS, self.share_every, self.kind = start_BSS, share_every, kind
+        self._masks: dict[int | None, Tensor | BlockMask] = {}
+
+    def visible(self, window: int | None = None) -> MaskFunction:
+        """Whether query token q of row b may attend to key token k, as FlexAttention wants it: ``f(b, head, q, k)``.
+
+        Args:
+            window: a token sees another one only if it is less than this many positions behind.
+        """
+        segment_BL, table_BSS, position_BL = self.segment_BL, self.table_BSS, self.position_BL
+        start_BSS, share_every = self.start_BSS, self.share_every
+
+        def see(b: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:  # noqa: ARG001
+            row, column = segment_BL[b, q], segment_BL[b, k]
+            seen = (k <= q) & table_BSS[b, row, column]
+            if start_BSS is not None and share_every is not None:
+                start = start_BSS[b, row, column]
+                stretch_q, stretch_k = (position_BL[b, q] - start) // share_every, (position_BL[b, k] - start) // share_every
+                seen = seen | ((start >= 0) & (stretch_k < stretch_q))
+            if window is not None:
+                seen = seen & (position_BL[b, q] - position_BL[b, k] < window)
+            return seen
+
+        return see
+
+    def mask(self, window: int | None = None) -> Tensor | BlockMask:
+        """The mask of layers with this window; made when first asked for, then kept.
+
+        Returns:
+            bool [B, 1, L, L], or a block mask.
+        """
+        if window not in self._masks:
+            self._masks[window] = self._dense(window) if self.kind == "dense" else self._block(window)
+        return self._masks[window]
+
+    def _dense(self, window: int | None) -> Tensor:
+        rows, length = self.segment_BL.shape
+        device = self.segment_BL.device
+        b = torch.arange(rows, device=device)[:, None, None]
+        token_L = torch.arange(length, device=device)
+        return self.visible(window)(b, b, token_L[:, None], token_L)[:, None]
+
+    def _block(self, window: int | None) -> BlockMask:
+        rows, length = self.segment_BL.shape
+        see = self.visible(window)
+        # Compiled where that pays: without, the whole mask is laid out in memory before it is cut into blocks.
+        compiled = self.segment_BL.device.type == "cuda"
+        return create_block_mask(see, rows, None, length, length, self.segment_BL.device, BLOCK_SIZE=BLOCK, _compile=compiled)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001  (always None: who may see whom is in the visibility)
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    visibility: Visibility | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The function that transformers calls in every layer: `query` [B, H, L, D], `key` and `value` [B, K, L, D], RoPE applied.
+
+    Returns:
+        [B, L, H, D].
+
+    Raises:
+        ModelError: the model was called without a visibility, or asks for something that this attention does not compute.
+    """
+    if visibility is None:
+        raise ModelError("packed attention needs a visibility: call the model as multiverse.training does")
+    for name in ("softcap", "s_aux"):
+        if kwargs.get(name) is not None:
+            raise ModelError(f"{type(module).__name__} uses {name!r}, which cannot be trained here: choose a model without it")
+    mask = visibility.mask(sliding_window)
+    if isinstance(mask, BlockMask):
+        if dropout:
+            raise ModelError("block-sparse attention has no dropout: set attention_dropout to 0 in the model's config")
+        out = _flex(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
+    else:
+        groups = query.shape[1] // key.shape[1]
+        if groups > 1:
+            key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+@cache
+def _flex(device: str) -> Any:
+    # One compilation per length, and lengths come in multiples of a block: with dynamic shapes the kernels are far slower.
+    # On CPU it is there for tests, which have no compiler to wait for.
+    return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+
+
+def register() -> str:
+    """Make the attention known to transformers; returns its name."""
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+    return PACKED_ATTENTION

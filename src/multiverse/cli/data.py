@@ -1,0 +1,434 @@
+"""`multiverse data`: make, check, measure and publish data sets of structured documents."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+
+import typer
+
+from ..errors import DialectError
+from .errors import InputError, known
+from .loading import open_tokenizer
+from .options import MODEL, OUTPUT, Json
+
+if TYPE_CHECKING:
+    from ..data import Fault, Loaded, Row, Statistics
+    from ..structure import Dialect, TokenDialect
+
+Item = TypeVar("Item")
+
+CHECKS = "Checks"
+SOURCE = "An .xml, .jsonl, .json or .parquet file, a folder of them, or a hub id."
+
+Sources = Annotated[list[str], typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)]
+DialectName = Annotated[
+    str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="NAME", help="Read only this split of a folder or a hub data set.", show_default="all of them"
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PATH|ID",
+        help="Whose tokens are counted; only its tokenizer is loaded.",
+        rich_help_panel=MODEL,
+        show_default="multiverse-mini",
+    ),
+]
+AddTags = Annotated[
+    bool,
+    typer.Option(
+        "--add-tags", help="Count as if the tags were in the tokenizer already; training adds them.", rich_help_panel=MODEL
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        metavar="N",
+        help="Most tokens of a document with its prompt.",
+        min=1,
+        rich_help_panel=CHECKS,
+        show_default="no limit",
+    ),
+]
+Promptless = Annotated[
+    bool, typer.Option("--promptless", help="Let documents pass that have no question.", rich_help_panel=CHECKS)
+]
+
+data = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="rich")
+
+
+@data.callback(invoke_without_command=True)
+def overview(context: typer.Context) -> None:
+    """Make, check, measure and publish data sets.
+
+    A source is an .xml file (one document, its question in a .txt file of the
+    same name), a .jsonl, .json or .parquet file, a folder of them, or a hub id.
+    A record has [bold]messages[/bold], the last one the assistant's; or a [bold]question[/bold] (or
+    prompt) with a [bold]structured[/bold] (or solution, completion, text).
+
+    [bold]Examples[/bold]
+    multiverse tasks worksheet --n 500 --split train > problems.jsonl
+    multiverse data validate problems.jsonl
+    multiverse data build problems.jsonl --out dataset
+    multiverse data stats dataset --plot dataset.png
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@data.command()
+def build(
+    sources: Sources,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the data set.", show_default=False)],
+    validation: Annotated[
+        float, typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99)
+    ] = 0.05,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Which questions those are.")] = 0,
+    dialect: DialectName = "multiverse",
+    split: SplitName = None,
+    model: Tokenizer = None,
+    add_tags: AddTags = False,
+    max_tokens: Limit = None,
+    promptless: Promptless = False,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="Write the sequential twin of every document: no tags, goals or conclusions.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Leave faulty documents out, and list them in faults.jsonl.", rich_help_panel=CHECKS),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Read, check and split documents, and write them as a data set.
+
+    The folder has Parquet files with [bold]messages[/bold] and a card with statistics; the hub
+    and the datasets library read it as it is. A question is always on one side of
+    the split, and stays there when others are added. A faulty document is
+    reported with file and line, and nothing is written.
+
+    [bold]Examples[/bold]
+    multiverse data build problems.jsonl more/ --out dataset --validation 0.1
+    multiverse data build problems.jsonl --out sequential --twin
+    multiverse data build owner/traces --out dataset -m my/model --max-tokens 8192
+    """
+    from ..data import card, publish, survey
+    from ..data import split as divide
+    from ..data.publish import check_folder
+
+    tags = _dialect(dialect)
+    check_folder(out)
+    counter = _counter(model, tags, add_tags)
+    loaded = _checked(_load(sources, tags, split), counter, max_tokens, promptless)
+    _report(loaded.faults)
+    if loaded.faults and not keep_going:
+        raise InputError(f"{_told(loaded)}: nothing is written; mend them, or leave them out with --keep-going")
+    if not loaded.rows:
+        raise InputError("no document is left to write")
+    # The twin of a document has its question, and so is on the same side.
+    sides = {name: _twins(rows) if twin else rows for name, rows in divide(loaded.rows, validation, seed)._asdict().items()}
+    if not sides["train"]:
+        raise InputError(f"--validation {validation} leaves no document to train on: lower it, or give another --seed")
+    statistics = survey(_watched([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
+    text = card(out.resolve().name, sides, statistics, tags, counted=counter.counted)
+    publish(sides, out, text, tags, faults=loaded.faults)
+    sizes = {name: len(rows) for name, rows in sides.items()}
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"out": str(out), **sizes, "faults": len(loaded.faults), "statistics": statistics.as_json()}))
+        return
+    _print_table(statistics, counter.counted)
+    left_out = f", {_many(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
+    typer.echo(f"\n{out}: {sizes['train']:,} to train on, {sizes['validation']:,} for validation{left_out}")
+
+
+@data.command()
+def validate(
+    sources: Sources,
+    dialect: DialectName = "multiverse",
+    split: SplitName = None,
+    model: Tokenizer = None,
+    add_tags: AddTags = False,
+    max_tokens: Limit = None,
+    promptless: Promptless = False,
+    as_json: Json = False,
+) -> None:
+    """Check documents, and list every fault with file and line.
+
+    Faults are whatever training would stumble over: files and records that cannot
+    be read, documents that break the grammar, tags in a question, a missing
+    question, and with --max-tokens documents that are too long. With faults, the
+    exit code is 2.
+
+    [bold]Examples[/bold]
+    multiverse data validate problems.jsonl dataset/
+    multiverse data validate owner/traces -m path/to/model --max-tokens 8192
+    multiverse data validate problems.jsonl --json | jq .faults
+    """
+    tags = _dialect(dialect)
+    loaded = _checked(_load(sources, tags, split), _counter(model, tags, add_tags), max_tokens, promptless)
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"documents": len(loaded.rows), "faults": [fault._asdict() for fault in loaded.faults]}))
+        if loaded.faults:
+            raise typer.Exit(2)
+    elif loaded.faults:
+        _report(loaded.faults)
+        raise InputError(_told(loaded))
+    else:
+        typer.echo(f"{_many(len(loaded.rows), 'document')}, no fault")
+
+
+@data.command()
+def twin(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)],
+    conclusions: Annotated[bool, typer.Option("--conclusions", help="Tell each block's conclusion behind its paths.")] = False,
+    dialect: DialectName = "multiverse",
+    split: SplitName = None,
+) -> None:
+    """Write the sequential twin of every document.
+
+    The twin says the same in a line: path after path, without tags, goals and
+    conclusions. A model trained on it is what a parallel one is compared with.
+
+    [bold]Examples[/bold]
+    multiverse data twin problems.jsonl --out sequential.jsonl
+    multiverse data twin dataset --split train --out sequential.parquet
+    """
+    from ..data.write import check_rows_format, write_rows
+
+    tags = _dialect(dialect)
+    check_rows_format(out)
+    loaded = _load([source], tags, split)
+    _stop_at(loaded)
+    write_rows(_twins(loaded.rows, conclusions), out, tags)
+    typer.echo(f"{out}: {_many(len(loaded.rows), 'document')}")
+
+
+@data.command()
+def stats(
+    sources: Sources,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw histograms into an .svg, .png or .pdf file.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    dialect: DialectName = "multiverse",
+    split: SplitName = None,
+    model: Tokenizer = None,
+    add_tags: AddTags = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how much documents fork, how deep, and what that saves.
+
+    Parallelism is all tokens over the critical path, the longest chain of them.
+    Prompts are not counted.
+
+    [bold]Examples[/bold]
+    multiverse data stats dataset
+    multiverse data stats problems.jsonl --model path/to/model --plot shape.svg
+    multiverse data stats dataset --json | jq .parallelism.mean
+    """
+    from ..data import plot as draw
+    from ..data import survey
+    from ..data.plot import check_format
+
+    tags = _dialect(dialect)
+    if plot is not None:
+        check_format(plot)
+    counter = _counter(model, tags, add_tags)
+    loaded = _load(sources, tags, split)
+    _stop_at(loaded)
+    statistics = survey(_watched(loaded.rows, "counting"), counter.tokens)
+    if plot is not None:
+        draw(statistics, plot, title=f"{_title(statistics)} · {counter.counted}")
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"counted": counter.counted, **statistics.as_json()}))
+    else:
+        _print_table(statistics, counter.counted)
+
+
+@data.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `multiverse data build` wrote.", show_default=False)],
+    hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="Where to, as in owner/name.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Only you and your organisation can see it.")] = False,
+) -> None:
+    """Upload a data set to the Hugging Face hub.
+
+    [bold]Example[/bold]
+    multiverse data publish dataset owner/name --private
+    """
+    from ..data import push
+
+    with _waiting(f"uploading {folder}"):
+        address = push(folder, hub_id, private=private)
+    typer.echo(address)
+
+
+class _Counter(NamedTuple):
+    """A tokenizer that counts.
+
+    Attributes:
+        prompt: tokens of a row's prompt.
+        counted: whose tokens they are, in words.
+    """
+
+    tokens: TokenDialect
+    prompt: Callable[[Row], int]
+    counted: str
+
+
+def _counter(model: str | None, dialect: Dialect, add_tags: bool) -> _Counter:
+    from ..structure import resolve
+
+    with _waiting("loading the tokenizer"):
+        tokenizer = open_tokenizer(model)
+    name = "multiverse-mini" if model is None else model
+    if add_tags or model is None:
+        tokenizer.add_tokens(list(dialect.tags))
+    try:
+        tokens = resolve(tokenizer, dialect)
+    except DialectError as error:
+        raise InputError(f"{name!r}: {error}; to count as if that were done, as training does it, use --add-tags") from None
+    return _Counter(tokens, lambda row: _prompt_tokens(row, tokenizer, name), f"tokens of {name}")
+
+
+def _prompt_tokens(row: Row, tokenizer: Any, name: str) -> int:
+    messages = [message._asdict() for message in row.prompt]
+    if not messages:
+        return 0
+    if tokenizer.chat_template is None:
+        return sum(len(tokenizer.encode(message.content, add_special_tokens=False)) for message in row.prompt)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template refuses messages in its own words
+        raise ValueError(f"the chat template of {name!r} refuses the prompt ({error}): change its messages") from error
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _dialect(name: str) -> Dialect:
+    from ..structure import DIALECTS
+
+    return DIALECTS[known("dialect", name, DIALECTS)]
+
+
+def _load(sources: Sequence[str], dialect: Dialect, split: str | None) -> Loaded:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when the library is imported
+    from ..data import Loaded, Row, scan
+
+    loaded = Loaded([], [])
+    for source in sources:
+        for item in _watched(scan(source, dialect, split=split), f"reading {source}"):
+            if isinstance(item, Row):
+                loaded.rows.append(item)
+            else:
+                loaded.faults.append(item)
+    return loaded
+
+
+def _checked(loaded: Loaded, counter: _Counter, max_tokens: int | None, promptless: bool) -> Loaded:
+    """What training can use, and all faults together."""
+    from ..data import Loaded, check
+
+    rows, faults = check(
+        _watched(loaded.rows, "checking"),
+        counter.tokens,
+        max_tokens=max_tokens,
+        encode_prompt=counter.prompt,
+        need_prompt=not promptless,
+    )
+    return Loaded(rows, [*loaded.faults, *faults])
+
+
+def _twins(rows: Iterable[Row], conclusions: bool = False) -> list[Row]:
+    from ..structure import twin
+
+    return [replace(row, document=twin(row.document, conclusions=conclusions), sequential=None) for row in rows]
+
+
+def _stop_at(loaded: Loaded) -> None:
+    if loaded.faults:
+        _report(loaded.faults)
+        raise InputError(f"{_told(loaded)}: mend them first")
+
+
+def _report(faults: Iterable[Fault]) -> None:
+    from .style import clean
+
+    for fault in faults:
+        typer.echo(" ".join(clean(str(fault)).split()), err=True)
+
+
+def _told(loaded: Loaded) -> str:
+    return f"{_many(len(loaded.faults), 'fault')} beside {_many(len(loaded.rows), 'good document')}"
+
+
+def _many(number: int, one: str) -> str:
+    return f"{number:,} {one}{'' if number == 1 else 's'}"
+
+
+def _watched(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items, with a bar for as long as it takes; on a terminal only, where it leaves nothing behind."""
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(items) if isinstance(items, list) else None
+    console = Console(stderr=True)
+    return track(items, what, total=total, console=console, transient=True, disable=not sys.stderr.isatty())
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    from rich.console import Console
+
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status(what):
+        yield
+
+
+def _title(statistics: Statistics) -> str:
+    return f"{_many(len(statistics.shapes), 'document')}, {statistics.forked:.0%} fork"
+
+
+def _print_table(statistics: Statistics, counted: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..data.statistics import NAMES, cells
+
+    console = Console()
+    # On its own: as a title of the table it would be broken to the table's width.
+    console.print(Text(f"{_title(statistics)} · {counted}", "bold"), soft_wrap=True)
+    table = Table(box=None, collapse_padding=True, pad_edge=False)
+    table.add_column("a document has")
+    for heading in ("mean", "median", "min", "p90", "max"):
+        table.add_column(heading, justify="right")
+    summaries = statistics.summaries
+    for name, title in NAMES.items():
+        table.add_row(title, *cells(name, summaries.get(name)))
+    console.print(table)

@@ -1,0 +1,156 @@
+"""`multiverse train`: fine-tune a model to think in parallel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .errors import InputError
+from .options import Json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..training.dryrun import Report
+    from ..training.run import Tick
+
+GIB = 1 << 30
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's settings.", show_default=False)],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Replace a setting, such as optimizer.lr=2e-5. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data and settings, show the plan, take one tiny step; train nothing.")
+    ] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", metavar="N", help="With --dry-run: how many devices to plan for.", min=1, show_default=False),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if the run's folder holds a checkpoint.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune any causal language model to think in parallel.
+
+    The run's folder holds checkpoints, the log, the loss as a picture and, at the
+    end, the model. Started again, a run that was stopped or killed goes on from
+    its newest checkpoint. On several devices, start it through torchrun.
+
+    [bold]Examples[/bold]
+    multiverse train recipes/lora-0.5b.yaml --dry-run
+    multiverse train recipes/lora-0.5b.yaml --set optimizer.lr=2e-5
+    torchrun --nproc-per-node 8 -m multiverse train recipes/32b.yaml
+    """
+    import yaml
+    from rich.console import Console
+    from transformers.utils import logging
+
+    from ..training.config import load
+
+    overrides: dict[str, Any] = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set {setting!r} is not valid: write NAME=VALUE, such as --set optimizer.lr=2e-5")
+        try:
+            overrides[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {setting!r} is not valid: its value is no YAML") from None
+    if devices is not None and not dry_run:
+        raise InputError(f"--devices {devices} only goes with --dry-run: a run takes the devices that torchrun gives it")
+    chosen = load(config, overrides)
+    logging.disable_progress_bar()
+    main = int(os.environ.get("RANK", 0)) == 0
+    console = Console(stderr=True, quiet=not main)
+    with _reading(console) as tick:
+        if dry_run:
+            from ..training.dryrun import dry_run as plan
+
+            report = plan(chosen, devices=devices, tick=tick)
+            _show(report, as_json)
+            return
+        from ..training.callbacks import InterruptedRunError
+        from ..training.run import train as run
+
+        began = time.monotonic()
+        try:
+            folder = run(chosen, fresh=fresh, tick=tick, show=console)
+        except InterruptedRunError as stopped:
+            typer.echo(str(stopped), err=True)
+            raise typer.Exit(130) from None
+    if main:
+        if as_json:
+            from .jsonio import dump
+
+            typer.echo(dump({"model": str(folder), "out": chosen.out, "seconds": round(time.monotonic() - began, 1)}))
+        else:
+            typer.echo(f"{folder}: try it with  multiverse generate --model {folder} '…'")
+
+
+@contextmanager
+def _reading(console: Any) -> Iterator[Tick]:
+    """A bar for what takes long before training begins; it goes as soon as it is full."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def tick(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=what, completed=done, total=total, visible=total != done)
+            if total == done:
+                bar.stop()
+
+        yield tick
+
+
+def _show(report: Report, as_json: bool) -> None:
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump(report.as_dict()))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    row: Callable[[str, str], None] = table.add_row
+    row("model", f"{report.model}, {_count(report.parameters)} parameters, {_count(report.trained)} trained")
+    row("data", f"{report.documents:,} documents, {report.validation:,} for validation, {report.faulty:,} faulty")
+    row("phases", "  ".join(f"{share:.0%}" for share in report.phases) + "  parallel")
+    row("run", f"{report.steps:,} steps, {report.rows:,} rows, {report.tokens:,} tokens, {report.learned:,} take loss")
+    row("padding", f"{report.padding:.0%} of all positions computed")
+    for name, size in report.memory._asdict().items():
+        row(f"memory: {name}", f"{size / GIB:8.1f} GiB")
+    row(
+        "memory",
+        f"{report.memory.total / GIB:8.1f} GiB on each of {report.devices} device{'s' * (report.devices > 1)} (estimate)",
+    )
+    row("tiny step", f"loss {report.loss[0]:.3f} before, {report.loss[1]:.3f} after")
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(note, style="yellow")
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,70 @@
+"""What a row must be to be trained on, beyond having been read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ..errors import StructureError
+from ..structure import TokenDialect, encode, parse, render
+from .row import Fault, Loaded, Row
+
+
+def check(
+    rows: Iterable[Row],
+    tokens: TokenDialect,
+    *,
+    max_tokens: int | None = None,
+    encode_prompt: Callable[[Row], int] | None = None,
+    need_prompt: bool = True,
+) -> Loaded:
+    """The rows that can be trained on, and a fault for every reason why another one cannot.
+
+    Args:
+        tokens: the dialect resolved against the model's tokenizer.
+        max_tokens: most tokens of a row: prompt, document and the token that ends the turn.
+        encode_prompt: how many tokens a row's prompt becomes; a `ValueError` of its is a fault. Without it, prompts do not
+            count.
+        need_prompt: whether a row without a question is a fault.
+    """
+    checked = Loaded([], [])
+    for row in rows:
+        problems = list(_problems(row, tokens, need_prompt))
+        if not problems:
+            problems = list(_length(row, tokens, max_tokens, encode_prompt))
+        checked.faults.extend(Fault(row.source, row.line, problem) for problem in problems)
+        if not problems:
+            checked.rows.append(row)
+    return checked
+
+
+def _problems(row: Row, tokens: TokenDialect, need_prompt: bool) -> Iterator[str]:
+    if need_prompt and not row.question:
+        yield "it has no question: training needs one (for an .xml file, in a .txt file of the same name beside it)"
+    for number, message in enumerate(row.prompt, 1):
+        if message.role == "assistant":
+            try:
+                parse(message.content, tokens.dialect)
+            except StructureError as error:
+                yield f"message {number}, an earlier answer, breaks the grammar: {error}"
+            continue
+        for tag in tokens.dialect.tags:
+            if tag in message.content:
+                offset = message.content.index(tag)
+                yield f"the tag {tag} stands in the {message.role}'s message {number} (offset {offset}): write it otherwise"
+
+
+def _length(
+    row: Row, tokens: TokenDialect, max_tokens: int | None, encode_prompt: Callable[[Row], int] | None
+) -> Iterator[str]:
+    try:
+        prompt = encode_prompt(row) if encode_prompt is not None else 0
+        if max_tokens is None:
+            render(row.document, tokens.dialect)  # finds the same faults, in a tenth of the time
+            return
+        length = prompt + len(encode(row.document, tokens).token_ids) + 1
+    except ValueError as error:  # a tag in a text, or a message that the chat template refuses
+        yield str(error)
+        return
+    if length > max_tokens:
+        counted = "tokens with its prompt" if encode_prompt is not None else "tokens"
+        yield f"it has {length:,} {counted}, over the limit of {max_tokens:,}: shorten it, or raise the limit"

@@ -1,0 +1,110 @@
+"""Split rows, and write them so that a file is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import DataError
+from ..structure import MULTIVERSE, Dialect, render
+from .library import library
+from .row import Fault, Row
+
+
+class Split(NamedTuple):
+    """Rows to learn from, and rows to watch."""
+
+    train: list[Row]
+    validation: list[Row]
+
+
+def split(rows: Iterable[Row], validation: float, seed: int = 0) -> Split:
+    """Divide rows by their questions, so that one question is never on both sides.
+
+    The side depends on nothing but the question (for a row without one, the document) and the seed: a row keeps it when
+    others come and go. In return the share is hit only about.
+
+    Args:
+        validation: share of the validation side, at least 0 and below 1.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation={validation} is not valid: it must be at least 0 and below 1")
+    sides = Split([], [])
+    for row in rows:
+        key = " ".join((row.question or render(row.document)).split())
+        drawn = int.from_bytes(blake2b(f"{seed}/{key}".encode(), digest_size=8).digest())
+        (sides.validation if drawn < validation * 2**64 else sides.train).append(row)
+    return sides
+
+
+def write_rows(rows: Sequence[Row], path: Path, dialect: Dialect = MULTIVERSE) -> None:
+    """Write rows as JSON lines or Parquet, as the file's name says (errors as `check_rows_format` and the writers)."""
+    check_rows_format(path)
+    _WRITERS[path.suffix.lower()](rows, path, dialect)
+
+
+def check_rows_format(path: Path) -> None:
+    """Raise `DataError` unless rows can be written under this name."""
+    if path.suffix.lower() not in _WRITERS:
+        raise DataError(f"{str(path)!r} is no name for a data set: let it end in {' or '.join(_WRITERS)}")
+
+
+def write_parquet(rows: Iterable[Row], path: Path, dialect: Dialect = MULTIVERSE) -> None:
+    """Write rows as a column `messages`, whose last message is the rendered document.
+
+    Where rows have a sequential solution of their own, it is a second column.
+
+    Raises:
+        DataError: the file cannot be written.
+        ExtraError: pyarrow is not installed.
+    """
+    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    message = arrow.struct([("role", arrow.string()), ("content", arrow.string())])
+    records = [row.record(dialect) for row in rows]
+    fields = [("messages", arrow.list_(message))]
+    if any("sequential" in record for record in records):
+        fields.append(("sequential", arrow.string()))
+    table = arrow.Table.from_pylist(records, schema=arrow.schema(fields))
+    with whole(path) as part:
+        parquet.write_table(table, part, compression="zstd")
+
+
+def write_jsonl(rows: Iterable[Row], path: Path, dialect: Dialect = MULTIVERSE) -> None:
+    """Write rows as JSON lines, with the columns of `write_parquet` (`DataError` if the file cannot be written)."""
+    _write_lines((row.record(dialect) for row in rows), path)
+
+
+def write_faults(faults: Iterable[Fault], path: Path) -> None:
+    """Write faults as JSON lines (`DataError` if the file cannot be written)."""
+    _write_lines((fault._asdict() for fault in faults), path)
+
+
+def _write_lines(objects: Iterable[dict[str, Any]], path: Path) -> None:
+    with whole(path) as part, part.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in objects)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place once all of it is there.
+
+    Raises:
+        DataError: one of the two cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be written ({error.strerror or error}): give a path that can be") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+_WRITERS: dict[str, Callable[[Sequence[Row], Path, Dialect], None]] = {".jsonl": write_jsonl, ".parquet": write_parquet}

@@ -1,0 +1,110 @@
+"""Make a model ready to learn a dialect: tags as tokens of their own, embedding rows to begin with, a padded vocabulary.
+
+What is written is a plain Hugging Face folder. The engine finds the dialect in it by itself: the configuration names it,
+tag by tag.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor
+
+from ..attention.joinable import check_joinable
+from ..structure import Dialect, TokenDialect, resolve, write_dialect
+from .features import end_of_turn
+
+VOCABULARY_MULTIPLE = 64
+"""Matrix products are fastest when the vocabulary is a multiple of this."""
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""The template of a base model that has none."""
+
+
+class Prepared(NamedTuple):
+    """What was done to a model.
+
+    Attributes:
+        tokens: the dialect resolved against the tokenizer.
+        new_ids: token ids that the tokenizer did not have before.
+        trained_ids: token ids whose embedding rows have to be trained even where the others are not.
+        vocabulary: rows of the embedding.
+    """
+
+    tokens: TokenDialect
+    new_ids: tuple[int, ...]
+    trained_ids: tuple[int, ...]
+    vocabulary: int
+
+
+def prepare(model: Any, tokenizer: Any, dialect: Dialect) -> Prepared:
+    """Add the dialect's tags to tokenizer and model, both changed in place. Done twice, it changes nothing more.
+
+    Each new row, of the embedding and of an untied head, begins as the mean of the rows of its word's sub-tokens, as in
+    the paper; a closing tag gets the mean over its slash and its word. A tag that the tokenizer has already keeps its row.
+    A tokenizer without a chat template gets ChatML, and the tokens it needs.
+
+    Raises:
+        DialectError: a tag is still not one token.
+        ModelError: the model cannot be forked and joined.
+    """
+    check_joinable(model.config, getattr(model.config, "name_or_path", "") or model.config.model_type)
+    words = {tag: _word_ids(tokenizer, tag) for tag in dialect.tags}
+    before = len(tokenizer)
+    # Not special: decoding with `skip_special_tokens` has to keep the structure.
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in dialect.tags])
+    if tokenizer.chat_template is None:
+        markers = ("<|im_start|>", "<|im_end|>")
+        words |= {marker: _word_ids(tokenizer, marker) for marker in markers}
+        tokenizer.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers], special_tokens=True)
+        tokenizer.chat_template = CHATML
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokens = resolve(tokenizer, dialect)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    size = max(len(tokenizer), embedding.weight.shape[0])
+    size = -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    if size != embedding.weight.shape[0]:
+        model.resize_token_embeddings(size, mean_resizing=False)
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    new_ids = tuple(range(before, len(tokenizer)))
+    tied = head is None or head.weight.data_ptr() == embedding.weight.data_ptr()
+    with torch.no_grad():
+        for weight_VD in [embedding.weight] if tied else [embedding.weight, head.weight]:
+            _fill(weight_VD, {tokenizer.convert_tokens_to_ids(word): ids for word, ids in words.items()}, new_ids)
+    write_dialect(model.config, dialect)
+    _stop_at(model, end_of_turn(tokenizer))
+    trained_ids = tuple(sorted(tokenizer.convert_tokens_to_ids(list(words))))
+    return Prepared(tokens, new_ids, trained_ids, size)
+
+
+def _stop_at(model: Any, end: int) -> None:
+    """Have every engine that reads the generation config end an answer at the token that is trained to end one."""
+    stops = model.generation_config.eos_token_id
+    known = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
+    if end not in known:
+        model.generation_config.eos_token_id = [*known, end]
+
+
+def _word_ids(tokenizer: Any, tag: str) -> list[int]:
+    """Sub-tokens of what a tag says: ``/Goal`` for the closing of a goal."""
+    return list(tokenizer.encode(re.sub(r"[<>|]", "", tag).replace("_", " "), add_special_tokens=False))
+
+
+def _fill(weight_VD: Tensor, words: dict[int, list[int]], new_ids: Sequence[int]) -> None:
+    means = {token: weight_VD[ids].mean(0) for token, ids in words.items() if token in new_ids and ids}
+    # Rows behind the last token are never asked for, but a softmax runs over them all: they begin as the mean of all.
+    last = max(new_ids, default=-1)
+    if last >= 0:
+        weight_VD[last + 1 :] = weight_VD[: min(new_ids)].mean(0)
+    for token, mean in means.items():
+        weight_VD[token] = mean

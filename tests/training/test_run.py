@@ -1,0 +1,302 @@
+"""Whole runs of a tiny model: the folder they leave, resuming after SIGKILL, two processes, adapters, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from multiverse import LLM
+from multiverse.errors import ConfigError, DataError
+from multiverse.structure import render
+from multiverse.tasks import problems
+from multiverse.training.config import Config, Lora, Optimizer, dump
+from multiverse.training.run import train
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def write_data(path: Path, count: int = 12) -> Path:
+    lines = [
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": problem.question},
+                    {"role": "assistant", "content": render(problem.structured)},
+                ],
+                "sequential": render(problem.sequential),
+            }
+        )
+        for problem in islice(problems("worksheet", seed=1, width=2), count)
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recipes.mini.start import write
+
+    folder = tmp_path_factory.mktemp("start")
+    write(folder, shape="test", texts=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data") / "data.jsonl")
+
+
+@pytest.fixture
+def config(start: Path, data: Path, tmp_path: Path) -> Config:
+    return Config(
+        model=str(start),
+        data=[str(data)],
+        out=str(tmp_path / "run"),
+        mixture=[0.0, 0.5, 1.0],
+        length=512,
+        packing=True,
+        batch=4,
+        rows=2,
+        precision="fp32",
+        optimizer=Optimizer(lr=3e-3, warmup=0.2),
+        save_every=1,
+    )
+
+
+def losses(out: Path) -> dict[int, float]:
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    found = [(record["step"], record["loss"]) for record in records if "loss" in record]
+    assert len(dict(found)) == len(found), "a step is logged once"
+    return dict(found)
+
+
+def command(config: Config, folder: Path, *before: str) -> list[str]:
+    path = folder / f"{Path(config.out).name}.yaml"
+    path.write_text(dump(config))
+    return [sys.executable, "-m", *before, "multiverse", "train", str(path)]
+
+
+def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
+    config = replace(config, validation=0.25)
+    folder = train(config)
+    out = Path(config.out)
+    assert folder == out / "model"
+    llm = LLM(folder, kv_memory=8 << 20)
+    assert llm.engine.tokens is not None
+    assert llm.generate("Hi").__len__() == 1
+    assert yaml.safe_load((folder / "training.yaml").read_text())["mixture"] == [0.0, 0.5, 1.0]
+    seen = losses(out)
+    assert seen[max(seen)] < seen[1]
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any("eval_parallel_loss" in record and "eval_sequential_loss" in record for record in records)
+    assert "<svg" in (out / "curve.svg").read_text()
+    assert (out / "faults.jsonl").read_text() == ""
+    assert train(config) == folder, "a finished run is finished"
+    assert losses(out) == seen
+
+
+def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: Config, tmp_path: Path) -> None:
+    whole, cut = replace(config, out=str(tmp_path / "whole")), replace(config, out=str(tmp_path / "cut"))
+    done = subprocess.run(command(whole, tmp_path), env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = losses(Path(whole.out))
+    assert len(expected) >= 5
+
+    line = command(cut, tmp_path)
+    log = Path(cut.out) / "log.jsonl"
+    running = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and (not log.exists() or log.read_text().count("\n") < 3):
+        time.sleep(0.005)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert not (Path(cut.out) / "model").exists(), "the run was to be cut in the middle"
+    # What a killed run may leave behind as well: a checkpoint without its end, and half a line.
+    (Path(cut.out) / "checkpoint-9999").mkdir()
+    with log.open("a") as file:
+        file.write('{"step": 99')
+
+    again = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert losses(Path(cut.out)) == expected
+    first, second = (
+        torch.load(path, weights_only=True) if path.suffix == ".pt" else _weights(path)
+        for path in (Path(whole.out) / "model", Path(cut.out) / "model")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("fsdp", [True, False])
+def test_two_processes_train_to_the_same_loss_as_one(config: Config, tmp_path: Path, fsdp: bool) -> None:
+    one = replace(config, out=str(tmp_path / "one"), save_every=2)
+    train(one)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    two = replace(one, out=str(tmp_path / "two"), fsdp=fsdp, rows=1)
+    launch = ("torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m")
+    line = command(two, tmp_path, *launch)
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected, found_losses = losses(Path(one.out)), losses(Path(two.out))
+    assert found_losses == pytest.approx(expected, rel=2e-4)
+    checkpoints = sorted(Path(two.out).glob("checkpoint-*"))
+    assert len(checkpoints) == 2
+    assert all((path / "pytorch_model_fsdp.bin").exists() == fsdp for path in checkpoints), "sharded if asked, only then"
+
+    shutil.rmtree(checkpoints[-1])
+    shutil.rmtree(Path(two.out) / "model")
+    again = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert losses(Path(two.out)) == pytest.approx(found_losses, rel=1e-6)
+    first, second = _weights(Path(one.out) / "model"), _weights(Path(two.out) / "model")
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=2e-3, rtol=2e-2)
+
+
+def test_forward_passes_of_any_size_make_the_same_step(config: Config, tmp_path: Path) -> None:
+    alone, many = replace(config, out=str(tmp_path / "alone"), rows=1), replace(config, out=str(tmp_path / "many"), rows=4)
+    train(alone)
+    train(many)
+    assert losses(Path(alone.out)) == pytest.approx(losses(Path(many.out)), rel=1e-4)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_adapters(config: Config, start: Path, merge: bool) -> None:
+    config = replace(config, lora=Lora(rank=4, merge=merge), checkpointing=True, optimizer=Optimizer(lr=2e-2))
+    folder = train(config)
+    seen = losses(Path(config.out))
+    assert seen[max(seen)] < seen[1]
+    assert (Path(config.out) / "adapter" / "adapter_model.safetensors").exists()
+    if merge:
+        assert LLM(folder, kv_memory=8 << 20).engine.tokens is not None
+        before, after = _weights(start), _weights(folder)
+        assert before.keys() == after.keys()
+        assert any(not torch.equal(before[name], after[name]) for name in before)
+    else:
+        assert folder.name == "adapter"
+
+
+def test_muon_and_bf16(config: Config) -> None:
+    muon = Optimizer(name="muon", lr=3e-3, muon_lr=5e-3, schedule="steady", warmup=0.1)
+    train(replace(config, optimizer=muon, precision="bf16"))
+    seen = losses(Path(config.out))
+    assert seen[max(seen)] < seen[1]
+
+
+@pytest.mark.parametrize("view", [{"share_every": 4}, {"positions": "linear"}, {"attention": "causal", "positions": "linear"}])
+def test_baselines_train(config: Config, view: dict[str, Any]) -> None:
+    train(replace(config, mixture=[1.0], max_steps=2, **view))
+    assert len(losses(Path(config.out))) == 2
+
+
+def test_the_first_step_is_the_same_whatever_the_view_shows_of_sequential_text(config: Config, tmp_path: Path) -> None:
+    plain = replace(config, mixture=[0.0], max_steps=1)
+    found = []
+    for number, view in enumerate(({}, {"share_every": 2}, {"attention": "causal", "positions": "linear"})):
+        run = replace(plain, out=str(tmp_path / str(number)), **view)
+        train(run)
+        found.append(losses(Path(run.out))[1])
+    assert found[1:] == pytest.approx([found[0]] * 2, rel=1e-5)
+
+
+def test_faulty_rows_stop_the_run_before_it_starts_each_with_its_line(config: Config, tmp_path: Path) -> None:
+    good = Path(config.data[0]).read_text().splitlines()
+    unbalanced = json.loads(good[0])
+    unbalanced["messages"][1]["content"] = unbalanced["messages"][1]["content"].replace("</Goal>", "", 1)
+    long = json.loads(good[1])
+    long["messages"][0]["content"] += " and so on" * 300
+    silent = json.loads(good[2])
+    silent["messages"] = silent["messages"][1:]
+    path = tmp_path / "mixed.jsonl"
+    lines = [good[0], json.dumps(unbalanced), good[1], json.dumps(long), json.dumps(silent), '{"messages": [', good[3]]
+    path.write_text("\n".join(lines))
+    config = replace(config, data=[str(path)])
+    with pytest.raises(DataError) as caught:
+        train(config)
+    text = str(caught.value)
+    assert "4 faulty rows, 3 good ones" in text
+    for line in (2, 4, 5, 6):
+        assert f"mixed.jsonl:{line}: " in text
+    assert "over the length limit of 512" in text
+    assert not (Path(config.out) / "log.jsonl").exists()
+
+    train(replace(config, faults="skip", mixture=[1.0]), fresh=True)
+    kept = [json.loads(line) for line in (Path(config.out) / "faults.jsonl").read_text().splitlines()]
+    assert sorted(fault["line"] for fault in kept) == [2, 4, 5, 6]
+
+
+def test_an_empty_file_is_named(config: Config, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    with pytest.raises(DataError, match=r"empty\.jsonl"):
+        train(replace(config, data=[str(empty)]))
+
+
+def test_other_settings_in_the_same_folder_are_refused(config: Config) -> None:
+    train(replace(config, max_steps=1))
+    with pytest.raises(ConfigError, match="max_steps was 1, is 2"):
+        train(replace(config, max_steps=2))
+    train(replace(config, max_steps=2), fresh=True)
+    assert len(losses(Path(config.out))) == 2
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> None:
+    config = replace(config, save_every=1000)
+    line = command(config, tmp_path)
+    log = Path(config.out) / "log.jsonl"
+    running = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while running.poll() is None and (not log.exists() or not log.read_text()):
+        time.sleep(0.005)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate()
+    assert running.returncode == 130, stderr
+    assert "start again to go on" in stderr
+    stopped = max(losses(Path(config.out)))
+    train(config)
+    assert min(losses(Path(config.out))) == 1
+    assert max(losses(Path(config.out))) > stopped
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match="batch=4 rows cannot be shared out evenly over 1 processes of rows=3"):
+        train(replace(config, rows=3))
+
+
+@pytest.mark.parametrize("name", ["CP_SIZE", "SP_SIZE"])
+def test_what_would_replace_the_mask_is_refused(config: Config, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"PARALLELISM_CONFIG_{name}", "2")
+    with pytest.raises(ConfigError, match="replaces the mask"):
+        train(config)
+
+
+def test_a_tracker_that_is_not_there_is_named(config: Config) -> None:
+    with pytest.raises(ConfigError, match="report_to='paper' is not installed"):
+        train(replace(config, report_to=["paper"]))
+
+
+def test_block_masks_need_cuda(config: Config) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is CUDA here")
+    with pytest.raises(ConfigError, match="mask='block' needs CUDA"):
+        train(replace(config, mask="block"))
