@@ -1,0 +1,1 @@
+"""Sequential reasoning in, parallel training data out. Torch-free."""
