@@ -300,3 +300,17 @@ def test_block_masks_need_cuda(config: Config) -> None:
         pytest.skip("there is CUDA here")
     with pytest.raises(ConfigError, match="mask='block' needs CUDA"):
         train(replace(config, mask="block"))
+
+
+def test_a_folder_with_splits_trains_on_one_and_is_measured_on_the_other(config: Config, tmp_path: Path) -> None:
+    from multiverse.training.run import read_rows
+
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    write_data(tmp_path / "set" / "data" / "train.jsonl", 3)
+    write_data(tmp_path / "set" / "data" / "validation.jsonl", 2)
+    for split, count in (("train", 3), ("validation", 2)):
+        rows, faults = read_rows(config, [str(tmp_path / "set")], split)
+        assert not faults
+        assert len(rows) == count
+        assert all(split in row.source for row in rows)
+    assert len(read_rows(config, config.data, "validation")[0]) == 12, "a file has no splits"

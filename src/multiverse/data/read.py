@@ -22,19 +22,20 @@ _BETWEEN = re.compile(r"[\s,]*")
 _MARK = b"\xef\xbb\xbf"  # some editors begin a UTF-8 file with it
 
 
-def read(source: str | Path, dialect: Dialect = MULTIVERSE, *, split: str | None = None) -> Loaded:
+def read(source: str | Path, dialect: Dialect = MULTIVERSE, *, split: str | None = None, prefer: str | None = None) -> Loaded:
     """Every row of a source, and a fault for each one that could not be had.
 
     Args:
         source: an .xml file (one document; its question in a .txt file of the same name beside it), .jsonl, .json or
             .parquet, a folder of such files, or a hub id.
         split: only this split of a folder or a hub data set.
+        prefer: only this split where the source has it, and all of the source where it has not.
 
     Raises:
         ExtraError: the library that reads such a source is not installed.
     """
     loaded = Loaded([], [])
-    for item in scan(source, dialect, split=split):
+    for item in scan(source, dialect, split=split, prefer=prefer):
         if isinstance(item, Row):
             loaded.rows.append(item)
         else:
@@ -42,16 +43,18 @@ def read(source: str | Path, dialect: Dialect = MULTIVERSE, *, split: str | None
     return loaded
 
 
-def scan(source: str | Path, dialect: Dialect = MULTIVERSE, *, split: str | None = None) -> Iterator[Row | Fault]:
+def scan(
+    source: str | Path, dialect: Dialect = MULTIVERSE, *, split: str | None = None, prefer: str | None = None
+) -> Iterator[Row | Fault]:
     """As `read`, one after the other."""
     name = str(source)
     path = Path(name).expanduser()
     if path.is_dir():
-        yield from _folder(path, dialect, split)
+        yield from _folder(path, dialect, split, prefer)
     elif path.exists() or _looks_local(name, path):
         yield from _file(path, dialect)
     else:
-        yield from _hub(name, dialect, split)
+        yield from _hub(name, dialect, split, prefer)
 
 
 def _looks_local(name: str, path: Path) -> bool:
@@ -60,12 +63,14 @@ def _looks_local(name: str, path: Path) -> bool:
     return pathlike or path.suffix.lower() in _READERS
 
 
-def _folder(folder: Path, dialect: Dialect, split: str | None) -> Iterator[Row | Fault]:
+def _folder(folder: Path, dialect: Dialect, split: str | None, prefer: str | None) -> Iterator[Row | Fault]:
     inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in _READERS]
     files = [path for path in inside if path.name != FAULTS and not any(part.startswith(".") for part in path.parts)]
     if not files:
         yield Fault(str(folder), 1, f"the folder holds no file of documents: it needs some {_any_suffix()}")
         return
+    if split is None and any(prefer in _splits(path) for path in files):
+        split = prefer
     chosen = [path for path in files if split is None or split in _splits(path)]
     if not chosen:
         have = ", ".join(sorted({_splits(path)[-1] for path in files})[:10])
@@ -232,7 +237,7 @@ def _cell(batch: Any, index: int, source: str, number: int, dialect: Dialect) ->
     return row_of(record, source, number, dialect)
 
 
-def _hub(name: str, dialect: Dialect, split: str | None) -> Iterator[Row | Fault]:
+def _hub(name: str, dialect: Dialect, split: str | None, prefer: str | None) -> Iterator[Row | Fault]:
     datasets = library("datasets")
     try:
         found = datasets.load_dataset(name, split=split)
@@ -242,6 +247,8 @@ def _hub(name: str, dialect: Dialect, split: str | None) -> Iterator[Row | Fault
         yield Fault(place, 1, f"it is no file here, and could not be had from the hub ({_reason(error)}): {remedy}")
         return
     parts = {split: found} if split is not None else dict(found)
+    if prefer in parts:
+        parts = {prefer: parts[prefer]}
     for part, table in parts.items():
         yield from _table(table, f"{name}/{part}", dialect)
 

@@ -67,10 +67,11 @@ class Config:
 
     Attributes:
         model: local folder or hub id of the model to start from.
-        data: files, folders or hub ids of structured documents; see `multiverse data`.
+        data: files, folders or hub ids of structured documents (`multiverse data`); of one with a split ``train``, only that.
         out: folder of the run: checkpoints, log, curve, and the finished model in ``model``.
         dialect: the tag set.
-        validation: files, folders or hub ids to measure the loss on; or a share of the data to keep for it.
+        validation: files, folders or hub ids to measure the loss on (of one with a split ``validation``, only that); or a share
+            of the data to keep for it.
         mixture: ``paper``, ``parallel``, ``sequential``, ``half``, or a list of shares of parallel examples, one a phase.
         phases: how often every example comes, with a mixture that stays the same.
         shuffle: whether examples are shuffled in every phase; else they come in the order of the data.

@@ -51,12 +51,16 @@ class Material:
     faults: list[Fault]
 
 
-def read_rows(config: Config, sources: Sequence[str]) -> tuple[list[Row], list[Fault]]:
-    """All rows of these files, folders and hub ids, and all that is wrong with them."""
+def read_rows(config: Config, sources: Sequence[str], split: str) -> tuple[list[Row], list[Fault]]:
+    """All rows of these files, folders and hub ids, and all that is wrong with them.
+
+    Args:
+        split: where a source has this split, only it is read.
+    """
     rows: list[Row] = []
     faults: list[Fault] = []
     for source in sources:
-        loaded = read(source, DIALECTS[config.dialect])
+        loaded = read(source, DIALECTS[config.dialect], prefer=split)
         rows += loaded.rows
         faults += loaded.faults
     return rows, faults
@@ -101,9 +105,9 @@ def gather(config: Config, model: Any, tokenizer: Any, tick: Tick) -> Material:
         DialectError, ModelError: the model cannot take the dialect.
     """
     prepared = prepare(model, tokenizer, DIALECTS[config.dialect])
-    rows, faults = read_rows(config, config.data)
+    rows, faults = read_rows(config, config.data, "train")
     if isinstance(config.validation, list):
-        held, more = read_rows(config, config.validation)
+        held, more = read_rows(config, config.validation, "validation")
         faults += more
     else:
         rows, held = split(rows, config.validation, config.seed)
