@@ -109,6 +109,31 @@ def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
     assert losses(out) == seen
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"share_every": 4}, {"lora": Lora(rank=2)}, {"checkpointing": True}, {"packing": False, "rows": 1}],
+    ids=["plain", "sharing", "adapters", "checkpointing", "unpacked"],
+)
+def test_the_loss_of_the_first_step_is_what_the_engine_scores(config: Config, change: dict[str, Any]) -> None:
+    """The whole way, from the file to the log: any other mask, position, label or division would show here."""
+    from multiverse.structure import parse
+    from multiverse.training import IGNORED, Featurizer, View
+
+    config = replace(config, mixture=[1.0], batch=12, max_steps=1, **change)
+    folder = train(replace(config, optimizer=Optimizer(lr=0.0)))  # the model as it is prepared, and as it is logged
+    llm = LLM(folder, kv_memory=8 << 20)
+    assert llm.engine.tokens is not None
+    make = Featurizer(llm.tokenizer, llm.engine.tokens, View(share_every=config.share_every))
+    total = count = 0.0
+    for line in Path(config.data[0]).read_text().splitlines():
+        question, answer = (message["content"] for message in json.loads(line)["messages"])
+        features = make([{"role": "user", "content": question}], parse(answer), "parallel")
+        scored = llm.score([list(features.token_ids)], share_every=config.share_every)[0]
+        values = [v for v, label in zip(scored.logprobs, features.labels, strict=True) if label != IGNORED and v is not None]
+        total, count = total - sum(values), count + features.learned
+    assert losses(Path(config.out))[1] == pytest.approx(total / count, abs=1e-4)
+
+
 def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: Config, tmp_path: Path) -> None:
     whole, cut = replace(config, out=str(tmp_path / "whole")), replace(config, out=str(tmp_path / "cut"))
     done = subprocess.run(command(whole, tmp_path), env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -199,9 +224,14 @@ def test_adapters(config: Config, start: Path, merge: bool) -> None:
 
 def test_muon_and_bf16(config: Config) -> None:
     muon = Optimizer(name="muon", lr=3e-3, muon_lr=5e-3, schedule="steady", warmup=0.1)
-    train(replace(config, optimizer=muon, precision="bf16"))
+    config = replace(config, optimizer=muon, precision="bf16", save_every=2)
+    train(config)
     seen = losses(Path(config.out))
     assert seen[max(seen)] < seen[1]
+    *_, last = sorted(Path(config.out).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    shutil.rmtree(last)
+    train(config)
+    assert losses(Path(config.out)) == seen, "both optimizers go on where they were"
 
 
 @pytest.mark.parametrize("view", [{"share_every": 4}, {"positions": "linear"}, {"attention": "causal", "positions": "linear"}])

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from ..errors import MultiverseError
@@ -123,5 +124,14 @@ class Watch(TrainerCallback):
         self.asked = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if self.asked:
-            control.should_save = control.should_training_stop = True
+        if _anyone(self.asked):
+            self.asked = control.should_save = control.should_training_stop = True
+
+
+def _anyone(asked: bool) -> bool:
+    """Whether any process was asked: one that stopped alone would leave the others waiting for it."""
+    if not torch.distributed.is_initialized():
+        return asked
+    answers: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(answers, asked)
+    return any(answers)

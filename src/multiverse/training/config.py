@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ExtraError
 from ..structure import DIALECTS
 from .features import View
 from .mixture import schedule
@@ -162,6 +163,13 @@ class Config:
         return schedule(self.mixture, self.phases)
 
 
+def check_extra() -> None:
+    """Raise `ExtraError` unless the libraries are there that training needs."""
+    for name in ("accelerate", "peft", "yaml", "matplotlib"):
+        if find_spec(name) is None:
+            raise ExtraError(name, "train")
+
+
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read a YAML file. Paths in it are relative to the working directory.
 
@@ -170,7 +178,9 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         ConfigError: it cannot be read, has a key that is not known, lacks one, or a value is of the wrong kind.
+        ExtraError: a library is missing.
     """
+    check_extra()
     import yaml
 
     try:

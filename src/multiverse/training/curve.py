@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExtraError
-
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a run's ``log.jsonl``; a last line that was cut short is left out."""
@@ -26,10 +24,7 @@ def draw(log: Path, out: Path, phases: int = 1) -> None:
     Args:
         phases: lines are drawn where each of this many phases ends.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ExtraError("matplotlib", "train") from None
+    from matplotlib.figure import Figure
 
     records = read_log(log)
     steps = [record for record in records if "loss" in record]
@@ -52,10 +47,13 @@ def draw(log: Path, out: Path, phases: int = 1) -> None:
     for phase in range(1, phases):
         top.axvline(x[-1] * phase / phases, color="#e4e8ec", linewidth=1, zorder=0)
     top.set_ylabel("loss per token")
-    if min(y) > 0:
+    if 0 < min(y) < max(y):
         top.set_yscale("log")
     top.legend(frameon=False)
-    bottom.plot(x, [r["learning_rate"] for r in steps], color="#59636e")
+    rates = [r["learning_rate"] for r in steps]
+    bottom.plot(x, rates, color="#59636e")
+    bottom.set_ylim(0, 1.05 * max(rates) or 1)
+    bottom.set_xlim(x[0] - 0.5, x[-1] + 0.5)
     bottom.set_ylabel("learning rate")
     bottom.set_xlabel("step")
     for axes in (top, bottom):

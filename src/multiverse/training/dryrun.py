@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, ModelError
-from .config import Config
+from .batch import answer_logits, answer_loss
+from .config import Config, check_extra
 from .memory import Memory, estimate
 from .run import Material, Tick, accumulation, adapt, gather, kind_of, world
 
@@ -74,6 +75,7 @@ def dry_run(config: Config, *, devices: int | None = None, tick: Tick = lambda *
     Raises:
         ConfigError, DataError, DialectError, ModelError: as `train` would, and if there is no shape to plan with.
     """
+    check_extra()
     from transformers import AutoModelForCausalLM
 
     notes: list[str] = []
@@ -114,18 +116,17 @@ def dry_run(config: Config, *, devices: int | None = None, tick: Tick = lambda *
 
 def tiny_step(config: Config, material: Material) -> tuple[float, float]:
     """One update of the tiny model on the run's shortest row; its loss before and after."""
+    from transformers import TrainingArguments
+
     from .trainer import Collator, StructuredTrainer
 
-    features = material.corpus.features
+    kind = kind_of(config)
     items = [item for row in material.plan.rows for item in row]
     shortest = min(items, key=lambda item: material.corpus.examples[item.example].lengths[item.mode])
-    from ..attention.packed import register
-    from .batch import answer_logits, answer_loss
-
-    kind = kind_of(config)
-    material.model.set_attn_implementation(register())
+    rows = [[material.corpus.features(shortest)]]
     model = adapt(material.model, config, material.prepared)
-    batch = Collator(material.tokenizer.pad_token_id, kind)([[features(shortest)]])
+    collate = Collator(material.tokenizer.pad_token_id, kind)
+    batch = collate(rows)
 
     def loss() -> float:
         model.eval()
@@ -135,9 +136,6 @@ def tiny_step(config: Config, material: Material) -> tuple[float, float]:
             logits_BNV, targets_BN = answer_logits(model, moved, config.share_every, kind)
             return float(answer_loss(logits_BNV, targets_BN) / (targets_BN >= 0).sum())
 
-    from transformers import TrainingArguments
-
-    before = loss()
     with TemporaryDirectory() as folder:
         quick = replace(config, optimizer=replace(config.optimizer, lr=1e-2, warmup=0.0, schedule="constant"))
         arguments = TrainingArguments(
@@ -152,15 +150,8 @@ def tiny_step(config: Config, material: Material) -> tuple[float, float]:
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
-        rows = [[features(shortest)]]
-        trainer = StructuredTrainer(
-            quick,
-            kind,
-            model=model,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=Collator(material.tokenizer.pad_token_id, kind),
-        )
+        trainer = StructuredTrainer(quick, kind, model=model, args=arguments, train_dataset=rows, data_collator=collate)
+        before = loss()
         trainer.train()
     return before, loss()
 

@@ -14,11 +14,11 @@ import torch
 from ..attention.packed import Kind
 from ..data import Fault, Row, read, split
 from ..data.write import write_faults
-from ..errors import ConfigError, DataError, ExtraError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..prompting import Mode
 from ..structure import DIALECTS
 from .callbacks import InterruptedRunError, Log, Progress, Watch
-from .config import Config, dump
+from .config import Config, check_extra, dump
 from .corpus import Corpus, Plan, PlannedRows, plan
 from .curve import draw
 from .features import Featurizer
@@ -66,16 +66,17 @@ def read_rows(config: Config, sources: Sequence[str], split: str) -> tuple[list[
     return rows, faults
 
 
-def load_model(config: Config) -> tuple[Any, Any]:
-    """Model and tokenizer, as they are.
+def load_model(config: Config) -> tuple[Any, Any, Any]:
+    """Model, tokenizer, and the type in which the weights were saved.
 
     Raises:
         ModelError: they cannot be found or read.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     dtype = torch.bfloat16 if config.precision == "bf16_weights" else torch.float32
     try:
+        saved_as = AutoConfig.from_pretrained(config.model).dtype
         tokenizer = AutoTokenizer.from_pretrained(config.model)
         model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:
@@ -83,7 +84,7 @@ def load_model(config: Config) -> tuple[Any, Any]:
         raise ModelError(
             f"model={config.model!r} cannot be loaded: {line} (give a folder that save_pretrained() wrote, or a hub id)"
         ) from error
-    return model, tokenizer
+    return model, tokenizer, saved_as
 
 
 def fill(corpus: Corpus, rows: Iterable[Row], longest: int, tick: Tick, total: int | None = None) -> list[Fault]:
@@ -198,18 +199,16 @@ def train(config: Config, *, fresh: bool = False, tick: Tick = lambda *_: None, 
         ExtraError: a library is missing.
         InterruptedRunError: a signal ended the run early, in good order; started again it goes on.
     """
-    try:
-        from .trainer import Collator, MarkComplete, StructuredTrainer, newest_checkpoint
-    except ImportError as error:
-        raise ExtraError(error.name or "accelerate", "train") from error
+    check_extra()
+    from .trainer import Collator, MarkComplete, StructuredTrainer, newest_checkpoint
+
     kind, steps_apart = kind_of(config), accumulation(config)
     out = Path(config.out)
     main = int(os.environ.get("RANK", 0)) == 0
     if not fresh:
         check_folder(config, out)
     torch.manual_seed(config.seed)
-    model, tokenizer = load_model(config)
-    saved_as = getattr(model.config, "dtype", None)
+    model, tokenizer, saved_as = load_model(config)
     material = gather(config, model, tokenizer, tick)
     if main:
         begin(config, out, material.faults, fresh)
@@ -272,10 +271,8 @@ def adapt(model: Any, config: Config, prepared: Prepared) -> Any:
         model.config.use_cache = False
     if config.lora is None:
         return model
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ExtraError("peft", "train") from None
+    from peft import LoraConfig, get_peft_model
+
     rows = list(prepared.trained_ids)
     names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -362,7 +359,7 @@ def merge(config: Config, adapter: Path, folder: Path, saved_as: Any) -> None:
     """Fold adapters into the weights that they were trained on."""
     from peft import PeftModel
 
-    model, tokenizer = load_model(config)
+    model, tokenizer, _ = load_model(config)
     prepare(model, tokenizer, DIALECTS[config.dialect])
     write(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), folder, saved_as)
 

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..attention.packed import BLOCK, Kind
+from ..attention.packed import BLOCK, Kind, register
 from ..errors import ConfigError
 from .batch import SEGMENT_BUCKET, Batch, answer_logits, answer_loss, collate
 from .config import Config
@@ -37,6 +37,8 @@ class StructuredTrainer(Trainer):
 
     def __init__(self, config: Config, kind: Kind, **kwargs: Any) -> None:
         self.config, self.kind = config, kind
+        # Any other attention would take the batches as well, and silently show every token all before it.
+        kwargs["model"].set_attn_implementation(register())
         super().__init__(**kwargs)
         # The loss is divided by all the tokens of a step that take loss, on all devices and in all of its forward passes: no
         # document weighs more or less for the company that it keeps.
