@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "llm": {"errors", "structure", "engine"},
     "data": {"errors", "structure"},
     "training": {"errors", "structure", "attention", "tasks", "prompting", "data"},
-    "curation": {"errors", "structure"},
+    "curation": {"errors", "structure", "data"},
     "serving": BELOW_SERVING,
     "evaluation": BELOW_SERVING,
     "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .curate import curate
 from .data import data
 from .evaluate import tasks as eval_tasks
 from .generate import generate
@@ -67,6 +68,7 @@ evaluations.command("tasks")(eval_tasks)
 app.command()(generate)
 app.add_typer(evaluations, name="eval")
 app.add_typer(data, name="data")
+app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
 app.command()(train)

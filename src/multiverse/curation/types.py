@@ -88,7 +88,8 @@ class Curated:
         document: the structured document.
         refilled: the same before its paths were rewritten: every sentence is the original one.
         distances: normalised edit distance to the original, ``refilled`` and ``final``.
-        fallbacks: paths (by label) that kept their refilled text because no rewrite passed.
+        fallbacks: paths and blocks that kept their refilled text because no rewrite passed, by their way from the trunk:
+            ``1/2`` is the second path of the first block, ``1/2/1`` the first block inside it.
         attempts: requests by stage.
         notes: what else a reader should know: a judge's verdict, say.
     """

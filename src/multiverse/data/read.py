@@ -51,13 +51,13 @@ def scan(
     path = Path(name).expanduser()
     if path.is_dir():
         yield from _folder(path, dialect, split, prefer)
-    elif path.exists() or _looks_local(name, path):
+    elif path.exists() or looks_local(name, path):
         yield from _file(path, dialect)
     else:
         yield from _hub(name, dialect, split, prefer)
 
 
-def _looks_local(name: str, path: Path) -> bool:
+def looks_local(name: str, path: Path) -> bool:
     """Whether a name that is nothing here was meant as a file or a folder, not as a hub id."""
     pathlike = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1
     return pathlike or path.suffix.lower() in _READERS
@@ -104,7 +104,7 @@ def _any_suffix() -> str:
     return f"{', '.join(most)} or {last}"
 
 
-def _text(data: bytes) -> str:
+def decode(data: bytes) -> str:
     """Bytes of a file as text (`ValueError` where they are none)."""
     try:
         text = data.decode()
@@ -120,7 +120,7 @@ def _xml(path: Path, dialect: Dialect) -> Iterator[Row | Fault]:
     data = path.read_bytes().removeprefix(_MARK)
     try:
         # A text file's last line ends too; that end is not the document's.
-        found = document(_text(data).removesuffix("\n"), dialect)
+        found = document(decode(data).removesuffix("\n"), dialect)
     except StructureError as error:
         line = 1 if error.line is None else error.line
         yield Fault(source, line, f"offset {error.offset}: {error.problem}, expected {error.expected}")
@@ -131,7 +131,7 @@ def _xml(path: Path, dialect: Dialect) -> Iterator[Row | Fault]:
     prompt: tuple[Message, ...] = ()
     if beside.is_file():
         try:
-            prompt = (Message("user", _text(beside.read_bytes().removeprefix(_MARK)).strip()),)
+            prompt = (Message("user", decode(beside.read_bytes().removeprefix(_MARK)).strip()),)
         except ValueError as error:
             yield Fault(str(beside), 1, str(error))
             return
@@ -165,7 +165,7 @@ def _lines(stream: Iterable[bytes], source: str, dialect: Dialect) -> Iterator[R
             continue
         nothing = False
         try:
-            record = _record(_text(data).rstrip())
+            record = parse_line(decode(data).rstrip())
         except ValueError as error:
             yield Fault(source, line, str(error))
         else:
@@ -174,7 +174,7 @@ def _lines(stream: Iterable[bytes], source: str, dialect: Dialect) -> Iterator[R
         yield Fault(source, 1, "the file holds only blank lines: fill it, or take it out")
 
 
-def _record(line: str) -> Any:
+def parse_line(line: str) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -190,7 +190,7 @@ def _list(data: bytes, source: str, dialect: Dialect) -> Iterator[Row | Fault]:
     decoder = json.JSONDecoder()
     line, seen = 1, 0
     try:
-        text = _text(data)
+        text = decode(data)
         at = text.index("[") + 1
         while True:
             at += len(_BETWEEN.match(text, at)[0])  # type: ignore[index]
@@ -221,7 +221,7 @@ def _parquet(path: Path, dialect: Dialect) -> Iterator[Row | Fault]:
                     number += 1
                     yield _cell(batch, index, source, number, dialect)
     except arrow.ArrowException as error:
-        yield Fault(source, number + 1, f"no Parquet from here on ({_reason(error)}): write the file anew")
+        yield Fault(source, number + 1, f"no Parquet from here on ({reason_of(error)}): write the file anew")
     except ValueError as error:
         yield Fault(source, 1, str(error))
     else:
@@ -244,7 +244,7 @@ def _hub(name: str, dialect: Dialect, split: str | None, prefer: str | None) -> 
     except Exception as error:  # whatever the libraries below raise is about this data set, or the way to it
         place = name if split is None else f"{name}/{split}"
         remedy = "check the id, the split, the network and, for a private one, your login"
-        yield Fault(place, 1, f"it is no file here, and could not be had from the hub ({_reason(error)}): {remedy}")
+        yield Fault(place, 1, f"it is no file here, and could not be had from the hub ({reason_of(error)}): {remedy}")
         return
     parts = {split: found} if split is not None else dict(found)
     if prefer in parts:
@@ -265,7 +265,7 @@ def _table(table: Any, source: str, dialect: Dialect) -> Iterator[Row | Fault]:
         yield row_of(record, source, number, dialect)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     text = " ".join(str(error).split())
     return (text if len(text) <= 200 else f"{text[:200]}...") or type(error).__name__
 

@@ -1,0 +1,141 @@
+"""What a text says in so many characters: numbers, names it gives, words, sentences. No understanding, only strings.
+
+What is asked of one long text many times in a row is remembered for the last few texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+_NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,])|\d+(?:\.\d+)?")
+_RESULT = re.compile(r"(?:=|≈|≡|→|⇒|\\approx|\\Rightarrow|\b(?:is|equals|gives|yields|get|becomes|total|sum))[\s$({\\+−-]*$")
+_MINUS = re.compile(r"[=≈(,][\s${\\]*[-−]\s*$")
+_OPERATOR = re.compile(r"[\s$)}]*(?:[-+*/^×·÷!%−]|\\(?:cdot|times|frac|binom))")
+# Latin, Greek and Cyrillic: scripts whose words stand apart.
+_WORD = re.compile(r"[A-Za-zÀ-ɏͰ-ӿ]{3,}")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_NAME = r"([B-HJ-Z](?:\([a-z]\))?|[A-Za-z]_(?:\{\w+\}|\w+)|[A-Za-z]\([a-z]\))(?![\w(])"
+_GIVEN = re.compile(
+    rf"\b(?:[Ll]et|[Dd]efine|[Dd]enote|[Cc]all)\b[^.\n]{{0,60}}?(?<![\w\\]){_NAME}\s*\$?\s*(?=[.,;=]|:=|be\b|denote\b)"
+)
+_QUOTE = re.compile(r"[\"“]([^\"“”\n]{12,200})[\"”]")
+_BOXED = re.compile(r"\\boxed\s*\{")
+
+# fmt: off
+_COMMON = frozenset(word[:5] for word in (
+    "the", "and", "for", "are", "was", "were", "that", "this", "these", "those", "with", "from", "into", "has", "have", "had",
+    "its", "not", "but", "can", "all", "each", "both", "when", "where", "which", "what", "then", "than", "thus", "hence",
+    "therefore", "because", "since", "here", "there", "will", "would", "also", "only", "their", "they", "them",
+))
+_ROUND = frozenset(("100", "1000", "10000", "100000", "1000000", "180", "360", "270", "3.14", "3.1416", "3.14159"))
+# fmt: on
+
+
+class Number(NamedTuple):
+    """A number in a text.
+
+    Attributes:
+        value: without its sign.
+        result: whether it is what something comes to.
+        signed: with the sign, where the minus is not one between two terms.
+    """
+
+    value: str
+    result: bool
+    signed: str
+
+
+def numbers(text: str) -> Iterator[Number]:
+    """The numbers of a text, written alike: no commas in thousands, no zeros at the end of a decimal."""
+    for match in _NUMBER.finditer(text):
+        result = bool(_RESULT.search(text, max(0, match.start() - 16), match.start()))
+        value = _alike(match[0])
+        minus = _MINUS.search(text, max(0, match.start() - 16), match.start())
+        yield Number(value, result and not _OPERATOR.match(text, match.end()), f"-{value}" if minus else value)
+
+
+@lru_cache(maxsize=64)
+def values(text: str) -> frozenset[str]:
+    """All numbers of a text; where commas might part thousands or members of a list, both readings."""
+    found: set[str] = set()
+    for number in _NUMBER.findall(text):
+        found.add(_alike(number))
+        if "," in number:
+            found.update(_alike(part) for part in number.split(","))
+    return frozenset(found)
+
+
+def weighty(value: str) -> bool:
+    """Whether a number is hardly there by chance: more than one digit."""
+    return len(value) > 1
+
+
+def distinctive(value: str) -> bool:
+    """Whether two texts that share a number have it from each other: three digits at least, and no round number."""
+    digits = value.replace(".", "").strip("0")
+    return len(value.replace(".", "")) >= 3 and len(digits) >= 2 and value not in _ROUND
+
+
+def names(text: str) -> set[str]:
+    """Names that a text gives (``let S = ...``, ``denote this by x_1``): capitals, letters with an index, functions."""
+    return {match[1] for match in _GIVEN.finditer(text)}
+
+
+def uses(text: str, name: str) -> bool:
+    """Whether a text uses a name before it says itself what the name stands for."""
+    match = re.search(rf"(?<![\w\\]){re.escape(name)}(?![\w(])", text)
+    if match is None:
+        return False
+    own = re.match(r"\s*\$?\s*(?::?=|≡|be\b|denotes?\b|is (?:the|an?|defined)\b)", text[match.end() :])
+    introduced = re.search(r"\b(?:[Ll]et|[Dd]efine|[Dd]enote|[Cc]all|[Ff]or|[Ww]here)\b[^.\n]{0,60}$", text[: match.start()])
+    return own is None and introduced is None
+
+
+def quotes(text: str) -> set[str]:
+    """Spans in quotation marks of at least three words."""
+    return {match[1] for match in _QUOTE.finditer(text) if len(match[1].split()) >= 3}
+
+
+def tokens(text: str) -> list[str]:
+    """Words that carry meaning, by how they begin, and numbers."""
+    words = (word.lower()[:5] for word in _WORD.findall(text))
+    return [word for word in words if word not in _COMMON] + [_alike(number) for number in _NUMBER.findall(text)]
+
+
+@lru_cache(maxsize=64)
+def vocabulary(text: str) -> frozenset[str]:
+    """The tokens of a text, each once."""
+    return frozenset(tokens(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a short text, without the care of `sentences.cut`."""
+    return [piece for piece in _SENTENCE.split(text) if piece.strip()]
+
+
+def final_value(text: str) -> str | None:
+    """What a text comes to: its last boxed value, or its last number; `None` where it has neither."""
+    boxed = [match.end() for match in _BOXED.finditer(text)]
+    if boxed:
+        return "".join(_balanced(text, boxed[-1]).split())
+    found = [_alike(match) for match in _NUMBER.findall(text)]
+    return found[-1] if found else None
+
+
+def _balanced(text: str, start: int) -> str:
+    depth = 1
+    for at in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start:at]
+    return text[start:]
+
+
+def _alike(number: str) -> str:
+    plain = number.replace(",", "")
+    if "." in plain:
+        plain = plain.rstrip("0").rstrip(".")
+    return plain.lstrip("0") or "0" if "." not in plain else plain

@@ -1,0 +1,327 @@
+"""The report of a run: one HTML file that loads nothing, for a person to look at.
+
+The page carries every row's figures, and the texts of as many rows as fit in `TEXT_BUDGET`; it says which those are. What it
+shows of a row is drawn when the row is opened, so that ten thousand rows are no burden to a browser. All that stands in
+traces and answers is data in the page, never markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+from ..data.write import whole
+from ..errors import DataError, ExtraError, StructureError
+from ..structure import DIALECTS, MULTIVERSE, Block, Body, Dialect, Document, child_label, measure, parse, word_tokens
+from .manifest import MANIFEST
+from .outcomes import CURATED, OUTCOMES, records
+from .plan import within
+
+REPORT = "report.html"
+
+TEXT_BUDGET = 32_000_000
+"""Bytes of texts that a page carries at most; a browser opens that without complaint."""
+
+_EXCERPT = 160
+_BARS = 24
+_BROKEN = ("parallelism", "refilled", "final")
+
+# What could end the element that holds the data, or is no character by itself.
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+class Bar(NamedTuple):
+    """One bar of a chart: `share` is its height, 1 for the highest."""
+
+    label: str
+    size: int
+    share: float
+
+
+class Chart(NamedTuple):
+    """A distribution; `summary` says it in numbers, `low` and `high` stand at its ends."""
+
+    title: str
+    of: str
+    summary: str
+    low: str
+    high: str
+    bars: list[Bar]
+
+
+class Stage(NamedTuple):
+    """What one stage took."""
+
+    name: str
+    requests: int
+    mean: float
+    most: int
+
+
+@dataclass
+class Survey:
+    """All that the page shows, gathered row by row.
+
+    Attributes:
+        rows: figures of every row, for the table.
+        texts: what a row shows when it is opened, as JSON; `None` where the page has no room for it.
+        values: of each measure, one number a curated row.
+        reasons: rows set aside, by stage and reason.
+        attempts: of each stage, requests of every row that came to it.
+        parts, kept: blocks and paths of all curated rows, and how many of them kept their refilled text.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    values: dict[str, list[float]] = field(default_factory=dict)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    attempts: dict[str, list[int]] = field(default_factory=dict)
+    parts: int = 0
+    kept: int = 0
+
+    @property
+    def curated(self) -> int:
+        """Rows that became documents."""
+        return sum(row["status"] == CURATED for row in self.rows)
+
+    @property
+    def shown(self) -> int:
+        """Rows whose texts are in the page."""
+        return sum(text is not None for text in self.texts)
+
+
+def write_report(out: Path) -> Path:
+    """Write `report.html` beside the outcomes and the manifest of a run, and say where it is.
+
+    Raises:
+        DataError: a file of the run is missing or damaged, or the report cannot be written.
+        ExtraError: jinja2 is not installed.
+    """
+    manifest = _manifest(out / MANIFEST)
+    dialect = DIALECTS.get(str(manifest.get("settings", {}).get("dialect")), MULTIVERSE)
+    try:
+        survey = _survey(records(out / OUTCOMES), dialect)
+    except OSError as error:
+        raise DataError(f"{str(out / OUTCOMES)!r} cannot be read ({error.strerror}): give the folder of a run") from error
+    page = out / REPORT
+    with whole(page) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
+        for piece in _template().stream(_context(survey, manifest, out)):
+            stream.write(piece)
+    return page
+
+
+def _template() -> Any:
+    try:
+        jinja2 = import_module("jinja2")
+    except ImportError as error:
+        raise ExtraError("jinja2", "curate") from error
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
+
+
+def _context(survey: Survey, manifest: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    return {
+        "name": out.resolve().name,
+        "survey": survey,
+        "headlines": list(_headlines(survey, manifest)),
+        "charts": list(_charts(survey)),
+        "reasons": [(stage, reason, count) for (stage, reason), count in survey.reasons.most_common()],
+        "stages": [Stage(name, sum(counts), fmean(counts), max(counts)) for name, counts in survey.attempts.items()],
+        "facts": list(_facts(manifest)),
+        "rows": embedded(survey.rows),
+        "texts": [(number, text) for number, text in enumerate(survey.texts) if text is not None],
+        "outcomes": OUTCOMES,
+    }
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside an HTML page: nothing in it ends an element or begins one."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read ({error}): run the command again, it writes it anew") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
+    survey, tokens, room = Survey(), word_tokens(dialect), TEXT_BUDGET
+    for record in found:
+        document = _parsed(record.get("document"), dialect)
+        row = _row(record)
+        if row["status"] == CURATED and document is not None:
+            shape = measure(document, tokens)
+            row |= {"parallelism": round(shape.parallelism, 4), "blocks": shape.blocks, "paths": shape.branches}
+            row |= {"depth": shape.depth}
+            for name in ("parallelism", "blocks", "paths", "depth"):
+                survey.values.setdefault(name, []).append(row[name])
+            survey.values.setdefault("width", []).extend(shape.widths)
+            survey.parts += shape.blocks + shape.branches
+            survey.kept += row["fallbacks"] or 0
+        if row["status"] == CURATED:
+            for name in ("refilled", "final"):
+                if row[name] is not None:
+                    survey.values.setdefault(name, []).append(row[name])
+        else:
+            survey.reasons[row["stage"], row["reason"]] += 1
+        for stage, count in (record.get("attempts") or {}).items():
+            survey.attempts.setdefault(stage, []).append(count)
+        text = embedded(_opened(record, document, dialect)) if room else ""
+        # Once one row finds no room, none behind it is shown: the page can then say which are.
+        room = max(0, room - len(text.encode())) if text else 0
+        survey.rows.append(row)
+        survey.texts.append(text if room else None)
+    return survey
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a row that need no document."""
+    distances = record.get("distances") or {}
+    question = " ".join(str(record.get("question") or "").split())
+    return {
+        "id": str(record.get("id", "")),
+        "status": str(record.get("status", "")),
+        "question": question if len(question) <= _EXCERPT else f"{question[:_EXCERPT]}…",
+        "refilled": distances.get("refilled"),
+        "final": distances.get("final"),
+        "fallbacks": len(record.get("fallbacks") or ()) if record.get("status") == CURATED else None,
+        "requests": sum((record.get("attempts") or {}).values()),
+        "stage": str(record.get("stage") or ""),
+        "reason": str(record.get("reason") or ""),
+    }
+
+
+def _opened(record: Mapping[str, Any], document: Document | None, dialect: Dialect) -> dict[str, Any]:
+    """What a row shows when it is opened."""
+    refilled = _parsed(record.get("refilled"), dialect) if record.get("refilled") != record.get("document") else None
+    plain = {name: str(record.get(name) or "") for name in ("question", "reasoning", "answer", "detail")}
+    return {
+        **plain,
+        "notes": [str(note) for note in record.get("notes") or ()],
+        "attempts": dict(record.get("attempts") or {}),
+        "tree": _tree(document, frozenset(record.get("fallbacks") or ())),
+        "refilled": _tree(refilled, frozenset()),
+        # Where it does not parse, the page shows it as it is.
+        "text": str(record.get("document") or "") if document is None else "",
+    }
+
+
+def _parsed(text: Any, dialect: Dialect) -> Document | None:
+    try:
+        return parse(text, dialect) if isinstance(text, str) and text else None
+    except StructureError:
+        return None
+
+
+def _tree(document: Document | None, kept: frozenset[str]) -> dict[str, Any] | None:
+    if document is None:
+        return None
+    return {"thinking": _body(document.thinking or (), _Place("", ""), kept), "answer": document.answer}
+
+
+class _Place(NamedTuple):
+    """A path or a block: its label in the document (a block's is that of the path it is in), and what `plan` calls it."""
+
+    label: str
+    name: str
+
+
+def _body(body: Body, place: _Place, kept: frozenset[str]) -> list[Any]:
+    items: list[Any] = []
+    blocks = 0
+    for item in body:
+        if isinstance(item, Block):
+            items.append(_block(item, _Place(place.label, within(place.name, blocks)), kept))
+            blocks += 1
+        else:
+            items.append(item)
+    return items
+
+
+def _block(block: Block, place: _Place, kept: frozenset[str]) -> dict[str, Any]:
+    paths = []
+    for index, (outline, body) in enumerate(zip(block.outlines, block.paths, strict=True)):
+        own = _Place(child_label(place.label, index), within(place.name, index))
+        items = _body(body, own, kept)
+        paths.append({"label": own.label, "outline": outline, "kept": own.name in kept, "body": items})
+    return {"paths": paths, "conclusion": block.conclusion, "name": place.name, "kept": place.name in kept}
+
+
+def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Title, figure, and what it means."""
+    rows, curated = len(survey.rows), survey.curated
+    yield "curated", f"{curated:,}", f"of {rows:,} rows ({curated / rows:.1%})" if rows else "no rows"
+    yield "set aside", f"{rows - curated:,}", "each with its reason, below"
+    for name, title, note in (
+        ("parallelism", "parallelism", "mean over curated rows, counted in words"),
+        ("blocks", "blocks", "mean a document"),
+        ("width", "paths a block", "mean"),
+        ("final", "edit distance", "mean, final document to original"),
+    ):
+        if survey.values.get(name):
+            yield title, f"{fmean(survey.values[name]):.2f}", note
+    if survey.kept:
+        yield "kept", f"{survey.kept / survey.parts:.1%}", f"{survey.kept:,} of {survey.parts:,} paths and blocks, as refilled"
+    totals = manifest.get("totals") or {}
+    for name in ("calls", "tokens", "cost"):
+        value = totals.get(name)
+        if isinstance(value, int | float):
+            yield name, f"{value:,.2f}" if name == "cost" else f"{value:,}", ""
+
+
+def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The manifest, flat: dotted names and values."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _facts(below, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _charts(survey: Survey) -> Iterator[Chart]:
+    counts = (("blocks", "Blocks", "documents"), ("paths", "Paths", "documents"), ("width", "Paths a block", "blocks"))
+    yield from _chart(survey, "parallelism", "Parallelism", "documents, counted in words")
+    for name, title, of in (*counts, ("depth", "Depth", "documents")):
+        yield from _chart(survey, name, title, of)
+    yield from _chart(survey, "refilled", "Edit distance after refilling", "documents")
+    yield from _chart(survey, "final", "Edit distance, final", "documents")
+
+
+def _chart(survey: Survey, name: str, title: str, of: str) -> Iterator[Chart]:
+    values = survey.values.get(name)
+    if values:
+        low, high = (_written(value, name in _BROKEN) for value in (min(values), max(values)))
+        summary = f"mean {fmean(values):,.2f} · median {median(values):,.{2 if name in _BROKEN else 1}f} · {low} to {high}"
+        yield Chart(title, of, summary, low, high if high != low else "", bars(values, broken=name in _BROKEN))
+
+
+def bars(values: Sequence[float], *, broken: bool) -> list[Bar]:
+    """A histogram of at least one value: equal steps for broken numbers; for whole ones a bar each, or for a few of them."""
+    low, high = min(values), max(values)
+    if low == high:
+        return [Bar(_written(low, broken), len(values), 1.0)]
+    step = (high - low) / min(_BARS, 6 + math.isqrt(len(values))) if broken else 1 + (high - low) // _BARS
+    number = round((high - low) / step) if broken else int((high - low) // step) + 1
+    filled = Counter(min(number - 1, int((value - low) / step)) for value in values)
+    most = max(filled.values())
+    found = []
+    for index in range(number):
+        first, last = (_written(end, broken) for end in (low + step * index, low + step * (index + 1) - (not broken)))
+        found.append(Bar(first if first == last else f"{first} to {last}", filled[index], filled[index] / most))
+    return found
+
+
+def _written(value: float, broken: bool) -> str:
+    return f"{value:,.2f}" if broken else f"{value:,.0f}"

@@ -1,0 +1,85 @@
+"""(iii) The outline: which groups become blocks, how blocks nest, and what each path determines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...structure import Block, Dialect, Document, render
+from ..answers import Complaint, fields, items, outline_text
+from ..checks import check_gives_nothing_away, check_supported
+from ..plan import Group, PlannedBlock, Span, Step
+from .base import Stage
+
+
+@dataclass(frozen=True)
+class Outline(Stage[tuple[PlannedBlock, ...]]):
+    """The blocks of the trunk, in order, with those inside their paths."""
+
+    name = "outline"
+    field = "blocks"
+
+    steps: tuple[Step, ...]
+    groups: tuple[Group, ...]
+
+    def inputs(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "groups": self.groups,
+            "depth": self.settings.depth,
+            "example": example(self.settings.tags),
+        }
+
+    def read(self, value: Any) -> tuple[PlannedBlock, ...]:
+        return self._blocks(value, Span(1, len(self.trace.sentences)), 1, set())
+
+    def _blocks(self, value: Any, inside: Span, depth: int, used: set[int]) -> tuple[PlannedBlock, ...]:
+        listed = items(value, "'blocks'")
+        if listed and depth > self.settings.depth:
+            raise Complaint("too deep", f"blocks nest {depth} deep: at most {self.settings.depth} are allowed")
+        blocks, due = [], inside.first
+        for item in listed:
+            number, paths = fields(item, "a block", "group", "paths")
+            if type(number) is not int or not 1 <= number <= len(self.groups):
+                known = f"there are groups 1 to {len(self.groups)}"
+                raise Complaint("wrong numbering", f"a block is made of group {str(number)[:40]}: {known}")
+            if number in used:
+                raise Complaint("wrong numbering", f"group {number} stands twice: each becomes at most one block")
+            used.add(number)
+            group = self.groups[number - 1]
+            if group.span.first < due or group.span.last > inside.last:
+                detail = f"the block of group {number} stands where its sentences do not: blocks follow the trace, and nest"
+                raise Complaint("wrong nesting", f"{detail} in the path that holds their sentences")
+            due = group.span.last + 1
+            blocks.append(self._block(group, number, items(paths, f"the paths of group {number}"), depth, used))
+        return tuple(blocks)
+
+    def _block(self, group: Group, number: int, paths: list[Any], depth: int, used: set[int]) -> PlannedBlock:
+        if len(paths) != len(group.spans):
+            detail = f"the block of group {number} has {len(paths)} paths, the group has {len(group.spans)}: give one for each"
+            raise Complaint("wrong numbering", detail)
+        outlines, inner = [], []
+        before = self._text(Span(1, group.span.first - 1))
+        for index, path in enumerate(paths):
+            what, own = f"path {index + 1} of group {number}", group.spans[index]
+            (text,) = fields(path, what, "outline")
+            outline = outline_text(text, f"the outline of {what}")
+            check_supported(outline, [self.trace.question, self.trace.reasoning])
+            check_gives_nothing_away(outline, self._text(own), [self.trace.question, before])
+            outlines.append(outline)
+            inner.append(self._blocks(path.get("inside", []), own, depth + 1, used))
+        return PlannedBlock(group, tuple(outlines), tuple(inner))
+
+    def _text(self, span: Span) -> str:
+        return "".join(self.trace.sentences[span.first - 1 : span.last])
+
+
+def example(dialect: Dialect) -> str:
+    """A small document as the renderer writes it, for the prompt."""
+    block = Block(
+        ("the area of the square", "the area of the circle"),
+        (("The side is 6, so its area is 6*6=36.",), ("The radius is 2, so its area is about 12.57.",)),
+        "The areas are 36 and 12.57." if dialect.conclusion is not None else "",
+    )
+    thinking = ("Both areas are needed.", block, "Together they are 48.57.")
+    return render(Document(thinking, "48.57" if dialect.think is not None else ""), dialect)

@@ -1,0 +1,97 @@
+"""(iv) The refill: which sentences go where. Only numbers come back, so no sentence can change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..answers import Complaint, check_cover, items, span
+from ..plan import Filled, FilledBlock, PlannedBlock, Span, within
+from ..prompting import numbered
+from .base import Stage
+
+
+class Place(NamedTuple):
+    """A stretch of the trunk or of a path that sentences can go to.
+
+    Attributes:
+        name: how the answer calls it.
+        holder: the path it belongs to; empty for the trunk.
+        what: in words.
+    """
+
+    name: str
+    holder: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Refill(Stage[Filled]):
+    """The trace's sentences in their places."""
+
+    name = "refill"
+    field = "places"
+
+    blocks: tuple[PlannedBlock, ...]
+
+    def inputs(self) -> dict[str, Any]:
+        return {"places": self.places(), "sentences": numbered(self.trace.sentences)}
+
+    def places(self) -> list[Place]:
+        """Every stretch, in document order."""
+        found = _places(self.blocks, "", "the trunk")
+        return [Place(f"P{number}", holder, what) for number, (holder, what) in enumerate(found, 1)]
+
+    def read(self, value: Any) -> Filled:
+        places = self.places()
+        if not isinstance(value, dict):
+            raise Complaint("wrong shape", "'places' must be an object with a field for each place")
+        for name in sorted(value.keys() - {place.name for place in places}):
+            raise Complaint("wrong numbering", f"there is no place {name[:40]!r}: there are P1 to P{len(places)}")
+        last = len(self.trace.sentences)
+        spans: dict[str, Span] = {}
+        for place in places:
+            pair = value.get(place.name)
+            if pair is not None and items(pair, place.name):
+                spans[place.name] = span(pair, place.name, last)
+        check_cover(list(spans.items()), last)
+        stretches = iter([_numbers(spans.get(place.name)) for place in places])
+        filled = _fill(self.blocks, stretches)
+        for name, path in _paths(filled, ""):
+            if not any(path.sentences()):
+                raise Complaint("empty path", f"path {name} has no sentence: every path needs some")
+        return filled
+
+
+def _places(blocks: Sequence[PlannedBlock], holder: str, what: str) -> Iterator[tuple[str, str]]:
+    for index, block in enumerate(blocks):
+        name = within(holder, index)
+        yield holder, f"{what}, before block {name}"
+        for number, (outline, inner) in enumerate(zip(block.outlines, block.paths, strict=True)):
+            path = within(name, number)
+            first, last = block.group.spans[number]
+            yield from _places(inner, path, f"path {path} ({outline}; planned for sentences {first} to {last})")
+    yield holder, f"{what}, behind its last block" if blocks else what
+
+
+def _fill(blocks: Sequence[PlannedBlock], stretches: Iterator[tuple[int, ...]]) -> Filled:
+    own, filled = [], []
+    for block in blocks:
+        own.append(next(stretches))
+        paths = tuple(_fill(inner, stretches) for inner in block.paths)
+        filled.append(FilledBlock(block.group.kind, block.group.reason, block.outlines, paths))
+    own.append(next(stretches))
+    return Filled(tuple(own), tuple(filled))
+
+
+def _paths(filled: Filled, holder: str) -> Iterator[tuple[str, Filled]]:
+    for index, block in enumerate(filled.blocks):
+        for number, path in enumerate(block.paths):
+            name = within(within(holder, index), number)
+            yield name, path
+            yield from _paths(path, name)
+
+
+def _numbers(found: Span | None) -> tuple[int, ...]:
+    return () if found is None else tuple(range(found.first, found.last + 1))

@@ -1,0 +1,104 @@
+"""A small stand-in for curation: two stages, answers that can be checked, documents that fork once.
+
+python -m tests.curation.fake URL FOLDER ROWS    # a run in a process of its own, to be killed
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from multiverse.curation.budget import Prices
+from multiverse.curation.client import Endpoint
+from multiverse.curation.job import Caps, Job, Result
+from multiverse.curation.run import Curate
+from multiverse.curation.settings import Settings
+from multiverse.curation.types import Ask, Curated, Outcome, Request, SetAside, Trace
+from multiverse.structure import MULTIVERSE, Block, Document
+
+ATTEMPTS = 3
+
+
+def traces(number: int) -> Iterator[Trace]:
+    """Traces of five sentences; the first two and the last three belong together."""
+    for index in range(number):
+        sentences = tuple(f"Sentence {part} of row {index} — ünïcode 🙂. " for part in range(1, 6))
+        yield Trace(f"rows.jsonl:{index + 1}", f"What is {index}?", sentences, f"Answer: {index}", "rows.jsonl", index + 1)
+
+
+class Planted(dict[str, str]):
+    """What is planted in a row is its own id, whatever row is asked for."""
+
+    def __missing__(self, row: str) -> str:
+        return row
+
+
+def answer(stage: str, messages: list[dict[str, str]], row: str) -> str:  # noqa: ARG001
+    """What a good model would answer."""
+    if stage == "split":
+        return json.dumps({"parts": [[1, 2], [3, 5]]})
+    return json.dumps({"text": f"{row} comes to its end"})
+
+
+async def curate(trace: Trace, ask: Ask) -> Outcome:
+    """Two paths, and a conclusion."""
+    attempts: dict[str, int] = {}
+    said: dict[str, Any] = {}
+    for stage in ("split", "conclude"):
+        messages: tuple[tuple[str, str], ...] = (("user", f"stage: {stage}\nrow: {trace.id}\n\n{trace.reasoning}"),)
+        complaint = ""
+        for attempt in range(ATTEMPTS):
+            attempts[stage] = attempt + 1
+            got = await ask(Request(trace.id, stage, attempt, messages, max_tokens=200))
+            complaint = _complaint(stage, got.text, got.finish_reason)
+            if not complaint:
+                said[stage] = json.loads(got.text)
+                break
+            messages = (*messages, ("assistant", got.text), ("user", f"stage: {stage}\nrow: {trace.id}\n{complaint}"))
+        else:
+            return SetAside(trace, stage, complaint, f"{complaint}: {messages[-2][1]}", attempts)
+    paths = tuple(("".join(trace.sentences[first - 1 : last]).strip(),) for first, last in said["split"]["parts"])
+    document = Document((Block(("the first", "the second"), paths, said["conclude"]["text"]),), trace.answer)
+    return Curated(trace, document, document, {"refilled": 0.0, "final": 0.0}, (), attempts)
+
+
+def _complaint(stage: str, text: str, reason: str) -> str:
+    if reason == "length":
+        return "cut short"
+    try:
+        said = json.loads(text)
+        good = said["parts"] == [[1, 2], [3, 5]] if stage == "split" else isinstance(said["text"], str)
+        text.encode()
+        json.dumps(said, ensure_ascii=False).encode()
+    except (ValueError, LookupError, TypeError):
+        return "unreadable"
+    if any(tag in text for tag in MULTIVERSE.tags):
+        return "tag"
+    return "" if good else "wrong numbers"
+
+
+def start(
+    url: str,
+    out: Path,
+    rows: int,
+    *,
+    caps: Caps | None = None,
+    fresh: bool = False,
+    prices: Prices | None = None,
+    curate: Curate = curate,
+    **endpoint: Any,
+) -> Result:
+    """A run over so many rows."""
+    how = Endpoint(url, **{"model": "fake", "timeout": 5.0, "backoff": 0.01, "concurrency": 8, **endpoint})
+    chosen = Prices(1, 10) if prices is None else prices
+    job = Job(out, how, Settings(), "rows.jsonl", rows, validation=0.2, prices=chosen, documents=True)
+    return job.start(lambda: traces(rows), caps=caps, fresh=fresh, curate=curate)
+
+
+if __name__ == "__main__":
+    result = start(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    if result.ended is not None:
+        raise result.ended

@@ -1,0 +1,81 @@
+"""From numbers to documents."""
+
+from __future__ import annotations
+
+import pytest
+
+from multiverse.curation.assemble import Rewritten, assemble, put_back
+from multiverse.curation.checks import check_grammar, check_sentences, sites
+from multiverse.curation.plan import Filled, FilledBlock
+from multiverse.curation.settings import Settings
+from multiverse.curation.stages import Concluded
+from multiverse.curation.types import Trace
+from multiverse.structure import DIALECTS, Block, render
+
+TRACE = Trace("r", "q", tuple(f"Sentence {number}.{end}" for number, end in enumerate("\n  \n\n \n", 1)), "Done.")
+INNER = FilledBlock("selective", "because", ("c", "d"), (Filled(((3,),), ()), Filled(((4,),), ())))
+OUTER = FilledBlock("collective", "because", ("a", "b"), (Filled(((2,),), ()), Filled(((), (5,)), (INNER,))))
+FILLED = Filled(((1,), (6, 7)), (OUTER,))
+PHRASE = "Let's think in parallel."
+
+
+def test_refilled() -> None:
+    document = assemble(FILLED, TRACE, Settings())
+    inner = Block(("c", "d"), (("Sentence 3.",), ("Sentence 4.",)), "Sentence 3. Sentence 4.")
+    outer = Block(("a", "b"), (("Sentence 2.",), (PHRASE, inner, "Sentence 5.")), "Sentence 2. Sentence 5.")
+    assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
+    assert document.answer == "Done."
+    check_sentences(document, TRACE, PHRASE)
+
+
+def test_sentences_keep_what_stands_between_them() -> None:
+    assert put_back((1, 2, 3, 4), TRACE) == "Sentence 1.\nSentence 2. Sentence 3. Sentence 4."
+    assert put_back((), TRACE) == ""
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect(dialect: str) -> None:
+    settings = Settings(dialect=dialect)
+    document = assemble(FILLED, TRACE, settings)
+    check_grammar(document, settings.tags)
+    check_sentences(document, TRACE, PHRASE)
+    text = render(document, settings.tags)
+    assert all(f"\n{label}:" in text for label in ("1", "2", "2.1", "2.2"))
+    assert text.index("Sentence 7.") < text.index("Done.")
+
+
+def test_answer_without_a_place_of_its_own() -> None:
+    npr = Settings(dialect="npr")
+    assert (assemble(FILLED, TRACE, npr).thinking or ())[-1] == "Sentence 6. Sentence 7.\n\nDone."
+    ends = Filled(
+        ((1,), ()), (FilledBlock("collective", "r", ("a", "b"), (Filled(((2, 3, 4),), ()), Filled(((5, 6, 7),), ()))),)
+    )
+    assert (assemble(ends, TRACE, npr).thinking or ())[-1] == "Done."
+
+
+def test_no_phrase() -> None:
+    document = assemble(Filled(((), ()), (OUTER,)), TRACE, Settings(phrase=""))
+    assert isinstance((document.thinking or ())[0], Block)
+
+
+def test_rewritten_parts_take_their_places() -> None:
+    rewritten = Rewritten(
+        {"1/1": ("Two.",), "1/2": ("", "Five."), "1/2/1/2": ("Four.",)}, {"1/2/1": Concluded(("C", "D"), "Both.")}
+    )
+    document = assemble(FILLED, TRACE, Settings(), rewritten)
+    inner = Block(("C", "D"), (("Sentence 3.",), ("Four.",)), "Both.")
+    outer = Block(("a", "b"), (("Two.",), (PHRASE, inner, "Five.")), "Sentence 2. Sentence 5.")
+    assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
+    rewritten.forget("1/2/1")
+    assert rewritten == Rewritten({"1/1": ("Two.",), "1/2": ("", "Five.")}, {})
+    rewritten.paths["10/1"] = ("Ten.",)
+    rewritten.forget("1")
+    assert rewritten == Rewritten({"10/1": ("Ten.",)}, {})
+
+
+def test_sites_are_named_by_their_way() -> None:
+    found = sites(FILLED, assemble(FILLED, TRACE, Settings()), PHRASE)
+    assert [site.name for site in found] == ["1/2/1", "1"]
+    assert [site.filled for site in found] == [INNER, OUTER]
+    assert "Sentence 1." in found[0].before
+    assert "Sentence 2." not in found[0].before

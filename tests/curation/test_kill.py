@@ -1,0 +1,80 @@
+"""`kill -9` at twenty random moments: started again, the run ends as if nothing had happened, and nothing is paid twice.
+
+What counts as answered is what is stored. An answer that was on its way when the process was killed is lost, and asked for
+again; of those there are never more than calls were in flight.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.curation.endpoint import KINDS, Endpoint, serving
+from tests.curation.fake import Planted, answer, start
+from tests.curation.test_run import files
+
+ROWS, KILLS, IN_FLIGHT = 160, 20, 8
+HARMLESS = tuple(kind for kind in KINDS if kind not in ("hang", "dribble"))
+ROOT = Path(__file__).parents[2]
+
+Name = tuple[str, str, int]
+
+
+def stored(out: Path) -> set[Name]:
+    """Row, stage and attempt of every answer in the store."""
+    if not (out / "answers.sqlite").exists():
+        return set()
+    file = sqlite3.connect(out / "answers.sqlite")
+    try:
+        tables = file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return set(file.execute("SELECT row, stage, attempt FROM answers")) if tables else set()
+    finally:
+        file.close()
+
+
+def asked(body: dict[str, Any]) -> Name:
+    """Row, stage and attempt of a call."""
+    first, *rest = body["messages"]
+    fields = dict(line.split(": ", 1) for line in first["content"].splitlines()[:2])
+    return fields["row"], fields["stage"], len(rest) // 2
+
+
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    draw = random.Random(11)
+    out = tmp_path / "killed" / "out"
+    out.parent.mkdir()
+    with serving(Endpoint(answer, Planted(), rate=0.3, seed=5, kinds=HARMLESS)) as up:
+        up.keep_bodies, killed = True, 0
+        for kill in range(KILLS):
+            paid, before, parts = stored(out), len(up.bodies), set(out.glob(".*.part"))
+            process = subprocess.Popen([sys.executable, "-m", "tests.curation.fake", up.url, str(out), str(ROWS)], cwd=ROOT)
+            # Most die while they ask, after so many calls more; the last ones while they write outputs.
+            more = draw.randrange(1, 25) if kill < KILLS - 4 else None
+            while process.poll() is None and not (
+                len(up.bodies) >= before + more if more is not None else set(out.glob(".*.part")) - parts
+            ):
+                time.sleep(0.001)
+            time.sleep(draw.uniform(0, 0.01))
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+            repeated = {asked(body) for body in up.bodies[before:]} & paid
+            assert not repeated, f"asked again after kill {kill}: {repeated}"
+        assert killed >= KILLS - 4, "too many runs came to their end"
+        twice = sum(number - 1 for number in up.answered.values())
+        assert twice <= KILLS * IN_FLIGHT
+        paid, before = stored(out), len(up.bodies)
+        result = start(up.url, out, ROWS)
+        assert result.ended is None
+        assert not {asked(body) for body in up.bodies[before:]} & paid
+        assert result.curated + result.set_aside == ROWS
+
+        whole = tmp_path / "whole" / "out"
+        whole.parent.mkdir()
+        assert start(up.url, whole, ROWS).ended is None
+        assert files(out) == files(whole)
