@@ -3,8 +3,8 @@
     python -m recipes.from_sequential.run            # less than two hours on two cores; started again, it goes on
 
 First a model of the mini's size is trained on sequential solutions only, so that it knows the tasks and not one tag of a
-block. Then the paper's eight phases fine-tune it on 1,000 problems it has not seen. What each can do is measured in both
-modes and written beside the runs and, as Markdown, to standard output.
+block. Then it is fine-tuned on 1,000 problems, by a mixture that leads from sequential to parallel solutions. What each can do
+is measured in both modes and written beside the runs and, as Markdown, to standard output.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def complaint(result: Result) -> str:
 @pytest.mark.parametrize(
     ("args", "wanted"),
     [
-        (["genrate", "hi"], ["no such command 'genrate'", "did you mean 'generate'?"]),
+        (["genrate", "hi"], ["no such command 'genrate'", "did you mean 'generate'"]),
         (["xyz"], ["no such command 'xyz'", "multiverse --help"]),
         (["--nope"], ["no such option --nope"]),
         (["eval", "task"], ["did you mean 'tasks'?"]),

@@ -34,7 +34,6 @@ def said(body: Body) -> str:
     return "".join("".join(texts).split())
 
 
-@pytest.mark.slow
 def test_planted_groups_are_recovered(tmp_path: Path) -> None:
     rows = planted_rows(300)
     result, found, up = curated(tmp_path, rows)

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,8 +14,24 @@ from typer.core import TyperGroup
 from .curate_audit import audit
 from .curate_distill import distill
 from .curate_progress import Live, leave, print_estimate, print_stages, print_summary
-from .errors import InputError, known
-from .options import BOUNDS, MODEL, OUTPUT, SAMPLING, Json
+from .errors import InputError, check_url, known
+from .options import (
+    BOUNDS,
+    MODEL,
+    OPENAI,
+    OUTPUT,
+    SAMPLING,
+    AnswerTokens,
+    BaseUrl,
+    Concurrency,
+    DialectName,
+    FirstRows,
+    FolderTokens,
+    Fresh,
+    Json,
+    Out,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from ..curation.estimate import Estimate
@@ -67,22 +82,12 @@ def run(
         str,
         typer.Argument(metavar="INPUT", help="A .jsonl or .parquet file, a folder of them, or a hub id.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default=False)],
+    out: Out,
     model: Annotated[
         str,
         typer.Option("--model", "-m", metavar="NAME", help="Which model to ask.", rich_help_panel=MODEL, show_default=False),
     ],
-    base_url: Annotated[
-        str,
-        typer.Option(
-            "--base-url",
-            metavar="URL",
-            envvar="OPENAI_BASE_URL",
-            show_envvar=False,
-            help="An endpoint that speaks OpenAI's chat completions, up to /v1.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "https://api.openai.com/v1",
+    base_url: BaseUrl = OPENAI,
     api_key_env: Annotated[
         str | None,
         typer.Option(
@@ -115,15 +120,7 @@ def run(
             show_default="none is sent",
         ),
     ] = None,
-    dialect: Annotated[
-        str,
-        typer.Option(
-            "--dialect",
-            metavar="NAME",
-            help="Tag set of the documents: multiverse, npr or threadweaver.",
-            rich_help_panel=CURATION,
-        ),
-    ] = "multiverse",
+    dialect: DialectName = "multiverse",
     rewrite: Annotated[
         bool,
         typer.Option(
@@ -140,26 +137,17 @@ def run(
             "--attempts", metavar="N", help="How often a stage may ask, told what was wrong.", min=1, rich_help_panel=CURATION
         ),
     ] = 3,
-    answer_tokens: Annotated[
-        int,
-        typer.Option("--answer-tokens", metavar="N", help="Longest answer to a call.", min=1, rich_help_panel=BOUNDS),
-    ] = 4096,
+    answer_tokens: AnswerTokens = 4096,
     split: Annotated[
         str | None,
         typer.Option("--split", metavar="NAME", help="Read only this split of a hub data set.", show_default="all of them"),
     ] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", metavar="N", help="Only the first rows.", min=1, show_default="all of them")
-    ] = None,
-    validation: Annotated[
-        float, typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99)
-    ] = 0.05,
+    n: FirstRows = None,
+    validation: Validation = 0.05,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Leave faulty rows of the input out, and list them in faults.jsonl.")
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Begin anew in a folder that holds a run; answers that fit are used again.")
-    ] = False,
+    fresh: Fresh = False,
     price_in: Annotated[
         float,
         typer.Option("--price-in", metavar="X", help="Price of a million prompt tokens.", min=0, rich_help_panel=COST),
@@ -179,32 +167,13 @@ def run(
             show_default="no limit",
         ),
     ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            metavar="N",
-            help="Most tokens that the folder may take, all starts together.",
-            min=0,
-            rich_help_panel=COST,
-            show_default="no limit",
-        ),
-    ] = None,
+    max_tokens: FolderTokens = None,
     yes: Annotated[
         bool,
         typer.Option("--yes", help="Begin though the estimate is above a cap; the cap holds.", rich_help_panel=COST),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate; ask nothing.", rich_help_panel=COST)] = False,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            "--concurrency",
-            metavar="N",
-            help="Most calls in flight; fewer while the endpoint is overloaded.",
-            min=1,
-            rich_help_panel=BOUNDS,
-        ),
-    ] = 16,
+    concurrency: Concurrency = 16,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="S", help="Seconds that a call may take.", min=0.01, rich_help_panel=BOUNDS)
     ] = 300.0,
@@ -247,8 +216,7 @@ def run(
         dialect=known("dialect", dialect, DIALECTS),
         max_tokens=answer_tokens,
     )
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base-url {base_url!r} is not valid: it begins with http:// or https://")
+    check_url(base_url)
     if max_cost is not None and not (price_in or price_out):
         raise InputError(f"--max-cost {max_cost:g} needs prices: give --price-in and --price-out")
     endpoint = Endpoint(

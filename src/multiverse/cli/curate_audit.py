@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from .errors import InputError
-from .options import BOUNDS, MODEL, OUTPUT, Json
+from .errors import InputError, check_url
+from .options import MODEL, OPENAI, OUTPUT, BaseUrl, Concurrency, FirstRows, FolderTokens, Json, Out
 from .style import COLORS, clean
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _HELP = "a accept · c collective · s selective (C, S: nested) · r reject · l
 
 
 def audit(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the audit.", show_default=False)],
+    out: Out,
     source: Annotated[
         str | None,
         typer.Argument(metavar="INPUT", help="Traces to go through; none to go on with a folder.", show_default=False),
@@ -50,37 +50,13 @@ def audit(
         str | None,
         typer.Option("--model", "-m", metavar="NAME", help="Which model to ask.", rich_help_panel=MODEL, show_default=False),
     ] = None,
-    base_url: Annotated[
-        str,
-        typer.Option(
-            "--base-url",
-            metavar="URL",
-            envvar="OPENAI_BASE_URL",
-            show_envvar=False,
-            help="An endpoint that speaks OpenAI's chat completions, up to /v1.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "https://api.openai.com/v1",
-    n: Annotated[
-        int | None, typer.Option("--n", metavar="N", help="Only the first rows.", min=1, show_default="all of them")
-    ] = None,
+    base_url: BaseUrl = OPENAI,
+    n: FirstRows = None,
     attempts: Annotated[
         int, typer.Option("--attempts", metavar="N", help="How often to ask about a trace, told what was wrong.", min=1)
     ] = 3,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", metavar="N", help="Most calls in flight.", min=1, rich_help_panel=BOUNDS)
-    ] = 16,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            metavar="N",
-            help="Most tokens that the folder may take, all starts together.",
-            min=0,
-            rich_help_panel=BOUNDS,
-            show_default="no limit",
-        ),
-    ] = None,
+    concurrency: Concurrency = 16,
+    max_tokens: FolderTokens = None,
     review: Annotated[
         bool, typer.Option("--review", help="Judge the instances here, one key each.", rich_help_panel=REVIEW)
     ] = False,
@@ -142,8 +118,7 @@ def _list(source: str, n: int | None, out: Path, model: str, base_url: str, boun
     from ..curation.settings import Settings
     from ..curation.store import Store
 
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base-url {base_url!r} is not valid: it begins with http:// or https://")
+    check_url(base_url)
     traces = _traces(source, n)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -14,14 +14,27 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from .curate_progress import Live, print_summary
-from .errors import InputError, known
-from .options import BOUNDS, MODEL, OUTPUT, SAMPLING, Device, Dtype, DtypeOption, Json
+from .curate_progress import Live, leave, print_summary
+from .errors import InputError, check_url, known
+from .options import (
+    MODEL,
+    SAMPLING,
+    AnswerTokens,
+    Concurrency,
+    Device,
+    DialectName,
+    Dtype,
+    DtypeOption,
+    FolderTokens,
+    Fresh,
+    Json,
+    Out,
+    Validation,
+)
 
 if TYPE_CHECKING:
     from ..curation.client import Client, Endpoint
     from ..curation.distill import Check, Question, Sample
-    from ..curation.errors import CurationError
     from ..curation.outcomes import Outcomes
     from ..data import Fault
 
@@ -32,7 +45,7 @@ IN_PROCESS = "in-process"
 
 
 def distill(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default=False)],
+    out: Out,
     source: Annotated[
         Path | None,
         typer.Argument(metavar="TASKS", help="A .jsonl file with question and answer on each line.", show_default=False),
@@ -119,38 +132,12 @@ def distill(
             rich_help_panel=CHOICE,
         ),
     ] = 0.05,
-    dialect: Annotated[
-        str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
-    ] = "multiverse",
-    validation: Annotated[
-        float,
-        typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99),
-    ] = 0.05,
-    answer_tokens: Annotated[
-        int, typer.Option("--answer-tokens", metavar="N", help="Longest answer.", min=1, rich_help_panel=BOUNDS)
-    ] = 4096,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            metavar="N",
-            help="Most tokens that the folder may take, all starts together.",
-            min=0,
-            rich_help_panel=BOUNDS,
-            show_default="no limit",
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option("--concurrency", metavar="N", help="Most answers in the making.", min=1, rich_help_panel=BOUNDS)
-    ] = 32,
-    fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Begin anew in a folder that holds a run; answers that fit are used again.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
+    dialect: DialectName = "multiverse",
+    validation: Validation = 0.05,
+    answer_tokens: AnswerTokens = 4096,
+    max_tokens: FolderTokens = None,
+    concurrency: Concurrency = 32,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Let a model that forks write its own training data; keep what is good.
@@ -177,8 +164,8 @@ def distill(
         typer.echo(" ".join(str(fault).split()), err=True)
     if questions.faults:
         raise InputError(f"{len(questions.faults):,} lines hold no question: nothing is asked; mend them, or take them out")
-    if base_url is not None and not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base-url {base_url!r} is not valid: it begins with http:// or https://")
+    if base_url is not None:
+        check_url(base_url)
     if base_url is not None and model is None:
         raise InputError("--model is missing: name the model that the endpoint is to use")
     rules = Rules(
@@ -223,7 +210,7 @@ def distill(
                 watch=watch,
             )
     print_summary(result, as_json=as_json)
-    _leave(result.ended)
+    leave(result.ended)
 
 
 class _Questions(NamedTuple):
@@ -299,13 +286,3 @@ def _sampling(model: str | None, base_url: str | None, device: str, dtype: str, 
         yield sample
     finally:
         asyncio.run(engine.aclose())
-
-
-def _leave(ended: CurationError | None) -> None:
-    from ..curation.errors import StoppedError
-
-    if isinstance(ended, StoppedError):
-        typer.echo(str(ended), err=True)
-        raise typer.Exit(130)
-    if ended is not None:
-        raise ended
