@@ -99,7 +99,7 @@ def dry_run(config: Config, *, devices: int | None = None, tick: Tick = lambda *
         parameters=parameters,
         trained=trained,
         documents=len(material.corpus),
-        validation=max((len(rows) for rows in material.validation.values()), default=0),
+        validation=material.held_out,
         faulty=len(material.faults),
         phases=config.shares,
         steps=material.plan.steps,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ class Material:
 
     Attributes:
         validation: rows of the validation set in each form that the run shows.
+        held_out: documents of the validation set.
     """
 
     model: Any
@@ -48,6 +51,7 @@ class Material:
     corpus: Corpus
     plan: Plan
     validation: dict[str, PlannedRows]
+    held_out: int
     faults: list[Fault]
 
 
@@ -132,6 +136,7 @@ def gather(config: Config, model: Any, tokenizer: Any, tick: Tick) -> Material:
         corpus=corpus,
         plan=plan(corpus, shown, row_length, config.batch, config.max_steps),
         validation={mode: _validation(validation, mode, config, row_length) for mode in modes if len(validation)},
+        held_out=len(validation),
         faults=faults,
     )
 
@@ -281,17 +286,24 @@ def adapt(model: Any, config: Config, prepared: Prepared) -> Any:
         tables[names[id(head)]] = rows
     if config.checkpointing:
         model.enable_input_require_grads()
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=config.lora.rank,
-            lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # a number, as it says itself elsewhere
-            lora_dropout=config.lora.dropout,
-            target_modules=config.lora.targets,
-            trainable_token_indices=tables,
-            task_type="CAUSAL_LM",
-        ),
+    adapters = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # a number, as it says itself elsewhere
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.targets,
+        trainable_token_indices=tables,
+        task_type="CAUSAL_LM",
     )
+    with _old_name():
+        return get_peft_model(model, adapters)
+
+
+@contextmanager
+def _old_name() -> Iterator[None]:
+    """peft asks for checkpointing by the name that transformers has left behind."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def arguments(config: Config, plan: Plan, steps_apart: int) -> Any:
@@ -361,7 +373,9 @@ def merge(config: Config, adapter: Path, folder: Path, saved_as: Any) -> None:
 
     model, tokenizer, _ = load_model(config)
     prepare(model, tokenizer, DIALECTS[config.dialect])
-    write(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(), folder, saved_as)
+    with _old_name():
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+    write(adapted.merge_and_unload(), folder, saved_as)
 
 
 def write(model: Any, folder: Path, saved_as: Any, state: dict[str, Any] | None = None) -> None:
