@@ -24,19 +24,19 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tokenizer_folder: Path) -> Any:
+def mini_tokenizer(tokenizer_folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(tokenizer_folder)
 
 
 @pytest.fixture(scope="session")
-def tokens(tokenizer: Any) -> TokenDialect:
-    return resolve(tokenizer)
+def mini_tokens(mini_tokenizer: Any) -> TokenDialect:
+    return resolve(mini_tokenizer)
 
 
 @pytest.fixture(scope="session")
-def solved(tokenizer: Any, tokens: TokenDialect) -> list[Features]:
+def solved(mini_tokenizer: Any, mini_tokens: TokenDialect) -> list[Features]:
     """Two problems of every family in both modes, nested ones at both depths."""
     modes: tuple[Mode, ...] = ("parallel", "sequential")
     drawn = [
@@ -46,7 +46,9 @@ def solved(tokenizer: Any, tokens: TokenDialect) -> list[Features]:
         for problem in islice(problems(family, seed=3, depth=depth), 2)
     ]
     return [
-        Featurizer(tokenizer, tokens)(problem.question, problem.structured if mode == "parallel" else problem.sequential, mode)
+        Featurizer(mini_tokenizer, mini_tokens)(
+            problem.question, problem.structured if mode == "parallel" else problem.sequential, mode
+        )
         for problem in drawn
         for mode in modes
     ]

@@ -21,11 +21,11 @@ SINGLE = Features((6,), (6,), (0,), (0,), ((True,),))
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer: Any) -> Any:
+def model(mini_tokenizer: Any) -> Any:
     from recipes.mini.model import SHAPES, build_model
 
     torch.manual_seed(0)
-    model = build_model(SHAPES["test"], tokenizer).eval()
+    model = build_model(SHAPES["test"], mini_tokenizer).eval()
     model.set_attn_implementation(register())
     return model
 
@@ -55,20 +55,20 @@ def test_a_window_counts_positions_not_places() -> None:
 
 @pytest.mark.parametrize("share_every", [None, 1, 3])
 def test_mask_is_the_layouts_within_a_document_and_nothing_across(
-    tokenizer: Any, tokens: TokenDialect, share_every: int | None
+    mini_tokenizer: Any, mini_tokens: TokenDialect, share_every: int | None
 ) -> None:
     from itertools import islice
 
     from multiverse.tasks import problems
 
-    make = Featurizer(tokenizer, tokens, View(share_every=share_every))
+    make = Featurizer(mini_tokenizer, mini_tokens, View(share_every=share_every))
     first, second = (make(p.question, p.structured, "parallel") for p in islice(problems("nested", seed=1), 2))
     batch = collate([[first, second]], pad_id=0, multiple_of=64, segment_multiple=16)
     mask_LL, start = visibility_of(batch, share_every).mask()[0, 0], 0
     for document in (first, second):
         here = slice(start, start + len(document))
         # The prompt holds no tag, so that replaying all of it gives the layout of prompt and solution.
-        assert torch.equal(mask_LL[here, here], dense_mask(layout(document.token_ids, tokens), share_every=share_every))
+        assert torch.equal(mask_LL[here, here], dense_mask(layout(document.token_ids, mini_tokens), share_every=share_every))
         assert not mask_LL[here, :start].any()
         assert not mask_LL[here, here.stop :].any()
         assert batch["position_ids"][0, here].tolist() == list(document.positions)
@@ -79,12 +79,12 @@ def test_mask_is_the_layouts_within_a_document_and_nothing_across(
 
 
 @pytest.mark.parametrize("share_every", [None, 2])
-def test_the_block_mask_is_the_dense_mask(tokenizer: Any, tokens: TokenDialect, share_every: int | None) -> None:
+def test_the_block_mask_is_the_dense_mask(mini_tokenizer: Any, mini_tokens: TokenDialect, share_every: int | None) -> None:
     from itertools import islice
 
     from multiverse.tasks import problems
 
-    make = Featurizer(tokenizer, tokens, View(share_every=share_every))
+    make = Featurizer(mini_tokenizer, mini_tokens, View(share_every=share_every))
     documents = [make(p.question, p.structured, "parallel") for p in islice(problems("worksheet", seed=1, width=4), 6)]
     batch = collate([documents[:3], documents[3:]], pad_id=0, multiple_of=128, segment_multiple=16)
     dense, block = (visibility_of(batch, share_every, kind) for kind in ("dense", "block"))
@@ -156,16 +156,18 @@ def test_packing_changes_no_gradient(model: Any, solved: list[Features]) -> None
         torch.testing.assert_close(mine, theirs, atol=2e-3 * float(theirs.abs().max()) + 1e-6, rtol=1e-3)
 
 
-def test_answer_logits_are_those_of_the_untouched_model(tokenizer: Any, tokens: TokenDialect, solved: list[Features]) -> None:
+def test_answer_logits_are_those_of_the_untouched_model(
+    mini_tokenizer: Any, mini_tokens: TokenDialect, solved: list[Features]
+) -> None:
     from multiverse.attention import dense_inputs
     from recipes.mini.model import SHAPES, build_model
 
     torch.manual_seed(0)
-    model = build_model(SHAPES["test"], tokenizer).eval()
+    model = build_model(SHAPES["test"], mini_tokenizer).eval()
     document = solved[0]
     with torch.no_grad():
         # The end of turn is no part of the grammar, and nothing follows it.
-        whole = model(**dense_inputs(document.token_ids[:-1], layout(document.token_ids[:-1], tokens)))
+        whole = model(**dense_inputs(document.token_ids[:-1], layout(document.token_ids[:-1], mini_tokens)))
         model.set_attn_implementation(register())
         logits_1NV, targets_1N = answer_logits(model, collate([[document]], pad_id=0))
     wanted = [index for index, label in enumerate(document.labels) if label != IGNORED]

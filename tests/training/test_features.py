@@ -21,38 +21,42 @@ SOLUTION = Document(("Let's think in parallel.", BLOCK), "Answer: 4")
 
 
 @pytest.fixture(scope="module")
-def prompt(tokenizer: Any) -> list[int]:
-    text = tokenizer.apply_chat_template(ask(QUESTION, "parallel"), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))
+def prompt(mini_tokenizer: Any) -> list[int]:
+    text = mini_tokenizer.apply_chat_template(ask(QUESTION, "parallel"), tokenize=False, add_generation_prompt=True)
+    return list(mini_tokenizer.encode(text, add_special_tokens=False))
 
 
-def test_labels_leave_out_the_prompt_and_forced_tokens(tokenizer: Any, tokens: TokenDialect, prompt: list[int]) -> None:
-    features = Featurizer(tokenizer, tokens)(QUESTION, SOLUTION, "parallel")
-    encoded = encode(SOLUTION, tokens)
+def test_labels_leave_out_the_prompt_and_forced_tokens(
+    mini_tokenizer: Any, mini_tokens: TokenDialect, prompt: list[int]
+) -> None:
+    features = Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, "parallel")
+    encoded = encode(SOLUTION, mini_tokens)
     start = len(prompt)
-    assert list(features.token_ids) == [*prompt, *encoded.token_ids, tokenizer.eos_token_id]
+    assert list(features.token_ids) == [*prompt, *encoded.token_ids, mini_tokenizer.eos_token_id]
     assert set(features.labels[:start]) == {IGNORED}
     expected = [IGNORED if forced else t for t, forced in zip(encoded.token_ids, encoded.layout.forced, strict=True)]
-    assert list(features.labels[start:]) == [*expected, tokenizer.eos_token_id]
+    assert list(features.labels[start:]) == [*expected, mini_tokenizer.eos_token_id]
     assert any(encoded.layout.forced)
 
 
-def test_learned_text_reads_as_the_document_without_what_the_engine_writes(tokenizer: Any, tokens: TokenDialect) -> None:
-    features = Featurizer(tokenizer, tokens)(QUESTION, SOLUTION, "parallel")
-    learned = tokenizer.decode([label for label in features.labels if label != IGNORED])
-    dialect = tokens.dialect
+def test_learned_text_reads_as_the_document_without_what_the_engine_writes(
+    mini_tokenizer: Any, mini_tokens: TokenDialect
+) -> None:
+    features = Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, "parallel")
+    learned = mini_tokenizer.decode([label for label in features.labels if label != IGNORED])
+    dialect = mini_tokens.dialect
     assert dialect.path.open not in learned
     assert dialect.resume not in learned
     assert f" 1+1=2.\n{dialect.path.close} 2+2=4, yes.\n{dialect.path.close}2, 4." in learned
-    assert learned.endswith(f"Answer: 4{tokenizer.eos_token}")
+    assert learned.endswith(f"Answer: 4{mini_tokenizer.eos_token}")
 
 
 def test_positions_and_segments_are_the_layout_of_the_solution_behind_the_prompt(
-    tokenizer: Any, tokens: TokenDialect, prompt: list[int]
+    mini_tokenizer: Any, mini_tokens: TokenDialect, prompt: list[int]
 ) -> None:
-    features = Featurizer(tokenizer, tokens)(QUESTION, SOLUTION, "parallel")
+    features = Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, "parallel")
     start = len(prompt)
-    replayed = layout(features.token_ids[start:], tokens)
+    replayed = layout(features.token_ids[start:], mini_tokens)
     assert features.positions[:start] == tuple(range(start))
     assert features.positions[start:] == tuple(start + position for position in replayed.positions)
     assert features.segments == (*[0] * start, *replayed.branches)
@@ -68,39 +72,39 @@ def test_every_learned_token_follows_a_token_of_its_own_branch(solved: list[Feat
                 assert features.positions[index] == features.positions[index - 1] + 1
 
 
-def test_a_solution_that_never_forks_is_causal(tokenizer: Any, tokens: TokenDialect) -> None:
-    features = Featurizer(tokenizer, tokens)(QUESTION, Document(("1+1=2.",), "Answer: 2"), "sequential")
+def test_a_solution_that_never_forks_is_causal(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
+    features = Featurizer(mini_tokenizer, mini_tokens)(QUESTION, Document(("1+1=2.",), "Answer: 2"), "sequential")
     assert features.positions == tuple(range(len(features)))
     assert features.visibility == ((True,),)
 
 
-def test_messages_are_kept_and_the_instruction_ends_the_last(tokenizer: Any, tokens: TokenDialect) -> None:
+def test_messages_are_kept_and_the_instruction_ends_the_last(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
-    make = Featurizer(tokenizer, tokens)
-    shown = tokenizer.decode(make(chat, SOLUTION, "parallel").token_ids)
+    make = Featurizer(mini_tokenizer, mini_tokens)
+    shown = mini_tokenizer.decode(make(chat, SOLUTION, "parallel").token_ids)
     assert "Be brief." in shown
     assert f"{QUESTION} {INSTRUCTIONS['parallel']}" in shown
-    assert INSTRUCTIONS["parallel"] not in tokenizer.decode(make(chat, SOLUTION, None).token_ids)
+    assert INSTRUCTIONS["parallel"] not in mini_tokenizer.decode(make(chat, SOLUTION, None).token_ids)
 
 
-def test_an_earlier_turn_that_forks_has_its_own_layout(tokenizer: Any, tokens: TokenDialect) -> None:
+def test_an_earlier_turn_that_forks_has_its_own_layout(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
     chat = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": render(SOLUTION)},
         {"role": "user", "content": "And now?"},
     ]
-    features = Featurizer(tokenizer, tokens)(chat, SOLUTION, None)
-    replayed = layout(features.token_ids[:-1], tokens)
+    features = Featurizer(mini_tokenizer, mini_tokens)(chat, SOLUTION, None)
+    replayed = layout(features.token_ids[:-1], mini_tokens)
     assert len(replayed.table) == 5
     assert features.positions[:-1] == replayed.positions
-    assert features.learned == Featurizer(tokenizer, tokens)(QUESTION, SOLUTION, None).learned
+    assert features.learned == Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, None).learned
 
 
-def test_views_that_are_baselines(tokenizer: Any, tokens: TokenDialect) -> None:
-    whole = Featurizer(tokenizer, tokens)(QUESTION, SOLUTION, "parallel")
-    linear = Featurizer(tokenizer, tokens, View(positions="linear"))(QUESTION, SOLUTION, "parallel")
+def test_views_that_are_baselines(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
+    whole = Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, "parallel")
+    linear = Featurizer(mini_tokenizer, mini_tokens, View(positions="linear"))(QUESTION, SOLUTION, "parallel")
     assert linear == replace(whole, positions=tuple(range(len(whole))))
-    plain = Featurizer(tokenizer, tokens, View("causal", "linear"))(QUESTION, SOLUTION, "parallel")
+    plain = Featurizer(mini_tokenizer, mini_tokens, View("causal", "linear"))(QUESTION, SOLUTION, "parallel")
     assert plain.token_ids == whole.token_ids
     assert plain.visibility == ((True,),)
     prompt = next(index for index, label in enumerate(whole.labels) if label != IGNORED)
@@ -108,19 +112,19 @@ def test_views_that_are_baselines(tokenizer: Any, tokens: TokenDialect) -> None:
     first = next(index for index, label in enumerate(plain.labels) if label != IGNORED)
     assert first <= prompt
     assert plain.labels[first:] == plain.token_ids[first:]
-    shared = Featurizer(tokenizer, tokens, View(share_every=2))(QUESTION, SOLUTION, "parallel")
+    shared = Featurizer(mini_tokenizer, mini_tokens, View(share_every=2))(QUESTION, SOLUTION, "parallel")
     assert shared.starts is not None
     assert {start for row in shared.starts for start in row} > {-1}
     with pytest.raises(ValueError, match="share_every=4 needs structured attention"):
         View(attention="causal", share_every=4)
 
 
-def test_the_end_of_turn_is_what_the_template_writes_behind_an_answer(tokenizer: Any) -> None:
-    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
-    other = copy.deepcopy(tokenizer)
+def test_the_end_of_turn_is_what_the_template_writes_behind_an_answer(mini_tokenizer: Any) -> None:
+    assert end_of_turn(mini_tokenizer) == mini_tokenizer.eos_token_id
+    other = copy.deepcopy(mini_tokenizer)
     other.eos_token = "<|endoftext|>"
-    assert other.eos_token_id != tokenizer.eos_token_id
-    assert end_of_turn(other) == tokenizer.eos_token_id
+    assert other.eos_token_id != mini_tokenizer.eos_token_id
+    assert end_of_turn(other) == mini_tokenizer.eos_token_id
 
 
 @given(st.lists(st.integers(1, 120), max_size=200), st.integers(1, 100), st.integers(1, 8))

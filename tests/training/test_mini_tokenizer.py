@@ -13,29 +13,29 @@ from multiverse.structure import MULTIVERSE, render
 from multiverse.tasks import FAMILIES, problems
 
 
-def pieces(tokenizer: Any, text: str) -> list[str]:
-    return [tokenizer.decode([token]) for token in tokenizer.encode(text, add_special_tokens=False)]
+def pieces(mini_tokenizer: Any, text: str) -> list[str]:
+    return [mini_tokenizer.decode([token]) for token in mini_tokenizer.encode(text, add_special_tokens=False)]
 
 
-def test_every_tag_is_one_token_and_survives_decoding(tokenizer: Any) -> None:
+def test_every_tag_is_one_token_and_survives_decoding(mini_tokenizer: Any) -> None:
     for tag in MULTIVERSE.tags:
-        ids = tokenizer.encode(f"1{tag}\n", add_special_tokens=False)
+        ids = mini_tokenizer.encode(f"1{tag}\n", add_special_tokens=False)
         assert len(ids) == 3
-        assert tokenizer.decode(ids, skip_special_tokens=True) == f"1{tag}\n"
+        assert mini_tokenizer.decode(ids, skip_special_tokens=True) == f"1{tag}\n"
 
 
-def test_chat_tokens_are_special(tokenizer: Any) -> None:
+def test_chat_tokens_are_special(mini_tokenizer: Any) -> None:
     for text in ("<|im_start|>", "<|im_end|>", "<|endoftext|>"):
-        ids = tokenizer.encode(text, add_special_tokens=False)
+        ids = mini_tokenizer.encode(text, add_special_tokens=False)
         assert len(ids) == 1
-        assert tokenizer.decode(ids, skip_special_tokens=True) == ""
-    assert tokenizer.eos_token == "<|im_end|>"
-    assert tokenizer.pad_token == "<|endoftext|>"
+        assert mini_tokenizer.decode(ids, skip_special_tokens=True) == ""
+    assert mini_tokenizer.eos_token == "<|im_end|>"
+    assert mini_tokenizer.pad_token == "<|endoftext|>"
 
 
-def test_chat_template_is_chatml(tokenizer: Any) -> None:
+def test_chat_template_is_chatml(mini_tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "Hi 1+1?"}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = mini_tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text == "<|im_start|>user\nHi 1+1?<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -47,26 +47,26 @@ def test_chat_template_is_chatml(tokenizer: Any) -> None:
         ("2.1: (3-1)*5!", ["2", ".", "1", ":", " ", "(", "3", "-", "1", ")", "*", "5", "!"]),
     ],
 )
-def test_digits_operators_and_line_ends_stand_alone(tokenizer: Any, text: str, expected: list[str]) -> None:
-    assert pieces(tokenizer, text) == expected
+def test_digits_operators_and_line_ends_stand_alone(mini_tokenizer: Any, text: str, expected: list[str]) -> None:
+    assert pieces(mini_tokenizer, text) == expected
 
 
-def test_words_of_the_tasks_are_single_tokens(tokenizer: Any) -> None:
+def test_words_of_the_tasks_are_single_tokens(mini_tokenizer: Any) -> None:
     texts = list(INSTRUCTIONS.values())
     for family in FAMILIES:
         problem = next(problems(family, seed=11))
         texts += [problem.question, render(problem.structured)]
     for text in texts:
         words = [" " + word for word in text.split(" ")[1:] if word.isalpha()]
-        assert [word for word in words if len(tokenizer.encode(word, add_special_tokens=False)) != 1] == []
+        assert [word for word in words if len(mini_tokenizer.encode(word, add_special_tokens=False)) != 1] == []
 
 
 @given(st.text())
-def test_any_text_comes_back(tokenizer: Any, text: str) -> None:
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+def test_any_text_comes_back(mini_tokenizer: Any, text: str) -> None:
+    ids = mini_tokenizer.encode(text, add_special_tokens=False)
+    assert mini_tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
 @given(st.text(alphabet="0123456789", min_size=1, max_size=12))
-def test_every_digit_is_a_token(tokenizer: Any, digits: str) -> None:
-    assert pieces(tokenizer, digits) == list(digits)
+def test_every_digit_is_a_token(mini_tokenizer: Any, digits: str) -> None:
+    assert pieces(mini_tokenizer, digits) == list(digits)
