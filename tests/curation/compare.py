@@ -75,6 +75,7 @@ def main() -> None:
             "data": [str(options.out / f"{name}.jsonl")],
             "out": str(options.out / name),
             "mixture": [0.5, 1.0, 1.0, 1.0],
+            "optimizer.lr": 1e-3,
             "length": 1536,  # curated documents say what paths come to twice
         }
         figures[column] = measure(train(load(HERE / "finetune.yaml", settings), show=Console(stderr=True)), options.n)
