@@ -344,3 +344,8 @@ def test_a_folder_with_splits_trains_on_one_and_is_measured_on_the_other(config:
         assert len(rows) == count
         assert all(split in row.source for row in rows)
     assert len(read_rows(config, config.data, "validation")[0]) == 12, "a file has no splits"
+
+
+def test_a_share_for_validation_that_holds_no_document_is_no_reason_to_fail(config: Config) -> None:
+    train(replace(config, validation=1e-9, max_steps=1))
+    assert len(losses(Path(config.out))) == 1

@@ -57,7 +57,7 @@ class Bucket(NamedTuple):
 
     Attributes:
         row_GR: row of the forward; padding rows repeat the group's first.
-        slot_GU: slot of the pool; padding slots repeat slot 0 and are masked.
+        slot_GU: slot of the pool; padding repeats the group's first slot and is masked.
         visible_GRU: whether the row may read the slot, or `None` when every row reads every slot and nothing is padded.
         real_GR: which rows are not padding, or `None` when all are real.
         row_position_GR, slot_position_GU: positions, for layers with a sliding window.

@@ -222,7 +222,7 @@ def train(config: Config, *, fresh: bool = False, tick: Tick = lambda *_: None, 
         config,
         kind,
         model=trained,
-        args=arguments(config, material.plan, steps_apart),
+        args=arguments(config, material, steps_apart),
         train_dataset=PlannedRows(material.plan.rows, material.corpus.features),
         eval_dataset=material.validation or None,
         data_collator=Collator(tokenizer.pad_token_id, kind),
@@ -306,7 +306,7 @@ def _old_name() -> Iterator[None]:
         yield
 
 
-def arguments(config: Config, plan: Plan, steps_apart: int) -> Any:
+def arguments(config: Config, material: Material, steps_apart: int) -> Any:
     """transformers' own arguments for this run."""
     from transformers import TrainingArguments
     from transformers.integrations.integration_utils import get_available_reporting_integrations
@@ -317,11 +317,12 @@ def arguments(config: Config, plan: Plan, steps_apart: int) -> Any:
             raise ConfigError(
                 f"report_to={name!r} is not installed or not known: use {', '.join(there) or 'none'}, or install it"
             )
-    save_every = config.save_every or max(1, plan.steps // 50)
+    steps = material.plan.steps
+    save_every = config.save_every or max(1, steps // 50)
     sharded = config.fsdp and world() > 1  # one process holds everything in any case
     return TrainingArguments(
         output_dir=config.out,
-        max_steps=plan.steps,
+        max_steps=steps,
         per_device_train_batch_size=config.rows,
         per_device_eval_batch_size=config.rows,
         gradient_accumulation_steps=steps_apart,
@@ -332,8 +333,8 @@ def arguments(config: Config, plan: Plan, steps_apart: int) -> Any:
         save_strategy="steps",
         save_steps=save_every,
         save_total_limit=config.keep,
-        eval_strategy="steps" if config.validation else "no",
-        eval_steps=config.eval_every or max(1, plan.steps // len(config.shares)),
+        eval_strategy="steps" if material.validation else "no",  # a small share of few documents may be none
+        eval_steps=config.eval_every or max(1, steps // len(config.shares)),
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,

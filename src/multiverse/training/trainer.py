@@ -7,6 +7,7 @@ never shuffled here), and the optimizer where it is Muon.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,8 +186,6 @@ def _betas(config: Config) -> tuple[float, float]:
 
 def rate(config: Config, steps: int) -> Callable[[int], float]:
     """Learning rate of each step as a share of its peak: a climb, then the schedule, to zero behind the last step."""
-    import math
-
     ours = config.optimizer
     warmup = math.ceil(ours.warmup * steps)
 
