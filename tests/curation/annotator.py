@@ -189,7 +189,8 @@ def answer(request_stage: str, messages: Sequence[Any], planted: Planted) -> str
         case "outline":
             value = {"blocks": _blocks(body, iter(range(1, 10_000)))}
         case "refill":
-            value = {"places": {f"P{number}": span for number, span in enumerate(_stretches(body), 1)}}
+            concluding = "the conclusion of block" in asked
+            value = {"places": {f"P{number}": span for number, span in enumerate(_stretches(body, concluding), 1)}}
         case "rewrite":
             value = {"pieces": json.loads(_line(asked, "pieces"))}
         case "conclude":
@@ -279,8 +280,8 @@ def _blocks(body: TrueBody, numbers: Iterator[int]) -> list[dict[str, Any]]:
     return blocks
 
 
-def _stretches(body: TrueBody) -> Iterator[list[int] | None]:
-    """What stands before, between and behind blocks, in document order."""
+def _stretches(body: TrueBody, concluding: bool) -> Iterator[list[int] | None]:
+    """What stands before, in and behind blocks, in document order; without a place of its own a conclusion stands behind."""
     own: list[Span] = []
     for item in body:
         if isinstance(item, Span):
@@ -288,8 +289,11 @@ def _stretches(body: TrueBody) -> Iterator[list[int] | None]:
             continue
         yield _joined(own)
         for path in item.paths:
-            yield from _stretches(path)
+            yield from _stretches(path, concluding)
         own = [item.conclusion] if item.conclusion is not None else []
+        if concluding:
+            yield _joined(own)
+            own = []
     yield _joined(own)
 
 
@@ -307,28 +311,47 @@ def _named(body: TrueBody, name: str) -> Block:
 # -- comparing -------------------------------------------------------------------------------------------------------
 
 
-def skeleton(body: Body, *, conclusions: bool) -> list[Any]:
-    """Texts and blocks as nested lists: what of a document must come back. The truth's conclusions are trunk text."""
+def skeleton(body: Body) -> list[Any]:
+    """Texts and blocks as nested lists: what of a document must come back."""
     found: list[Any] = []
     for index, item in enumerate(body):
         if isinstance(item, Block):
-            found.append([skeleton(path, conclusions=conclusions) for path in item.paths])
-            texts = [item.conclusion] if conclusions and item.conclusion else []
-        else:
-            texts = [text] if (text := _plain(body, index)) else []
-        for text in texts:
-            words = " ".join(text.split())
-            if found and isinstance(found[-1], str):
-                found[-1] += f" {words}"
-            else:
-                found.append(words)
+            found.append([[skeleton(path) for path in item.paths], " ".join(item.conclusion.split())])
+        elif text := _plain(body, index):
+            found.append(" ".join(text.split()))
     return found
 
 
 def recovered(document: Document, planted: Planted) -> bool:
-    """Whether a refilled document has the planted blocks, with the planted sentences in every path."""
-    true = skeleton(planted.document.thinking or (), conclusions=True)
-    return skeleton(document.thinking or (), conclusions=False) == true
+    """Whether a document has the planted blocks, with the planted sentences in every path and in every conclusion."""
+    return skeleton(document.thinking or ()) == skeleton(planted.document.thinking or ())
+
+
+def whole(document: Document, trace: Trace) -> bool:
+    """Whether a refilled document holds every sentence of the trace once, in order; conclusions may stand for some of them."""
+    left = _bare(trace.reasoning)
+    for text, concludes in _told(document.thinking or ()):
+        bare = _bare(text)
+        if left.startswith(bare):
+            left = left.removeprefix(bare)
+        elif not concludes:
+            # In a dialect that cannot set the answer apart, it ends the thinking.
+            return not document.answer and bare == left + _bare(trace.answer)
+    return not left
+
+
+def _told(body: Body) -> Iterator[tuple[str, bool]]:
+    for index, item in enumerate(body):
+        if isinstance(item, Block):
+            for path in item.paths:
+                yield from _told(path)
+            yield item.conclusion, True
+        else:
+            yield _plain(body, index), False
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())
 
 
 # -- misbehaving -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from multiverse.curation.assemble import Rewritten, assemble, put_back
@@ -25,7 +27,15 @@ def test_refilled() -> None:
     outer = Block(("a", "b"), (("Sentence 2.",), (PHRASE, inner, "Sentence 5.")), "Sentence 2. Sentence 5.")
     assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
     assert document.answer == "Done."
-    check_sentences(document, TRACE, PHRASE)
+    check_sentences(FILLED, document, TRACE, PHRASE)
+
+
+def test_sentences_that_sum_up_are_the_conclusion() -> None:
+    filled = Filled(((1,), (7,)), (replace(OUTER, conclusion=(6,)),))
+    assert list(filled.sentences()) == [1, 2, 3, 4, 5, 6, 7]
+    document = assemble(filled, TRACE, Settings())
+    assert [block.conclusion for _, block in document.blocks()] == ["Sentence 6.", "Sentence 3. Sentence 4."]
+    check_sentences(filled, document, TRACE, PHRASE)
 
 
 def test_sentences_keep_what_stands_between_them() -> None:
@@ -38,7 +48,7 @@ def test_every_dialect(dialect: str) -> None:
     settings = Settings(dialect=dialect)
     document = assemble(FILLED, TRACE, settings)
     check_grammar(document, settings.tags)
-    check_sentences(document, TRACE, PHRASE)
+    check_sentences(FILLED, document, TRACE, PHRASE)
     text = render(document, settings.tags)
     assert all(f"\n{label}:" in text for label in ("1", "2", "2.1", "2.2"))
     assert text.index("Sentence 7.") < text.index("Done.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ from multiverse.curation.checks import (
     check_sentences,
     check_supported,
     distance,
+    retold,
     told,
 )
 from multiverse.curation.evidence import final_value, names, numbers, quotes, values
@@ -30,6 +32,8 @@ PHRASE = "Let's think in parallel."
 TRACE = Trace("r", "What are 2*3 and 4*5 together?", ("Two products. ", "2*3=6. ", "4*5=20. ", "It is \\boxed{26}."), "26")
 BLOCK = Block(("one", "two"), (("2*3=6.",), ("4*5=20.",)), "They are 6 and 20.")
 DOCUMENT = Document((f"Two products.\n{PHRASE}", BLOCK, "It is \\boxed{26}."), "26")
+
+FILLED = Filled(((1,), (4,)), (FilledBlock("collective", "r", ("one", "two"), (Filled(((2,),), ()), Filled(((3,),), ()))),))
 
 
 def reason(check: Callable[[], None]) -> str:
@@ -177,6 +181,17 @@ def test_told_is_the_text_without_what_curation_adds() -> None:
     assert told((PHRASE,), PHRASE) == [PHRASE]  # announces nothing: the trace's own
 
 
+def test_retold_has_the_conclusions_that_the_trace_wrote() -> None:
+    assert retold(FILLED, DOCUMENT.thinking or (), PHRASE) == told(DOCUMENT.thinking or (), PHRASE)
+    (block,) = FILLED.blocks
+    summed = Filled(((1,), ()), (replace(block, conclusion=(4,)),))
+    document = Document((f"Two products.\n{PHRASE}", replace(BLOCK, conclusion="It is \\boxed{26}.")), "26")
+    assert retold(summed, document.thinking or (), PHRASE)[-1] == "It is \\boxed{26}."
+    check_sentences(summed, document, TRACE, PHRASE)
+    lost = Document((f"Two products.\n{PHRASE}", replace(BLOCK, conclusion="It is 26.")), "26")
+    assert reason(lambda: check_sentences(summed, lost, TRACE, PHRASE)) == "lost sentences"
+
+
 def test_grammar() -> None:
     check_grammar(DOCUMENT, MULTIVERSE)
     assert reason(lambda: check_grammar(Document((f"a {MULTIVERSE.goal.open}",)), MULTIVERSE)) == "broken grammar"
@@ -204,20 +219,22 @@ def changed(**paths: str) -> Document:
     ],
 )
 def test_every_sentence_once_and_nothing_else(document: Document, expected: str) -> None:
-    assert reason(lambda: check_sentences(document, TRACE, PHRASE)) == expected
+    assert reason(lambda: check_sentences(FILLED, document, TRACE, PHRASE)) == expected
 
 
 def test_answer() -> None:
-    check_answer(DOCUMENT, TRACE, PHRASE)
-    assert reason(lambda: check_answer(Document(DOCUMENT.thinking, "27"), TRACE, PHRASE)) == ""  # 26 is still in the text
+    check_answer(FILLED, DOCUMENT, TRACE, PHRASE)
+    assert (
+        reason(lambda: check_answer(FILLED, Document(DOCUMENT.thinking, "27"), TRACE, PHRASE)) == ""
+    )  # 26 is still in the text
     bare = Trace("r", "q", ("6+20=26.",), "It is 26 apples.")
-    assert reason(lambda: check_answer(Document(("6+20=26.",), "It is 26."), bare, PHRASE)) == "answer lost"
-    assert reason(lambda: check_answer(Document(("6+20 is it.",), "It is 26 apples."), bare, PHRASE)) == "answer lost"
+    assert reason(lambda: check_answer(FILLED, Document(("6+20=26.",), "It is 26."), bare, PHRASE)) == "answer lost"
+    assert reason(lambda: check_answer(FILLED, Document(("6+20 is it.",), "It is 26 apples."), bare, PHRASE)) == "answer lost"
     none = Trace("r", "q", ("6+20=26.",), "")
-    assert reason(lambda: check_answer(Document(("6+20=27.",)), none, PHRASE)) == "answer lost"
+    assert reason(lambda: check_answer(FILLED, Document(("6+20=27.",)), none, PHRASE)) == "answer lost"
     boxed = Trace("r", "q", ("It is \\boxed{26}, not 3.",), "")
-    assert reason(lambda: check_answer(Document(("It is \\boxed{27}, not 3.",)), boxed, PHRASE)) == "answer lost"
-    check_answer(Document(("It is \\boxed{ 26 }.",)), boxed, PHRASE)
+    assert reason(lambda: check_answer(FILLED, Document(("It is \\boxed{27}, not 3.",)), boxed, PHRASE)) == "answer lost"
+    check_answer(FILLED, Document(("It is \\boxed{ 26 }.",)), boxed, PHRASE)
 
 
 def test_independence_of_a_document() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_a_prompt_without_its_inputs_is_refused() -> None:
 
 # -- reading answers -------------------------------------------------------------------------------------------------
 
-RIGHT = {"P1": [1, 1], "P2": [2, 2], "P3": [3, 4], "P4": [5, 5]}
+RIGHT = {"P1": [1, 1], "P2": [2, 2], "P3": [3, 4], "P4": None, "P5": [5, 5]}
 RIGHT_TEXT = json.dumps({"places": RIGHT})
 
 
@@ -353,23 +354,44 @@ def test_outline_is_bounded_in_depth() -> None:
 
 def test_refill_asks_for_every_place() -> None:
     nested = Refill(TRACE, SETTINGS, OUTLINE.parse(Answer(json.dumps({"blocks": [block(1, A, NESTED)]}))))
-    assert [place.holder for place in nested.places()] == ["", "1/1", "1/2", "1/2/1/1", "1/2/1/2", "1/2", ""]
-    value = {"P1": [1, 1], "P2": [2, 2], "P4": [3, 3], "P5": [4, 4], "P6": None, "P7": [5, 5]}
+    assert [place.holder for place in nested.places()] == ["", "1/1", "1/2", "1/2/1/1", "1/2/1/2", "1/2", "1/2", "", ""]
+    value = {"P1": [1, 1], "P2": [2, 2], "P4": [3, 3], "P5": [4, 4], "P6": None, "P7": None, "P9": [5, 5]}
     filled = nested.parse(Answer(json.dumps({"places": value})))
     assert filled.stretches == ((1,), (5,))
     assert filled.blocks[0].paths[1].stretches == ((), ())
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
 
 
+def test_what_sums_the_paths_up_becomes_the_conclusion() -> None:
+    filled = REFILL.parse(Answer(json.dumps({"places": {**RIGHT, "P4": [5, 5], "P5": None}})))
+    assert filled.blocks[0].conclusion == (5,)
+    assert filled.stretches == ((1,), ())
+    assert list(filled.sentences()) == [1, 2, 3, 4, 5]
+
+
+def test_where_the_dialect_has_no_conclusion_nothing_can_go_there() -> None:
+    refill = Refill(TRACE, Settings(dialect="threadweaver"), REFILL.blocks)
+    assert [place.what.partition(" (")[0] for place in refill.places()] == [
+        "the trunk, before block 1",
+        "path 1/1",
+        "path 1/2",
+        "the trunk, behind its last block",
+    ]
+    assert "conclusion" not in refill.request().messages[0][1]
+    filled = refill.parse(Answer(json.dumps({"places": {"P1": [1, 1], "P2": [2, 2], "P3": [3, 4], "P4": [5, 5]}})))
+    assert filled.blocks[0].conclusion == ()
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
         ({**RIGHT, "P3": [3, 3]}, "lost sentences"),
-        ({**RIGHT, "P4": None}, "lost sentences"),
+        ({**RIGHT, "P5": None}, "lost sentences"),
         ({**RIGHT, "P3": [3, 5]}, "doubled sentences"),
         ({**RIGHT, "P2": [3, 4], "P3": [2, 2]}, "lost sentences"),
-        ({"P1": [1, 2], "P3": [3, 4], "P4": [5, 5]}, "empty path"),
-        ({**RIGHT, "P5": [5, 5]}, "wrong numbering"),
+        ({"P1": [1, 2], "P3": [3, 4], "P5": [5, 5]}, "empty path"),
+        ({"P1": [1, 1], "P2": [2, 2], "P4": [3, 5]}, "empty path"),
+        ({**RIGHT, "P6": [5, 5]}, "wrong numbering"),
         ({}, "lost sentences"),
         ([], "wrong shape"),
         ({**RIGHT, "P1": "We need two products."}, "wrong shape"),
@@ -441,6 +463,15 @@ def test_first_is_no_connective_where_it_counts_something() -> None:
 )
 def test_conclude(outlines: list[str], conclusion: str, expected: str) -> None:
     assert reason(CONCLUDE, {"outlines": outlines, "conclusion": conclusion}) == expected
+
+
+def test_a_conclusion_keeps_what_the_trace_comes_to() -> None:
+    given = replace(CONCLUDE, given="Together 6+20=26.")
+    assert "Together 6+20=26." in given.request().messages[1][1]
+    outlines = ["2*3", "4*5"]
+    assert reason(given, {"outlines": outlines, "conclusion": "6+20=26."}) == ""
+    assert reason(given, {"outlines": outlines, "conclusion": "They are 6 and 20."}) == "lost result"
+    assert reason(CONCLUDE, {"outlines": outlines, "conclusion": "They are 6 and 20."}) == ""
 
 
 @pytest.mark.parametrize(

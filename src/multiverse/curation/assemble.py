@@ -50,6 +50,12 @@ def put_back(sentences: tuple[int, ...], trace: Trace) -> str:
     return "".join(trace.sentences[number - 1] for number in sentences).strip()
 
 
+def white_space_behind(number: int, trace: Trace) -> str:
+    """What stands between this sentence of the trace and the next one: a blank, or the end of a line."""
+    sentence = trace.sentences[number - 1]
+    return sentence[len(sentence.rstrip()) :] or " "
+
+
 @dataclass(frozen=True)
 class _Assembler:
     trace: Trace
@@ -77,6 +83,8 @@ class _Assembler:
         return Block(goal, paths, conclusion if self.settings.tags.conclusion is not None else "")
 
     def outcomes(self, block: FilledBlock) -> str:
-        """A conclusion out of what is there: the last sentence of each path."""
+        """What the trace says of the outcome; where it says nothing, the last sentence of each path."""
+        if block.conclusion:
+            return put_back(block.conclusion, self.trace)
         last = (list(path.sentences())[-1] for path in block.paths)
         return " ".join(" ".join(put_back((number,), self.trace).split()) for number in last)

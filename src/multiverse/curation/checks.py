@@ -148,9 +148,9 @@ def check_grammar(document: Document, dialect: Dialect) -> None:
         raise Complaint("broken grammar", "the document does not read back as it was written")
 
 
-def check_sentences(document: Document, trace: Trace, phrase: str) -> None:
-    """A refilled document holds every sentence of the trace once, in order, and nothing else but goals and conclusions."""
-    text, at = _bare("".join(told(document.thinking or (), phrase))), 0
+def check_sentences(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
+    """A refilled document holds every sentence of the trace once, in order, and else only goals and conclusions of its own."""
+    text, at = _bare("".join(retold(filled, document.thinking or (), phrase))), 0
     for number, sentence in enumerate(trace.sentences, 1):
         bare = _bare(sentence)
         if not text.startswith(bare, at):
@@ -161,9 +161,9 @@ def check_sentences(document: Document, trace: Trace, phrase: str) -> None:
         raise Complaint("invented text", f"this is none of the trace's: {_short(text[at:])!r}")
 
 
-def check_answer(document: Document, trace: Trace, phrase: str) -> None:
+def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
     """The answer is still there, and what it comes to is still in the thinking if it was."""
-    thinking = "\n".join(told(document.thinking or (), phrase))
+    thinking = "\n".join(retold(filled, document.thinking or (), phrase))
     whole = f"{thinking}\n{document.answer}"
     if trace.answer and trace.answer not in whole:
         raise Complaint("answer lost", f"the answer is gone: {_short(trace.answer)!r}")
@@ -229,6 +229,22 @@ def told(body: Body, phrase: str, *, conclusions: bool = False) -> list[str]:
             for path in item.paths:
                 texts += told(path, phrase, conclusions=conclusions)
             if conclusions and item.conclusion:
+                texts.append(item.conclusion)
+        elif text := _plain(body, at, phrase):
+            texts.append(text)
+    return texts
+
+
+def retold(filled: Filled, body: Body, phrase: str) -> list[str]:
+    """As `told`, with those conclusions that stand for sentences of the trace: what the trace has in other words."""
+    texts: list[str] = []
+    blocks = iter(filled.blocks)
+    for at, item in enumerate(body):
+        if isinstance(item, Block):
+            block = next(blocks)
+            for own, path in zip(block.paths, item.paths, strict=True):
+                texts += retold(own, path, phrase)
+            if block.conclusion:
                 texts.append(item.conclusion)
         elif text := _plain(body, at, phrase):
             texts.append(text)

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import NamedTuple, TypeVar
 
 from ..data.records import checked
-from ..structure import Document, render
+from ..structure import Block, Document, render
 from .answers import Complaint
-from .assemble import Rewritten, assemble, put_back
+from .assemble import Rewritten, assemble, put_back, white_space_behind
 from .checks import (
     Site,
     check_answer,
@@ -17,6 +17,7 @@ from .checks import (
     check_independence,
     check_sentences,
     distance,
+    retold,
     sites,
     told,
 )
@@ -79,7 +80,7 @@ class _Curation:
             self.trace,
             document,
             refilled,
-            {"refilled": self.distance(refilled), "final": self.distance(document)},
+            {"refilled": self.distance(filled, refilled), "final": self.distance(filled, document)},
             tuple(self.fallbacks),
             dict(self.attempts),
             tuple(self.notes),
@@ -115,7 +116,7 @@ class _Curation:
                 raise _Aside(Outline.name, Complaint(NOTHING, "no group became a block"))
             filled, _ = await self.asked(Refill(self.trace, self.settings, blocks))
             document = assemble(filled, self.trace, self.settings)
-            self.check_refilled(document)
+            self.check_refilled(filled, document)
             try:
                 check_independence(filled, document, self.trace.question, self.settings.phrase)
                 verdicts = await self.judge(filled, document) if self.settings.judge else []
@@ -128,12 +129,12 @@ class _Curation:
             self.notes += [*(f"block {site.name} ({site.filled.kind}): {site.filled.reason}" for site in found), *verdicts]
             return filled, document
 
-    def check_refilled(self, document: Document) -> None:
+    def check_refilled(self, filled: Filled, document: Document) -> None:
         try:
             check_grammar(document, self.settings.tags)
-            check_sentences(document, self.trace, self.settings.phrase)
-            check_answer(document, self.trace, self.settings.phrase)
-            check_distance(self.original, self.text(document), self.settings.refilled_distance)
+            check_sentences(filled, document, self.trace, self.settings.phrase)
+            check_answer(filled, document, self.trace, self.settings.phrase)
+            check_distance(self.original, self.text(filled, document), self.settings.refilled_distance)
         except Complaint as complaint:
             raise _Aside(Refill.name, complaint) from None
 
@@ -141,7 +142,7 @@ class _Curation:
         """What the judge says of each block (`Complaint` where it finds that paths depend on each other)."""
         said = []
         for site in self.sites(filled, document):
-            paths = tuple("\n".join(told(path, self.settings.phrase)) for path in site.refilled.paths)
+            paths = tuple(self.paths(site))
             try:
                 verdicts, _ = await self.asked(
                     Judge(self.trace, self.settings, site.name, site.before, paths, self.rendered(site))
@@ -168,9 +169,9 @@ class _Curation:
         document = assemble(filled, self.trace, self.settings, written)
         try:
             check_grammar(document, self.settings.tags)
-            check_answer(document, self.trace, self.settings.phrase)
+            check_answer(filled, document, self.trace, self.settings.phrase)
             check_independence(filled, document, self.trace.question, self.settings.phrase)
-            check_distance(self.original, self.text(document), self.settings.final_distance)
+            check_distance(self.original, self.text(filled, document), self.settings.final_distance)
         except Complaint as complaint:
             self.fallbacks = [site.name for site in self.sites(filled, refilled)]
             self.notes.append(f"the rewritten document was given up: {complaint}")
@@ -179,29 +180,31 @@ class _Curation:
 
     async def rewrite_path(self, site: Site, number: int, written: Rewritten) -> None:
         path, name = site.filled.paths[number], within(site.name, number)
-        paths = ["\n".join(told(body, self.settings.phrase)) for body in site.refilled.paths]
+        paths = self.paths(site)
         before = "\n".join((site.before, *site.refilled.outlines))
-        texts: list[list[str]] = [[] for _ in path.stretches]
+        blocks = tuple(item for item in site.refilled.paths[number] if isinstance(item, Block))
+        inside = "\n".join(told(blocks, self.settings.phrase, conclusions=True))
+        texts = [""] * len(path.stretches)
         for part in parts(units_of(path)):
             pieces = tuple(put_back(unit.sentences, self.trace) for unit in part)
             outline, siblings = site.filled.outlines[number], tuple(paths[:number])
-            stage = Rewrite(self.trace, self.settings, name, outline, before, paths[number], pieces, siblings)
+            stage = Rewrite(self.trace, self.settings, name, outline, before, paths[number], pieces, siblings, inside)
             try:
                 answer, _ = await self.asked(stage)
             except _Aside as aside:
                 self.fall_back(name, aside)
                 return
             for unit, text in zip(part, answer, strict=True):
-                texts[unit.stretch].append(text)
-        written.paths[name] = tuple("\n".join(lines) for lines in texts)
+                texts[unit.stretch] += text + white_space_behind(unit.sentences[-1], self.trace)
+        written.paths[name] = tuple(text.rstrip() for text in texts)
 
     async def conclude(self, site: Site, filled: Filled, written: Rewritten) -> None:
         document = assemble(filled, self.trace, self.settings, written)
         block = next(other.refilled for other in self.sites(filled, document) if other.name == site.name)
         paths = tuple("\n".join(told(path, self.settings.phrase, conclusions=True)) for path in block.paths)
         rendered = self.rendered(site._replace(refilled=block))
-        drafts = site.filled.outlines
-        stage = Conclude(self.trace, self.settings, site.name, site.filled.kind, site.before, drafts, paths, rendered)
+        drafts, given = site.filled.outlines, put_back(site.filled.conclusion, self.trace)
+        stage = Conclude(self.trace, self.settings, site.name, site.filled.kind, site.before, drafts, paths, rendered, given)
         try:
             written.blocks[site.name], _ = await self.asked(stage)
         except _Aside as aside:
@@ -234,11 +237,16 @@ class _Curation:
         """What the thinking is compared with: a dialect without a tag for it holds the answer there too."""
         return self.trace.reasoning if self.settings.tags.think is not None else f"{self.trace.reasoning}\n{self.trace.answer}"
 
-    def text(self, document: Document) -> str:
-        return "\n".join(told(document.thinking or (), self.settings.phrase))
+    def text(self, filled: Filled, document: Document) -> str:
+        return "\n".join(retold(filled, document.thinking or (), self.settings.phrase))
 
-    def distance(self, document: Document) -> float:
-        return distance(self.original, self.text(document))
+    def paths(self, site: Site) -> list[str]:
+        """The paths of a block as the trace tells them."""
+        both = zip(site.filled.paths, site.refilled.paths, strict=True)
+        return ["\n".join(retold(path, body, self.settings.phrase)) for path, body in both]
+
+    def distance(self, filled: Filled, document: Document) -> float:
+        return distance(self.original, self.text(filled, document))
 
     def sites(self, filled: Filled, document: Document) -> list[Site]:
         return sites(filled, document, self.settings.phrase)

@@ -89,16 +89,21 @@ class Filled:
             if number < len(self.blocks):
                 for path in self.blocks[number].paths:
                     yield from path.sentences()
+                yield from self.blocks[number].conclusion
 
 
 @dataclass(frozen=True)
 class FilledBlock:
-    """A block with sentences in their places; `kind` and `reason` are its group's."""
+    """A block with sentences in their places; `kind` and `reason` are its group's.
+
+    `conclusion` holds the sentences with which the trace itself sums the paths up; often there are none.
+    """
 
     kind: str
     reason: str
     outlines: tuple[str, ...]
     paths: tuple[Filled, ...]
+    conclusion: tuple[int, ...] = ()
 
 
 def within(name: str, number: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..answers import Complaint, fields, items, outline_text, sentence_text
-from ..checks import check_connectives, check_gives_nothing_away, check_supported
+from ..checks import check_carried, check_connectives, check_gives_nothing_away, check_supported
 from .base import Stage
 
 SHORTEST = 400
@@ -31,6 +31,7 @@ class Conclude(Stage[Concluded]):
         drafts: the outlines so far.
         paths: the texts of its paths.
         rendered: the block as it stands.
+        given: what the trace itself says of the outcome; empty if it says nothing.
     """
 
     name = "conclude"
@@ -42,9 +43,10 @@ class Conclude(Stage[Concluded]):
     drafts: tuple[str, ...]
     paths: tuple[str, ...]
     rendered: str
+    given: str = ""
 
     def inputs(self) -> dict[str, Any]:
-        own = ("block", "kind", "drafts", "paths", "rendered")
+        own = ("block", "kind", "drafts", "paths", "rendered", "given")
         return {name: getattr(self, name) for name in own}
 
     def read(self, value: Any) -> Concluded:
@@ -54,7 +56,7 @@ class Conclude(Stage[Concluded]):
             detail = f"the answer has {len(outlines)} outlines, the block {len(self.paths)} paths: give one for each, in order"
             raise Complaint("wrong numbering", detail)
         conclusion = sentence_text(closing, "the conclusion", self.settings.max_answer)
-        bound = max(SHORTEST, sum(map(len, self.paths)) // 2)
+        bound = max(SHORTEST, sum(map(len, self.paths)) // 2, len(self.given))
         if len(conclusion) > bound:
             detail = f"the conclusion has {len(conclusion)} characters: at most {bound}, and only what came out of the paths"
             raise Complaint("conclusion too long", detail)
@@ -65,6 +67,7 @@ class Conclude(Stage[Concluded]):
         check_connectives(conclusion)
         # It may put results together, as the trace does behind the block.
         check_supported(conclusion, [*known, self.trace.reasoning])
+        check_carried(conclusion, self.given)
         for outline, path in zip(outlines, self.paths, strict=True):
             check_gives_nothing_away(outline, path, [self.trace.question, self.before])
         return Concluded(tuple(outlines), conclusion)

@@ -13,11 +13,11 @@ from .base import Stage
 
 
 class Place(NamedTuple):
-    """A stretch of the trunk or of a path that sentences can go to.
+    """A stretch of the trunk or of a path that sentences can go to, or the conclusion of a block.
 
     Attributes:
         name: how the answer calls it.
-        holder: the path it belongs to; empty for the trunk.
+        holder: the path it belongs to, or whose block it concludes; empty for the trunk.
         what: in words.
     """
 
@@ -36,12 +36,17 @@ class Refill(Stage[Filled]):
     blocks: tuple[PlannedBlock, ...]
 
     def inputs(self) -> dict[str, Any]:
-        return {"places": self.places(), "sentences": numbered(self.trace.sentences)}
+        return {"places": self.places(), "sentences": numbered(self.trace.sentences), "concluding": self.concluding}
 
     def places(self) -> list[Place]:
         """Every stretch, in document order."""
-        found = _places(self.blocks, "", "the trunk")
+        found = _places(self.blocks, "", "the trunk", self.concluding)
         return [Place(f"P{number}", holder, what) for number, (holder, what) in enumerate(found, 1)]
+
+    @property
+    def concluding(self) -> bool:
+        """Whether blocks have conclusions in the dialect."""
+        return self.settings.tags.conclusion is not None
 
     def read(self, value: Any) -> Filled:
         places = self.places()
@@ -57,30 +62,34 @@ class Refill(Stage[Filled]):
                 spans[place.name] = span(pair, place.name, last)
         check_cover(list(spans.items()), last)
         stretches = iter([_numbers(spans.get(place.name)) for place in places])
-        filled = _fill(self.blocks, stretches)
+        filled = _fill(self.blocks, stretches, self.concluding)
         for name, path in _paths(filled, ""):
             if not any(path.sentences()):
                 raise Complaint("empty path", f"path {name} has no sentence: every path needs some")
         return filled
 
 
-def _places(blocks: Sequence[PlannedBlock], holder: str, what: str) -> Iterator[tuple[str, str]]:
+def _places(blocks: Sequence[PlannedBlock], holder: str, what: str, concluding: bool) -> Iterator[tuple[str, str]]:
     for index, block in enumerate(blocks):
         name = within(holder, index)
         yield holder, f"{what}, before block {name}"
         for number, (outline, inner) in enumerate(zip(block.outlines, block.paths, strict=True)):
             path = within(name, number)
             first, last = block.group.spans[number]
-            yield from _places(inner, path, f"path {path} ({outline}; planned for sentences {first} to {last})")
+            described = f"path {path} ({outline}; planned for sentences {first} to {last})"
+            yield from _places(inner, path, described, concluding)
+        if concluding:
+            yield holder, f"the conclusion of block {name}"
     yield holder, f"{what}, behind its last block" if blocks else what
 
 
-def _fill(blocks: Sequence[PlannedBlock], stretches: Iterator[tuple[int, ...]]) -> Filled:
+def _fill(blocks: Sequence[PlannedBlock], stretches: Iterator[tuple[int, ...]], concluding: bool) -> Filled:
     own, filled = [], []
     for block in blocks:
         own.append(next(stretches))
-        paths = tuple(_fill(inner, stretches) for inner in block.paths)
-        filled.append(FilledBlock(block.group.kind, block.group.reason, block.outlines, paths))
+        paths = tuple(_fill(inner, stretches, concluding) for inner in block.paths)
+        conclusion = next(stretches) if concluding else ()
+        filled.append(FilledBlock(block.group.kind, block.group.reason, block.outlines, paths, conclusion))
     own.append(next(stretches))
     return Filled(tuple(own), tuple(filled))
 

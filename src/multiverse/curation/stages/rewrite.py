@@ -49,6 +49,7 @@ class Rewrite(Stage[tuple[str, ...]]):
         whole: the path as it is, with all it holds.
         pieces: what is to be rewritten.
         siblings: the paths before it in its block, which it may not use.
+        inside: what the blocks inside the path have said, which it may.
     """
 
     name = "rewrite"
@@ -60,6 +61,7 @@ class Rewrite(Stage[tuple[str, ...]]):
     whole: str
     pieces: tuple[str, ...]
     siblings: tuple[str, ...]
+    inside: str = ""
 
     def inputs(self) -> dict[str, Any]:
         own = ("path", "outline", "before", "whole", "pieces")
@@ -76,7 +78,7 @@ class Rewrite(Stage[tuple[str, ...]]):
             check_connectives(text)
             check_supported(text, known)
             check_carried(text, piece)
-        check_apart("\n".join(texts), self.siblings, [self.trace.question, self.before])
+        check_apart("\n".join(texts), self.siblings, [self.trace.question, self.before, self.inside])
         check_distance("\n".join(self.pieces), "\n".join(texts), self.settings.final_distance)
         return tuple(texts)
 
