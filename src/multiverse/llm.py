@@ -51,6 +51,7 @@ class LLM:
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
         packed: on CPU, repack linear layers for speed.
+        tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
         options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
             `prefix_cache`; see `Engine`.
 
@@ -72,9 +73,10 @@ class LLM:
         dtype: str = "auto",
         device: str = "auto",
         packed: bool = True,
+        tensor_parallel: int = 1,
         **options: Unpack[EngineOptions],
     ) -> None:
-        loaded = load(model, dtype=dtype, device=device, packed=packed)
+        loaded = load(model, dtype=dtype, device=device, packed=packed, tensor_parallel=tensor_parallel)
         wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path

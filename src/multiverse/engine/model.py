@@ -16,8 +16,9 @@ from ..attention.joinable import check_joinable
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
 from ..errors import ModelError
 from .batch import Batch
-from .cpu import NativeBackend, kernels, use_kernels
+from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
 from .packing import pack_linears
+from .tensor_parallel import Ranks, check_splittable, distributed_config
 
 _UNBOUNDED = 1 << 20  # for models that state no longest position
 
@@ -31,6 +32,7 @@ class LoadedModel:
         max_positions: longest chain of positions that the model was made for.
         stop_ids: tokens that end a text.
         native: whether its modules call the native CPU kernels.
+        ranks: the other processes that hold shares of it, if it was loaded with tensor parallelism.
     """
 
     path: str
@@ -40,11 +42,24 @@ class LoadedModel:
     max_positions: int
     stop_ids: frozenset[int]
     native: bool = False
+    ranks: Ranks | None = None
 
     @property
     def vocabulary(self) -> int:
         """Number of token ids that the model has logits for."""
         return int(self.model.config.get_text_config().vocab_size)
+
+    def forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
+        """Run the model over rows; returns float32 logits of those in `keep`."""
+        output = self.model(
+            input_ids=token_N[None],
+            position_ids=position_N[None],
+            use_cache=False,
+            logits_to_keep=keep,
+            tree_context=context,
+        )
+        logits: Tensor = output.logits[0].float()
+        return logits
 
 
 def embedded_model() -> Path:
@@ -52,13 +67,22 @@ def embedded_model() -> Path:
     return Path(str(files("multiverse") / "models" / "mini"))
 
 
-def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto", packed: bool = True) -> LoadedModel:
+def load(
+    path: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    packed: bool = True,
+    tensor_parallel: int = 1,
+) -> LoadedModel:
     """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
 
     Args:
         dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, native kernels or repacked linear layers for speed; results agree to rounding.
+        packed: on CPU, native kernels or repacked linear layers for speed; results agree to rounding. Not with tensor
+            parallelism, whose layers are transformers' own.
+        tensor_parallel: number of processes that the model is spread over, each with its own GPU where there are GPUs.
 
     Raises:
         ModelError: it cannot be found or loaded, or cannot be joined; the message names it and says what to do.
@@ -66,12 +90,34 @@ def load(path: str | Path | None = None, *, dtype: str = "auto", device: str = "
     name = str(embedded_model() if path is None else path)
     name, config, tokenizer = _read_config(name)
     check_joinable(config, name)
-    torch_device, torch_dtype = _device(device), _dtype(dtype)
+    torch_device = _device(device)
+    _dtype(dtype)
+    if tensor_parallel == 1:
+        return prepare(load_weights(name, dtype), tokenizer, name, torch_device, packed=packed)
+    check_splittable(config, name, tensor_parallel, torch_device)
+    ranks = Ranks(name, dtype, torch_device, tensor_parallel)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch_dtype)
+        own = torch.device("cuda", 0) if torch_device.type == "cuda" else torch_device
+        loaded = prepare(load_weights(name, dtype, tensor_parallel), tokenizer, name, own, packed=False)
+        ranks.loaded()
+    except BaseException:
+        ranks.close()
+        raise
+    loaded.ranks = ranks
+    return loaded
+
+
+def load_weights(name: str, dtype: str, tensor_parallel: int = 1) -> Any:
+    """The transformers model; with tensor parallelism, this rank's share of it.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    share = {"distributed_config": distributed_config(tensor_parallel)} if tensor_parallel > 1 else {}
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=_dtype(dtype), **share)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"the weights of {name!r} could not be loaded: {_first_line(error)}") from error
-    return prepare(model, tokenizer, name, torch_device, packed=packed)
 
 
 def _device(name: str) -> torch.device:
@@ -95,7 +141,9 @@ def _dtype(name: str) -> torch.dtype | str:
 
 def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, packed: bool = True) -> LoadedModel:
     """Make a transformers model ready for the engine: tree attention, fast linears. The model is changed in place."""
-    model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False)
+    if next(model.parameters()).device != device:  # shares are loaded where they belong
+        model.to(device)
     model.set_attn_implementation(register())
     native = False
     if packed and device.type == "cpu":
@@ -137,7 +185,10 @@ def _first_line(error: Exception) -> str:
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids: set[int] = set()
-    for source in (tokenizer.eos_token_id, model.generation_config.eos_token_id if model.generation_config else None):
+    for source in (
+        getattr(tokenizer, "eos_token_id", None),
+        model.generation_config.eos_token_id if model.generation_config else None,
+    ):
         if isinstance(source, int):
             ids.add(source)
         elif source is not None:
@@ -151,8 +202,7 @@ class ModelRunner:
     def __init__(self, loaded: LoadedModel, kv_memory: int | None = None) -> None:
         self.loaded = loaded
         self.device = loaded.device
-        library = kernels() if loaded.native else None
-        self.backend = SdpaBackend() if library is None else NativeBackend(library)
+        self.backend = self.choose_backend(loaded)
         bytes_per_slot = self._probe()
         memory = kv_memory if kv_memory is not None else self._default_memory()
         self.slots = memory // bytes_per_slot
@@ -162,11 +212,23 @@ class ModelRunner:
                 f"give at least {bytes_per_slot * 1024}"
             )
         self.pool = KVPool(self.slots)
+        if loaded.ranks is not None:
+            loaded.ranks.resize(self.slots)
+        self._forwards = 0
+
+    @staticmethod
+    def choose_backend(loaded: LoadedModel) -> SdpaBackend:
+        """The attention that suits the model's modules."""
+        library = kernels() if loaded.native else None
+        return SdpaBackend() if library is None else NativeBackend(library)
 
     def _default_memory(self) -> int:
         """CUDA: 80% of what is free once the weights are there. CPU: 4 GiB, of which only what is used becomes resident."""
         if self.device.type == "cuda":
-            return int(torch.cuda.mem_get_info(self.device)[0] * 0.8)
+            free = torch.cuda.mem_get_info(self.device)[0]
+            if self.loaded.ranks is not None:
+                free = min(free, self.loaded.ranks.free)  # a slot is a slot on every rank
+            return int(free * 0.8)
         return 4 << 30
 
     @torch.inference_mode()
@@ -195,15 +257,18 @@ class ModelRunner:
         context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
         keep = torch.tensor(batch.kept_rows or [0], dtype=torch.long, device=self.device)
         logits = self._forward(batch.token_N, batch.position_N, keep, context)
+        self._forwards += 1
+        if self.device.type == "cpu" and self._forwards % TRIM_EVERY == 0:
+            trim()
         return logits[: len(batch.kept_rows)]
 
     def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
-        output = self.loaded.model(
-            input_ids=token_N[None],
-            position_ids=position_N[None],
-            use_cache=False,
-            logits_to_keep=keep,
-            tree_context=context,
-        )
-        logits: Tensor = output.logits[0].float()
-        return logits
+        ranks = self.loaded.ranks
+        if ranks is None:
+            return self.loaded.forward(token_N, position_N, keep, context)
+        ranks.forward(token_N, position_N, context.slot_N, keep, context.buckets)
+        try:
+            return self.loaded.forward(token_N, position_N, keep, context)
+        except BaseException as error:
+            ranks.fail(error)
+            raise

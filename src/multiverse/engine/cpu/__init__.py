@@ -3,5 +3,7 @@
 from .attention import NativeBackend
 from .build import kernels
 from .modules import NativeGatedMLP, NativeLinear, NativeRMSNorm, use_kernels
+from .trim import EVERY as TRIM_EVERY
+from .trim import trim
 
-__all__ = ["NativeBackend", "NativeGatedMLP", "NativeLinear", "NativeRMSNorm", "kernels", "use_kernels"]
+__all__ = ["TRIM_EVERY", "NativeBackend", "NativeGatedMLP", "NativeLinear", "NativeRMSNorm", "kernels", "trim", "use_kernels"]

@@ -1,0 +1,44 @@
+"""Memory that nobody uses goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+import torch
+
+from multiverse import LLM, SamplingParams
+from multiverse.engine import model
+from multiverse.engine.cpu import trim
+
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+MIB = 1 << 20
+
+
+def resident() -> int:
+    """Memory of this process, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@needs_glibc
+def test_holes_are_given_back() -> None:
+    blocks = [torch.ones(64 << 10, dtype=torch.uint8) for _ in range(2048)]  # too small to be mapped one by one
+    kept = blocks[::64]
+    full = resident()
+    del blocks
+    trim()
+    assert full - resident() > 64 * MIB
+    assert all(int(block.sum()) == 64 << 10 for block in kept)
+
+
+def test_every_so_many_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed, forwards = [], []
+    llm = LLM()
+    monkeypatch.setattr(model, "TRIM_EVERY", 3)
+    monkeypatch.setattr(model, "trim", lambda: trimmed.append(True))
+    run = llm.engine.runner.run
+    monkeypatch.setattr(llm.engine.runner, "run", lambda batch: forwards.append(True) or run(batch))  # type: ignore[func-returns-value]
+    llm.generate("Start with 21.", SamplingParams(max_tokens=20, temperature=0, ignore_eos=True))
+    assert len(forwards) > 6
+    assert len(trimmed) == len(forwards) // 3
