@@ -15,7 +15,7 @@ from rich.rule import Rule
 from multiverse import LLM, SamplingParams
 from multiverse.cli.picture import picture, usage_line
 from multiverse.cli.view import View
-from multiverse.engine import ForkEvent, TokenEvent
+from multiverse.cli.watch import moments
 from multiverse.prompting import ask
 
 ROOT = Path(__file__).parents[1]
@@ -35,20 +35,20 @@ def main() -> None:
     llm = LLM(options.model)
     console = Console(record=True, width=108, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(f'[bold]$ multiverse generate[/bold] "{QUESTION}"\n', highlight=False)
-    view = View(llm.engine.tokens, llm.engine.loaded.stop_ids)
+    view = View()
     forked, tokens = False, 0
-    for event in llm.stream(ask(QUESTION), SamplingParams(temperature=0)):
-        view.feed(event)
-        forked = forked or isinstance(event, ForkEvent)
-        tokens += forked and isinstance(event, TokenEvent)
+    for moment in moments(llm.stream(ask(QUESTION), SamplingParams(temperature=0)), llm):
+        view.feed(moment)
+        forked = forked or moment.event == "fork"
+        tokens += forked and moment.event == "token"
         if tokens == HALFWAY:
             console.print(Rule("while the branches are written", style="dim"))
             console.print(picture(view))
             tokens += 1
     console.print(Rule("when it is done", style="dim"))
     console.print(picture(view))
-    assert view.generation is not None
-    console.print(f"\n[dim]{usage_line(view.generation.usage)}[/dim]", highlight=False)
+    assert view.finish is not None
+    console.print(f"\n[dim]{usage_line(view.finish.usage or {})}[/dim]", highlight=False)
     options.out.write_text(console.export_svg(title="multiverse generate"))
 
 

@@ -9,10 +9,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from multiverse.cli.picture import MIN_LANE, Frame, columns, ending, picture
+from multiverse.cli.picture import MIN_LANE, Frame, columns, ending, picture, usage_line
 from multiverse.cli.style import clean
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import Event
+from multiverse.live import Reader
 from multiverse.structure import MULTIVERSE, TokenDialect
 
 Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
@@ -28,15 +29,16 @@ def drawn(renderable: object, width: int, height: int = 40) -> list[str]:
 @pytest.fixture
 def view(nested_events: Recorded) -> View:
     events, tokens, hidden = nested_events
-    view = View(tokens, hidden)
+    view, reader = View(), Reader(tokens, hidden)
     for event in events:
-        view.feed(event)
+        for moment in reader.feed(event):
+            view.feed(moment)
     return view
 
 
 def wide_view(lanes: int, text: str = "some text", outline: str = "task") -> View:
-    view = View(None)
-    children = [Lane(str(n + 1), f"{n + 1}:", f"{n + 1}: {outline}", [text], Stage.RUNNING, 7) for n in range(lanes)]
+    view = View()
+    children = [Lane(str(n + 1), f" {outline}\n", [text], Stage.RUNNING, 7) for n in range(lanes)]
     view.trunk.items = ["Before.", Split(children)]
     return view
 
@@ -98,15 +100,22 @@ def test_frame_of_a_small_picture_is_the_picture(view: View) -> None:
 
 @pytest.mark.parametrize("reason", ["stop", "length", "budget", "deadline", "malformed", "error"])
 def test_it_is_said_why_a_generation_stopped_early(view: View, reason: str) -> None:
-    assert view.generation is not None
-    generation = replace(view.generation, finish_reason=reason, structure_error="not-a-number")
-    assert bool(ending(generation)) == (reason != "stop")
-    assert ("not-a-number" in ending(generation)) == (reason in ("malformed", "error"))
-    assert ("--max-tokens" in ending(generation)) == (reason == "length")
+    assert view.finish is not None
+    finish = replace(view.finish, finish_reason=reason, structure_error="not-a-number")
+    assert bool(ending(finish)) == (reason != "stop")
+    assert ("not-a-number" in ending(finish)) == (reason in ("malformed", "error"))
+    assert ("--max-tokens" in ending(finish)) == (reason == "length")
+
+
+def test_usage_is_told_as_far_as_it_is_known() -> None:
+    assert usage_line({"total_tokens": 3, "critical_path_tokens": 2, "parallelism": 1.5, "seconds": 0.25}) == (
+        "3 tokens · critical path 2 · parallelism 1.50 · 0.25 s"
+    )
+    assert usage_line({"total_tokens": 3, "seconds": None}) == "3 tokens"
 
 
 def test_nothing_yet() -> None:
-    assert drawn(picture(View(None)), 80) == ["…"]
+    assert drawn(picture(View()), 80) == ["…"]
 
 
 def test_control_characters_and_markup_of_the_model_are_harmless() -> None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 
 from multiverse import SamplingParams
-from multiverse.cli.transcript import Transcript
+from multiverse.cli.errors import InputError
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from multiverse.live import Moment, Reader, Transcript
 from multiverse.structure import MULTIVERSE, Block, Body, Document, Role, TokenDialect, encode
 from tests.cli.scripted import NESTED, scripted_llm
 from tests.strategies import documents
@@ -31,9 +32,10 @@ def body_of(lane: Lane) -> Body:
 
 
 def fed(events: list[Event], tokens: TokenDialect | None, hidden: frozenset[int]) -> View:
-    view = View(tokens, hidden)
+    view, reader = View(), Reader(tokens, hidden)
     for event in events:
-        view.feed(event)
+        for moment in reader.feed(event):
+            view.feed(moment)
     return view
 
 
@@ -48,8 +50,8 @@ def test_view_of_finished_document_is_the_document(nested_events: Recorded) -> N
     assert body_of(view.trunk) == NESTED.thinking
     assert view.answer is not None
     assert view.answer.strip() == NESTED.answer
-    assert view.generation is not None
-    assert view.generation.tree == NESTED
+    assert view.finish is not None
+    assert view.finish.answer == "34"
 
 
 def test_outlines_become_lanes_before_the_fork(nested_events: Recorded) -> None:
@@ -64,10 +66,11 @@ def test_outlines_become_lanes_before_the_fork(nested_events: Recorded) -> None:
 
 def test_outline_never_shows_half_a_label(nested_events: Recorded) -> None:
     events, tokens, hidden = nested_events
-    view = View(tokens, hidden)
+    view, reader = View(), Reader(tokens, hidden)
     seen = set()
     for event in events:
-        view.feed(event)
+        for moment in reader.feed(event):
+            view.feed(moment)
         if isinstance(view.trunk.items[-1] if view.trunk.items else None, Split):
             seen |= {lane.outline for lane in view.trunk.block.lanes}
     assert seen
@@ -105,49 +108,27 @@ def test_end_of_text_is_not_shown(nested_events: Recorded) -> None:
 
 def test_thinking_opened_by_the_prompt(tokens: TokenDialect) -> None:
     close = tokens.ids[Role.THINK_CLOSE]
-    view = View(tokens)
-    for token, text in ((5, "some thought"), (close, MULTIVERSE.think.close if MULTIVERSE.think else ""), (6, "Answer: 1")):
-        view.feed(TokenEvent("", token, text, 0, False))
+    texts = ((5, "some thought"), (close, MULTIVERSE.think.close if MULTIVERSE.think else ""), (6, "Answer: 1"))
+    events: list[Event] = [TokenEvent("", token, text, 0, False) for token, text in texts]
+    reader, view = Reader(tokens, prompt_thinking=True), View()
+    for event in events:
+        for moment in reader.feed(event):
+            view.feed(moment)
     assert view.trunk.items == ["some thought"]
     assert view.answer == "Answer: 1"
 
 
 def test_token_that_breaks_the_grammar_is_passed_over(tokens: TokenDialect) -> None:
-    view = View(tokens)
-    view.feed(TokenEvent("", 5, "text", 0, False))
-    view.feed(TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False))
+    bad = TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False)
+    view = fed([TokenEvent("", 5, "text", 0, False), bad], tokens, frozenset())
     assert view.trunk.items == ["text"]
 
 
 def test_plain_model_has_one_trunk() -> None:
-    view = View(None, frozenset({9}))
-    for token, text in ((1, "one "), (2, "two"), (9, "end")):
-        view.feed(TokenEvent("", token, text, 0, False))
+    texts = ((1, "one "), (2, "two"), (9, "end"))
+    view = fed([TokenEvent("", token, text, 0, False) for token, text in texts], None, frozenset({9}))
     assert view.trunk.items == ["one two"]
     assert view.answer is None
-
-
-def test_transcript_gives_out_the_document_in_order(nested_events: Recorded) -> None:
-    events, _, hidden = nested_events
-    transcript, written = Transcript(hidden), ""
-    finish = events[-1]
-    assert isinstance(finish, FinishEvent)
-    pieces = 0
-    for event in events:
-        new = transcript.feed(event)
-        written += new
-        pieces += bool(new)
-        assert finish.generation.text.startswith(written)
-    assert written == finish.generation.text
-    assert pieces > 100  # a stream, not one piece at the end
-
-
-def test_transcript_holds_a_branch_until_its_sibling_has_closed(nested_events: Recorded) -> None:
-    events, _, hidden = nested_events
-    transcript = Transcript(hidden)
-    written = "".join(transcript.feed(event) for event in up_to(events, BranchEndEvent))
-    assert "20+1=21." not in written
-    assert "Red team" in written
 
 
 def splits_in(lane: Lane) -> list[Split]:
@@ -185,9 +166,8 @@ def test_what_was_wound_up_is_shown_as_it_came_to_be(model_folders: dict[str, Pa
 def test_any_document_can_be_viewed(tokens: TokenDialect, document: Document) -> None:
     # Straight from the encoder, in the order in which one branch after the other would be written.
     encoded = encode(document, tokens)
-    view = View(tokens)
-    for event in serial_events(encoded.token_ids, encoded.layout.branches, encoded.layout.table, tokens):
-        view.feed(event)
+    events = serial_events(encoded.token_ids, encoded.layout.branches, encoded.layout.table, tokens)
+    view = fed(events, tokens, frozenset())
     assert sum(1 for _ in document.blocks()) == count_splits(view.trunk)
 
 
@@ -215,8 +195,17 @@ def serial_events(token_ids: tuple[int, ...], branches: tuple[int, ...], table: 
     return events
 
 
-@pytest.mark.parametrize(
-    ("plan", "outline"), [("", ""), ("\n", ""), ("\n1", ""), ("\n1:", ""), ("\n1: go\n", "go"), ("odd", "odd")]
-)
-def test_outline_is_the_plan_without_its_head(plan: str, outline: str) -> None:
-    assert Lane("1", "1:", plan).outline == outline
+def test_a_fork_plans_the_lanes_whose_outlines_were_empty() -> None:
+    view = View()
+    for moment in (Moment("goal"), Moment("token", text="go", role="outline", outline="2"), Moment("fork", labels=("1", "2"))):
+        view.feed(moment)
+    assert [(lane.label, lane.outline, lane.stage) for lane in view.trunk.block.lanes] == [
+        ("1", "", Stage.RUNNING),
+        ("2", "go", Stage.RUNNING),
+    ]
+
+
+@pytest.mark.parametrize("moment", [Moment("token", "7", text="x", role="text"), Moment("join"), Moment("fork", labels=("1",))])
+def test_a_moment_of_what_does_not_exist_is_refused(moment: Moment) -> None:
+    with pytest.raises(InputError, match="branch"):
+        View().feed(moment)

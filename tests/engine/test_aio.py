@@ -122,6 +122,20 @@ def test_a_stream_tells_what_the_synchronous_engine_tells(llm: LLM, forks: bool)
     assert told(generation) == told(expected[-1].generation)
 
 
+def test_samples_of_one_prompt_are_those_of_n(llm: LLM) -> None:
+    prompt, params = prompt_ids(llm, "Q"), SamplingParams(temperature=1.0, top_p=1.0, seed=3, max_tokens=20)
+    expected = [generation.token_ids for generation in llm.generate([prompt], replace(params, n=3))]
+    assert len(set(expected)) == 3
+
+    async def main() -> list[tuple[int, ...]]:
+        async with AsyncEngine(llm.engine) as aio:
+            streams = [aio.stream(prompt, params, sample=number) for number in range(3)]
+            finishes = [[event async for event in stream][-1] for stream in streams]
+        return [event.generation.token_ids for event in finishes if isinstance(event, FinishEvent)]
+
+    assert run(main()) == expected
+
+
 def test_fifty_at_once_write_what_each_writes_alone(llm: LLM) -> None:
     prompts = [prompt_ids(llm, text) for text in PROMPTS]
     alone = [llm.generate([prompt], SHORT)[0].text for prompt in prompts]

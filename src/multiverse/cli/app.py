@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .chat import chat
 from .curate import curate
 from .data import data
 from .evaluate import tasks as eval_tasks
 from .generate import generate
+from .serve import serve
 from .show import show
 from .tasks import tasks
 from .train import train
@@ -42,6 +44,8 @@ def multiverse(
 
     [bold]Examples[/bold]
     multiverse tasks worksheet --n 1 | jq -r .question | multiverse generate -
+    multiverse chat
+    multiverse serve
     multiverse tasks worksheet --n 3
     multiverse eval tasks --family worksheet --n 50
     multiverse show document.xml
@@ -66,6 +70,8 @@ def measure(context: typer.Context) -> None:
 
 evaluations.command("tasks")(eval_tasks)
 app.command()(generate)
+app.command()(chat)
+app.command()(serve)
 app.add_typer(evaluations, name="eval")
 app.add_typer(data, name="data")
 app.add_typer(curate, name="curate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +11,11 @@ import typer
 from .errors import InputError
 from .loading import open_model
 from .options import BOUNDS, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
+from .watch import moments, watch
 
 if TYPE_CHECKING:
     from ..engine import Event, Generation, SamplingParams
     from ..llm import LLM
-    from .view import View
 
 PROMPT = "Prompt"
 
@@ -151,7 +150,7 @@ def generate(
     if as_json:
         _print_json(events)
     elif sys.stdout.isatty():
-        _watch(llm, events)
+        watch(moments(events, llm))
     else:
         _stream(llm, events, live=not params.stop)
 
@@ -221,10 +220,10 @@ def _stream(llm: LLM, events: Iterator[Event], *, live: bool) -> None:
     `live` is false with stop strings: they cut text that has been written already, so it is known only at the end.
     """
     from ..engine import FinishEvent
+    from ..live import Reader, Transcript
     from .picture import ending, usage_line
-    from .transcript import Transcript
 
-    transcript = Transcript(llm.engine.loaded.stop_ids)
+    reader, transcript = Reader(llm.engine.tokens), Transcript(llm.engine.loaded.stop_ids)
     written = ""
     for event in events:
         text = transcript.feed(event)
@@ -238,43 +237,7 @@ def _stream(llm: LLM, events: Iterator[Event], *, live: bool) -> None:
             typer.echo()
             if generation.answer != generation.text.strip():
                 typer.echo(f"answer: {generation.answer}")
-            typer.echo(f"usage: {usage_line(generation.usage)}")
-            if ending(generation):
-                typer.echo(ending(generation), err=True)
-
-
-def _watch(llm: LLM, events: Iterator[Event]) -> None:
-    """The picture, filling live; at the end, or when interrupted, it stays on the screen in full."""
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    from .picture import Frame, ending, picture, usage_line
-    from .view import View
-
-    console = Console()
-    view = View(llm.engine.tokens, llm.engine.loaded.stop_ids)
-    try:
-        with Live(Frame(view), console=console, auto_refresh=False, transient=True, redirect_stderr=False) as live:
-            for _ in _paced(events, view):
-                live.refresh()
-    finally:
-        console.print(picture(view))
-    generation = view.generation
-    assert generation is not None
-    console.print()
-    console.print(Text(usage_line(generation.usage), "dim"))
-    if ending(generation):
-        console.print(Text(ending(generation), "yellow"))
-
-
-def _paced(events: Iterator[Event], view: View) -> Iterator[None]:
-    """Feed the view, and yield whenever it is time to draw it: drawing takes a fifth of the time at most."""
-    drawn = cost = 0.0
-    for event in events:
-        view.feed(event)
-        now = time.monotonic()
-        if now - drawn > max(0.08, 4 * cost):
-            yield
-            drawn = time.monotonic()
-            cost = drawn - now
+            (finish,) = reader.feed(event)
+            typer.echo(f"usage: {usage_line(finish.usage or {})}")
+            if ending(finish):
+                typer.echo(ending(finish), err=True)

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from ..llm import LLM
 
 
-def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto") -> LLM:
+def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto", **options: Any) -> LLM:
     """The model, loaded; a note on a terminal's stderr says what the wait is for.
+
+    Args:
+        options: of the engine, as `LLM` takes them.
 
     Raises:
         ModelError: it cannot be found, loaded or joined, or the device is not there.
@@ -37,7 +40,7 @@ def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto") 
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"device={device!r} asks for CUDA, which torch does not find here: use --device cpu")
         with _told(f"the model {name!r} could not be loaded"):
-            return LLM(model, device=device, dtype=dtype)
+            return LLM(model, device=device, dtype=dtype, **options)
 
 
 def open_tokenizer(model: str | None) -> Any:

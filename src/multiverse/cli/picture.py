@@ -5,8 +5,9 @@ Everything measures itself against the width it is given, so the same picture wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
@@ -15,7 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..engine.generation import Generation, Usage
+from ..live import Moment
 from .style import COLORS, clean
 from .view import Lane, Split, Stage, View
 
@@ -34,7 +35,7 @@ def picture(view: View, cap: int | None = None) -> RenderableType:
     """Everything there is to see; `cap` bounds the lines shown of each lane."""
     parts = list(_body(view.trunk, cap, nested=False))
     if view.answer is not None:
-        answer = view.generation.answer if view.generation is not None else view.answer
+        answer = view.finish.answer if view.finish is not None and view.finish.answer is not None else view.answer
         # Live, the answer still has its heading before it; we write our own.
         answer = clean(answer).removeprefix("Answer:").strip()
         if answer:
@@ -60,26 +61,29 @@ class Frame:
         yield from _joined(lines[-height:])
 
 
-def usage_line(usage: Usage) -> str:
-    """What a generation took, in words."""
-    return (
-        f"{usage.total_tokens} tokens · critical path {usage.critical_path_tokens} · "
-        f"parallelism {usage.parallelism:.2f} · {usage.seconds:.2f} s"
+def usage_line(usage: Mapping[str, Any]) -> str:
+    """What a generation took, in words, as far as it is told (see `live.usage_json`)."""
+    forms = (
+        ("total_tokens", "{} tokens"),
+        ("critical_path_tokens", "critical path {}"),
+        ("parallelism", "parallelism {:.2f}"),
+        ("seconds", "{:.2f} s"),
     )
+    return " · ".join(form.format(usage[name]) for name, form in forms if usage.get(name) is not None)
 
 
-def ending(generation: Generation) -> str:
+def ending(finish: Moment) -> str:
     """Why a generation stopped early; empty if it came to its end."""
-    if generation.finish_reason == "length":
+    if finish.finish_reason == "length":
         return "wound up before its end: raise --max-tokens for more, if the model can read that much"
-    if generation.finish_reason == "budget":
+    if finish.finish_reason == "budget":
         return "wound up before its end: it came to --thinking-budget or --max-critical-path"
-    if generation.finish_reason == "deadline":
+    if finish.finish_reason == "deadline":
         return "wound up before its end: it came to --max-seconds"
-    if generation.finish_reason == "error":
-        return f"stopped: {generation.structure_error}"
-    if generation.finish_reason == "malformed":
-        return f"stopped: the model broke the grammar ({generation.structure_error})"
+    if finish.finish_reason == "error":
+        return f"stopped: {finish.structure_error}"
+    if finish.finish_reason == "malformed":
+        return f"stopped: the model broke the grammar ({finish.structure_error})"
     return ""
 
 

@@ -1,7 +1,7 @@
 """What there is to see of a running generation: a trunk, lanes side by side, what they hold, who has closed.
 
-Fed with the engine's events, it keeps a machine per branch to know whether a token is a goal's, an outline's, a body's or
-a conclusion's. It draws nothing, so it is tested without a terminal; `picture.py` draws it.
+Fed with moments, wherever they come from: the engine of this process, or a server. It draws nothing, so it is tested without a
+terminal; `picture.py` draws it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..engine.events import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from ..engine.generation import Generation
-from ..errors import StructureError
-from ..structure import Machine, Role, State, TokenDialect, child_label
+from ..live import Moment
+from .errors import InputError
 
 
 class Stage(Enum):
@@ -29,14 +27,12 @@ class Lane:
 
     Attributes:
         label: label path such as ``2.1``; empty for the trunk.
-        head: what the outline's text begins with, the label and what closes it.
-        plan: the outline as written, head included.
+        plan: the outline as written, without its label.
         items: texts and forks in order.
         tokens: tokens of its own.
     """
 
     label: str = ""
-    head: str = ""
     plan: str = ""
     items: list[str | Split] = field(default_factory=list)
     stage: Stage = Stage.RUNNING
@@ -45,8 +41,7 @@ class Lane:
     @property
     def outline(self) -> str:
         """What the lane is to do."""
-        plan = self.plan.strip()
-        return "" if self.head.startswith(plan) else plan.removeprefix(self.head).strip()
+        return self.plan.strip()
 
     def write(self, text: str) -> None:
         """Add to the text that stands last."""
@@ -57,116 +52,91 @@ class Lane:
 
     @property
     def block(self) -> Split:
-        """The newest fork."""
-        return next(item for item in reversed(self.items) if isinstance(item, Split))
+        """The newest fork.
+
+        Raises:
+            InputError: there is none.
+        """
+        for item in reversed(self.items):
+            if isinstance(item, Split):
+                return item
+        raise InputError(f"what was told of this generation does not fit together: branch {self.label!r} has opened no block")
 
 
 @dataclass
 class Split:
-    """One fork, from the first outline on; `joined` once its lanes have all closed."""
+    """One fork, from the opening of its goal on; `joined` once its lanes have all closed."""
 
     lanes: list[Lane] = field(default_factory=list)
     conclusion: str = ""
     joined: bool = False
 
-
-@dataclass
-class _Branch:
-    lane: Lane
-    machine: Machine
+    def lane(self, label: str) -> Lane:
+        """The lane with this label, planned here and now if there is none yet."""
+        for lane in self.lanes:
+            if lane.label == label:
+                return lane
+        self.lanes.append(Lane(label, stage=Stage.PLANNED))
+        return self.lanes[-1]
 
 
 class View:
     """Follows a generation.
 
-    Args:
-        tokens: the dialect that the model writes; `None` for a plain model.
-        hidden: tokens that are not shown (end of text).
-
     Attributes:
         trunk: the lane that everything else hangs from.
         answer: what followed the thinking so far; `None` before that.
-        generation: the result, once finished.
+        finish: the last moment, once it has come.
     """
 
-    def __init__(self, tokens: TokenDialect | None, hidden: frozenset[int] = frozenset()) -> None:
-        self.tokens = tokens
-        self.hidden = hidden
+    def __init__(self) -> None:
         self.trunk = Lane()
         self.answer: str | None = None
-        self.generation: Generation | None = None
+        self.finish: Moment | None = None
         # By label; a later block of one trunk has the labels of an earlier one, and takes its place.
-        self._branches: dict[str, _Branch] = {}
-        if tokens is not None:
-            self._branches[""] = _Branch(self.trunk, Machine(tokens))
+        self._lanes = {"": self.trunk}
 
-    def feed(self, event: Event) -> None:
-        """Take in what has happened."""
-        match event:
-            case TokenEvent():
-                self._token(event)
-            case ForkEvent():
-                self._fork(event)
-            case BranchEndEvent():
-                self._branches[event.branch].lane.stage = Stage.ENDED
-            case JoinEvent():
-                branch = self._branches[event.branch]
-                branch.lane.block.joined = True
-                branch.machine.resume()
-            case FinishEvent():
-                self.generation = event.generation
+    def feed(self, moment: Moment) -> None:
+        """Take in what has happened.
 
-    def _fork(self, event: ForkEvent) -> None:
-        assert self.tokens is not None
-        for lane in self._branches[event.branch].lane.block.lanes:
-            lane.stage = Stage.RUNNING
-            self._branches[lane.label] = _Branch(lane, Machine(self.tokens, lane.label))
+        Raises:
+            InputError: it is about a branch or a block that does not exist.
+        """
+        lane = self._lanes.get(moment.branch)
+        if lane is None:
+            raise InputError(f"what was told of this generation does not fit together: branch {moment.branch!r} has not begun")
+        if moment.tokens is not None:
+            lane.tokens = moment.tokens.branch
+        match moment.event:
+            case "token":
+                self._write(lane, moment)
+            case "goal":
+                lane.items.append(Split())
+            case "fork":
+                block = lane.block
+                block.lanes = [block.lane(label) for label in moment.labels or ()]
+                for child in block.lanes:
+                    child.stage = Stage.RUNNING
+                    self._lanes[child.label] = child
+            case "branch_end":
+                lane.stage = Stage.ENDED
+            case "join":
+                lane.block.joined = True
+            case "finish":
+                self.finish = moment
+            case _:  # the start, and what a newer server may tell
+                pass
 
-    def _token(self, event: TokenEvent) -> None:
-        if self.tokens is None:
-            if event.token_id not in self.hidden:
-                self.trunk.write(event.text)
-            return
-        branch = self._branches[event.branch]
-        branch.lane.tokens += 1
-        if event.token_id in self.hidden or not self._advance(branch.machine, event.token_id):
-            return
-        role = self.tokens.roles.get(event.token_id)
-        if role is None:
-            if not event.forced:  # separators and labels
-                self._write(branch, event.text)
-        elif role is Role.THINK_CLOSE:
-            self.answer = ""
-        elif role is Role.GOAL_OPEN:
-            branch.lane.items.append(Split())
-        elif role is Role.OUTLINE_OPEN:
-            lanes = branch.lane.block.lanes
-            label = child_label(branch.lane.label, len(lanes))
-            lanes.append(Lane(label, f"{label}{self.tokens.dialect.label_end}", stage=Stage.PLANNED))
-
-    def _advance(self, machine: Machine, token: int) -> bool:
-        """Whether the token could stand where it does."""
-        assert self.tokens is not None
-        try:
-            machine.feed(token)
-        except StructureError:
-            if machine.label or machine.state is not State.TEXT or Role.THINK_OPEN not in self.tokens.ids:
-                return False
-            # A tag of the thinking before any thinking was opened: then the prompt has opened it.
-            machine.feed(self.tokens.ids[Role.THINK_OPEN])
-            return self._advance(machine, token)
-        return True
-
-    def _write(self, branch: _Branch, text: str) -> None:
-        lane = branch.lane
-        match branch.machine.state:
-            case State.TEXT if self.answer is not None:
-                self.answer += text
-            case State.TEXT | State.BODY:
+    def _write(self, lane: Lane, moment: Moment) -> None:
+        text = moment.text or ""
+        match moment.role:
+            case "text":
                 lane.write(text)
-            case State.OUTLINE:
-                lane.block.lanes[-1].plan += text
-            case State.CONCLUSION:
+            case "outline":
+                lane.block.lane(moment.outline or "").plan += text
+            case "conclusion":
                 lane.block.conclusion += text
-            case _:  # separators between tags
+            case "answer":
+                self.answer = (self.answer or "") + text
+            case _:  # tags, separators and labels
                 pass

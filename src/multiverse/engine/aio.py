@@ -201,6 +201,11 @@ class AsyncEngine:
         await self.aclose()
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests for good: by `aclose`, or because its thread has come to grief."""
+        return self._refusal is _CLOSED
+
+    @property
     def busy(self) -> bool:
         """Whether any request has been sent and is not over."""
         return bool(self._open)
@@ -215,7 +220,14 @@ class AsyncEngine:
         """Number of requests that were sent and have not begun."""
         return max(0, len(self._open) - self.running)
 
-    def stream(self, prompt: Sequence[int], params: SamplingParams | None = None, *, priority: int = 0) -> EventStream:
+    def stream(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        sample: int = 0,
+    ) -> EventStream:
         """Send a request and listen to it.
 
         The request is sent here and now; what the engine finds wrong with it is told before the first event: at the first
@@ -225,12 +237,14 @@ class AsyncEngine:
             prompt: token ids.
             params: `None` takes the defaults.
             priority: higher goes first, and takes room from lower if there is none left.
+            sample: number of this one among several of one prompt; with a seed, each has random streams of its own.
 
         Raises:
             RequestError: the engine is draining or closed.
             RuntimeError: no event loop runs.
         """
-        return self._send(prompt, params, listening=True, priority=priority)
+        submit = partial(self._submit, listening=True, priority=priority, sample=sample)
+        return self._send(prompt, params, submit)
 
     async def generate(self, prompt: Sequence[int], params: SamplingParams | None = None, *, priority: int = 0) -> Generation:
         """Send a request and wait for its result; cancelling the wait aborts the request.
@@ -246,7 +260,8 @@ class AsyncEngine:
             RequestError: the request cannot be honoured, or the engine is draining or closed.
             EngineError: the engine failed on this request.
         """
-        async with self._send(prompt, params, listening=False, priority=priority) as stream:
+        submit = partial(self._submit, listening=False, priority=priority)
+        async with self._send(prompt, params, submit) as stream:
             *_, finish = [event async for event in stream]
         assert isinstance(finish, FinishEvent)
         return finish.generation
@@ -277,16 +292,17 @@ class AsyncEngine:
         assert self._thread is not None
         self._thread.join()  # its last act was to say that it has stopped
 
-    def _send(self, prompt: Sequence[int], params: SamplingParams | None, *, listening: bool, priority: int) -> EventStream:
+    def _send(
+        self, prompt: Sequence[int], params: SamplingParams | None, submit: Callable[[list[int], SamplingParams], Request]
+    ) -> EventStream:
         mailbox = _Mailbox(asyncio.get_running_loop())
         own = params if params is not None else SamplingParams()
-        submit = partial(self._submit, list(prompt), own, listening=listening, priority=priority)
         with self._lock:
             if self._refusal is not None:
                 raise RequestError(self._refusal)
             self._start()
             self._open.add(mailbox)
-            self._commands.put(partial(self._accept, mailbox, submit))
+            self._commands.put(partial(self._accept, mailbox, partial(submit, list(prompt), own)))
         return EventStream(mailbox, partial(self._commands.put, partial(self._abandon, mailbox)))
 
     def _start(self) -> None:
@@ -316,10 +332,10 @@ class AsyncEngine:
         for _ in range(count if self._live else max(count, 1)):
             self._commands.get()()
 
-    def _submit(self, prompt: list[int], params: SamplingParams, *, listening: bool, priority: int) -> Request:
+    def _submit(self, prompt: list[int], params: SamplingParams, *, listening: bool, priority: int, sample: int = 0) -> Request:
         if params.n != 1:
             raise RequestError(f"n={params.n} is not valid here: send a request for each")
-        return self.engine.submit(prompt, params, listening=listening, priority=priority)
+        return self.engine.submit(prompt, params, listening=listening, priority=priority, sample=sample)
 
     def _accept(self, mailbox: _Mailbox, submit: Callable[[], Request]) -> None:
         try:

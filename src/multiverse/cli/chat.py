@@ -1,0 +1,361 @@
+"""`multiverse chat`: a conversation on the terminal, each answer watched while it forks and joins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import MultiverseError
+from .errors import InputError, known
+from .loading import open_model
+from .options import BOUNDS, MODEL, SAMPLING, Device, Dtype, DtypeOption
+from .watch import watch
+
+if TYPE_CHECKING:
+    from ..live import Moment
+    from .partner import Message, Partner
+
+Mode = Literal["parallel", "sequential", "as-is"]
+MODES: tuple[Mode, ...] = ("parallel", "sequential", "as-is")
+
+CHAT = "Chat"
+HELP = """\
+  /new              begin another conversation
+  /mode [NAME]      how questions ask to be thought about: parallel, sequential, or as-is
+  /save FILE        write the conversation as JSON; the server's page replays it
+  /help             this
+  /quit             leave (so does Ctrl-D)
+  //...             a question that begins with a slash
+Ctrl-C stops an answer, and keeps the chat."""
+
+
+def chat(
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="Talk to this server, any that speaks OpenAI's chat completions, instead of loading a model.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PATH|ID",
+            help="Folder or hub id of a model; with --url, the name of one of the server's.",
+            rich_help_panel=MODEL,
+            show_default="multiverse-mini, or the server's first",
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            envvar="OPENAI_API_KEY",
+            show_envvar=False,
+            help="The server's API key; better set as OPENAI_API_KEY, where no list of processes shows it.",
+            rich_help_panel=MODEL,
+            show_default=False,
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: DtypeOption = Dtype.auto,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode",
+            metavar="NAME",
+            help="How questions ask to be thought about: parallel, sequential, or as-is (nothing is added).",
+            rich_help_panel=CHAT,
+            show_default="parallel, if the model forks",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(
+            "--system", metavar="TEXT", help="What the model is told first.", rich_help_panel=CHAT, show_default=False
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            "-t",
+            metavar="T",
+            help="0 takes the likeliest token; higher is more random.",
+            rich_help_panel=SAMPLING,
+            show_default="0, or the server's",
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            metavar="N",
+            help="Most tokens of an answer, over all branches together.",
+            rich_help_panel=BOUNDS,
+            show_default="2048, or the server's",
+        ),
+    ] = None,
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(
+            "--thinking-budget",
+            metavar="N",
+            help="Longest chain of tokens that may be thought before answering.",
+            rich_help_panel=BOUNDS,
+            show_default="none",
+        ),
+    ] = None,
+) -> None:
+    """Talk with a model, and watch its answers fork and join.
+
+    Earlier turns go back with their reasoning, structure and all, so that only
+    what is new has to be read. /help lists what else there is to type.
+
+    [bold]Examples[/bold]
+    multiverse chat
+    multiverse chat --url http://127.0.0.1:8000
+    echo "Start with 7. Add 5, then double it. What do you get?" | multiverse chat
+    """
+    if mode is not None:
+        known("mode", mode, MODES)
+    partner: Partner
+    if url is not None:
+        from .remote import Remote
+
+        given = {"temperature": temperature, "max_completion_tokens": max_tokens}
+        options = {name: value for name, value in given.items() if value is not None}
+        extension = {} if thinking_budget is None else {"thinking_budget": thinking_budget}
+        partner = Remote(url, model, api_key, options, extension)
+    else:
+        from ..engine import SamplingParams
+        from .partner import Local
+
+        params = SamplingParams(
+            temperature=0.0 if temperature is None else temperature,
+            top_p=1.0,
+            max_tokens=2048 if max_tokens is None else max_tokens,
+            thinking_budget=thinking_budget,
+        )
+        llm = open_model(model, device=device, dtype=dtype.value)
+        if getattr(llm.tokenizer, "chat_template", None) is None:
+            raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
+        partner = Local(llm, params, model if model is not None else "multiverse-mini")
+    chosen = mode if mode is not None else "parallel" if partner.structured else "as-is"
+    Chat(Conversation(partner, next(m for m in MODES if m == chosen), system)).run()
+
+
+class Conversation:
+    """What has been said so far.
+
+    Args:
+        partner: who answers.
+        mode: how questions ask to be thought about.
+        system: what the partner is told first.
+    """
+
+    def __init__(self, partner: Partner, mode: Mode, system: str | None = None) -> None:
+        self.partner, self.mode, self.system = partner, mode, system
+        self.messages: list[Message] = []
+        # Of the last answer: the question as it was typed, and what happened when.
+        self.question = ""
+        self.moments: list[Moment] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was said."""
+        self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
+        self.question, self.moments = "", []
+
+    def ask(self, question: str) -> Iterator[Moment]:
+        """Ask, and remember question and answer if it comes to a good end.
+
+        Raises:
+            MultiverseError: there is no answer.
+        """
+        from ..prompting import instruct
+
+        asked: list[Message] = [*self.messages, {"role": "user", "content": question}]
+        if self.mode != "as-is":
+            asked = [*instruct(asked, self.mode)]
+        started = time.monotonic()
+        self.question, self.moments = question, []
+        with contextlib.closing(_closable(self.partner.ask(asked, self.mode))) as moments:
+            for moment in moments:
+                timed = moment if moment.seconds is not None else replace(moment, seconds=time.monotonic() - started)
+                self.moments.append(timed)
+                yield timed
+        reply = self.partner.reply()
+        if reply is not None:
+            self.messages = [*asked, reply]
+
+    def save(self, file: Path) -> None:
+        """Write the conversation, and the last answer as the server's page replays it.
+
+        Raises:
+            InputError: nothing has been said, or the file is there already or cannot be written.
+        """
+        if not self.moments:
+            raise InputError("there is nothing to save: ask something first")
+        recording = {
+            "format": "multiverse-recording",
+            "version": 1,
+            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "question": self.question,
+            "model": self.partner.name,
+            "runs": [{"mode": self.mode, "moments": [moment.to_json() for moment in self.moments]}],
+            "messages": self.messages,
+        }
+        try:
+            with file.open("x", encoding="utf-8") as out:
+                json.dump(recording, out, ensure_ascii=False)
+        except FileExistsError:
+            raise InputError(f"there is a file {str(file)!r} already: choose another name") from None
+        except OSError as error:
+            raise InputError(f"{str(file)!r} cannot be written ({error.strerror}): choose another name") from None
+
+
+def _closable(moments: Iterator[Moment]) -> Any:
+    """A generator around them, so that leaving early is told to whoever writes them."""
+    yield from moments
+
+
+class Chat:
+    """The conversation at a terminal, or with a pipe: there, each line of the input is a question."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.typed = sys.stdin.isatty()
+        self.drawn = sys.stdout.isatty()
+
+    def run(self) -> None:
+        """Until the input ends, or somebody leaves."""
+        if self.typed:
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401  (input() then knows earlier lines)
+            self._say(f"{self.conversation.partner.name} · {self.conversation.mode} · /help says what you can type")
+        while (line := self._read()) is not None:
+            text = line.strip()
+            try:
+                if text in ("/quit", "/exit"):
+                    return
+                if text.startswith("/") and not text.startswith("//"):
+                    self._obey(text)
+                elif text:
+                    self._answer(text.removeprefix("/") if text.startswith("//") else text)
+            except MultiverseError as error:
+                if not self.typed:  # nobody is there to ask again
+                    raise
+                self._say(f"error: {' '.join(str(error).split())}", "red")
+
+    def _read(self) -> str | None:
+        """The next line; `None` at the end of the input."""
+        while True:
+            try:
+                line = input("> ") if self.typed else sys.stdin.readline()
+            except EOFError:
+                typer.echo()
+                return None
+            except KeyboardInterrupt:
+                if not self.typed:
+                    raise
+                self._say("\n/quit or Ctrl-D leaves")
+                continue
+            except UnicodeDecodeError as error:
+                raise InputError(f"standard input is not UTF-8 text (byte {error.start}): type or pipe in text") from None
+            if not self.typed and not line:
+                return None
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                if not self.typed:
+                    raise InputError("the question holds bytes that are not UTF-8: write it in UTF-8") from None
+                self._say("error: the question holds bytes that are not UTF-8: write it in UTF-8", "red")
+                continue
+            return line
+
+    def _obey(self, text: str) -> None:
+        command, _, rest = text.partition(" ")
+        rest = rest.strip()
+        if command == "/new":
+            self.conversation.begin()
+            self._say("a new conversation")
+        elif command == "/mode":
+            if rest:
+                known("mode", rest, MODES)
+                self.conversation.mode = next(mode for mode in MODES if mode == rest)
+            self._say(f"mode: {self.conversation.mode}")
+        elif command == "/save":
+            if not rest:
+                raise InputError("/save needs the name of a file: /save chat.json")
+            self.conversation.save(Path(rest).expanduser())
+            self._say(f"saved to {rest}")
+        elif command == "/help":
+            self._say(HELP)
+        else:
+            known("command", command, ("/new", "/mode", "/save", "/help", "/quit"))
+
+    def _answer(self, question: str) -> None:
+        """Ask and show; an answer that is stopped, or breaks off, is not remembered."""
+        conversation = self.conversation
+        before = conversation.messages
+        try:
+            if self.drawn:
+                watch(conversation.ask(question))
+            else:
+                self._print(conversation.ask(question))
+        except KeyboardInterrupt:
+            if not self.typed:
+                raise
+            self._say("\nstopped; this question is forgotten", "yellow")
+            return
+        if self.drawn:
+            self._say(_from_cache(conversation.moments[-1]).removeprefix(" · "))
+        if conversation.messages is before:
+            self._say("this answer did not come to a good end, so question and answer are forgotten", "yellow")
+
+    def _print(self, moments: Iterator[Moment]) -> None:
+        """The answer alone: what a pipe can use."""
+        from .picture import ending, usage_line
+
+        content = ""
+        for moment in moments:
+            if moment.event == "token" and moment.role in ("text", "answer") and not moment.branch:
+                content += moment.text or ""
+            if moment.event == "finish":
+                typer.echo(f"answer: {moment.answer if moment.answer is not None else content.strip()}")
+                typer.echo(f"usage: {usage_line(moment.usage or {})}{_from_cache(moment)}")
+                if ending(moment):
+                    typer.echo(ending(moment), err=True)
+
+    def _say(self, text: str, style: str = "dim") -> None:
+        """A line that is not the model's: on a terminal only."""
+        if not (self.typed or self.drawn) or not text.strip():
+            return
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=not self.drawn).print(Text(text, style), soft_wrap=True)
+
+
+def _from_cache(finish: Moment) -> str:
+    """How much of the conversation had not to be read again."""
+    usage = finish.usage or {}
+    if not usage.get("cached_tokens") or not usage.get("prompt_tokens"):
+        return ""
+    return f" · {usage['cached_tokens']} of {usage['prompt_tokens']} prompt tokens from the cache"

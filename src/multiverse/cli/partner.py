@@ -1,0 +1,139 @@
+"""Who answers in a chat: the engine of this process, or (see `remote.py`) a server.
+
+A partner is asked with all of the conversation, and its answer comes as moments. What it wants to be told of that
+answer with the next question, it says itself: reasoning goes back with its structure, so that the prefix cache serves it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import RequestError
+from ..live import Moment, Reader, opens_thinking
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from ..engine import Generation, SamplingParams
+    from ..llm import LLM
+    from .chat import Mode
+
+Message = dict[str, Any]
+
+
+class Partner(Protocol):
+    """Who answers.
+
+    Attributes:
+        name: of the model.
+        structured: whether the model forks, so that questions ask for it.
+    """
+
+    name: str
+    structured: bool
+
+    def ask(self, messages: list[Message], mode: Mode) -> Iterator[Moment]:
+        """Answer the last message. Closing the iterator early stops the answer.
+
+        Raises:
+            MultiverseError: it cannot; told before the first moment or between two.
+        """
+        ...
+
+    def reply(self) -> Message | None:
+        """The last answer as it goes back with the next question; `None` if it did not come to a good end."""
+        ...
+
+
+class Local:
+    """The engine of this process.
+
+    Args:
+        llm: the model.
+        params: how to sample.
+    """
+
+    def __init__(self, llm: LLM, params: SamplingParams, name: str) -> None:
+        self.llm, self.params, self.name = llm, params, name
+        self.structured = llm.engine.tokens is not None
+        self._reply: Message | None = None
+        # The conversation so far, as text and as the very tokens that were read and written.
+        self._text = ""
+        self._token_ids: list[int] = []
+
+    def ask(self, messages: list[Message], mode: Mode) -> Iterator[Moment]:
+        """See `Partner`."""
+        from ..engine import FinishEvent
+
+        self._reply = None
+        llm = self.llm
+        text = self._render(messages)
+        prompt = self._encode(text)
+        params = replace(self.params, max_depth=0) if mode == "sequential" else self.params
+        try:
+            events = llm.stream(prompt, params)
+        except RequestError as error:
+            raise InputError(f"{error} (/new begins another conversation)") from None
+        thinking = opens_thinking(prompt, llm.engine.tokens)
+        reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids, prompt_thinking=thinking)
+        with _held_back() as interrupted:
+            for event in events:
+                if isinstance(event, FinishEvent):
+                    self._keep(text, event.generation, thinking=thinking)
+                yield from reader.feed(event)
+                if interrupted():
+                    raise KeyboardInterrupt
+
+    def reply(self) -> Message | None:
+        """See `Partner`."""
+        return self._reply
+
+    def _render(self, messages: list[Message]) -> str:
+        text: str = self.llm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        """The conversation as tokens; what was read and written before stays token by token what it was."""
+        known = len(self._text) if self._text and text.startswith(self._text) else 0
+        rest = list(self.llm.tokenizer.encode(text[known:], add_special_tokens=False))
+        return [*self._token_ids, *rest] if known else rest
+
+    def _keep(self, prompt: str, generation: Generation, *, thinking: bool) -> None:
+        if generation.tree is None:  # cut short or malformed: as part of a prompt it would not be read
+            return
+        ids = [*generation.prompt_token_ids, *generation.token_ids]
+        if ids[-1] in self.llm.engine.loaded.stop_ids:  # the template writes it
+            ids.pop()
+        self._text, self._token_ids = prompt + generation.text, ids
+        content = generation.text
+        tokens = self.llm.engine.tokens
+        if thinking and tokens is not None and tokens.dialect.think is not None:
+            # The template opened the thinking at the end of the prompt; in an earlier message that is for us to write.
+            content = tokens.dialect.think.open + tokens.dialect.sep + content.removeprefix(tokens.dialect.sep)
+        self._reply = {"role": "assistant", "content": content}
+
+
+@contextmanager
+def _held_back() -> Iterator[Callable[[], bool]]:
+    """Keep Ctrl-C from cutting through a step of the engine: it is asked for between two. A second one is not held back."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal comes
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,247 @@
+"""What each token is, how far a generation has come, and what may be shown of it in the order of the document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multiverse import LLM, SamplingParams
+from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from multiverse.live import Counts, Moment, Reader, Transcript, opens_thinking
+from multiverse.structure import MULTIVERSE, Role, TokenDialect, render
+from tests.cli.scripted import NESTED, scripted_llm
+
+
+@pytest.fixture(scope="module")
+def llm(model_folders: dict[str, Path]) -> LLM:
+    return scripted_llm(model_folders["qwen3"], lambda _: NESTED)
+
+
+@pytest.fixture(scope="module")
+def events(llm: LLM) -> list[Event]:
+    return list(llm.stream("Q"))
+
+
+@pytest.fixture(scope="module")
+def moments(llm: LLM, events: list[Event]) -> list[Moment]:
+    return list(read(llm, events))
+
+
+def read(llm: LLM, events: list[Event]) -> Iterator[Moment]:
+    reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids)
+    for event in events:
+        yield from reader.feed(event)
+
+
+def text_of(moments: list[Moment], role: str, branch: str = "") -> str:
+    return "".join(moment.text or "" for moment in moments if moment.role == role and moment.branch == branch)
+
+
+def up_to(events: list[Event], kind: type, count: int = 1) -> list[Event]:
+    """The events up to and including the `count`-th of a kind."""
+    indices = [index for index, event in enumerate(events) if isinstance(event, kind)]
+    return events[: indices[count - 1] + 1]
+
+
+# -- moments -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_character_has_a_role(moments: list[Moment], events: list[Event]) -> None:
+    told = [moment for moment in moments if moment.event == "token"]
+    assert all(moment.role is not None and moment.tokens is not None for moment in told)
+    for branch in ("", "1", "2", "1.1"):
+        written = "".join(event.text for event in events if isinstance(event, TokenEvent) and event.branch == branch)
+        assert "".join(moment.text or "" for moment in told if moment.branch == branch) == written
+
+
+def test_roles_are_those_of_the_document(moments: list[Moment]) -> None:
+    outlines: dict[str | None, str] = {}
+    for moment in moments:
+        if moment.role == "outline":
+            outlines[moment.outline] = outlines.get(moment.outline, "") + (moment.text or "")
+    # Two blocks of one trunk use the same labels.
+    assert outlines == {"1": " Red team\n Check\n", "2": " Blue team\n", "1.1": " Mia\n", "1.2": " Tom\n"}
+    assert text_of(moments, "text", "2").strip() == "20+1=21."
+    assert text_of(moments, "text", "1.2").strip() == "4+5=9, 9+1=10."
+    assert text_of(moments, "conclusion", "1").strip() == "3+10=13."
+    assert text_of(moments, "answer").strip() == NESTED.answer
+    assert text_of(moments, "text").split() == ["Two", "teams.", "Once", "more."]
+    structure = "".join(moment.text or "" for moment in moments if moment.role == "structure")
+    assert all(tag in structure for tag in MULTIVERSE.tags)
+
+
+def test_goals_forks_ends_and_joins(moments: list[Moment]) -> None:
+    shape = [(moment.event, moment.branch, moment.labels) for moment in moments if moment.event not in ("token", "finish")]
+    assert shape[:2] == [("goal", "", None), ("fork", "", ("1", "2"))]
+    assert [entry for entry in shape if entry[0] == "join"] == [
+        ("join", "1", ("1.1", "1.2")),
+        ("join", "", ("1", "2")),
+        ("join", "", ("1",)),
+    ]
+    assert [entry[1] for entry in shape if entry[0] == "goal"] == ["", "1", ""]
+    ends = [moment for moment in moments if moment.event == "branch_end"]
+    assert sorted(moment.branch for moment in ends) == ["1", "1", "1.1", "1.2", "2"]
+    assert {moment.reason for moment in ends} == {"stop"}
+
+
+def test_counts_end_where_the_usage_is(moments: list[Moment], events: list[Event]) -> None:
+    finish = events[-1]
+    assert isinstance(finish, FinishEvent)
+    usage, last = finish.generation.usage, moments[-1]
+    assert last.tokens is not None
+    assert (last.tokens.total, last.tokens.critical_path) == (usage.total_tokens, usage.critical_path_tokens)
+    assert last.usage is not None
+    assert last.usage["parallelism"] == usage.parallelism
+    assert (last.finish_reason, last.answer, last.structure_error) == ("stop", finish.generation.answer, None)
+    totals = [moment.tokens.total for moment in moments if moment.tokens is not None]
+    assert totals == sorted(totals)
+    # A later block takes the labels of an earlier one, and counts afresh.
+    own = [
+        moment.tokens.branch for moment in moments if moment.event == "branch_end" and moment.branch == "1" and moment.tokens
+    ]
+    assert own == [sum(e.branch == "1" for e in part if isinstance(e, TokenEvent)) for part in blocks_of(events)]
+
+
+def blocks_of(events: list[Event]) -> list[list[Event]]:
+    """The events of the trunk's first block, and those after it."""
+    end = next(index for index, event in enumerate(events) if isinstance(event, JoinEvent) and not event.branch)
+    return [events[:end], events[end:]]
+
+
+def test_moments_travel_as_json(moments: list[Moment]) -> None:
+    for moment in moments:
+        values = json.loads(json.dumps(moment.to_json()))
+        assert Moment.from_json(values) == moment
+        assert Moment.from_json({**values, "of a later version": 1}) == moment
+    token = next(moment for moment in moments if moment.branch == "1.2")
+    assert token.to_json()["parent"] == token.parent == "1"
+    assert moments[0].to_json()["parent"] is None
+    assert "labels" not in moments[0].to_json()
+    assert moments[-1].to_json()["structure_error"] is None
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"event": "token", "tokens": {"total": 1}}, {"event": "token", "branch": "", "labels": 5}]
+)
+def test_what_is_no_moment_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no moment"):
+        Moment.from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["\n", "1", ":", " Red", " team", "\n"], " Red team\n"),
+        (["\n1", ": Red"], " Red"),
+        (["1:Red"], "Red"),
+        (["\n1: ", "1: Red"], " 1: Red"),
+        (["odd"], "odd"),
+        (["", "\n1:", ""], ""),
+    ],
+)
+def test_an_outline_is_told_without_its_label(tokens: TokenDialect, pieces: list[str], expected: str) -> None:
+    reader = Reader(tokens)
+    opening = [Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN, Role.OUTLINE_OPEN]
+    for role in opening:
+        reader.feed(TokenEvent("", tokens.ids[role], tokens.tag(role), 0, False))
+    told = [moment for piece in pieces for moment in reader.feed(TokenEvent("", 5, piece, 0, False))]
+    assert text_of(told, "outline") == expected
+    assert "".join(moment.text or "" for moment in told) == "".join(pieces)
+    assert {moment.outline for moment in told if moment.role == "outline"} <= {"1"}
+
+
+def test_a_plain_model_writes_text() -> None:
+    reader = Reader(None, frozenset({9}))
+    told = [m for token, text in ((1, "one "), (9, "end")) for m in reader.feed(TokenEvent("", token, text, 7, False))]
+    assert [(moment.text, moment.role) for moment in told] == [("one ", "text"), ("", "structure")]
+    assert told[0].tokens == Counts(1, 1, 1)
+
+
+def test_a_thinking_that_the_prompt_has_opened(tokens: TokenDialect) -> None:
+    close = tokens.ids[Role.THINK_CLOSE]
+    prompt = [3, tokens.ids[Role.THINK_OPEN], *tokens.sep]
+    assert opens_thinking(prompt, tokens)
+    assert not opens_thinking([*prompt, close], tokens)
+    assert not opens_thinking([3], tokens)
+    assert not opens_thinking(prompt, None)
+    for opened in (True, False):  # it is found out by the closing tag at the latest
+        reader = Reader(tokens, prompt_thinking=opened)
+        told = [m for token in (5, close, 6) for m in reader.feed(TokenEvent("", token, "x", 0, False))]
+        assert [moment.role for moment in told] == ["text", "structure", "answer"]
+
+
+def test_a_tag_that_breaks_the_grammar_is_structure(tokens: TokenDialect) -> None:
+    reader = Reader(tokens)
+    (moment,) = reader.feed(TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False))
+    assert moment.role == "structure"
+
+
+# -- transcript --------------------------------------------------------------------------------------------------------
+
+
+def test_transcript_gives_out_the_document_in_order(llm: LLM, events: list[Event]) -> None:
+    transcript, written = Transcript(llm.engine.loaded.stop_ids), ""
+    finish = events[-1]
+    assert isinstance(finish, FinishEvent)
+    pieces = 0
+    for event in events:
+        new = transcript.feed(event)
+        written += new
+        pieces += bool(new)
+        assert finish.generation.text.startswith(written)
+    assert written == finish.generation.text == render(NESTED)
+    assert pieces > 100  # a stream, not one piece at the end
+
+
+def test_transcript_holds_a_branch_until_its_sibling_has_closed(events: list[Event]) -> None:
+    transcript = Transcript()
+    written = "".join(transcript.feed(event) for event in up_to(events, BranchEndEvent))
+    assert "20+1=21." not in written
+    assert "Red team" in written
+
+
+def test_transcript_is_whole_once_it_is_over(llm: LLM) -> None:
+    for most in range(20, 270, 60):
+        transcript = Transcript(llm.engine.loaded.stop_ids)
+        *before, finish = llm.stream("Q", SamplingParams(temperature=0, max_tokens=most, guard=False))
+        assert isinstance(finish, FinishEvent)
+        told = "".join(transcript.feed(event) for event in [*before, finish])
+        # All but a wide character that never came to its end.
+        assert finish.generation.text.startswith(told)
+        assert not finish.generation.text[len(told) :].strip("\ufffd")
+
+
+STOPS = st.lists(st.text("1234+=,.\nRBedalu m", min_size=1, max_size=5), min_size=1, max_size=3)
+
+
+@settings(max_examples=8)
+@given(stops=STOPS)
+def test_no_part_of_a_stop_string_is_given_out(llm: LLM, stops: list[str]) -> None:
+    transcript, written = Transcript(stops=tuple(stops)), ""
+    for event in llm.stream("Q", SamplingParams(temperature=0, stop=stops)):
+        written += transcript.feed(event)
+        if isinstance(event, FinishEvent):
+            assert written == event.generation.text
+        else:
+            last = written
+    assert written.startswith(last)
+
+
+def test_a_stop_string_may_span_a_block(llm: LLM) -> None:
+    # What the trunk itself writes around the block is one text: the separator behind the goal, and the conclusion's tag.
+    assert MULTIVERSE.conclusion is not None
+    stop = MULTIVERSE.goal.close + MULTIVERSE.sep + MULTIVERSE.conclusion.open
+    transcript, written, held = Transcript(stops=(stop,)), "", ""
+    for event in llm.stream("Q", SamplingParams(temperature=0, stop=[stop])):
+        written += transcript.feed(event)
+        if isinstance(event, ForkEvent):
+            held = written
+    assert isinstance(event, FinishEvent)
+    assert written == event.generation.text
+    assert MULTIVERSE.path.open in written
+    assert held.endswith(MULTIVERSE.outline.close + MULTIVERSE.sep)  # not yet the tag behind it
