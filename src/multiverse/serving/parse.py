@@ -1,0 +1,215 @@
+"""A structured document replayed: the events in which an engine would have written it, siblings side by side.
+
+Tokens are words here, since a document may be of another dialect than the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..engine.events import BranchEndEvent, Event, ForkEvent, JoinEvent, TokenEvent
+from ..errors import StructureError
+from ..live import Moment, Reader
+from ..structure import (
+    DIALECTS,
+    Block,
+    Body,
+    Dialect,
+    Document,
+    Encoded,
+    TokenDialect,
+    encode,
+    resolve,
+)
+from ..structure import parse as parse_document
+from .errors import ApiError, invalid
+
+MOST_WORDS = 50_000
+MOST_DEPTH = 64
+
+
+def replay(text: str, dialect: Dialect) -> dict[str, Any]:
+    """A document's moments, and its tree.
+
+    Raises:
+        ApiError: 400, with line and offset, if it breaks the grammar; or if it is too long.
+    """
+    try:
+        words = _Words(dialect)
+        count = len(words.encode(text))
+        if count > MOST_WORDS:
+            raise invalid(f"the document has {count} words: at most {MOST_WORDS} can be replayed", "text")
+        document = parse_document(text, dialect)
+        if document.depth > MOST_DEPTH:
+            raise invalid(f"the document's blocks nest {document.depth} deep: at most {MOST_DEPTH} can be replayed", "text")
+        tokens = resolve(words, dialect)
+        encoded = encode(document, tokens)
+        return {"events": [moment.to_json() for moment in _moments(document, encoded, tokens, words)], "tree": _tree(document)}
+    except StructureError as error:
+        details = {"line": error.line, "offset": error.offset}
+        raise ApiError(
+            400, f"{error} (dialect {dialect.name})", param="text", code="structure_error", details=details
+        ) from None
+    except RecursionError:
+        raise invalid("blocks nest too deep to be replayed", "text") from None
+
+
+def dialect_of(name: str | None, own: Dialect | None) -> Dialect:
+    """The dialect of this name; without one the model's own, or the default.
+
+    Raises:
+        ApiError: 400 if it is not known.
+    """
+    if name is None:
+        return own if own is not None else DIALECTS["multiverse"]
+    known = {**DIALECTS, **({own.name: own} if own is not None else {})}
+    if name not in known:
+        raise invalid(f"the dialect {name!r} is not known: use one of {', '.join(known)}", "dialect")
+    return known[name]
+
+
+class _Words:
+    """A tokenizer whose tokens are tags, and words with the white space before them."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        tags = "|".join(re.escape(tag) for tag in sorted(dialect.tags, key=len, reverse=True))
+        # A separator stands alone, as it does for the engine.
+        self._pattern = re.compile(rf"{tags}|\n|(?:(?!{tags})[^\S\n])*(?:(?!{tags})\S)+|[^\S\n]+")
+        self._ids: dict[str, int] = {}
+        self.texts: list[str] = []
+
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
+        return [self._id(piece) for piece in self._pattern.findall(text)]
+
+    def _id(self, piece: str) -> int:
+        if piece not in self._ids:
+            self._ids[piece] = len(self.texts)
+            self.texts.append(piece)
+        return self._ids[piece]
+
+
+@dataclass
+class _Line:
+    """One branch: its words, and where it forks."""
+
+    label: str
+    parent: _Line | None
+    words: list[TokenEvent] = field(default_factory=list)
+    blocks: list[tuple[int, list[_Line]]] = field(default_factory=list)
+    at: int = 0
+    children: list[_Line] = field(default_factory=list)
+    open: int = 0  # how many of the children have not ended
+
+
+def _lines(encoded: Encoded, texts: list[str]) -> _Line:
+    """The trunk, and with it everything else."""
+    layout = encoded.layout
+    lines = [_Line("", None)]
+    blocks: dict[int, list[_Line]] = {}
+    for number, branch in enumerate(layout.table[1:], 1):
+        lines.append(_Line(branch.label, lines[branch.parent]))
+        blocks.setdefault(branch.block, []).append(lines[number])
+    begun: set[int] = set()
+    columns = zip(encoded.token_ids, layout.positions, layout.branches, layout.forced, strict=True)
+    for token, position, number, forced in columns:
+        line, block = lines[number], layout.table[number].block
+        if block >= 0 and block not in begun:
+            begun.add(block)
+            assert line.parent is not None
+            line.parent.blocks.append((len(line.parent.words), blocks[block]))
+        line.words.append(TokenEvent(line.label, token, texts[token], position, forced))
+    return lines[0]
+
+
+def _events(trunk: _Line) -> Iterator[Event]:
+    """As an engine writes: every open branch a word a step, and what is forced at once."""
+    rows = [trunk]
+    while rows:
+        going: list[_Line] = []
+        for line in rows:
+            yield from _write(line)
+            going += yield from _settle(line)
+        rows = going
+
+
+def _write(line: _Line) -> Iterator[Event]:
+    """The next word, and the forced ones behind it, up to the next fork."""
+    end = line.blocks[0][0] if line.blocks else len(line.words)
+    first = line.at
+    while line.at < end and (line.at == first or line.words[line.at].forced):
+        yield line.words[line.at]
+        line.at += 1
+
+
+def _forced(line: _Line) -> Iterator[Event]:
+    while line.at < len(line.words) and line.words[line.at].forced and not (line.blocks and line.blocks[0][0] == line.at):
+        yield line.words[line.at]
+        line.at += 1
+
+
+def _settle(line: _Line) -> Generator[Event, None, list[_Line]]:
+    """Fork, end or join where a branch has come to it; returns the branches that go on."""
+    if line.blocks and line.blocks[0][0] == line.at:
+        _, line.children = line.blocks.pop(0)
+        line.open = len(line.children)
+        yield ForkEvent(line.label, tuple(child.label for child in line.children))
+        for child in line.children:
+            yield from _forced(child)
+        return line.children
+    if line.at < len(line.words):
+        return [line]
+    parent = line.parent
+    if parent is None:
+        return []
+    yield BranchEndEvent(line.label)
+    parent.open -= 1
+    if parent.open:
+        return []
+    yield JoinEvent(parent.label, tuple(child.label for child in parent.children))
+    yield from _forced(parent)
+    return (yield from _settle(parent))
+
+
+def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: _Words) -> Iterator[Moment]:
+    yield Moment("start", id="document", prompt_tokens=0)
+    reader = Reader(tokens, prompt_positions=0)
+    for event in _events(_lines(encoded, words.texts)):
+        yield from reader.feed(event)
+    layout = encoded.layout
+    usage = {
+        "prompt_tokens": 0,
+        "total_tokens": len(layout),
+        "critical_path_tokens": layout.critical_path(),
+        "parallelism": layout.parallelism(),
+        "seconds": 0.0,
+        "cached_tokens": 0,
+        "preemptions": 0,
+    }
+    answer = document.answer.strip().removeprefix("Answer:").strip()
+    yield Moment(
+        "finish",
+        tokens=reader.counts(""),
+        finish_reason="stop",
+        usage=usage,
+        answer=answer,
+    )
+
+
+def _tree(document: Document) -> dict[str, Any]:
+    """The document as nested objects: texts are strings, blocks are objects of outlines, paths and a conclusion."""
+    return {"thinking": None if document.thinking is None else _body(document.thinking), "answer": document.answer}
+
+
+def _body(body: Body) -> list[Any]:
+    return [_block(item) if isinstance(item, Block) else item for item in body]
+
+
+def _block(block: Block) -> dict[str, Any]:
+    return {
+        "outlines": list(block.outlines),
+        "paths": [_body(path) for path in block.paths],
+        "conclusion": block.conclusion,
+    }

@@ -1,0 +1,126 @@
+"""What runs in a replica's process: the plain server's application over an engine of its own, without a socket.
+
+A request comes as plain data, and the messages of its answer go back as they are made, as many at a time as have become ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from .gateway import Report
+from .middleware import Message
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+HEADER = b"x-multiverse-replica"
+"""Header that says which replica has answered."""
+STALE = 15.0
+"""Seconds after which a replica that has said nothing is taken for dead."""
+
+
+class Board:
+    """Where replicas say how they are. A Ray actor."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, tuple[float, Report]] = {}
+
+    def post(self, name: str, report: Report) -> None:
+        """A replica says how it is."""
+        self._reports[name] = time.monotonic(), report
+
+    def read(self) -> dict[str, Report]:
+        """The newest report of every replica that has been heard of lately."""
+        now = time.monotonic()
+        self._reports = {name: entry for name, entry in self._reports.items() if now - entry[0] < STALE}
+        return {name: report for name, (_, report) in self._reports.items()}
+
+
+class Replica:
+    """One replica. A Ray Serve deployment.
+
+    Args:
+        settings: the server's options; keys and origins have been seen to before a request comes here.
+        options: what `LLM` is made with.
+        board: where to say how it is.
+    """
+
+    def __init__(self, settings: Settings, options: dict[str, Any], board: ActorHandle[Board]) -> None:
+        from ..llm import LLM
+        from . import logs
+        from .app import create_app
+        from .runner import Runner
+
+        _be_quiet()
+        logs.set_up("warning")  # what is asked and answered stands in the gateway's log
+        self._runner = Runner(LLM(**options), settings)
+        self._app = create_app(self._runner)
+        self._board = board
+        self._name = f"{time.time_ns():x}"[-8:]
+
+    async def answer(self, scope: dict[str, Any], content: bytes) -> AsyncIterator[list[Message]]:
+        """Answer a request; closing the iterator, or cancelling the task that waits for it, stops the work on it."""
+        await self._runner.start()
+        made: asyncio.Queue[Message | None] = asyncio.Queue()
+        given = False
+
+        async def receive() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": content, "more_body": False}
+            never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await never  # whoever waits is cancelled when the client leaves
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (HEADER, self._name.encode())]}
+            made.put_nowait(message)
+
+        async def run() -> None:
+            try:
+                await self._app({**scope, "state": {}}, receive, send)
+            finally:
+                made.put_nowait(None)
+
+        work = asyncio.create_task(run())
+        try:
+            over = False
+            while not over:
+                batch = [await made.get()]
+                while not made.empty():
+                    batch.append(made.get_nowait())
+                over = batch[-1] is None
+                messages = [message for message in batch if message is not None]
+                if messages:
+                    yield messages
+            await work
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def check_health(self) -> None:
+        """Say how this replica is; an error has it replaced."""
+        await self._runner.start()
+        ranks = self._runner.llm.engine.loaded.ranks
+        if ranks is not None and ranks.broken is not None:
+            raise RuntimeError(f"the tensor-parallel ranks do not run any more: {ranks.broken}")
+        if not self._runner.ready:
+            raise RuntimeError("the engine is closed")
+        metrics = self._runner.metrics.render().decode()
+        self._board.post.remote(self._name, Report(self._runner.stats(), metrics, os.getpid()))
+
+
+def _be_quiet() -> None:
+    import warnings
+
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,326 @@
+"""Answers as the OpenAPI description tells them. They are written as plain dictionaries; the tests hold them to these."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FinishReason = Literal["stop", "length"]
+
+
+class Told(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong, and what to do about it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(Told):
+    """Every answer that is not the one asked for."""
+
+    error: ErrorDetail
+
+
+class PromptDetails(Told):
+    """Of the prompt's tokens."""
+
+    cached_tokens: int = Field(description="Those that the prefix cache had.")
+
+
+class CompletionDetails(Told):
+    """Of the generated tokens."""
+
+    reasoning_tokens: int = Field(description="Those of the thinking.")
+
+
+class ParallelUsage(Told):
+    """What no other server tells of its usage."""
+
+    critical_path_tokens: int = Field(description="Longest chain of tokens; with several answers, the sum of theirs.")
+    parallelism: float = Field(description="Generated tokens over those of the critical path.")
+    forks: int
+    seconds: float
+
+
+class Usage(Told):
+    """What a request took."""
+
+    prompt_tokens: int
+    completion_tokens: int = Field(description="Generated tokens of all branches.")
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+    multiverse: ParallelUsage
+
+
+class Closed(Told):
+    """A branch that was closed for a bound."""
+
+    branch: str
+    reason: str
+
+
+class ChoiceExtension(Told):
+    """What only this server tells of a choice."""
+
+    finish_reason: str = Field(description="stop, length, budget or deadline.")
+    answer: str
+    total_tokens: int
+    critical_path_tokens: int
+    parallelism: float
+    forks: int
+    seconds: float
+    closed: list[Closed]
+    structure_error: str | None
+
+
+class NamedLogprob(Told):
+    """A token that might have stood there."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(NamedLogprob):
+    """A token of the answer."""
+
+    top_logprobs: list[NamedLogprob]
+    forced: bool | None = Field(None, description="The engine wrote it; there was nothing to choose.")
+
+
+class ChatLogprobs(Told):
+    """Log-probabilities under the model's own distribution."""
+
+    content: list[TokenLogprob]
+    refusal: None
+    reasoning: list[TokenLogprob]
+
+
+class ChatMessage(Told):
+    """An answer."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+    reasoning: str | None = Field(description="The thinking as it was written, with the tags of its blocks.")
+    reasoning_content: str | None = Field(description="The same under its other name.")
+
+
+class ChatChoice(Told):
+    """One answer of several."""
+
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+    multiverse: ChoiceExtension
+
+
+class ChatCompletion(Told):
+    """Answer of `POST /v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class ChatDelta(Told):
+    """What a chunk adds."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChatChunkChoice(Told):
+    """A choice in a chunk."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+    multiverse: ChoiceExtension | None = None
+
+
+class MomentCounts(Told):
+    """Tokens so far."""
+
+    total: int
+    critical_path: int
+    branch: int
+
+
+class MomentUsage(Told):
+    """What a generation took."""
+
+    prompt_tokens: int
+    total_tokens: int
+    critical_path_tokens: int
+    parallelism: float
+    seconds: float
+    cached_tokens: int
+    preemptions: int
+
+
+class MomentEvent(Told):
+    """One thing that happened in a generation. Fields that do not apply are left out."""
+
+    event: Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
+    branch: str = Field(description="Label path of the branch it happened in; empty for the trunk.")
+    parent: str | None = Field(description="Label path of that branch's parent.")
+    text: str | None = None
+    role: Literal["text", "outline", "conclusion", "answer", "structure"] | None = None
+    outline: str | None = Field(None, description="Label of the branch to come that the text describes.")
+    position: int | None = None
+    forced: bool | None = None
+    labels: list[str] | None = Field(None, description="The children, of a fork or join.")
+    reason: str | None = None
+    tokens: MomentCounts | None = None
+    seconds: float | None = None
+    id: str | None = None
+    model: str | None = None
+    prompt_tokens: int | None = None
+    finish_reason: str | None = None
+    usage: MomentUsage | None = None
+    structure_error: str | None = None
+    answer: str | None = None
+
+
+class ChatChunk(Told):
+    """A chunk of a streamed chat completion; with `multiverse.branches` it carries an event."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None = None
+    multiverse: MomentEvent | None = None
+
+
+class TextLogprobs(Told):
+    """Log-probabilities under the model's own distribution; null where the engine wrote the token."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class TextChoice(Told):
+    """One continuation of several."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason
+    multiverse: ChoiceExtension
+
+
+class TextCompletion(Told):
+    """Answer of `POST /v1/completions`."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class TextChunkChoice(Told):
+    """A choice in a chunk."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+    multiverse: ChoiceExtension | None = None
+
+
+class TextChunk(Told):
+    """A chunk of a streamed text completion."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChunkChoice]
+    usage: Usage | None = None
+    multiverse: MomentEvent | None = None
+
+
+class Model(Told):
+    """The model that is served."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    max_model_len: int
+    dialect: str | None = Field(description="Name of the tag set that it writes; null for a plain model.")
+
+
+class ModelList(Told):
+    """Answer of `GET /v1/models`."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Tokenized(Told):
+    """Answer of `POST /tokenize`."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class Detokenized(Told):
+    """Answer of `POST /detokenize`."""
+
+    prompt: str
+
+
+class Status(Told):
+    """Answer of `GET /health` and `GET /ready`."""
+
+    status: Literal["ok"]
+
+
+class Parsed(Told):
+    """Answer of `POST /parse`."""
+
+    events: list[MomentEvent]
+    tree: dict[str, Any]
+
+
+class ModelInfo(Told):
+    """Answer of `GET /get_model_info`."""
+
+    model_path: str
+    served_model_name: str
+    is_generation: Literal[True]
+    max_model_len: int
+    vocab_size: int
+    has_chat_template: bool
+    dialect: dict[str, Any] | None = Field(description="The tag set that the model writes; null for a plain model.")
+    dialects: list[str] = Field(description="Names that `/parse` knows.")

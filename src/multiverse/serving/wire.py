@@ -1,0 +1,251 @@
+"""Requests as they come over the wire: OpenAI's, with one field of our own.
+
+Types are strict and unknown fields are refused, so that nothing a client asks for is passed over in silence. What OpenAI knows
+and this server does not do is accepted only with the value that changes nothing (`NEUTRAL` says which, and why).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MOST_STOPS = 16
+MOST_CHOICES = 128
+MOST_PROMPTS = 256
+_SEED = 1 << 63
+
+NEUTRAL: dict[str, str] = {
+    "audio": "this server writes text only: leave it out",
+    "best_of": "every sample is returned: leave it out, and use n",
+    "frequency_penalty": "only 0 is possible: use repetition_penalty instead",
+    "function_call": "this server has no tools: leave it out",
+    "functions": "this server has no tools: leave it out",
+    "modalities": 'only ["text"] is possible',
+    "moderation": "this server has no moderation: leave it out",
+    "prediction": "predicted output is not supported: leave it out",
+    "presence_penalty": "only 0 is possible: use repetition_penalty instead",
+    "prompt_cache_options": "the prefix cache needs no options: leave it out",
+    "prompt_cache_retention": 'only "in_memory" is possible',
+    "response_format": 'only {"type": "text"} is possible: ask for the form in the prompt, and check the answer',
+    "service_tier": 'only "auto" and "default" are possible',
+    "store": "this server stores nothing: leave it out",
+    "suffix": "this server only continues a prompt: leave it out",
+    "tool_choice": 'this server has no tools: leave it out ("none" and "auto" change nothing)',
+    "tool_calls": "this server has no tools: leave the message out, or put its text in content",
+    "tools": "this server has no tools: leave it out",
+    "verbosity": 'only "medium" is possible: ask for the length in the prompt',
+    "web_search_options": "this server does not search the web: leave it out",
+}
+"""What is said of a parameter that would change the result in a way that this server cannot honour."""
+
+
+def _utf8(text: str) -> str:
+    """JSON can hold half characters (lone surrogates), which no tokenizer can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a character (a lone surrogate) at offset {error.start}: send valid Unicode text") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_utf8)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]
+Mode = Literal["parallel", "sequential", "as-is"]
+Empty = Annotated[list[Any], Field(max_length=0)]
+Stop = Annotated[Text, Field(min_length=1, max_length=1000)]
+
+
+class Wire(BaseModel):
+    """Base of all requests."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Extension(Wire):
+    """What no other server has. With OpenAI's clients: `extra_body={"multiverse": {...}}`."""
+
+    branches: bool = Field(False, description="Stream every branch live: each chunk carries one event in `multiverse`.")
+    mode: Mode | None = Field(
+        None,
+        description="Which instruction ends the user's messages; `sequential` also forbids forking unless `max_depth` is "
+        "given, `as-is` adds none. Default: the server's.",
+    )
+    max_critical_path_tokens: Count | None = Field(None, description="Bound on the longest chain of generated tokens.")
+    thinking_budget: Annotated[int, Field(ge=0, lt=1 << 31)] | None = Field(
+        None, description="Bound on the longest chain of tokens up to the end of the thinking; instead of `reasoning_effort`."
+    )
+    tail_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] | None = Field(
+        None, description="Tokens kept for the conclusion and the answer when a bound is near."
+    )
+    max_branch_tokens: Count | None = Field(None, description="Bound on the own tokens of a branch.")
+    max_depth: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        None, description="Blocks nest at most so deep; 0 forbids forking."
+    )
+    max_width: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Most branches of one block.")
+    max_branches: Annotated[int, Field(ge=0, le=4096)] | None = Field(None, description="Most branches of the whole answer.")
+    guard: bool | None = Field(None, description="Keep the model to the grammar (default); false shows the raw model.")
+    share_every: Count | None = Field(
+        None, description="Ablation: branches see each other's earlier stretches of so many positions."
+    )
+
+
+class StreamOptions(Wire):
+    """How to stream."""
+
+    include_usage: bool | None = Field(None, description="Send the usage in a last chunk without choices.")
+    include_obfuscation: Literal[False] | None = Field(None, description="This server does not pad its chunks.")
+
+
+class Sampling(Wire):
+    """What chat and text completions have in common."""
+
+    model: Text | None = Field(None, description="The served model's name (see `/v1/models`); none takes the one there is.")
+    max_tokens: Count | None = Field(None, description="Most generated tokens, over all branches, the thinking included.")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="0 is greedy. Default: 0.6.")
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="Default: 0.95.")
+    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = Field(None, description="0 and -1 keep all.")
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=1000)] | None = None
+    seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = Field(None, description="Makes sampling repeatable.")
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = Field(None, description="How many answers.")
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
+        None, description="End the answer before this text; it may come in any branch."
+    )
+    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = Field(
+        None, description="Token id (as a text) to bias."
+    )
+    ignore_eos: bool | None = Field(None, description="Go on behind the end-of-text token, for benchmarks.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    multiverse: Extension | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(None, description="Only 0.")
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(None, description="Only 0.")
+    user: Text | None = Field(None, description="Noted in the server's log.")
+    prompt_cache_key: Text | None = Field(None, description="Accepted: the prefix cache needs no key.")
+
+
+class TextPart(Wire):
+    """A part of a message; there are no others than text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+Content = Text | Annotated[list[TextPart], Field(min_length=1)]
+
+
+class UserMessage(Wire):
+    """What is asked, or how to behave. ``developer`` is read as ``system``."""
+
+    role: Literal["user", "system", "developer"]
+    content: Content
+    name: None = Field(None, description="Chat templates have no place for names.")
+
+
+class AssistantMessage(Wire):
+    """An earlier answer. With the reasoning that came with it, it is read as it was written, and the cache may have it."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    reasoning: Text | None = Field(None, description="The answer's `reasoning`, as it came.")
+    reasoning_content: Text | None = Field(None, description="The same under its other name.")
+    name: None = None
+    refusal: None = None
+    audio: None = None
+    annotations: Empty | None = None
+    function_call: None = None
+    tool_calls: Empty | None = None
+
+
+Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class TextFormat(Wire):
+    """The one form that can be honoured."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Count | None = Field(None, description="The newer name of `max_tokens`.")
+    reasoning_effort: Text | None = Field(
+        None, description="none, minimal, low, medium or high: a thinking budget, which `/get_server_info` tells."
+    )
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: TextFormat | None = None
+    metadata: Annotated[dict[str, Annotated[Text, Field(max_length=512)]], Field(max_length=16)] | None = Field(
+        None, description="Given back with the answer."
+    )
+    safety_identifier: Text | None = Field(None, description="Noted in the server's log.")
+    audio: None = None
+    function_call: Literal["none"] | None = None
+    functions: Empty | None = None
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    moderation: None = None
+    parallel_tool_calls: bool | None = Field(None, description="Accepted: without tools it changes nothing.")
+    prediction: None = None
+    prompt_cache_options: None = None
+    prompt_cache_retention: Literal["in_memory"] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    tools: Empty | None = None
+    verbosity: Literal["medium"] | None = None
+    web_search_options: None = None
+
+
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class CompletionRequest(Sampling):
+    """`POST /v1/completions`: raw text is continued, tags and all."""
+
+    prompt: (
+        Annotated[Text, Field(min_length=1)]
+        | Tokens
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="How many of the likeliest tokens to tell.")
+    echo: bool | None = Field(None, description="Begin the text with the prompt; not with `logprobs`.")
+    best_of: Literal[1] | None = None
+    suffix: Literal[""] | None = None
+
+
+class Instructed(Wire):
+    """The part of the extension that changes a prompt."""
+
+    mode: Mode | None = None
+
+
+class TokenizeRequest(Wire):
+    """`POST /tokenize`: a text or messages to token ids."""
+
+    model: Text | None = None
+    prompt: Text | None = Field(None, description="A text; or `messages`.")
+    messages: Annotated[list[Message], Field(min_length=1)] | None = Field(
+        None, description="A chat, which goes through the chat template as it would for an answer."
+    )
+    multiverse: Instructed | None = Field(None, description="For messages: which instruction is added.")
+    add_special_tokens: bool | None = Field(None, description="For a prompt: begin it as the model wants it. Default: true.")
+    return_token_strs: bool | None = Field(None, description="Tell each token's text, too.")
+
+
+class DetokenizeRequest(Wire):
+    """`POST /detokenize`: token ids to text."""
+
+    model: Text | None = None
+    tokens: list[TokenId]
+
+
+class ParseRequest(Wire):
+    """`POST /parse`: a structured document to the events in which it would have been written."""
+
+    text: Text
+    dialect: Text | None = Field(None, description="The tag set's name; none takes the model's, or the default.")

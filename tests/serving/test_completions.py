@@ -1,0 +1,112 @@
+"""Text completions: raw text is continued, and told as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from multiverse import SamplingParams
+from multiverse.structure import render
+from tests.cli.scripted import NESTED
+from tests.serving.conftest import PLAIN, WIDE, Site, choices, chunks, error_of
+
+
+def text_of(stream: list[dict[str, Any]], index: int = 0) -> str:
+    return "".join(choice["text"] for choice in choices(stream, index))
+
+
+def test_the_text_is_told_tags_and_all(scripted: Site) -> None:
+    body = scripted.complete("nested").json()
+    (choice,) = body["choices"]
+    assert choice["text"] == render(NESTED)
+    assert (choice["index"], choice["finish_reason"], choice["logprobs"]) == (0, "stop", None)
+    assert body["object"] == "text_completion"
+    assert body["id"].startswith("cmpl-")
+    assert body["usage"]["prompt_tokens"] == len("nested")
+
+
+def test_same_as_the_model_in_process(mini: Site) -> None:
+    prompt = "3+4="
+    text = mini.complete(prompt, max_tokens=20).json()["choices"][0]["text"]
+    assert text == mini.llm.generate(prompt, SamplingParams(temperature=0, max_tokens=20))[0].text
+
+
+@pytest.mark.parametrize("extension", [{}, {"branches": True}], ids=["ordinary", "branches"])
+@pytest.mark.parametrize("stop", [None, ["1+2"], "\n1"])
+def test_streams_add_up(scripted: Site, extension: dict[str, Any], stop: Any) -> None:
+    whole = scripted.complete("nested", stop=stop).json()["choices"][0]
+    stream = chunks(scripted.complete("nested", stop=stop, stream=True, multiverse=extension))
+    assert text_of(stream) == whole["text"]
+    assert choices(stream)[-1]["finish_reason"] == "stop"
+    assert [chunk["multiverse"]["event"] for chunk in stream if "multiverse" in chunk][-1:] == (["finish"] if extension else [])
+
+
+def test_prompts_of_every_form(scripted: Site) -> None:
+    ids = scripted.llm.tokenizer.encode("wide")
+    assert scripted.complete(ids).json()["choices"][0]["text"] == render(WIDE)
+    texts = [choice["text"] for choice in scripted.complete(["plain", "nested"]).json()["choices"]]
+    assert texts == [PLAIN, render(NESTED)]
+    body = scripted.complete([ids, ids], n=2).json()
+    assert [choice["text"] for choice in body["choices"]] == [render(WIDE)] * 4
+    assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
+    assert body["usage"]["prompt_tokens"] == 2 * len(ids)
+    stream = chunks(scripted.complete(["plain", "wide"], stream=True, echo=True))
+    assert [text_of(stream, index) for index in (0, 1)] == ["plain" + PLAIN, "wide" + render(WIDE)]
+
+
+def test_echo_begins_with_the_prompt(scripted: Site) -> None:
+    assert scripted.complete("plain", echo=True).json()["choices"][0]["text"] == "plain" + PLAIN
+
+
+def test_logprobs_in_the_old_form(scripted: Site) -> None:
+    told = scripted.complete("nested", logprobs=2).json()["choices"][0]["logprobs"]
+    assert "".join(told["tokens"]) == render(NESTED)
+    offsets = [0]
+    for token in told["tokens"]:
+        offsets.append(offsets[-1] + len(token))
+    assert told["text_offset"] == offsets[:-1]
+    assert {len(top) for top in told["top_logprobs"] if top is not None} == {2}
+    # What the engine wrote, the model has no opinion of.
+    assert [top is None for top in told["top_logprobs"]] == [value is None for value in told["token_logprobs"]]
+    assert None in told["token_logprobs"]
+    stream = chunks(scripted.complete("nested", logprobs=2, stream=True))
+    parts = [choice["logprobs"] for choice in choices(stream) if choice["logprobs"]]
+    for name, values in told.items():
+        streamed = [value for part in parts for value in part[name]]
+        if name in ("tokens", "text_offset"):
+            assert streamed == values
+        assert len(streamed) == len(values)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": ""}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": None}, "prompt"),
+    ({"prompt": [""]}, "prompt.0"),
+    ({"prompt": [99999]}, "prompt"),
+    ({"prompt": ["plain", "nested " * 400]}, "prompt.1"),
+    ({"prompt": "plain", "best_of": 2}, "best_of"),
+    ({"prompt": "plain", "suffix": "x"}, "suffix"),
+    ({"prompt": "plain", "logprobs": 21}, "logprobs"),
+    ({"prompt": "plain", "logprobs": True}, "logprobs"),
+    ({"prompt": "plain", "logprobs": 1, "echo": True}, "logprobs"),
+    ({"prompt": "plain", "messages": []}, "messages"),
+    ({"prompt": "plain", "reasoning_effort": "low"}, "reasoning_effort"),
+    ({"prompt": "plain", "multiverse": {"mode": "parallel"}}, "multiverse.mode"),
+    ({"prompt": ["plain", "wide"], "stream": True, "multiverse": {"branches": True}}, "prompt"),
+    ({"stream": False}, "prompt"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_cannot_be_honoured_is_refused_by_name(scripted: Site, fields: dict[str, Any], param: str) -> None:
+    error = error_of(scripted.client.post("/v1/completions", json=fields))
+    assert error["param"] == param, error
+
+
+def test_what_changes_nothing_is_accepted(scripted: Site) -> None:
+    for fields in ({"best_of": 1}, {"suffix": ""}, {"suffix": None}, {"echo": False}, {"user": "u"}):
+        response = scripted.complete("plain", **fields)
+        assert response.status_code == 200, (fields, response.text)
+        assert response.json()["choices"][0]["text"] == PLAIN

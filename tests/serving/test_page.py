@@ -1,0 +1,666 @@
+"""The page in a real browser: what it shows of a generation while it is written, and what one can do with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multiverse.structure import DIALECTS, MULTIVERSE
+from tests.serving.browser import Browser, find_browser
+from tests.serving.conftest import Site
+from tests.serving.imagined import Moment, Plan, generation
+from tests.serving.playback import STATIC, Playback
+
+QUESTION = "What do Mia and Tom have together?"
+
+NESTED = generation(
+    [
+        "Two people.",
+        Plan(
+            [
+                (
+                    "Mia",
+                    [
+                        "Mia counts twice.",
+                        Plan([("left hand", ["one two three four"]), ("right hand", ["one two"])], "four and two make six"),
+                        "Mia has 6.",
+                    ],
+                ),
+                ("Tom", ["Tom counts slowly and has, after a long while in which nothing else happens at all, exactly 4."]),
+            ],
+            "six and four make ten",
+        ),
+    ],
+    "10",
+)
+
+LINE = generation(["Mia has 6 and Tom has 4 which makes ten in all, slowly counted."], "10")
+
+
+def at(event: str, moments: list[Moment] = NESTED, *, branch: str = "") -> int:
+    """How many moments there are up to and with this one."""
+    return next(n for n, moment in enumerate(moments, 1) if (moment["event"], moment["branch"]) == (event, branch))
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    path = find_browser()
+    if path is None:
+        pytest.skip("there is no Chromium here")
+    with Browser(path) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def played() -> Iterator[Playback]:
+    with Playback() as playback:
+        yield playback
+
+
+@pytest.fixture
+def server(played: Playback) -> Iterator[Playback]:
+    played.answer = lambda body: LINE if body.get("multiverse", {}).get("mode") == "sequential" else NESTED
+    played.refusal = played.key = None
+    played.hold(None)
+    played.requests.clear()
+    played.hung_up.clear()
+    yield played
+    played.go()
+
+
+@pytest.fixture
+def page(opened: Browser, server: Playback) -> Iterator[Browser]:
+    """The page, freshly opened on a desktop; a test that expects problems takes them out of the list."""
+    opened.size(1440, 900)
+    opened.goto("about:blank")
+    opened.problems.clear()
+    opened.goto(server.url)
+    opened.eval("localStorage.clear(); sessionStorage.clear()")
+    opened.wait("document.querySelector('#model').textContent === 'multiverse-mini'")
+    yield opened
+    assert opened.problems == []
+
+
+def ask(page: Browser, *, compare: bool = False, over: bool = True) -> None:
+    """Put the question as somebody would."""
+    if compare:
+        page.click("label.switch")
+    page.click("#question")
+    page.type(QUESTION)
+    page.key("Enter")
+    if over:
+        finished(page, 2 if compare else 1)
+
+
+def finished(page: Browser, runs: int = 1) -> None:
+    page.wait(
+        f"document.querySelectorAll('.run[data-state=over]').length === {runs} && !document.body.hasAttribute('data-busy')"
+    )
+
+
+def texts(page: Browser, selector: str) -> list[str]:
+    """The text of everything that a selector finds and that can be seen."""
+    found: list[str] = page.eval(
+        f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility())"
+        ".map(e => e.textContent.trim())"
+    )
+    return found
+
+
+def give(page: Browser, name: str, text: str) -> None:
+    """Open a file."""
+    page.eval(
+        "(() => { const all = new DataTransfer();"
+        f" all.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));"
+        " const input = document.querySelector('#file');"
+        " input.files = all.files; input.dispatchEvent(new Event('change')); })()"
+    )
+
+
+def view_documents(page: Browser) -> None:
+    page.key("d")
+    page.wait("document.querySelector('#document-form').checkVisibility()")
+
+
+# ---- watching
+
+
+def test_lanes_fill_side_by_side_while_they_are_written(page: Browser, server: Playback) -> None:
+    server.hold(at("fork", branch="1") - 1)
+    ask(page, over=False)
+    page.wait("document.querySelectorAll('.trunk > .block > .lanes > .lane[data-stage=running]').length === 2")
+    assert texts(page, ".trunk > .text") == ["Two people."]
+    assert texts(page, ".lane .chip")[0] == "1"
+    assert texts(page, ".trunk > .block > .lanes > .lane > .card > .head > .title") == ["Mia", "Tom"]
+    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "running"
+    mia, tom = (texts(page, f".lanes > .lane:nth-child({n}) > .card > .body > .text")[0] for n in (1, 2))
+    assert mia == "Mia counts twice."
+    assert tom.startswith("Tom counts")
+    assert not tom.endswith("4.")
+    tops = page.eval(
+        "[...document.querySelectorAll('.trunk > .block > .lanes > .lane')].map(e => e.getBoundingClientRect().top)"
+    )
+    assert tops[0] == tops[1]
+    assert texts(page, ".answer") == []
+
+
+def test_outlines_are_seen_before_the_fork(page: Browser, server: Playback) -> None:
+    server.hold(at("fork") - 1)
+    ask(page, over=False)
+    page.wait("document.querySelectorAll('.lane[data-stage=planned]').length === 2")
+    assert texts(page, ".lane .title") == ["Mia", "Tom"]
+    assert page.eval("document.querySelector('.block').dataset.stage") == "planned"
+
+
+def test_a_nested_block_joins_while_its_parent_s_sibling_goes_on(page: Browser, server: Playback) -> None:
+    server.hold(at("join", branch="1"))
+    ask(page, over=False)
+    page.wait("!!document.querySelector('.lane .block[data-stage=joined]')")
+    assert texts(page, ".lane .lane .title") == ["left hand", "right hand"]
+    assert texts(page, ".lane .lane .text") == ["one two three four", "one two"]
+    stages = page.eval("[...document.querySelectorAll('.trunk > .block > .lanes > .lane')].map(e => e.dataset.stage)")
+    assert stages == ["running", "running"]
+    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "running"
+    server.go()
+    finished(page)
+    assert texts(page, ".lane .is-conclusion") == ["four and two make six"]
+    assert texts(page, ".lane .block + .text") == ["Mia has 6."]
+
+
+def test_the_end_shows_the_join_the_conclusion_and_the_answer(page: Browser) -> None:
+    ask(page)
+    assert texts(page, ".trunk > .block > .is-conclusion") == ["six and four make ten"]
+    assert texts(page, ".answer .text") == ["10"]
+    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "joined"
+    assert set(page.eval("[...document.querySelectorAll('.lane')].map(e => e.dataset.stage)")) == {"ended"}
+    assert texts(page, ".lane .count") == [str(n) for n in own_tokens("1", "1.1", "1.2", "2")]
+    assert page.eval("document.querySelector('#status').textContent") == "Answer: 10"
+
+
+def own_tokens(*branches: str) -> list[int]:
+    return [max(m["tokens"]["branch"] for m in NESTED if "tokens" in m and m["branch"] == branch) for branch in branches]
+
+
+def test_what_is_asked_for(page: Browser, server: Playback) -> None:
+    page.click("#options summary")
+    for field, value in (("temperature", "0.5"), ("max-tokens", "99"), ("budget", "50"), ("seed", "7")):
+        page.eval(f"document.querySelector('#{field}').value = '{value}'")
+    ask(page)
+    assert server.requests == [
+        (
+            "/v1/chat/completions",
+            {
+                "model": "multiverse-mini",
+                "messages": [{"role": "user", "content": QUESTION}],
+                "temperature": 0.5,
+                "max_tokens": 99,
+                "seed": 7,
+                "stream": True,
+                "multiverse": {"branches": True, "mode": "parallel", "thinking_budget": 50},
+            },
+        )
+    ]
+
+
+def test_the_sequential_run_stands_beside_it_with_a_clock_of_its_own(page: Browser, server: Playback) -> None:
+    ask(page, compare=True)
+    assert [body["multiverse"]["mode"] for _, body in server.requests] == ["parallel", "sequential"]
+    assert texts(page, ".run-head h2") == ["Parallel", "Sequential"]
+    clocks = [f"{moments[-1]['seconds']:.2f} s" for moments in (NESTED, LINE)]
+    assert texts(page, ".run-head .clock") == clocks
+    assert texts(page, ".line .clock") == clocks
+    assert texts(page, ".answer .text") == ["10", "10"]
+    assert all(clock in texts(page, "#saving")[0] for clock in clocks)
+    left, right = page.eval("[...document.querySelectorAll('.run')].map(e => e.getBoundingClientRect().left)")
+    assert left < right
+
+
+def test_a_phone_shows_one_of_two_runs_and_both_clocks(page: Browser) -> None:
+    page.size(390, 844, phone=True)
+    ask(page, compare=True)
+    assert texts(page, ".run[data-mode=sequential] .answer") == []
+    assert len(texts(page, ".line .clock")) == 2
+    page.click("#run-tabs button:nth-child(2)")
+    assert texts(page, ".run[data-mode=sequential] .answer .text") == ["10"]
+    assert texts(page, ".run[data-mode=parallel] .answer") == []
+
+
+def test_cut_runs_say_so(page: Browser, server: Playback) -> None:
+    server.answer = lambda _: [*NESTED[:-1], {**NESTED[-1], "finish_reason": "length"}]
+    ask(page)
+    assert "most tokens" in texts(page, ".ending")[0]
+
+
+def test_a_model_that_does_not_think_is_shown_too(page: Browser, server: Playback) -> None:
+    server.answer = lambda _: [moment if moment.get("role") != "answer" else {**moment, "role": "text"} for moment in LINE]
+    ask(page)
+    assert texts(page, ".trunk > .text")[0].endswith("slowly counted.Answer: 10")
+    assert texts(page, ".answer") == []
+    assert texts(page, "#saving") == ["Nothing was forked."]
+
+
+def test_what_a_model_writes_is_text_and_nothing_else(page: Browser, server: Playback) -> None:
+    nasty = "<img src=x onerror=document.title='gone'><script>document.title='gone'</script>"
+    server.answer = lambda _: generation([nasty, Plan([(nasty, [nasty]), ("b", ["b"])], nasty)], nasty)
+    ask(page)
+    assert texts(page, ".trunk > .text") == [nasty]
+    assert texts(page, ".answer .text") == [nasty]
+    page.eval("document.querySelector('.head').click()")
+    assert texts(page, "#lane-title") == [nasty]
+    assert page.eval("document.title") == "Multiverse"
+    assert page.eval("document.querySelectorAll('main img, main script, dialog img').length") == 0
+
+
+# ---- the time line
+
+
+def test_the_axis_shows_the_critical_path_against_all_tokens(page: Browser) -> None:
+    ask(page)
+    usage = NESTED[-1]["usage"]
+    assert texts(page, ".measured.chain .count") == [str(usage["critical_path_tokens"])]
+    assert texts(page, ".measured.sum .count") == [str(usage["total_tokens"])]
+    width = page.eval("document.querySelector('.ruler').clientWidth")
+    rights = page.eval(
+        "[...document.querySelectorAll('.bar:not(.strip)')].map(e => +e.getAttribute('x') + +e.getAttribute('width'))"
+    )
+    assert max(rights) == pytest.approx(width * usage["critical_path_tokens"] / usage["total_tokens"], abs=1.5)
+    strip = page.eval("[...document.querySelectorAll('.bar.strip')].map(e => +e.getAttribute('width'))")
+    assert sum(strip) == pytest.approx(width, abs=5)
+    assert f"{usage['parallelism']:.2f}× parallel" in texts(page, ".line .facts")
+
+
+def test_in_seconds_both_runs_share_one_axis(page: Browser) -> None:
+    ask(page, compare=True)
+    page.key("a")
+    page.wait("document.querySelector('#axis-seconds').getAttribute('aria-pressed') === 'true'")
+    page.wait("document.querySelectorAll('.bar.strip').length === 0")
+    width = page.eval("document.querySelector('.ruler').clientWidth")
+    ends = page.eval(
+        "[...document.querySelectorAll('.line[data-mode] > svg')].map(s => Math.max(...[...s.querySelectorAll('.bar')]"
+        ".map(e => +e.getAttribute('x') + +e.getAttribute('width'))))"
+    )
+    longest = max(NESTED[-1]["seconds"], LINE[-1]["seconds"])
+    for end, moments in zip(ends, (NESTED, LINE), strict=True):
+        assert end == pytest.approx(width * moments[-1]["seconds"] / longest, rel=0.1)
+
+
+def test_a_replay_ends_where_it_began(page: Browser) -> None:
+    ask(page)
+    before = page.eval("document.querySelector('#stage').textContent")
+    page.key(" ")
+    page.wait("document.body.dataset.player === 'playing'")
+    assert page.eval("document.querySelector('#stage').textContent") != before
+    page.eval("(() => { const s = document.querySelector('#speed'); s.value = '8'; s.dispatchEvent(new Event('change')); })()")
+    page.wait("document.body.dataset.player === 'paused'")
+    assert page.eval("document.querySelector('#stage').textContent") == before
+
+
+def test_one_can_go_to_any_moment(page: Browser) -> None:
+    ask(page)
+    page.key("Home")
+    page.wait("document.querySelectorAll('.lane').length === 0")
+    page.key("ArrowRight", shift=True)
+    page.wait("document.querySelectorAll('.lane').length > 0")
+    few = len(texts(page, ".lane"))
+    page.key("ArrowRight", shift=True)
+    page.wait(f"document.querySelectorAll('.lane').length > {few} || document.querySelectorAll('.lane .text').length > 0")
+    assert page.eval("document.querySelectorAll('.bar.ghost').length") > 0
+    page.key("End")
+    page.wait("!!document.querySelector('.run[data-state=over]')")
+    assert texts(page, ".answer .text") == ["10"]
+    box = page.eval(
+        "(() => { const b = document.querySelector('.ruler').getBoundingClientRect(); return [b.x, b.y, b.width]; })()"
+    )
+    page.press_at(box[0] + 2, box[1] - 20)
+    page.wait("document.querySelectorAll('.lane').length === 0 && !document.querySelector('.run[data-state=over]')")
+
+
+def test_pausing_what_is_live_holds_the_picture_and_loses_nothing(page: Browser, server: Playback) -> None:
+    server.hold(at("fork"))
+    ask(page, over=False)
+    page.wait("document.querySelectorAll('.lane[data-stage=running]').length === 2")
+    page.click("#play")
+    page.wait("document.body.dataset.player === 'paused'")
+    server.go()
+    page.wait("!document.body.hasAttribute('data-busy')")
+    assert texts(page, ".answer") == []
+    page.key("End")
+    page.wait("!!document.querySelector('.answer:not([hidden])')")
+
+
+# ---- files and documents
+
+
+def test_a_saved_generation_opens_again(page: Browser, server: Playback, tmp_path: Path) -> None:
+    ask(page, compare=True)
+    before = page.eval("document.querySelector('#stage').textContent")
+    page.download_to(tmp_path)
+    page.click("#save")
+    page.wait("document.querySelector('#status').textContent.startsWith('Saved')")
+    name = page.eval("document.querySelector('#status').textContent").removeprefix("Saved as ")
+    page.wait_for_file(tmp_path / name)
+    saved = json.loads((tmp_path / name).read_text())
+    assert [run["mode"] for run in saved["runs"]] == ["parallel", "sequential"]
+    assert saved["runs"][0]["moments"] == NESTED
+    page.goto("about:blank")
+    page.goto(server.url)
+    give(page, name, json.dumps(saved))
+    finished(page, 2)
+    assert page.eval("document.querySelector('#stage').textContent") == before
+    assert page.eval("document.querySelector('#question').value") == QUESTION
+
+
+def test_a_plain_list_of_moments_opens_too(page: Browser) -> None:
+    give(page, "moments.json", json.dumps(NESTED))
+    finished(page)
+    assert texts(page, ".answer .text") == ["10"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"runs": [{"moments": [{}]}]}', '{"version": 9, "runs": [{"moments": []}]}'])
+def test_a_file_of_something_else_is_refused(page: Browser, content: str) -> None:
+    give(page, "other.json", content)
+    page.wait("!document.querySelector('#notice').hidden")
+    assert texts(page, "#notice")[0].startswith("other.json: ")
+
+
+def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Browser, server: Playback) -> None:
+    # The server that parses gives no seconds, and no finish.
+    server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED[:-1]]
+    view_documents(page)
+    page.click("#source")
+    page.type("some document")
+    page.eval("document.querySelector('#dialect').value = 'npr'")
+    page.click("#document-form .primary")
+    page.wait("!!document.querySelector('.run[data-state=over]')")
+    assert server.requests == [("/parse", {"text": "some document", "dialect": "npr"})]
+    assert texts(page, ".lane .title") == ["Mia", "left hand", "right hand", "Tom"]
+    assert texts(page, ".answer .text") == ["10"]
+    assert texts(page, ".line .clock") == [""] or texts(page, ".line .clock") == []
+    page.key("Home")
+    page.wait("document.querySelectorAll('.lane').length === 0")
+
+
+def test_a_fault_in_a_document_is_pointed_at(page: Browser, server: Playback) -> None:
+    server.refusal = (400, {}, "line 2, offset 6: found 'x', expected a goal")
+    view_documents(page)
+    page.eval("document.querySelector('#source').value = 'first\\nsecond\\nthird'")
+    page.click("#document-form .primary")
+    page.wait("!document.querySelector('#source-problem').hidden")
+    assert texts(page, "#source-problem") == ["line 2, offset 6: found 'x', expected a goal"]
+    assert (
+        page.eval(
+            "(() => { const s = document.querySelector('#source'); return s.value.slice(s.selectionStart, s.selectionEnd); })()"
+        )
+        == "second"
+    )
+    expected_problem(page, "400")
+
+
+def test_what_is_shown_can_be_had_as_text(page: Browser) -> None:
+    ask(page)
+    view_documents(page)
+    page.click("#current")
+    text = page.eval("document.querySelector('#source').value")
+    assert text.startswith("Two people.")
+    order = [
+        text.index(part)
+        for part in ("Mia counts", "one two three four", "four and two", "Mia has 6", "Tom counts", "Answer: 10")
+    ]
+    assert order == sorted(order)
+
+
+# ---- what goes wrong
+
+
+def expected_problem(page: Browser, status: str) -> None:
+    """The browser itself notes failed requests."""
+    assert page.problems
+    assert all(status in problem for problem in page.problems)
+    page.problems.clear()
+
+
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Browser, server: Playback) -> None:
+    server.key = "secret"
+    ask(page, over=False)
+    page.wait("document.querySelector('#key-dialog').open")
+    page.type("wrong")
+    page.key("Enter")
+    page.wait("!document.querySelector('#key-dialog').open")
+    page.wait("document.querySelector('#key-dialog').open")
+    page.eval("document.querySelector('#key').value = ''")
+    page.type("secret")
+    page.key("Enter")
+    finished(page)
+    assert texts(page, ".answer .text") == ["10"]
+    assert page.eval("Object.values(sessionStorage)") == ["secret"]
+    assert "secret" not in page.eval("Object.values(localStorage).join()")
+    expected_problem(page, "401")
+
+
+def test_a_busy_server_is_told_of_and_can_be_asked_again(page: Browser, server: Playback) -> None:
+    server.refusal = (429, {"retry-after": "3"}, "the queue is full")
+    ask(page, over=False)
+    page.wait("!document.querySelector('#notice').hidden")
+    assert "wait 3 s" in texts(page, "#notice")[0]
+    assert page.eval("document.querySelector('#dock').hidden")
+    server.refusal = None
+    page.click("#notice button")
+    finished(page)
+    expected_problem(page, "429")
+
+
+def test_an_error_in_the_middle_keeps_what_there_is(page: Browser, server: Playback) -> None:
+    server.answer = lambda _: [*NESTED[: at("fork") + 6], {"error": {"message": "the model gave no numbers"}}]
+    ask(page, over=False)
+    page.wait("!document.querySelector('#notice').hidden")
+    assert texts(page, "#notice")[0].startswith("the model gave no numbers")
+    assert texts(page, ".lane .title") == ["Mia", "Tom"]
+    assert texts(page, ".ending") == ["Stopped."]
+
+
+def test_stopping_hangs_up(page: Browser, server: Playback) -> None:
+    server.hold(at("fork"))
+    ask(page, over=False)
+    page.wait("document.querySelectorAll('.lane[data-stage=running]').length === 2")
+    page.key("Escape")
+    page.wait("!document.body.hasAttribute('data-busy')")
+    server.go()
+    assert server.hung_up.wait(20)
+    assert texts(page, ".ending") == ["Stopped."]
+    assert texts(page, "#notice") == []
+
+
+def test_a_server_that_is_gone(page: Browser, server: Playback) -> None:
+    page.eval("window.fetch = () => Promise.reject(new TypeError('gone'))")
+    ask(page, over=False)
+    page.wait("!document.querySelector('#notice').hidden")
+    assert "cannot be reached" in texts(page, "#notice")[0]
+    assert server.requests == []
+
+
+# ---- keyboard, dark, small, large
+
+
+def test_everything_by_keyboard(page: Browser, server: Playback) -> None:
+    page.key("c")
+    assert page.eval("document.querySelector('#compare').checked")
+    page.key("c")
+    page.key("/")
+    page.type("by hand")
+    page.key("Enter")
+    finished(page)
+    assert server.requests[0][1]["messages"][0]["content"] == "by hand"
+    page.key("j")
+    assert page.eval("document.activeElement.getAttribute('aria-label')") == "Branch 1 Mia, closed"
+    page.key("j")
+    assert page.eval("document.activeElement.getAttribute('aria-label')") == "Branch 1.1 left hand, closed"
+    page.key("k")
+    page.key("Enter")
+    page.wait("document.querySelector('#lane-dialog').open")
+    assert texts(page, "#lane-title") == ["Mia"]
+    assert texts(page, "#lane-text p") == [
+        "Mia counts twice.",
+        "one two three four",
+        "one two",
+        "four and two make six",
+        "Mia has 6.",
+    ]
+    page.key("ArrowRight")
+    assert texts(page, "#lane-title") == ["left hand"]
+    page.key("Escape")
+    page.wait("!document.querySelector('#lane-dialog').open")
+    page.key("?")
+    assert page.eval("document.querySelector('#help-dialog').open")
+    page.key("Escape")
+    speed = page.eval("document.querySelector('#speed').value")
+    page.key(">")
+    page.wait(f"document.querySelector('#speed').value !== '{speed}'")
+
+
+def lightness(page: Browser) -> float:
+    """Of the ground, from 0 to 1."""
+    color = page.eval("getComputedStyle(document.body).backgroundColor")
+    found = re.match(r"oklch\(([0-9.]+)", color)
+    assert found is not None, color
+    return float(found[1])
+
+
+def test_dark_follows_the_system_unless_told_otherwise(page: Browser) -> None:
+    assert lightness(page) > 0.9
+    page.size(1440, 900, dark=True)
+    assert lightness(page) < 0.3
+    page.key("t")
+    assert lightness(page) > 0.9
+    page.size(1440, 900)
+    page.key("t")
+    assert lightness(page) < 0.3
+    page.eval("location.reload()")
+    page.wait("document.documentElement?.dataset.theme === 'dark'")
+    page.key("t")
+    assert lightness(page) > 0.9
+
+
+WIDE = generation(
+    [
+        "Case by case.",
+        Plan([(f"case {n} of a long list of cases", ["so we go on and on " * (8 + 20 * (n % 4))]) for n in range(20)], "All."),
+    ],
+    "yes",
+)
+
+
+def deep(levels: int) -> list[str | Plan]:
+    if not levels:
+        return ["at the bottom of it all there is still something to be said"]
+    return ["down", Plan([(f"{side} side of level {levels}", deep(levels - 1)) for side in ("this", "that")], "up again")]
+
+
+DEEP = generation(deep(4), "through")
+
+
+@pytest.mark.parametrize(
+    ("moments", "width", "phone"),
+    [(WIDE, 1440, False), (WIDE, 390, True), (DEEP, 1440, False), (DEEP, 820, False), (DEEP, 390, True)],
+    ids=["20 lanes", "20 lanes on a phone", "depth 4", "depth 4 on a tablet", "depth 4 on a phone"],
+)
+def test_nothing_hangs_over_the_edge(page: Browser, server: Playback, moments: list[Moment], width: int, phone: bool) -> None:
+    page.size(width, 844, phone=phone)
+    server.answer = lambda _: moments
+    ask(page)
+    page.wait(
+        "Math.min(...[...document.querySelectorAll('.card')].map(e => e.clientWidth))" + (" >= 140" if phone else " >= 165")
+    )
+    assert len(texts(page, ".card")) == (30 if moments is DEEP else 20)
+    assert page.eval("document.documentElement.scrollWidth") <= width
+    out = page.eval(
+        f"[...document.querySelectorAll('.card, .text')].filter(e => e.getBoundingClientRect().right > {width}).length"
+    )
+    assert out == 0
+
+
+def test_long_branches_show_their_ends_and_can_be_read_whole(page: Browser, server: Playback) -> None:
+    server.answer = lambda _: WIDE
+    ask(page)
+    heights = page.eval("[...document.querySelectorAll('.lane .text')].map(e => [e.clientHeight, e.scrollHeight, e.scrollTop])")
+    assert max(height for height, _, _ in heights) < 330
+    cut = [(height, all_of_it, top) for height, all_of_it, top in heights if all_of_it > height]
+    assert cut
+    assert all(top == pytest.approx(all_of_it - height, abs=2) for height, all_of_it, top in cut)
+    page.eval("document.querySelectorAll('.head')[3].click()")
+    assert texts(page, "#lane-text") == [("so we go on and on " * 68).strip()]
+
+
+def test_lanes_are_spread_evenly_over_the_rows_that_they_take(page: Browser) -> None:
+    columns = page.eval(
+        "import('./static/stage.js').then(({columns}) =>"
+        " [[20, 1400, 208], [4, 1400, 208], [7, 1400, 208], [4, 380, 172],"
+        " [2, 340, 172], [2, 380, 172], [3, 380, 172], [1, 90, 172]]"
+        ".map(each => columns(...each)))"
+    )
+    assert columns == [5, 4, 4, 2, 1, 2, 1, 1]
+
+
+# ---- the files
+
+
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere() -> None:
+    files = {file.name: file.read_text() for file in STATIC.iterdir()}
+    index = files["index.html"]
+    for name in re.findall(r'(?:src|href)="static/([^"]+)"', index):
+        assert name in files
+    for name, text in files.items():
+        for imported in re.findall(r'from "\./([^"]+)"', text):
+            assert imported in files, f"{name} imports {imported}"
+        addresses = set(re.findall(r"https?://[^\s\"')]+", text)) - {"http://www.w3.org/2000/svg"}
+        assert not addresses, f"{name} speaks of {addresses}"
+        assert not re.findall(r'(?:src|href|action)="/', text), f"{name} has an address that a path prefix would break"
+        assert len(text.splitlines()) < 600, name
+
+
+def test_only_the_dialects_spell_tags() -> None:
+    tags = {tag for dialect in DIALECTS.values() for tag in dialect.tags} | set(MULTIVERSE.tags)
+    for file in STATIC.iterdir():
+        if file.name != "index.html":  # there, tags of other dialects would be HTML's own
+            assert not [tag for tag in tags if tag in file.read_text()], file.name
+    index = (STATIC / "index.html").read_text()
+    assert not [tag for tag in MULTIVERSE.tags if tag in index]
+
+
+def test_what_the_page_keeps_out_of_the_browser_s_reach() -> None:
+    for file in STATIC.iterdir():
+        text = file.read_text()
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text), file.name
+
+
+# ---- the real server
+
+
+@pytest.fixture
+def real(opened: Browser, mini: Site) -> Iterator[Browser]:
+    opened.size(1440, 900)
+    opened.goto("about:blank")
+    opened.problems.clear()
+    opened.goto(mini.url)
+    opened.wait("document.querySelector('#model').textContent !== ''")
+    yield opened
+    assert opened.problems == []
+
+
+def test_the_model_of_the_package_answers_and_its_text_is_a_document(real: Browser) -> None:
+    real.click("#examples li:nth-child(3) button")
+    real.wait("!!document.querySelector('.run[data-state=over]')", 180)
+    assert texts(real, ".answer .text") == ["6"]
+    lanes = texts(real, ".lane .title")
+    assert len(lanes) == 5
+    view_documents(real)
+    real.click("#current")
+    source = real.eval("document.querySelector('#source').value")
+    assert MULTIVERSE.goal.open in source
+    real.click("#document-form .primary")
+    real.wait("!!document.querySelector('.run[data-mode=document][data-state=over]')")
+    assert texts(real, ".lane .title") == lanes
+    assert texts(real, ".answer .text") == ["6"]

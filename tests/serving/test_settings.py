@@ -1,0 +1,87 @@
+"""Every option of a server is checked, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+
+from multiverse.errors import RequestError
+from multiverse.serving.settings import Settings
+
+
+def test_defaults_are_valid_and_can_be_sent_to_other_processes() -> None:
+    settings = Settings()
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert settings.reasoning_budgets["high"] is None
+    assert settings.reasoning_budgets["none"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("host", " "),
+        ("port", -1),
+        ("port", 65536),
+        ("served_model_name", " "),
+        ("mode", "both"),
+        ("max_body_bytes", 0),
+        ("max_prompt_tokens", 0),
+        ("default_max_tokens", 0),
+        ("max_tokens_limit", 0),
+        ("max_concurrent", 0),
+        ("max_queue", -1),
+        ("request_timeout", 0.0),
+        ("request_timeout", float("nan")),
+        ("header_timeout", -1.0),
+        ("body_timeout", float("inf")),
+        ("write_timeout", 0.0),
+        ("drain_grace", -1.0),
+        ("cors_origins", ("example.com",)),
+        ("root_path", "prefix"),
+        ("root_path", "/prefix/"),
+        ("reasoning_budgets", {"low": -1}),
+    ],
+)
+def test_what_cannot_be(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=name) as told:
+        Settings(**{name: value})
+    shown = value[0] if name == "cors_origins" else -1 if name == "reasoning_budgets" else value
+    assert str(shown) in str(told.value)
+    assert "must be" in str(told.value) or "write" in str(told.value)
+
+
+def test_the_default_fits_under_the_limit() -> None:
+    with pytest.raises(RequestError, match=r"default_max_tokens=2048 .* max_tokens_limit \(100\)"):
+        Settings(max_tokens_limit=100)
+    assert Settings(max_tokens_limit=100, default_max_tokens=100).max_tokens_limit == 100
+
+
+@pytest.mark.parametrize("key", ["", "two words", "schlüssel", "new\nline"])
+def test_a_bad_key_is_not_repeated(key: str) -> None:
+    with pytest.raises(RequestError) as told:
+        Settings(api_keys=("good", key))
+    assert not key or key not in str(told.value)
+
+
+def test_keys_are_not_printed() -> None:
+    assert "secret" not in repr(Settings(api_keys=("secret",)))
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("example.com", False),
+        ("localhost.example.com", False),
+    ],
+)
+def test_who_can_reach_it(host: str, loopback: bool) -> None:
+    assert Settings(host=host).loopback is loopback
