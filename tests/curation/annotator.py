@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import cycle, islice
@@ -68,7 +68,7 @@ def plant_problems(name: str, solved: Sequence[Problem]) -> Planted:
             opening = f"{items.pop()}\n{opening}"
         items += [opening, *body[1:], result] if isinstance(body[-1], Block) else [f"{opening}\n{body[0]}\n{result}"]
     question = "\n".join(f"Part {number}. {problem.question}" for number, problem in enumerate(solved, 1))
-    return plant(name, question, Document(tuple(items), f"Answer: {solved[-1].answer}"))
+    return plant(name, question, Document(_announced(items), f"Answer: {solved[-1].answer}"))
 
 
 def planted_rows(count: int, *, seed: int = 0, families: Sequence[str] = FORKING) -> list[Planted]:
@@ -92,7 +92,19 @@ def _in_steps(document: Document) -> Document:
 
 
 def _stepped(body: Body) -> Body:
-    return tuple(_steps(item) if isinstance(item, str) else _stepped_block(item) for item in body)
+    return _announced(_steps(item) if isinstance(item, str) else _stepped_block(item) for item in body)
+
+
+def _announced(body: Iterable[str | Block]) -> Body:
+    """The body with every block announced, as curation announces them."""
+    items: list[str | Block] = []
+    for item in body:
+        if isinstance(item, Block):
+            before = items.pop() if items and isinstance(items[-1], str) else ""
+            assert isinstance(before, str)
+            items.append(before if before.endswith(PHRASE) else f"{before}\n{PHRASE}".lstrip("\n"))
+        items.append(item)
+    return tuple(items)
 
 
 def _stepped_block(block: Block) -> Block:

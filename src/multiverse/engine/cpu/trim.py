@@ -10,8 +10,8 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-EVERY = 500
-"""Forwards from one trim to the next: it takes a few milliseconds, so well under a thousandth of the time of that many."""
+EVERY = 2000
+"""Forwards from one trim to the next: it takes a few milliseconds, so next to nothing among that many."""
 
 
 @cache
