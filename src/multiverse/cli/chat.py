@@ -17,7 +17,7 @@ import typer
 from ..errors import MultiverseError
 from .errors import InputError, known
 from .loading import open_model
-from .options import BOUNDS, MODEL, SAMPLING, Device, Dtype, DtypeOption
+from .options import BOUNDS, MODEL, SAMPLING, Device, Dtype, DtypeOption, ThinkingBudget
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -111,16 +111,7 @@ def chat(
             show_default="2048, or the server's",
         ),
     ] = None,
-    thinking_budget: Annotated[
-        int | None,
-        typer.Option(
-            "--thinking-budget",
-            metavar="N",
-            help="Longest chain of tokens that may be thought before answering.",
-            rich_help_panel=BOUNDS,
-            show_default="none",
-        ),
-    ] = None,
+    thinking_budget: ThinkingBudget = None,
 ) -> None:
     """Talk with a model, and watch its answers fork and join.
 

@@ -10,7 +10,7 @@ import typer
 
 from .errors import InputError
 from .loading import open_model
-from .options import BOUNDS, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
+from .options import BOUNDS, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature, ThinkingBudget
 from .watch import moments, watch
 
 if TYPE_CHECKING:
@@ -82,16 +82,7 @@ def generate(
     max_width: Annotated[
         int, typer.Option("--max-width", metavar="N", help="Most paths of one block.", rich_help_panel=BOUNDS)
     ] = 32,
-    thinking_budget: Annotated[
-        int | None,
-        typer.Option(
-            "--thinking-budget",
-            metavar="N",
-            help="Longest chain of tokens that may be thought before answering.",
-            rich_help_panel=BOUNDS,
-            show_default="none",
-        ),
-    ] = None,
+    thinking_budget: ThinkingBudget = None,
     max_critical_path_tokens: Annotated[
         int | None,
         typer.Option(
@@ -193,13 +184,12 @@ def _print_json(events: Iterator[Event]) -> None:
 
 
 def _generation_json(generation: Generation) -> dict[str, Any]:
-    from .jsonio import document_json
 
     usage = generation.usage
     return {
         "text": generation.text,
         "answer": generation.answer,
-        "tree": document_json(generation.tree) if generation.tree is not None else None,
+        "tree": generation.tree.to_json() if generation.tree is not None else None,
         "finish_reason": generation.finish_reason,
         "structure_error": generation.structure_error,
         "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],

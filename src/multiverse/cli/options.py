@@ -59,6 +59,16 @@ MaxTokens = Annotated[
     int,
     typer.Option("--max-tokens", metavar="N", help="Most tokens to write, over all branches together.", rich_help_panel=BOUNDS),
 ]
+ThinkingBudget = Annotated[
+    int | None,
+    typer.Option(
+        "--thinking-budget",
+        metavar="N",
+        help="Longest chain of tokens that may be thought before answering.",
+        rich_help_panel=BOUNDS,
+        show_default="none",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel=OUTPUT)]
 Width = Annotated[
     int | None,

@@ -106,7 +106,7 @@ def _parse(text: str, dialect: Dialect, name: str) -> Document:
 
 
 def _print_json(document: Document, shape: Shape, *, name: str, dialect: str, counted: str) -> None:
-    from .jsonio import document_json, dump
+    from .jsonio import dump
 
     typer.echo(
         dump(
@@ -120,7 +120,7 @@ def _print_json(document: Document, shape: Shape, *, name: str, dialect: str, co
                 "critical_path_tokens": shape.critical_path_tokens,
                 "parallelism": shape.parallelism,
                 "counted": counted,
-                "tree": document_json(document),
+                "tree": document.to_json(),
             }
         )
     )

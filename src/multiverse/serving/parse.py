@@ -15,8 +15,6 @@ from ..errors import StructureError
 from ..live import Moment, Reader
 from ..structure import (
     DIALECTS,
-    Block,
-    Body,
     Dialect,
     Document,
     Encoded,
@@ -47,7 +45,10 @@ def replay(text: str, dialect: Dialect) -> dict[str, Any]:
             raise invalid(f"the document's blocks nest {document.depth} deep: at most {MOST_DEPTH} can be replayed", "text")
         tokens = resolve(words, dialect)
         encoded = encode(document, tokens)
-        return {"events": [moment.to_json() for moment in _moments(document, encoded, tokens, words)], "tree": _tree(document)}
+        return {
+            "events": [moment.to_json() for moment in _moments(document, encoded, tokens, words)],
+            "tree": document.to_json(),
+        }
     except StructureError as error:
         details = {"line": error.line, "offset": error.offset}
         raise ApiError(
@@ -196,20 +197,3 @@ def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: 
         usage=usage,
         answer=answer,
     )
-
-
-def _tree(document: Document) -> dict[str, Any]:
-    """The document as nested objects: texts are strings, blocks are objects of outlines, paths and a conclusion."""
-    return {"thinking": None if document.thinking is None else _body(document.thinking), "answer": document.answer}
-
-
-def _body(body: Body) -> list[Any]:
-    return [_block(item) if isinstance(item, Block) else item for item in body]
-
-
-def _block(block: Block) -> dict[str, Any]:
-    return {
-        "outlines": list(block.outlines),
-        "paths": [_body(path) for path in block.paths],
-        "conclusion": block.conclusion,
-    }

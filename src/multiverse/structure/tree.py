@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 Body = tuple["str | Block", ...]
 """Text and blocks in order. Two neighbouring texts are not allowed, nor is an empty text."""
@@ -60,6 +61,19 @@ class Document:
     def branches(self) -> int:
         """Number of paths in the whole document."""
         return sum(len(block.paths) for _, block in self.blocks())
+
+    def to_json(self) -> dict[str, Any]:
+        """As nested objects: texts are strings, blocks are objects of outlines, paths and a conclusion."""
+        return {"thinking": None if self.thinking is None else _body_json(self.thinking), "answer": self.answer}
+
+
+def _body_json(body: Body) -> list[Any]:
+    return [_block_json(item) if isinstance(item, Block) else item for item in body]
+
+
+def _block_json(block: Block) -> dict[str, Any]:
+    paths = [_body_json(path) for path in block.paths]
+    return {"outlines": list(block.outlines), "paths": paths, "conclusion": block.conclusion}
 
 
 def _blocks(body: Body, depth: int) -> Iterator[tuple[int, Block]]:
