@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from multiverse import LLM, SamplingParams
 from multiverse.engine import FinishEvent, SlotPool
 from multiverse.engine.scripted import Script
 from multiverse.errors import RequestError
+from multiverse.prompting import ask
 from multiverse.structure import Block, Document, encode
+from multiverse.tasks import generate
 from tests.engine.steering import (
     NESTED,
     PolicySampler,
@@ -161,3 +165,25 @@ def test_the_coldest_and_the_hottest_temperature(llm: LLM) -> None:
 def test_a_text_where_messages_belong(llm: LLM) -> None:
     with pytest.raises(RequestError, match="chat takes messages"):
         llm.chat("hello")  # type: ignore[arg-type]
+
+
+def test_a_finished_request_leaves_memory_at_once() -> None:
+    llm = LLM()
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    question = generate("nested", 1, seed=3)[0].question
+    prompt = llm._encode_chat(ask(question))
+    gc.collect()
+    gc.disable()
+    try:
+        for params in (SamplingParams(temperature=0), SamplingParams(temperature=0, max_tokens=150), SamplingParams(stop="+")):
+            request = llm.engine.submit(prompt, params, listening=True)
+            llm.engine.run([request])
+            assert request.forks or params.stop
+            gone = weakref.ref(request)
+            branches = [weakref.ref(branch) for branch in request.branches]
+            del request
+            assert gone() is None
+            assert all(branch() is None for branch in branches)
+    finally:
+        gc.enable()

@@ -213,6 +213,17 @@ class Request:
         self.visible, self.parted_at = visible, parted_at
         return branch
 
+    def let_go(self) -> None:
+        """It is over: drop what was still to be read, and who forked whom.
+
+        Runs and branches, parents and children refer to each other, and in such circles a finished request would stay in memory
+        until Python's collector comes round to it, which beside a large model is seldom.
+        """
+        for queue in (self.backlog, self.ready, self.heads):
+            queue.clear()
+        for branch in self.branches:
+            branch.tail = branch.parent = None
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def _set_backlog(self, runs: list[Run], matchable: int) -> None:

@@ -274,6 +274,7 @@ class Scheduler:
             self._leave(request, keep=request.finish_reason != "error")
         else:
             self.waiting.remove(request)
+        request.let_go()
 
     def _leave(self, request: Request, *, keep: bool) -> None:
         self.running.remove(request)
