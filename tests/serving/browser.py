@@ -154,6 +154,11 @@ class Browser:
         self._call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
+    def reload(self) -> None:
+        """Load the page anew, and wait until it has loaded."""
+        self.eval("window.stale = true, location.reload()")
+        self.wait("!window.stale && document.readyState === 'complete'")
+
     def eval(self, expression: str) -> Any:
         """The value of a JavaScript expression; a promise is awaited."""
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

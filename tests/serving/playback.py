@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -61,9 +64,15 @@ class Playback:
         """Send the rest."""
         self._go.set()
 
-    def wait(self) -> bool:
-        """Called by a stream that was told to wait."""
-        return self._go.wait(30)
+    def wait(self, connection: socket.socket) -> bool:
+        """Called by a stream that was told to wait; returns whether anybody is still there to hear the rest."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not self._go.wait(0.05):
+            # A client that has left is known by the end of what it sends; writing to it may go well for a while.
+            if select.select([connection], [], [], 0)[0] and not connection.recv(1, socket.MSG_PEEK):
+                self.hung_up.set()
+                return False
+        return self._go.is_set()
 
     def __enter__(self) -> Playback:
         return self
@@ -117,7 +126,7 @@ def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             try:
                 for number, moment in enumerate(moments):
-                    if number == playback.held and not playback.wait():
+                    if number == playback.held and not playback.wait(self.connection):
                         return
                     chunk = moment if "error" in moment else {"choices": [{"index": 0, "delta": {}}], "multiverse": moment}
                     self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
