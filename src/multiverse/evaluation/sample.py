@@ -1,0 +1,121 @@
+"""What every measurement is made of: one question, one answer, and what the answer took.
+
+A run of an evaluation is a folder: `run.json` says what was asked of which model, `samples.jsonl` holds one line a sample, each
+written when it is finished. Whoever draws a table or a plot reads these and nothing else, so that every number can be traced to
+its answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+from ..prompting import Mode
+
+RUN, SAMPLES = "run.json", "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question and what came of it.
+
+    Attributes:
+        task: benchmark or family.
+        id: of the question within its task; samples of one question are one cluster.
+        epoch: how often the question had been asked before, in the same mode.
+        mode: which instruction ended the question.
+        text: the whole generation, thinking included.
+        answer: what was graded.
+        right: whether the generation ended by itself with a right answer.
+        malformed: whether it broke the grammar, or ended by itself and yet does not parse.
+        forks: blocks that were opened.
+        seconds: wall-clock from submission to the last token, other samples running beside it.
+    """
+
+    task: str
+    id: str
+    epoch: int
+    mode: Mode
+    question: str
+    expected: str
+    answer: str
+    text: str
+    right: bool
+    finish_reason: str
+    malformed: bool
+    forks: int
+    total_tokens: int
+    critical_path_tokens: int
+    seconds: float
+
+    @property
+    def parallelism(self) -> float:
+        """Generated tokens over the longest chain of them; 1 for an empty answer."""
+        return self.total_tokens / self.critical_path_tokens if self.critical_path_tokens else 1.0
+
+    @property
+    def forked(self) -> bool:
+        """Whether any block was opened."""
+        return self.forks > 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or half-finished evaluation.
+
+    Attributes:
+        name: what tables call it.
+        model: folder, hub id, or a server's address and model.
+        settings: everything that it depended on: tasks, modes, sampling, bounds, seeds, versions.
+        machine: hardware and software that it ran on.
+        date: ISO day on which it began.
+        seconds: wall-clock of the whole run, questions in parallel.
+    """
+
+    name: str
+    model: str
+    settings: dict[str, Any]
+    machine: str
+    date: str
+    seconds: float = 0.0
+    samples: tuple[Sample, ...] = field(default=(), repr=False)
+
+
+def write_run(folder: Path, run: Run) -> None:
+    """Write all of a run; both files are replaced whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {name: value for name, value in vars(run).items() if name != "samples"}
+    lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in run.samples)
+    for name, text in ((SAMPLES, "".join(f"{line}\n" for line in lines)), (RUN, json.dumps(head, indent=1) + "\n")):
+        part = folder / f"{name}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(folder / name)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        DataError: it is none, or a line of it cannot be read.
+    """
+    try:
+        head = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
+        return Run(**head, samples=tuple(_samples(lines)))
+    except OSError as error:
+        raise DataError(f"{folder} is no evaluation: {error.filename} cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{folder} is no evaluation that can be read: {error}") from None
+
+
+def _samples(lines: Iterable[str]) -> Iterator[Sample]:
+    known = {item.name for item in fields(Sample)}
+    for number, line in enumerate(lines, 1):
+        values = json.loads(line)
+        if not isinstance(values, dict) or set(values) != known:
+            raise ValueError(f"line {number} of {SAMPLES} is no sample")
+        yield Sample(**values)
