@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask
+from torch.nn.functional import cross_entropy
 
 from multiverse.attention import dense_mask
 from multiverse.attention.packed import Visibility, register
 from multiverse.structure import TokenDialect, layout
+from multiverse.tasks import problems
 from multiverse.training import IGNORED, Features, Featurizer, View, pack
 from multiverse.training.batch import answer_logits, answer_loss, collate, visibility_of
 
@@ -57,10 +60,6 @@ def test_a_window_counts_positions_not_places() -> None:
 def test_mask_is_the_layouts_within_a_document_and_nothing_across(
     mini_tokenizer: Any, mini_tokens: TokenDialect, share_every: int | None
 ) -> None:
-    from itertools import islice
-
-    from multiverse.tasks import problems
-
     make = Featurizer(mini_tokenizer, mini_tokens, View(share_every=share_every))
     first, second = (make(p.question, p.structured, "parallel") for p in islice(problems("nested", seed=1), 2))
     batch = collate([[first, second]], pad_id=0, multiple_of=64, segment_multiple=16)
@@ -80,10 +79,6 @@ def test_mask_is_the_layouts_within_a_document_and_nothing_across(
 
 @pytest.mark.parametrize("share_every", [None, 2])
 def test_the_block_mask_is_the_dense_mask(mini_tokenizer: Any, mini_tokens: TokenDialect, share_every: int | None) -> None:
-    from itertools import islice
-
-    from multiverse.tasks import problems
-
     make = Featurizer(mini_tokenizer, mini_tokens, View(share_every=share_every))
     documents = [make(p.question, p.structured, "parallel") for p in islice(problems("worksheet", seed=1, width=4), 6)]
     batch = collate([documents[:3], documents[3:]], pad_id=0, multiple_of=128, segment_multiple=16)
@@ -173,3 +168,23 @@ def test_answer_logits_are_those_of_the_untouched_model(
     wanted = [index for index, label in enumerate(document.labels) if label != IGNORED]
     assert targets_1N[0].tolist() == [document.labels[index] for index in wanted]
     torch.testing.assert_close(logits_1NV[0], whole.logits[0, [index - 1 for index in wanted]])
+
+
+@pytest.mark.parametrize("share_every", [None, 2])
+def test_going_by_document_gives_the_logits_and_gradients_of_whole_rows(
+    model: Any, mini_tokenizer: Any, mini_tokens: TokenDialect, share_every: int | None
+) -> None:
+    """One document twice over, one alone, and a row of nothing but padding."""
+    make = Featurizer(mini_tokenizer, mini_tokens, View(share_every=share_every))
+    first, second, third = (make(p.question, p.structured, "parallel") for p in islice(problems("nested", seed=3), 3))
+    batch = collate([[first, second], [third], []], pad_id=0)
+    by_document, whole = (visibility_of(batch, share_every) for _ in range(2))
+    whole.document_BL = None
+    found = []
+    for seen in (by_document, whole):
+        logits_BLV = model(batch["input_ids"], position_ids=batch["position_ids"], visibility=seen, use_cache=False).logits
+        kept_BL = batch["documents"] >= 0
+        model.zero_grad()
+        cross_entropy(logits_BLV[kept_BL], batch["input_ids"][kept_BL]).backward()
+        found.append((logits_BLV[kept_BL].detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)

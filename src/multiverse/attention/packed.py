@@ -9,9 +9,9 @@ Shape legend: B rows, L tokens in a row, S segments in a row, H query heads, K k
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,13 @@ BLOCK = 128
 """FlexAttention decides for squares of this many tokens whether to compute them at all; lengths are multiples of it."""
 
 
+class Piece(NamedTuple):
+    """A document, or a stretch of padding, whose mask is `None`; `size` in tokens."""
+
+    size: int
+    mask_LL: Tensor | None
+
+
 class Visibility:
     """Who may see whom in a batch of packed rows.
 
@@ -39,6 +46,8 @@ class Visibility:
             nothing does, or where they never meet.
         share_every: rule 7 of the layout.
         kind: ``dense`` for a bool mask, ``block`` for FlexAttention's block mask.
+        document_BL: which document of its row each token belongs to, counted from 0, -1 for padding. Dense attention then
+            goes document by document, and what lies across two of them costs nothing; `None` takes whole rows.
     """
 
     def __init__(
@@ -49,10 +58,12 @@ class Visibility:
         start_BSS: Tensor | None = None,
         share_every: int | None = None,
         kind: Kind = "dense",
+        document_BL: Tensor | None = None,
     ) -> None:
         self.segment_BL, self.table_BSS, self.position_BL = segment_BL, table_BSS, position_BL
-        self.start_BSS, self.share_every, self.kind = start_BSS, share_every, kind
+        self.start_BSS, self.share_every, self.kind, self.document_BL = start_BSS, share_every, kind, document_BL
         self._masks: dict[int | None, Tensor | BlockMask] = {}
+        self._pieces: dict[int | None, list[Piece]] = {}
 
     def visible(self, window: int | None = None) -> MaskFunction:
         """Whether query token q of row b may attend to key token k, as FlexAttention wants it: ``f(b, head, q, k)``.
@@ -85,6 +96,24 @@ class Visibility:
         if window not in self._masks:
             self._masks[window] = self._dense(window) if self.kind == "dense" else self._block(window)
         return self._masks[window]
+
+    def pieces(self, window: int | None = None) -> list[Piece]:
+        """The documents of all rows and the stretches of padding, in order, each document with its part of the mask."""
+        assert self.document_BL is not None
+        if window not in self._pieces:
+            see, pieces = self.visible(window), []
+            for row, document_L in enumerate(self.document_BL):
+                documents, lengths = document_L.unique_consecutive(return_counts=True)
+                start = 0
+                for document, length in zip(documents.tolist(), lengths.tolist(), strict=True):
+                    mask_LL = None
+                    if document >= 0:
+                        token_L = torch.arange(start, start + length, device=document_L.device)
+                        mask_LL = see(torch.full_like(token_L[:1], row), token_L[:1], token_L[:, None], token_L)
+                    pieces.append(Piece(length, mask_LL))
+                    start += length
+            self._pieces[window] = pieces
+        return self._pieces[window]
 
     def _dense(self, window: int | None) -> Tensor:
         rows, length = self.segment_BL.shape
@@ -127,17 +156,38 @@ def packed_attention(
     for name in ("softcap", "s_aux"):
         if kwargs.get(name) is not None:
             raise ModelError(f"{type(module).__name__} uses {name!r}, which cannot be trained here: choose a model without it")
-    mask = visibility.mask(sliding_window)
+    mask = visibility.mask(sliding_window) if visibility.document_BL is None or visibility.kind == "block" else None
     if isinstance(mask, BlockMask):
         if dropout:
             raise ModelError("block-sparse attention has no dropout: set attention_dropout to 0 in the model's config")
         out = _flex(query.device.type)(query, key, value, block_mask=mask, scale=scaling, enable_gqa=True)
-    else:
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1:
-            key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
-        out = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return out.transpose(1, 2).contiguous(), None
+        return out.transpose(1, 2).contiguous(), None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
+    if mask is not None:
+        return attend(query, key, value, attn_mask=mask).transpose(1, 2).contiguous(), None
+    return _by_document(attend, (query, key, value), visibility.pieces(sliding_window)), None
+
+
+def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
+    """Attention of each document to itself, and none of padding: [B, L, H, D]."""
+    rows, heads, length, _ = qkv[0].shape
+    device, given = qkv[0].device.type, qkv[0].dtype
+    # On CPU in fp32: torch's kernel for bfloat16 takes up to four times as long for the gradient of a short document.
+    dtype = torch.float32 if device == "cpu" else given
+    # All tokens in a line, cut once: a slice of its own for each document would cost a whole gradient for each.
+    line = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split([piece.size for piece in pieces]) for tensor in qkv)
+    out = []
+    with torch.autocast(device, enabled=False):
+        for piece, (q_LHD, k_LHD, v_LHD) in zip(pieces, zip(*line, strict=True), strict=True):
+            if piece.mask_LL is None:
+                out.append(torch.zeros_like(v_LHD))
+                continue
+            q_1HLD, k_1HLD, v_1HLD = (tensor.transpose(0, 1)[None] for tensor in (q_LHD, k_LHD, v_LHD))
+            out.append(attend(q_1HLD, k_1HLD, v_1HLD, attn_mask=piece.mask_LL)[0].transpose(0, 1))
+    return torch.cat(out).to(given).view(rows, length, heads, -1)
 
 
 @cache

@@ -23,6 +23,7 @@ Batch = dict[str, Tensor]
 
 input_ids, position_ids, labels [B, L]; labels stand at their own token, `IGNORED` where no loss is taken.
 segments [B, L]: segment of each token within its row; the last segment is padding.
+documents [B, L]: which document of its row each token belongs to; -1 is padding.
 visibility [B, S, S]: whether tokens of one segment may attend to earlier tokens of another.
 starts [B, S, S]: only where paths share; see `Features`.
 """
@@ -43,6 +44,7 @@ def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 
     position_ids_BL = torch.arange(width).repeat(len(rows), 1)
     labels_BL = torch.full(shape, IGNORED, dtype=torch.long)
     segments_BL = torch.full(shape, size - 1, dtype=torch.long)
+    documents_BL = torch.full(shape, -1, dtype=torch.long)
     # Padding sees padding before it, so that no softmax is empty; nothing sees padding.
     visibility_BSS = torch.zeros((len(rows), size, size), dtype=torch.bool)
     visibility_BSS[:, -1, -1] = True
@@ -50,11 +52,12 @@ def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 
     sharing = False
     for index, row in enumerate(rows):
         start = first = 0
-        for document in row:
+        for number, document in enumerate(row):
             here, own = slice(start, start + len(document)), slice(first, first + len(document.visibility))
             input_ids_BL[index, here] = torch.tensor(document.token_ids)
             position_ids_BL[index, here] = torch.tensor(document.positions)
             labels_BL[index, here] = torch.tensor(document.labels)
+            documents_BL[index, here] = number
             segments_BL[index, here] = torch.tensor(document.segments) + first
             visibility_BSS[index, own, own] = torch.tensor(document.visibility, dtype=torch.bool)
             if document.starts is not None:
@@ -66,6 +69,7 @@ def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 
         "position_ids": position_ids_BL,
         "labels": labels_BL,
         "segments": segments_BL,
+        "documents": documents_BL,
         "visibility": visibility_BSS,
     }
     return batch | {"starts": starts_BSS} if sharing else batch
@@ -74,7 +78,13 @@ def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 
 def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> Visibility:
     """Who may see whom in a batch, on the batch's device."""
     return Visibility(
-        batch["segments"], batch["visibility"], batch["position_ids"], batch.get("starts"), share_every=share_every, kind=kind
+        batch["segments"],
+        batch["visibility"],
+        batch["position_ids"],
+        batch.get("starts"),
+        share_every=share_every,
+        kind=kind,
+        document_BL=batch["documents"],
     )
 
 
