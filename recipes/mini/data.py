@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from multiverse.structure import render
-from multiverse.tasks import FAMILIES, WIDTHS, Problem, problems
+from multiverse.tasks import WIDTHS, Problem, problems
 
 WEIGHTS = {"worksheet": 3.0, "cases": 8.0, "countdown": 4.0, "nested": 3.0, "chain": 2.0}
 """How often each family comes up; by documents, not by tokens."""
@@ -29,11 +29,11 @@ NARROW = 8000
 DOCUMENTS = 90_000
 
 
-def drawn(seed: int, count: int, narrow: int = NARROW) -> Iterator[Problem]:
+def drawn(seed: int, count: int, narrow: int = NARROW, weights: Mapping[str, float] = WEIGHTS) -> Iterator[Problem]:
     """Problems of the training split, in the order in which they are to be learned."""
     rng = Random(f"mini/{seed}")
     for number in range(count):
-        family = rng.choices(FAMILIES, [WEIGHTS[name] for name in FAMILIES])[0]
+        family = rng.choices(list(weights), list(weights.values()))[0]
         kept_narrow = rng.random() >= number / narrow if narrow else False
         width = WIDTHS[family][0] if kept_narrow and WIDTHS[family] else None
         yield next(problems(family, seed=rng.getrandbits(63), split="train", width=width))
@@ -48,12 +48,14 @@ def record(problem: Problem) -> dict[str, object]:
     }
 
 
-def write(path: Path, seed: int = 0, count: int = DOCUMENTS, narrow: int = NARROW) -> None:
+def write(
+    path: Path, seed: int = 0, count: int = DOCUMENTS, narrow: int = NARROW, weights: Mapping[str, float] = WEIGHTS
+) -> None:
     """Write the problems as JSON lines; whoever is killed meanwhile leaves no file that looks whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w") as file:
-        stream = drawn(seed, count, narrow)
+        stream = drawn(seed, count, narrow, weights)
         for problem in track(stream, "problems", total=count, console=Console(stderr=True), transient=True):
             file.write(json.dumps(record(problem), ensure_ascii=False) + "\n")
     part.replace(path)

@@ -26,6 +26,7 @@ SHAPES = {
     "mini": Shape(width=256, layers=4, heads=4, kv_heads=2, intermediate=768, head_dim=32),
     "small": Shape(width=192, layers=4, heads=3, kv_heads=1, intermediate=576),
     "deep": Shape(width=192, layers=6, heads=4, kv_heads=2, intermediate=512, head_dim=32),
+    "paper": Shape(width=192, layers=4, heads=6, kv_heads=2, intermediate=576, head_dim=32),
     "test": Shape(width=32, layers=2, heads=2, kv_heads=1, intermediate=48, head_dim=16),
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ..errors import ConfigError, ExtraError
 from ..structure import DIALECTS
 from .features import View
+from .joins import Join
 from .mixture import schedule
 
 
@@ -77,7 +78,7 @@ class Config:
         phases: how often every example comes, with a mixture that stays the same.
         shuffle: whether examples are shuffled in every phase; else they come in the order of the data.
         instruct: whether the prompt ends with the sentence that asks for parallel or sequential thinking.
-        attention, positions, share_every: see `View`.
+        attention, positions, share_every, join: see `View`.
         length: longest document in tokens, prompt included.
         row_length: tokens in a row of packed documents; `None` is `length`.
         packing: whether short documents share a row.
@@ -111,6 +112,7 @@ class Config:
     attention: Literal["structured", "causal"] = "structured"
     positions: Literal["structured", "linear"] = "structured"
     share_every: int | None = None
+    join: Join = "kv"
     length: int = 32768
     row_length: int | None = None
     packing: bool = False
@@ -155,7 +157,7 @@ class Config:
     @property
     def view(self) -> View:
         """What of the structure the model is shown."""
-        return View(self.attention, self.positions, self.share_every)
+        return View(self.attention, self.positions, self.share_every, self.join)
 
     @property
     def shares(self) -> tuple[float, ...]:

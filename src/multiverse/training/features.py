@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..prompting import Mode, instruct
 from ..structure import Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
+from .joins import Join, pack_contexts
 
 IGNORED = -100
 """Label of a token that takes no loss (the value that torch's cross entropy leaves out)."""
@@ -27,22 +28,29 @@ class View:
         attention: ``structured`` keeps the paths of a block apart; ``causal`` lets every token see all before it.
         positions: ``structured`` lets the paths of a block begin at the same position; ``linear`` counts through.
         share_every: paths also see each other's earlier stretches of this many positions (rule 7 of the layout).
+        join: ``kv`` goes on with what the paths have computed; ``text`` reads their text again; ``message`` reads only the last
+            clause of each (see `joins`).
 
     Raises:
-        ValueError: `share_every` is below 1, or stands beside ``causal`` or ``linear``, where it has no meaning.
+        ValueError: `share_every` is below 1; or it, or `join`, stands beside settings with which it has no meaning.
     """
 
     attention: Literal["structured", "causal"] = "structured"
     positions: Literal["structured", "linear"] = "structured"
     share_every: int | None = None
+    join: Join = "kv"
 
     def __post_init__(self) -> None:
         check_share_every(self.share_every)
-        if self.share_every is not None and (self.attention, self.positions) != ("structured", "structured"):
-            raise ValueError(
-                f"share_every={self.share_every} needs structured attention and positions, not "
-                f"attention={self.attention!r}, positions={self.positions!r}"
-            )
+        usual = (self.attention, self.positions) == ("structured", "structured")
+        for name, value in (("share_every", self.share_every), ("join", None if self.join == "kv" else self.join)):
+            if value is not None and not usual:
+                raise ValueError(
+                    f"{name}={value} needs structured attention and positions, not "
+                    f"attention={self.attention!r}, positions={self.positions!r}"
+                )
+        if self.join != "kv" and self.share_every is not None:
+            raise ValueError(f"join={self.join} needs share_every=None, not {self.share_every}: its paths never share")
 
     @property
     def plain(self) -> bool:
@@ -109,6 +117,8 @@ class Featurizer:
         messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
         encoded = encode(document, self.tokens)
+        if self.view.join != "kv":
+            return self._joined(prompt_ids, encoded)
         token_ids = (*prompt_ids, *encoded.token_ids, self.end)
         if self.tokens.roles.keys().isdisjoint(prompt_ids):
             whole = _behind(encoded.layout, len(prompt_ids))
@@ -121,6 +131,21 @@ class Featurizer:
         """Token ids of a chat that waits for its answer."""
         chat = [dict(message) for message in messages]
         return self.tokens.encode(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+    def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
+        packed = pack_contexts(prompt_ids, encoded, self.end, self.view.join, self.tokens, self._decode)
+        pairs = zip(packed.token_ids, packed.learned, strict=True)
+        return Features(
+            token_ids=tuple(packed.token_ids),
+            labels=tuple(token if learned else IGNORED for token, learned in pairs),
+            positions=tuple(packed.positions),
+            segments=tuple(packed.segments),
+            visibility=packed.visibility,
+        )
+
+    def _decode(self, token_ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
     def _labels(self, start: int, encoded: Encoded) -> tuple[int, ...]:
         pairs = zip(encoded.token_ids, encoded.layout.forced, strict=True)

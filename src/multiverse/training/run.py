@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,8 @@ def check_folder(config: Config, out: Path) -> None:
     if not settings.exists():
         return
     before, now = yaml.safe_load(settings.read_text()), yaml.safe_load(dump(config))
-    other = [name for name in now if name not in FREE and before.get(name) != now[name]]
+    usual = {item.name: item.default for item in fields(Config)}  # of settings that came later than the run
+    other = [name for name in now if name not in FREE and before.get(name, usual[name]) != now[name]]
     if other:
         changes = "; ".join(f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in other)
         raise ConfigError(f"{out} holds a run under other settings ({changes}): choose another out, or --fresh")

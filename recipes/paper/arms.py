@@ -1,0 +1,79 @@
+"""The arms: how each is trained and how it is decoded. Everything else is the same for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from multiverse.prompting import Mode
+from multiverse.training.config import Config, load
+from multiverse.training.joins import Join
+
+HERE = Path(__file__).parent
+RUNS = Path("runs/paper")
+CELLS = HERE / "cells"
+
+Decoding = Literal["engine", "joined", "line"]
+"""``engine`` forks and joins keys and values; ``joined`` reads texts again, over a plain engine; ``line`` never forks."""
+
+
+class Arm(NamedTuple):
+    """One way of forking and joining.
+
+    Attributes:
+        mode: the form that it is trained on and asked for.
+        training: settings of the training run that make the arm. `length` holds its longest document, and is chosen so that a
+            step sees about ten documents in every arm.
+        decoding: how it is decoded.
+        also: a second way of decoding, reported beside the first.
+        what: in words, for tables.
+    """
+
+    mode: Mode
+    training: dict[str, Any]
+    decoding: Decoding
+    what: str
+    also: Decoding | None = None
+
+    @property
+    def share_every(self) -> int | None:
+        """Stretch after which paths see each other; `None` if they never do."""
+        every: int | None = self.training.get("share_every")
+        return every
+
+    @property
+    def join(self) -> Join:
+        """What comes back from a path."""
+        join: Join = self.training.get("join", "kv")
+        return join
+
+
+ARMS: dict[str, Arm] = {
+    "multiverse": Arm("parallel", {}, "engine", "KV join: nothing is read again"),
+    "sequential": Arm("sequential", {"mixture": "sequential", "length": 864}, "line", "the same reasoning in a line"),
+    "text-join": Arm("parallel", {"join": "text", "length": 1984}, "joined", "paths are read again as text (ThreadWeaver)"),
+    "causal": Arm(
+        "parallel",
+        {"attention": "causal", "positions": "linear"},
+        "engine",
+        "plain fine-tuning on structured text, decoded in parallel",
+        also="line",
+    ),
+    "message-join": Arm("parallel", {"join": "message", "length": 1216}, "joined", "only a path's last clause returns (APR)"),
+    "linear-positions": Arm("parallel", {"positions": "linear"}, "engine", "structured mask, positions counted through"),
+    "share-8": Arm("parallel", {"share_every": 8}, "engine", "paths see each other every 8 tokens"),
+    "share-1": Arm("parallel", {"share_every": 1}, "engine", "paths see each other every token"),
+    "share-64": Arm("parallel", {"share_every": 64}, "engine", "paths see each other every 64 tokens"),
+}
+"""In the order in which they are run."""
+
+
+def config_of(arm: str, seed: int, runs: Path = RUNS) -> Config:
+    """The training run of one cell."""
+    own = {
+        "model": str(runs / f"start-{seed}"),
+        "data": [str(runs / f"data-{seed}.jsonl")],
+        "out": str(runs / f"{arm}-{seed}"),
+        "seed": seed,
+    }
+    return load(HERE / "train.yaml", own | ARMS[arm].training)

@@ -1,0 +1,126 @@
+"""Put questions to a trained arm, in whichever way it is decoded, and judge what comes back by one rule."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from multiverse.engine.engine import Engine
+from multiverse.engine.generation import Generation
+from multiverse.engine.model import LoadedModel
+from multiverse.engine.params import SamplingParams
+from multiverse.errors import StructureError
+from multiverse.prompting import ask
+from multiverse.structure import TokenDialect, parse, resolve
+from multiverse.tasks import Problem
+
+from .arms import Arm, Decoding
+from .joined import Answer, JoinedDecoder
+
+MAX_TOKENS = 1024
+"""Most generated tokens of an answer; the longest solutions have about 700."""
+
+
+class Judged(NamedTuple):
+    """Whether an answer that ended by itself is a document of the grammar, and right."""
+
+    answer: Answer
+    right: bool
+    malformed: bool
+
+
+class Respondent:
+    """Answers many prompts at once in one way of decoding, greedily.
+
+    Args:
+        loaded: the model.
+        arm: how it was trained.
+        decoding: how it is to be decoded; the arm's own if `None`.
+        budget: bound on the critical path, kept in good form; `None` decodes the raw model, without a guard.
+    """
+
+    def __init__(self, loaded: LoadedModel, arm: Arm, decoding: Decoding | None = None, budget: int | None = None) -> None:
+        self.tokens = resolve(loaded.tokenizer)
+        self.arm = arm
+        decoding = decoding if decoding is not None else arm.decoding
+        self.joined = JoinedDecoder(loaded, self.tokens, arm.join, MAX_TOKENS) if decoding == "joined" else None
+        self.engine = self.joined.engine if self.joined else Engine(loaded, self.tokens if decoding == "engine" else None)
+        self.params = SamplingParams(
+            temperature=0,
+            max_tokens=MAX_TOKENS,
+            guard=budget is not None,
+            max_critical_path_tokens=budget,
+            share_every=arm.share_every if decoding == "engine" else None,
+        )
+
+    def prompt(self, question: str) -> list[int]:
+        """Token ids of a question in the arm's mode."""
+        return prompt_ids(self.tokens, self.engine.loaded.tokenizer, question, self.arm)
+
+    def __call__(self, prompts: Sequence[list[int]], on_finish: Callable[[Answer], None] = lambda _: None) -> list[Answer]:
+        """Answers in the order of the prompts."""
+        if self.joined is not None:
+            return self.joined(prompts, on_finish=on_finish)
+        requests = [self.engine.submit(list(prompt), self.params) for prompt in prompts]
+        self.engine.run(requests, lambda request: on_finish(answer_of(self.engine.generation(request))))
+        return [answer_of(self.engine.generation(request)) for request in requests]
+
+
+def prompt_ids(tokens: TokenDialect, tokenizer: Any, question: str, arm: Arm) -> list[int]:
+    """Token ids of a chat that waits for its answer."""
+    text = tokenizer.apply_chat_template(ask(question, arm.mode), tokenize=False, add_generation_prompt=True)
+    return tokens.encode(text)
+
+
+def answer_of(generation: Generation) -> Answer:
+    """An answer of our engine, which reads every token once and keeps it."""
+    usage = generation.usage
+    return Answer(
+        text=generation.text,
+        finish_reason=generation.finish_reason,
+        total_tokens=usage.total_tokens,
+        critical_path_tokens=usage.critical_path_tokens,
+        forks=len(set(generation.branches)) - 1,
+        recomputed=0,
+        stored=usage.prompt_tokens + usage.total_tokens - 1,
+    )
+
+
+def judge(problem: Problem, answer: Answer) -> Judged:
+    """The same rule for all arms: it has to end by itself, parse, and be right."""
+    ended = answer.finish_reason in ("stop", "budget")
+    try:
+        document = parse(answer.text)
+    except StructureError:
+        return Judged(answer, False, answer.finish_reason in ("stop", "malformed"))
+    return Judged(answer, ended and problem.check(document.answer), answer.finish_reason == "malformed")
+
+
+def figures(
+    respondent: Respondent, problems: Sequence[Problem], on_finish: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """What comes of these problems, all asked at once: means over answers, and the wall-clock of all together."""
+    prompts = [respondent.prompt(problem.question) for problem in problems]
+    respondent.engine.cache.clear()
+    start = time.perf_counter()
+    answers = respondent(prompts, lambda _: on_finish())
+    seconds = time.perf_counter() - start
+    judged = [judge(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
+    accuracy = fmean(item.right for item in judged)
+    return {
+        "n": len(judged),
+        "accuracy": round(accuracy, 4),
+        "stderr": round(math.sqrt(accuracy * (1 - accuracy) / len(judged)), 4),
+        "malformed": sum(item.malformed for item in judged),
+        "cut": sum(answer.finish_reason == "length" for answer in answers),
+        "forked": round(fmean(answer.forks > 0 for answer in answers), 4),
+        "critical_path_tokens": round(fmean(answer.critical_path_tokens for answer in answers), 2),
+        "total_tokens": round(fmean(answer.total_tokens for answer in answers), 2),
+        "parallelism": round(fmean(answer.parallelism for answer in answers), 4),
+        "recomputed": round(fmean(answer.recomputed for answer in answers), 2),
+        "stored": round(fmean(answer.stored for answer in answers), 2),
+        "seconds": round(seconds, 3),
+    }

@@ -1,0 +1,136 @@
+"""One cell of the comparison: an arm trained from one seed, and all that is measured on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.machine import describe
+from multiverse.engine.model import load
+from multiverse.tasks import Problem
+from multiverse.training.run import train
+
+from . import data
+from .arms import ARMS, RUNS, config_of
+from .ask import Respondent, figures
+from .clock import ROWS, Reference, alone
+
+N, ALONE, BUDGET_N = 200, 8, 40
+BUDGETS = (96, 128, 192, 256, 384, 512)
+BUDGETED = ("multiverse", "sequential")
+CURVE_POINTS = 60
+TRAINED = "trained"
+"""A file in a run's folder that says that the model is there in full."""
+
+
+class Scale:
+    """How large the comparison is.
+
+    Args:
+        shape: the model's.
+        documents: training documents.
+        n: held-out problems of each family, and of each wide width.
+    """
+
+    def __init__(self, shape: str = "paper", documents: int = data.DOCUMENTS, n: int = N) -> None:
+        self.shape, self.documents, self.n = shape, documents, n
+
+
+def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path = RUNS) -> dict[str, Any]:
+    """Train an arm, or go on training it, and measure it.
+
+    Raises:
+        InterruptedRunError: a signal ended the training, in good order; started again it goes on.
+    """
+    data.prepare(runs, seed, scale.shape, scale.documents)
+    config = config_of(arm, seed, runs)
+    out = Path(config.out)
+    if not (out / TRAINED).exists():
+        train(config, show=console)
+        (out / TRAINED).touch()
+    for checkpoint in out.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return {
+        "arm": arm,
+        "seed": seed,
+        "what": ARMS[arm].what,
+        "machine": describe(),
+        "date": date.today().isoformat(),
+        "settings": {
+            "shape": scale.shape,
+            "documents": scale.documents,
+            "families": list(data.FAMILIES),
+            "narrow": data.NARROW,
+            "training": ARMS[arm].training,
+            "optimizer": vars(config.optimizer),
+            "test_seed": data.TEST_SEED,
+        },
+        "training": curve(out / "log.jsonl"),
+        **measure(arm, out / "model", scale, console),
+    }
+
+
+def curve(log: Path) -> dict[str, Any]:
+    """The loss over the run, each point a mean over the steps since the last."""
+    records = [record for record in map(json.loads, log.read_text().splitlines()) if "loss" in record]
+    every = max(1, -(-len(records) // CURVE_POINTS))
+    thinned = [records[at : at + every] for at in range(0, len(records), every)]
+    return {
+        "steps": records[-1]["step"],
+        "seconds": records[-1]["seconds"],
+        "curve": [[part[-1]["step"], round(sum(record["loss"] for record in part) / len(part), 4)] for part in thinned],
+    }
+
+
+def questions(n: int) -> dict[str, list[Problem]]:
+    """Held-out problems: each family as it is drawn, and wide worksheets."""
+    sets = {family: data.held_out(family, n) for family in data.FAMILIES}
+    return sets | {f"worksheet-{width}": data.held_out("worksheet", n, width) for width in data.WIDE}
+
+
+def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, Any]:
+    """Everything that a cell says about a trained model."""
+    own = ARMS[arm]
+    loaded = load(model)
+    sets = questions(scale.n)
+    few = {family: problems[: max(1, scale.n * BUDGET_N // N)] for family, problems in sets.items()}
+    lonely = [problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: ALONE // 2]]
+    budgets = BUDGETS if arm in BUDGETED else ()
+    total = sum(map(len, sets.values())) * (2 if own.also else 1) + len(budgets) * sum(map(len, few.values())) + len(lonely)
+    columns = (TextColumn(f"measuring {arm}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def tick() -> None:
+            bar.advance(task)
+
+        reference = Reference(loaded)
+        respondent = Respondent(loaded, own)
+        result: dict[str, Any] = {"decoding": own.decoding, "tasks": {}, "reference": {}}
+        step = reference(ROWS)
+        for name, problems in sets.items():
+            result["tasks"][name] = figures(respondent, problems, tick)
+            before, step = step, reference(ROWS)
+            # How many rows' plain steps would have fitted into the time of all together.
+            result["tasks"][name]["plain_steps"] = round(2 * result["tasks"][name]["seconds"] / (before + step), 1)
+        result["alone"] = alone(respondent, reference, lonely, tick)
+        if own.also is not None:
+            other = Respondent(loaded, own, own.also)
+            result["also"] = {
+                "decoding": own.also,
+                "tasks": {name: figures(other, problems, tick) for name, problems in sets.items()},
+            }
+        if budgets:
+            result["budgets"] = {
+                str(budget): {
+                    name: figures(Respondent(loaded, own, budget=budget), problems, tick) for name, problems in few.items()
+                }
+                for budget in budgets
+            }
+    return result

@@ -1,0 +1,277 @@
+"""Decoding with a text join or a message join: what a client does over an engine that knows nothing of blocks.
+
+Every line of thought is a plain request: the trunk writes up to the end of a goal; each path is a request of its own behind
+what the trunk has written, all of them at once; then the trunk goes on in a new request, behind what its paths have sent it.
+The engine's prefix cache is on, so what a line shares with its parent is computed again only as far as the cache does not have
+it. Training sees the same contexts (`multiverse.training.joins`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from multiverse.engine.engine import Engine
+from multiverse.engine.model import LoadedModel
+from multiverse.engine.params import SamplingParams
+from multiverse.engine.request import Request
+from multiverse.engine.sampler import Choice, Row, Sampler, own_distribution
+from multiverse.engine.scripted import Path, Script
+from multiverse.errors import StructureError
+from multiverse.structure import Fork, Machine, Role, TokenDialect
+from multiverse.training.joins import Join, message
+
+
+class Answer(NamedTuple):
+    """One answer and what it took.
+
+    Attributes:
+        text: in document order, paths in full, without the token that ends it.
+        finish_reason: ``stop``, ``length`` or ``malformed``.
+        total_tokens: generated tokens over all lines, forced ones included; what is read again is not counted.
+        critical_path_tokens: the longest chain of them.
+        recomputed: tokens that the model read although it had read them before in the same place of the document.
+        stored: tokens whose keys and values the answer's last token could see.
+    """
+
+    text: str
+    finish_reason: str
+    total_tokens: int
+    critical_path_tokens: int
+    forks: int
+    recomputed: int
+    stored: int
+
+    @property
+    def parallelism(self) -> float:
+        """Generated tokens over the longest chain of them; 1 for an empty answer."""
+        return self.total_tokens / self.critical_path_tokens if self.critical_path_tokens else 1.0
+
+
+@dataclass(eq=False)
+class Task:
+    """One question on its way to an answer; the counters are those of `Answer`."""
+
+    prompt: list[int]
+    script: Script | None
+    running: dict[int, Request] = field(default_factory=dict)
+    total: int = 0
+    longest: int = 0
+    read: int = 0
+    forks: int = 0
+    answer: Answer | None = None
+
+
+@dataclass(eq=False)
+class Line:
+    """One line of thought: the trunk, or a path.
+
+    Attributes:
+        context: all that the model sees, the question included.
+        text: what was written here and in the paths below, in document order.
+        chain: generated tokens on the longest way to here.
+        written: tokens that this line has written itself, forced ones included.
+        path: (block, child) steps from the trunk, flattened.
+    """
+
+    task: Task
+    machine: Machine
+    context: list[int]
+    parent: Line | None = None
+    path: Path = ()
+    text: list[int] = field(default_factory=list)
+    chain: int = 0
+    written: int = 0
+    blocks: int = 0
+    children: list[Line] = field(default_factory=list)
+
+
+class GoldSampler(Sampler):
+    """Writes given tokens for requests that have them, whatever the model thinks.
+
+    Attributes:
+        gold: what each request id is to write.
+    """
+
+    def __init__(self) -> None:
+        self.gold: dict[int, list[int]] = {}
+
+    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+        """Choose a token per row, the given one where there is one."""
+        own = own_distribution(logits_BV, rows)
+        tokens = super().sample(logits_BV, rows).tokens
+        for index, (request, branch) in enumerate(rows):
+            if request.id in self.gold:
+                tokens[index] = self.gold[request.id][len(branch.token_ids)]
+        return self.report(own, tokens)
+
+
+class JoinedDecoder:
+    """Answers questions, all at once, by one of the joins that read again.
+
+    Args:
+        loaded: the model.
+        tokens: the dialect bound to its tokenizer. The engine does not get to see it.
+        join: ``text`` or ``message``.
+        max_tokens: most generated tokens of an answer.
+
+    Attributes:
+        engine: a plain autoregressive engine.
+    """
+
+    def __init__(self, loaded: LoadedModel, tokens: TokenDialect, join: Join, max_tokens: int = 1024) -> None:
+        self.tokens, self.join, self.max_tokens = tokens, join, max_tokens
+        self.ends = loaded.stop_ids
+        stops = {tokens.ids[Role.GOAL_CLOSE], tokens.ids[Role.PATH_CLOSE]}
+        self.sampler = GoldSampler()
+        self.engine = Engine(replace(loaded, stop_ids=self.ends | stops), None, sampler=self.sampler)
+        self._lines: dict[int, Line] = {}
+
+    def __call__(
+        self,
+        prompts: Sequence[list[int]],
+        scripts: Sequence[Script] | None = None,
+        on_finish: Callable[[Answer], None] = lambda _: None,
+    ) -> list[Answer]:
+        """Answers in the order of the prompts; greedy, or as scripted.
+
+        Args:
+            scripts: what is to be written, whatever the model thinks.
+            on_finish: called with each answer as it is finished.
+        """
+        tasks = [Task(prompt, scripts[i] if scripts is not None else None) for i, prompt in enumerate(prompts)]
+        try:
+            for task in tasks:
+                self._submit(Line(task, Machine(self.tokens), list(task.prompt)))
+            while self._lines:
+                for request in self.engine.step():
+                    line = self._lines.pop(request.id, None)
+                    if line is not None:
+                        self._take(line, request)
+                        if line.task.answer is not None:
+                            on_finish(line.task.answer)
+        finally:
+            for task in tasks:
+                self._drop(task)
+        answers = [task.answer for task in tasks]
+        assert all(answer is not None for answer in answers)
+        return [answer for answer in answers if answer is not None]
+
+    def _submit(self, line: Line) -> None:
+        task = line.task
+        left = self.max_tokens - task.total
+        if left < 1 or len(line.context) >= self.engine.loaded.max_positions - 1:
+            self._finish(line, "length", len(line.context))
+            return
+        request = self.engine.submit(list(line.context), SamplingParams(temperature=0, max_tokens=left, guard=False))
+        self._lines[request.id], task.running[request.id] = line, request
+        if task.script is not None:
+            self.sampler.gold[request.id] = task.script.by_path[line.path][line.written :]
+
+    def _take(self, line: Line, request: Request) -> None:
+        """A request has ended: at the end of a goal, a path or the answer; or it was cut."""
+        task = line.task
+        del task.running[request.id]
+        self.sampler.gold.pop(request.id, None)
+        token_ids = request.trunk.token_ids
+        # The last token was chosen, but not read. What other questions have left in the cache is none of this one's savings.
+        cached = 0 if task.read == 0 else request.cached_tokens
+        task.read += len(request.prompt) - cached + len(token_ids) - 1
+        stored = len(request.prompt) + len(token_ids) - 1
+        try:
+            for token in token_ids:
+                if token in self.ends:
+                    self._count(line)
+                    self._finish(line, "stop" if line.machine.complete else "malformed", stored)
+                    return
+                event = self._write(line, token)
+        except StructureError:
+            self._finish(line, "malformed", stored)
+            return
+        if request.finish_reason != "stop":
+            self._finish(line, "length", stored)
+            return
+        self._write_forced(line)
+        if isinstance(event, Fork):
+            self._fork(line, event.labels)
+        else:
+            self._end(line)
+
+    def _write(self, line: Line, token: int) -> object:
+        event = line.machine.feed(token)
+        line.context.append(token)
+        line.text.append(token)
+        line.written += 1
+        self._count(line)
+        return event
+
+    def _count(self, line: Line) -> None:
+        task = line.task
+        line.chain += 1
+        task.total += 1
+        task.longest = max(task.longest, line.chain)
+
+    def _write_forced(self, line: Line) -> None:
+        while line.machine.forced:
+            self._write(line, line.machine.forced[0])
+
+    def _fork(self, parent: Line, labels: tuple[str, ...]) -> None:
+        parent.task.forks += 1
+        parent.children = [
+            Line(
+                parent.task,
+                Machine(self.tokens, label),
+                list(parent.context),
+                parent,
+                path=(*parent.path, parent.blocks, number),
+                chain=parent.chain,
+            )
+            for number, label in enumerate(labels)
+        ]
+        parent.blocks += 1
+        for child in parent.children:
+            self._write_forced(child)
+            if parent.task.answer is None:
+                self._submit(child)
+
+    def _end(self, line: Line) -> None:
+        """A path has closed; if it was the last of its block, its parent reads what they all send, and goes on."""
+        parent = line.parent
+        assert parent is not None
+        if not all(child.machine.ended for child in parent.children):
+            return
+        for child in parent.children:
+            parent.context += child.text if self.join == "text" else message(child.text, self.tokens, self.engine.decode)
+            parent.text += child.text
+            parent.chain = max(parent.chain, child.chain)
+        parent.machine.resume()
+        self._write_forced(parent)
+        self._submit(parent)
+
+    def _finish(self, line: Line, reason: str, stored: int) -> None:
+        task = line.task
+        self._drop(task)
+        text = line.text
+        while line.parent is not None:  # cut inside a path: what the others wrote is no document
+            line = line.parent
+            text = line.text + text
+        first = len(task.prompt) + task.total - 1  # every token but the last is read, and should be read once
+        task.answer = Answer(
+            text=self.engine.decode(text),
+            finish_reason=reason,
+            total_tokens=task.total,
+            critical_path_tokens=task.longest,
+            forks=task.forks,
+            recomputed=max(0, task.read - first),
+            stored=stored,
+        )
+
+    def _drop(self, task: Task) -> None:
+        for request in task.running.values():
+            self._lines.pop(request.id, None)
+            self.sampler.gold.pop(request.id, None)
+            self.engine.abort(request)
+        task.running.clear()
