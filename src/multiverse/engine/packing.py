@@ -55,7 +55,8 @@ def in_few_sizes(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
         return apply(x)
     x_MK = x.new_zeros(size, x.shape[-1])
     x_MK[:rows] = x.reshape(rows, -1)
-    return apply(x_MK)[:rows].view(*x.shape[:-1], -1)
+    y_MN = apply(x_MK)
+    return y_MN[:rows].view(*x.shape[:-1], y_MN.shape[1])
 
 
 def packing_works(dtype: torch.dtype) -> bool:
