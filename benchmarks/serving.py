@@ -38,9 +38,9 @@ CONCURRENT, QUEUE = 256, 256
 GRACE = 60
 # Seconds: to fill the memory for keys and values once before anything is measured; for clients to finish what they have begun
 # when the time is up; for a burst to be answered.
-WARM, DRAIN, BURST = 90, 180, 180
+WARM, DRAIN, BURST = 90, 180, 240
 # Of an answer in the burst, which is about who is let in.
-BURST_TOKENS = 100
+BURST_TOKENS = 50
 TELL = 10.0
 
 
