@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Side by side: each process takes a stretch of the tests, and who is done helps the others, so what a file shares is made once or twice.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # llama.cpp is compiled for the very processor that compiles it: on another one it has to be built again.
 PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
@@ -42,7 +44,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 proofs: setup  ## the long proofs (many more random trees)
 	$(BIN)/pytest -m slow

@@ -142,24 +142,36 @@ async def events(answer: Answer) -> AsyncIterator[dict[str, Any]]:
 
 
 class Crowd:
-    """Clients that ask one server, each one question after the other."""
+    """Clients that ask one server, each one question after the other.
+
+    Attributes:
+        tally: what has happened to them; may be replaced by an empty one at any time.
+        open: how many are at work.
+    """
 
     def __init__(self, address: tuple[str, int], seed: int) -> None:
         self.address = address
         self.rng = random.Random(seed)
         self.questions = [problem.question for family in FAMILIES for problem in generate(family, 60, seed=seed)]
         self.tally = Tally()
+        self.open = 0
+        self._stopped = False
 
-    async def run(self, clients: int, seconds: float) -> None:
-        """Keep so many clients busy for so long; each finishes what it has begun."""
-        until = time.monotonic() + seconds
+    async def run(self, clients: int) -> None:
+        """Keep so many clients busy until `stop` is called; each finishes what it has begun."""
 
         async def client() -> None:
-            await asyncio.sleep(self.rng.random() * min(2.0, seconds / 4))  # not all at the very same moment
-            while time.monotonic() < until:
+            await asyncio.sleep(self.rng.random())  # not all at the very same moment
+            self.open += 1
+            while not self._stopped:
                 await self.one(self.rng.choices(list(KINDS), list(KINDS.values()))[0])
+            self.open -= 1
 
         await asyncio.gather(*(client() for _ in range(clients)))
+
+    def stop(self) -> None:
+        """Nobody begins anything new."""
+        self._stopped = True
 
     async def one(self, kind: str) -> None:
         """One client of this kind, and what became of it."""
@@ -170,12 +182,12 @@ class Crowd:
         except (HttpError, OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
             self.tally.errors[f"{kind}: {type(error).__name__}: {error}"[:200]] += 1
 
-    def body(self, *, stream: bool = True, branches: bool = False) -> bytes:
+    def body(self, *, stream: bool = True, branches: bool = False, max_tokens: int = 600) -> bytes:
         """A question as a request."""
         request: dict[str, Any] = {
             "messages": [{"role": "user", "content": self.rng.choice(self.questions)}],
             "temperature": self.rng.choice([0, 0.6]),
-            "max_tokens": 600,
+            "max_tokens": max_tokens,
             "stream": stream,
         }
         if stream:

@@ -4,7 +4,9 @@ Of the clients some are slow, a fifth leaves in the middle, some send nonsense. 
 come back, and memory has to stay flat. Then come more requests at once than the server takes, which has to say so without
 delay; and SIGTERM while it works, on which it has to finish what it has begun.
 
-    python -m benchmarks.serving                              # two minutes
+What it is doing is told on standard error every ten seconds, and every phase has a time in which it has to be over.
+
+    python -m benchmarks.serving                              # two minutes of load, some five in all
     python -m benchmarks.serving --seconds 10 --clients 50
 """
 
@@ -20,17 +22,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, cast
 
-from benchmarks.clients import CHAT, Connection, Crowd, HttpError, events
+from benchmarks.clients import CHAT, Connection, Crowd, HttpError, Tally, events
 from benchmarks.machine import describe
 
 # Flat: the last quarter of the run may hold so much more memory than the second one.
 GROWTH = 0.02
 CONCURRENT, QUEUE = 256, 256
 GRACE = 60
+# Seconds: to fill the memory for keys and values once before anything is measured; for clients to finish what they have begun
+# when the time is up; for a burst to be answered.
+WARM, DRAIN, BURST = 90, 180, 240
+# Of an answer in the burst, which is about who is let in.
+BURST_TOKENS = 50
+TELL = 10.0
 
 
 class Server:
@@ -69,18 +80,25 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
 
-    async def watch(self, every: float) -> None:
-        """Write its memory down until cancelled."""
+    async def watch(self, every: float, seconds: float) -> None:
+        """Write its memory down for so long."""
         began = time.monotonic()
-        while True:
-            self.memory.append((round(time.monotonic() - began, 1), round(self.resident_mib(), 1)))
-            await asyncio.sleep(every)
+        while (now := time.monotonic() - began) < seconds:
+            self.memory.append((round(now, 1), round(self.resident_mib(), 1)))
+            await asyncio.sleep(min(every, seconds - now))
 
     async def info(self) -> dict[str, Any]:
         """What it says about itself."""
         async with Connection(self.address) as connection:
             answer = await connection.ask("GET", "/get_server_info")
             return cast("dict[str, Any]", await answer.json())
+
+    async def written(self) -> int:
+        """Tokens that it has generated since its start."""
+        async with Connection(self.address) as connection:
+            answer = await connection.ask("GET", "/metrics")
+            lines = b"".join([part async for part in answer.parts]).decode().splitlines()
+        return int(float(next(line for line in lines if line.startswith("multiverse:generation_tokens_total")).split()[-1]))
 
     async def settled(self) -> dict[str, Any]:
         """What it says once nobody is left in it."""
@@ -92,24 +110,67 @@ class Server:
         return info
 
 
-async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[str, Any]:
-    """The crowd."""
-    warm = Crowd(server.address, seed + 1)
-    await warm.run(clients, min(10.0, seconds / 4))
-    crowd = Crowd(server.address, seed)
-    watch = asyncio.create_task(server.watch(max(0.2, seconds / 120)))
+def say(text: str) -> None:
+    """What is going on, for whoever waits."""
+    print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
+
+
+@asynccontextmanager
+async def phase(name: str, limit: float, how_far: Callable[[], str], problems: Counter[str]) -> AsyncIterator[None]:
+    """Tell how far a phase is, and end it when its time is up, which is a problem."""
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(TELL)
+            say(f"{name}: {how_far()}")
+
     began = time.monotonic()
-    await crowd.run(clients, seconds)
-    took = time.monotonic() - began
-    watch.cancel()
+    say(f"{name}: begins")
+    telling = asyncio.create_task(tell())
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except TimeoutError:
+        problems[f"{name} was not over after {limit:g} s: {how_far()}"] += 1
+    finally:
+        telling.cancel()
+    say(f"{name}: over after {time.monotonic() - began:.1f} s; {how_far()}")
+
+
+async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[str, Any]:
+    """The crowd: before anything is measured, until memory for keys and values is full; then for so many seconds."""
+    crowd = Crowd(server.address, seed)
+    problems: Counter[str] = Counter()
+
+    def how_far() -> str:
+        ended, errors = sum(crowd.tally.counts.values()), sum(crowd.tally.errors.values())
+        return f"{crowd.open} clients, {ended} ended as they should, {errors} errors, {server.resident_mib():.0f} MiB"
+
+    running = asyncio.create_task(crowd.run(clients))
+    async with phase("warm-up", WARM + DRAIN, how_far, problems):
+        until = time.monotonic() + min(WARM, seconds)
+        slots = (await server.info())["kv_slots"]
+        while slots["free"] > slots["size"] / 50 and time.monotonic() < until:
+            await asyncio.sleep(1)
+            slots = (await server.info())["kv_slots"]
+    problems += crowd.tally.errors
+    crowd.tally = Tally()
+    written, began = await server.written(), time.monotonic()
+    async with phase("load", seconds + TELL, how_far, problems):
+        await server.watch(max(0.2, seconds / 120), seconds)
+    took, tally, written = time.monotonic() - began, crowd.tally, await server.written() - written
+    crowd.tally = Tally()
+    crowd.stop()
+    async with phase("last answers", DRAIN, how_far, problems):
+        await running
     info = await server.settled()
-    tally = crowd.tally
     return {
         "clients": clients,
         "seconds": round(took, 1),
         "ended_as_they_should": dict(tally.counts),
-        "errors": dict(tally.errors + warm.tally.errors),
+        "errors": dict(problems + tally.errors + crowd.tally.errors),
         "requests_per_second": round(sum(tally.counts.values()) / took, 1),
+        "tokens_per_second": round(written / took),
         "first_token_ms": _spread(tally.first_token),
         "between_tokens_ms": _spread(tally.between_tokens),
         "whole_answer_ms": _spread(tally.whole),
@@ -124,16 +185,19 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
     answers: Counter[int] = Counter()
     refused: list[float] = []
     problems: Counter[str] = Counter()
+    finished = 0
 
     async def one() -> None:
+        nonlocal finished
         try:
             async with Connection(server.address) as connection:
                 began = time.monotonic()
-                answer = await connection.ask("POST", CHAT, crowd.body())
+                answer = await connection.ask("POST", CHAT, crowd.body(max_tokens=BURST_TOKENS))
                 answers[answer.status] += 1
                 if answer.status == 200:
                     async for _ in events(answer):
                         pass
+                    finished += 1
                     return
                 refused.append(time.monotonic() - began)
                 if int(answer.headers["retry-after"]) < 1 or "error" not in await answer.json():
@@ -141,7 +205,11 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
         except (HttpError, OSError, asyncio.IncompleteReadError) as error:
             problems[f"{type(error).__name__}: {error}"[:200]] += 1
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    def how_far() -> str:
+        return f"{answers[200]} let in, {len(refused)} refused, {finished} finished"
+
+    async with phase("burst", BURST, how_far, problems):
+        await asyncio.gather(*(one() for _ in range(count)))
     info = await server.settled()
     return {
         "requests": count,
@@ -178,16 +246,26 @@ async def end(server: Server, clients: int) -> dict[str, Any]:
         except (HttpError, OSError) as error:
             outcomes[f"late: {type(error).__name__}"] += 1
 
-    tasks = [asyncio.create_task(one()) for _ in range(clients)]
-    for _ in tasks:
-        await begun.acquire()
-    began = time.monotonic()
-    server.process.send_signal(signal.SIGTERM)
-    await asyncio.sleep(0.1)
-    await asyncio.gather(*(late() for _ in range(10)))
-    await asyncio.gather(*tasks)
-    code = await asyncio.to_thread(server.process.wait, GRACE + 30)
-    return {"clients": clients, "outcomes": dict(outcomes), "exit_code": code, "seconds": round(time.monotonic() - began, 1)}
+    problems: Counter[str] = Counter()
+    began, code = time.monotonic(), None
+    async with phase("end", 2 * GRACE, lambda: f"{dict(outcomes)}", problems):
+        tasks = [asyncio.create_task(one()) for _ in range(clients)]
+        for _ in tasks:
+            await begun.acquire()
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*(late() for _ in range(10)))
+        await asyncio.gather(*tasks)
+        while (code := server.process.poll()) is None:
+            await asyncio.sleep(0.1)
+    return {
+        "clients": clients,
+        "outcomes": dict(outcomes),
+        "errors": dict(problems),
+        "exit_code": code,
+        "seconds": round(time.monotonic() - began, 1),
+    }
 
 
 def _spread(seconds: list[float]) -> dict[str, float]:
@@ -212,9 +290,10 @@ def _flatness(memory: list[tuple[float, float]]) -> dict[str, Any]:
 def faults(report: dict[str, Any]) -> list[str]:
     """What is not as it should be."""
     found = []
-    for phase in ("load", "burst"):
-        found += [f"{phase}: {count} times {what}" for what, count in report[phase]["errors"].items()]
-        found += [f"{phase}: {count} {what} left over" for what, count in report[phase]["left_over"].items() if count]
+    for name in ("load", "burst", "end"):
+        found += [f"{name}: {count} times {what}" for what, count in report[name]["errors"].items()]
+    for name in ("load", "burst"):
+        found += [f"{name}: {count} {what} left over" for what, count in report[name]["left_over"].items() if count]
     if report["load"]["memory_growth"] > GROWTH:
         found.append(f"memory grew by {report['load']['memory_growth']:.1%}; at most {GROWTH:.0%} counts as flat")
     answers, asked = report["burst"]["answers"], report["burst"]["requests"]
@@ -223,7 +302,11 @@ def faults(report: dict[str, Any]) -> list[str]:
     if set(answers) - {"200", "429"}:
         found.append(f"the burst was answered with {answers}")
     ended = report["end"]
-    if ended["outcomes"].get("finished") != ended["clients"] or ended["outcomes"].get("late: 503") != 10 or ended["exit_code"]:
+    if (
+        ended["outcomes"].get("finished") != ended["clients"]
+        or ended["outcomes"].get("late: 503") != 10
+        or ended["exit_code"] != 0
+    ):
         found.append(f"the end was not orderly: {ended}")
     return found
 
@@ -257,8 +340,8 @@ def main() -> None:
             if server.process.poll() is None:
                 server.process.kill()
         trouble = server.lines("unexpected error")
-    for phase, values in report.items():
-        print(f"{phase}: {values}" if isinstance(values, str) else phase)
+    for part, values in report.items():
+        print(f"{part}: {values}" if isinstance(values, str) else part)
         if isinstance(values, dict):
             for name, value in values.items():
                 if name != "memory_mib":

@@ -2,22 +2,27 @@
 
 The embedded model answers random problems at random temperatures, in parallel and in a line; some requests are aborted on
 the way, some run into their bounds. Every slot is accounted for at every hundredth step, and the process's memory is written
-down.
+down, with what tells a leak from holes and Python from the rest: what the C library's heap has in use and what it only holds,
+and how many blocks Python has. Is the curve not flat, the one of these that grows says where to look.
 
     python -m benchmarks.soak                 # ten minutes
     python -m benchmarks.soak --seconds 30
+    python -m benchmarks.soak --leak 100      # KiB a second lost on purpose: it has to be found
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import math
 import random
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
@@ -32,6 +37,44 @@ CONCURRENT = 200
 SIZED_FOR = 20
 # Flat: the last quarter of the run may hold so much more memory than the second one.
 GROWTH = 0.02
+MIB = 1 << 20
+
+
+class _Heap(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
+    )
+
+
+class Memory(NamedTuple):
+    """What the process holds at one moment.
+
+    Attributes:
+        seconds: since the beginning.
+        resident: MiB.
+        heap_used, heap_free: of the C library's heap, MiB in use, and held without use.
+        python_blocks: number of blocks that Python has allocated.
+    """
+
+    seconds: float
+    resident: float
+    heap_used: float
+    heap_free: float
+    python_blocks: int
+
+
+def memory(seconds: float) -> Memory:
+    """The process's memory now; the heap is told by glibc alone."""
+    heap = _Heap()
+    if mallinfo2 := getattr(ctypes.CDLL(None), "mallinfo2", None):
+        mallinfo2.restype = _Heap
+        heap = mallinfo2()
+    used, free = heap.uordblks + heap.hblkhd, heap.fordblks
+    mib = [round(count / MIB, 1) for count in (resident_mib() * MIB, used, free)]
+    return Memory(round(seconds, 1), *mib, sys.getallocatedblocks())
 
 
 def resident_mib() -> float:
@@ -43,9 +86,15 @@ def resident_mib() -> float:
 
 
 class Soak:
-    """Keeps the engine full until the time is up, then lets it run empty."""
+    """Keeps the engine full until the time is up, then lets it run empty.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        leak: bytes a second that are lost on purpose.
+    """
+
+    def __init__(self, seed: int, leak: float = 0.0) -> None:
+        self.leak = leak
+        self.lost: list[bytes] = []
         self.rng = random.Random(seed)
         self.llm = LLM(kv_memory=1 << 24)
         answers = self.llm.generate([self.prompt(number) for number in range(16)])
@@ -55,7 +104,7 @@ class Soak:
         self.alive: list[Request] = []
         self.reasons: Counter[str] = Counter()
         self.tokens = self.forks = self.steps = 0
-        self.memory: list[tuple[float, float]] = []
+        self.memory: list[Memory] = []
 
     def prompt(self, seed: int) -> list[int]:
         """A random problem as the model wants it."""
@@ -105,8 +154,10 @@ class Soak:
                 while len(self.alive) < CONCURRENT:
                     self.submit()
                 self.step()
-                if not self.memory or now - self.memory[-1][0] >= min(5.0, seconds / 40):
-                    self.memory.append((now, resident_mib()))
+                before = self.memory[-1].seconds if self.memory else -math.inf
+                if now - before >= min(5.0, seconds / 40):
+                    self.memory.append(memory(now))
+                    self.lost.append(b"x" * int(self.leak * min(now, now - before)))
                 progress.update(bar, completed=now)
             progress.update(bar, description="running empty")
             while self.llm.engine.busy:
@@ -121,8 +172,7 @@ class Soak:
         engine.cache.clear()
         assert engine.slots.free == engine.slots.size, "the cache kept slots back"
         quarter = len(self.memory) // 4
-        early = median(mib for _, mib in self.memory[quarter : 2 * quarter])
-        late = median(mib for _, mib in self.memory[-quarter:])
+        early, late = self._middle(quarter, 2 * quarter), self._middle(3 * quarter, 4 * quarter)
         return {
             "machine": describe(),
             "concurrent": CONCURRENT,
@@ -134,24 +184,29 @@ class Soak:
             "preemptions": engine.scheduler.preemptions,
             "evicted_tokens": engine.cache.evicted,
             "cache_hit_share": round(engine.cache.hits / max(1, engine.cache.queries), 3),
-            "memory_mib_second_quarter": round(early, 1),
-            "memory_mib_last_quarter": round(late, 1),
-            "memory_growth": round(late / early - 1, 4),
-            "memory_mib": [(round(at, 1), round(mib, 1)) for at, mib in self.memory],
+            "memory_second_quarter": early._asdict(),
+            "memory_last_quarter": late._asdict(),
+            "memory_growth": round(late.resident / early.resident - 1, 4),
+            "memory": self.memory,
         }
+
+    def _middle(self, start: int, end: int) -> Memory:
+        """Medians over some of the samples."""
+        return Memory(*map(median, zip(*self.memory[start:end], strict=True)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--leak", type=float, default=0, help="KiB a second to lose on purpose")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    soak = Soak(options.seed)
+    soak = Soak(options.seed, options.leak * 1024)
     soak.run(options.seconds)
     report = soak.report()
     for name, value in report.items():
-        if name != "memory_mib":
+        if name != "memory":
             print(f"{name}: {value}")
     if options.json is not None:
         options.json.write_text(json.dumps(report) + "\n")

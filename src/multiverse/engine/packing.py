@@ -3,9 +3,16 @@
 This is for what the native kernels (`multiverse.engine.cpu`) do not take: float32 models, and machines without a compiler or
 without AVX-512 for bfloat16. The two operators are private to torch, so they are tried once and left alone where they do not
 work. The originals are dropped, except where an embedding shares them.
+
+oneDNN compiles a kernel for every number of rows that it meets and keeps a thousand of them, and forwards hardly ever have as
+many rows as the one before. So rows are filled up to one of a few numbers.
+
+Shape legend: M rows, K inputs, N outputs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +30,33 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``[..., in_features]``."""
+        return in_few_sizes(x, self._apply_packed)
+
+    def _apply_packed(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
+
+
+def few_sizes(rows: int) -> int:
+    """The next of a few numbers of rows: all up to 8, then four to each doubling (10, 12, 14, 16, 20, ...)."""
+    step = 1 << max(0, (rows - 1).bit_length() - 3)
+    return -(-rows // step) * step
+
+
+def in_few_sizes(x: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a layer whose rows do not depend on each other to ``[..., K]``, with rows of zeros added up to `few_sizes`.
+
+    A kernel that oneDNN compiles for a number of rows takes half a megabyte and some milliseconds, many times what it then
+    computes; and as old ones give way to new ones of other sizes, the heap fills with holes.
+    """
+    rows = x.shape[:-1].numel()
+    size = few_sizes(rows)
+    if size == rows:
+        return apply(x)
+    x_MK = x.new_zeros(size, x.shape[-1])
+    x_MK[:rows] = x.reshape(rows, -1)
+    y_MN = apply(x_MK)
+    return y_MN[:rows].view(*x.shape[:-1], y_MN.shape[1])
 
 
 def packing_works(dtype: torch.dtype) -> bool:

@@ -16,6 +16,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from ..packing import in_few_sizes
 from .build import kernels
 
 # Forms of RMSNorm that the kernel knows: see `multiverse_rms_norm`.
@@ -36,7 +37,7 @@ class NativeLinear(nn.Module):
         """Apply the layer to ``[..., K]``."""
         rows = x.numel() // self.in_features
         if rows > self._rows or rows == 0:
-            return nn.functional.linear(x, self.weight, self.bias)
+            return in_few_sizes(x, lambda x_MK: nn.functional.linear(x_MK, self.weight, self.bias))
         x_MK = x.contiguous()
         out = x.new_empty(*x.shape[:-1], self.out_features)
         bias = None if self.bias is None else self.bias.data_ptr()
@@ -76,15 +77,18 @@ class NativeGatedMLP(nn.Module):
         outputs, inputs = self.gate_NK.shape
         rows = x.numel() // inputs
         if rows > self._rows or rows == 0:
-            gate = nn.functional.silu(nn.functional.linear(x, self.gate_NK))
-            out: Tensor = self.down_proj(gate.mul_(nn.functional.linear(x, self.up_NK)))
-            return out
+            return in_few_sizes(x, self._many_rows)
         x_MK = x.contiguous()
         between, room = x.new_empty(2, *x.shape[:-1], outputs)
         weights = self.gate_NK.data_ptr(), self.up_NK.data_ptr()
         self._run(x_MK.data_ptr(), *weights, between.data_ptr(), room.data_ptr(), rows, inputs, outputs)
-        out = self.down_proj(between)
-        return out  # noqa: RET504  (a module's result has no type of its own)
+        out: Tensor = self.down_proj(between)
+        return out
+
+    def _many_rows(self, x: Tensor) -> Tensor:
+        gate = nn.functional.silu(nn.functional.linear(x, self.gate_NK))
+        out: Tensor = self.down_proj(gate.mul_(nn.functional.linear(x, self.up_NK)))
+        return out
 
 
 def use_kernels(model: nn.Module) -> int:
