@@ -383,7 +383,7 @@ def parsing(server: Playback) -> None:
     server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED]
 
 
-NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop)"
+NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop); 40 tokens, critical path 20"
 
 
 def test_a_sample_s_file_is_parsed_and_drawn(page: Browser, server: Playback) -> None:

@@ -91,8 +91,6 @@ def budget(
     multiverse eval budget --out runs/budget
     multiverse eval budget --out runs/budget -m my/model --against-model my/twin --n 100
     """
-    from datetime import date
-
     from ..evaluation.budget import curves, measure
     from ..evaluation.budget_report import BUDGET, write_budget
     from ..evaluation.library import library
@@ -111,8 +109,7 @@ def budget(
         first, second = (measure(system, plan, out, watch(system)) for system in systems)
     names = (systems[0].name, systems[1].name)
     compared = curves(names, first, second, seed=seed)
-    day = max(run.date for runs in (first, second) for run in runs.values())
-    write_budget(compared, systems, plan, out, day=day or date.today().isoformat())
+    write_budget(compared, systems, plan, [*first.values(), *second.values()], out)
     if as_json:
         from .jsonio import dump
 

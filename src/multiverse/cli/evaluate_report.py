@@ -145,8 +145,9 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
     console = Console()
     for comparison in comparisons:
         first, second, task = pair(comparison)
-        title = f"{task}: {second} less {first}, {comparison.questions} questions"
-        table = Table(box=None, pad_edge=False, title=Text(title, "bold"), title_justify="left")
+        # No title of the table, which would be broken where the table ends.
+        console.print(Text(f"{task}: {second} less {first}, {comparison.questions} questions", "bold"))
+        table = Table(box=None, pad_edge=False)
         table.add_column("measure")
         for heading in ("difference", "95% interval", "p"):
             table.add_column(heading, justify="right")

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DataError
 from .budget import POINTS, Curves, Plan, Point, System
 from .markdown import PASS, cell, changed, table, told
 from .plots import draw_budget, save
-from .sample import SAMPLES
+from .sample import SAMPLES, Run
 from .statistics import LEVEL
 
 BUDGET, JSON, PLOT = "budget.md", "budget.json", "budget.svg"
 
 
-def write_budget(curves: Curves, systems: tuple[System, System], plan: Plan, out: Path, *, day: str) -> None:
+def write_budget(curves: Curves, systems: tuple[System, System], plan: Plan, runs: Iterable[Run], out: Path) -> None:
     """Write the three files beside the points.
 
     Args:
-        day: when it was measured, in ISO's form.
+        runs: the points, which say when and on what they were measured.
 
     Raises:
         DataError: they cannot be written.
         ExtraError: matplotlib is not installed.
     """
+    runs = list(runs)
+    day, machine = max(run.date for run in runs), "; ".join(dict.fromkeys(run.machine for run in runs))
     tasks = ", ".join(dict.fromkeys(asked.task for asked in plan.questions))
     asked = f"{len(plan.questions)} questions ({tasks}), {plan.epochs} {'sample' if plan.epochs == 1 else 'samples'} each"
     title = "Accuracy against a budget of critical path"
     values = {
         "date": day,
-        "machine": plan.machine,
+        "machine": machine,
         "models": {system.name: {"model": system.model, "mode": system.mode} for system in systems},
         "questions": len(plan.questions),
         "epochs": plan.epochs,
@@ -39,8 +42,8 @@ def write_budget(curves: Curves, systems: tuple[System, System], plan: Plan, out
         **curves.to_json(),
     }
     try:
-        save(draw_budget(curves, title=title, note=f"{asked}. {day}, {plan.machine}"), out / PLOT)
-        (out / BUDGET).write_text(_markdown(curves, title, f"{asked}; {day}; {plan.machine}."), encoding="utf-8")
+        save(draw_budget(curves, title=title, note=f"{asked}. {day}, {machine}"), out / PLOT)
+        (out / BUDGET).write_text(_markdown(curves, title, f"{asked}; {day}; {machine}."), encoding="utf-8")
         (out / JSON).write_text(json.dumps(values, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{str(out)!r} cannot be written ({error.strerror or error}): give a folder that can be") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def draw_budget(curves: Curves, *, title: str, note: str) -> Any:
     axis.set_ylabel(f"right answers, % (bands: {LEVEL:.0%} intervals)")
     axis.set_ylim(-2, 102)
     axis.legend(frameon=False, loc="upper left")
-    drawn.supxlabel(note, x=0.01, ha="left", fontsize=8, color=SOFT)
+    drawn.supxlabel("\n".join(wrap(note, 120)), x=0.01, ha="left", fontsize=8, color=SOFT)
     _plain(axis)
     return drawn
 

@@ -24,7 +24,9 @@ def recording(sample: Sample, model: str) -> dict[str, Any]:
     text, dialect = _readable(sample.text)
     graded = "right" if sample.right else "wrong"
     answered = f"expected {sample.expected}, answered {sample.answer or 'nothing'}"
-    note = f"{sample.task} {sample.id}, epoch {sample.epoch}: {graded}, {answered} ({sample.finish_reason})"
+    # The page counts words; the model's own tokens are told here.
+    took = f"{sample.total_tokens} tokens, critical path {sample.critical_path_tokens}"
+    note = f"{sample.task} {sample.id}, epoch {sample.epoch}: {graded}, {answered} ({sample.finish_reason}); {took}"
     run = {"mode": sample.mode, "text": text, **({"dialect": dialect.name} if dialect is not None else {})}
     return {
         "format": "multiverse-recording",
