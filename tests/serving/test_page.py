@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from multiverse.evaluation.recording import link, recording
+from multiverse.evaluation.sample import Sample
 from multiverse.structure import DIALECTS, MULTIVERSE
 from tests.serving.browser import Browser, find_browser
 from tests.serving.conftest import Site
@@ -365,6 +367,67 @@ def test_a_file_of_something_else_is_refused(page: Browser, content: str) -> Non
     give(page, "other.json", content)
     page.wait("!document.querySelector('#notice').hidden")
     assert texts(page, "#notice")[0].startswith("other.json: ")
+
+
+# ---- samples of an evaluation
+
+
+def sample() -> Sample:
+    return Sample(
+        *("worksheet", "7", 0, "parallel", QUESTION, "10", "10", "what was written: 6 · 4", True, "stop", False),
+        **{"forks": 2, "total_tokens": 40, "critical_path_tokens": 20, "seconds": 1.5},
+    )
+
+
+def parsing(server: Playback) -> None:
+    server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED]
+
+
+NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop); 40 tokens, critical path 20"
+
+
+def test_a_sample_s_file_is_parsed_and_drawn(page: Browser, server: Playback) -> None:
+    parsing(server)
+    give(page, "0001-7-0.json", json.dumps(recording(sample(), "some/model")))
+    finished(page)
+    assert server.requests == [("/parse", {"text": "what was written: 6 · 4"})]
+    assert texts(page, ".answer .text") == ["10"]
+    assert page.eval("document.querySelector('#question').value") == QUESTION
+    assert texts(page, "#notice") == [NOTE]
+    assert page.eval("document.querySelector('#notice').dataset.kind") == "note"
+    ask(page)
+    assert texts(page, "#notice") == []
+
+
+def test_a_sample_opens_from_its_address(page: Browser, server: Playback) -> None:
+    parsing(server)
+    address = link({**recording(sample(), "m"), "runs": [{"mode": "parallel", "text": "…", "dialect": "npr"}]}, server.url)
+    assert address is not None
+    for before in ("about:blank", server.url):  # a page that is opened with it, and one that is open already
+        server.requests.clear()
+        page.goto(before)
+        page.goto(address)
+        finished(page)
+        assert server.requests == [("/parse", {"text": "…", "dialect": "npr"})]
+        assert texts(page, "#notice") == [NOTE]
+        assert texts(page, ".answer .text") == ["10"]
+        assert page.eval("location.hash") == "#ask"
+
+
+def test_a_sample_that_breaks_the_grammar_is_shown_as_text_with_its_fault(page: Browser, server: Playback) -> None:
+    server.refusal = (400, {}, "line 1, offset 6: found 'x', expected a goal")
+    give(page, "sample.json", json.dumps(recording(sample(), "m")))
+    page.wait("!document.querySelector('#source-problem').hidden")
+    assert page.eval("document.querySelector('#source').value") == "what was written: 6 · 4"
+    assert texts(page, "#source-problem") == ["line 1, offset 6: found 'x', expected a goal"]
+    expected_problem(page, "400")
+
+
+@pytest.mark.parametrize("packed", ["eJxTAQ", "not base64!", "e30"])
+def test_an_address_that_was_cut_short_is_told_of(page: Browser, server: Playback, packed: str) -> None:
+    page.goto(f"{server.url}#sample={packed}")
+    page.wait("!document.querySelector('#notice').hidden")
+    assert "cut short" in texts(page, "#notice")[0]
 
 
 def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Browser, server: Playback) -> None:

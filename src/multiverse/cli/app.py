@@ -11,6 +11,9 @@ from .chat import chat
 from .curate import curate
 from .data import data
 from .evaluate import tasks as eval_tasks
+from .evaluate_budget import budget as eval_budget
+from .evaluate_report import compare as eval_compare
+from .evaluate_report import report as eval_report
 from .generate import generate
 from .serve import serve
 from .show import show
@@ -69,6 +72,9 @@ def measure(context: typer.Context) -> None:
 
 
 evaluations.command("tasks")(eval_tasks)
+evaluations.command("report")(eval_report)
+evaluations.command("compare")(eval_compare)
+evaluations.command("budget")(eval_budget)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)

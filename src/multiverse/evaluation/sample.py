@@ -30,7 +30,8 @@ class Sample:
         mode: which instruction ended the question.
         text: the whole generation, thinking included.
         answer: what was graded.
-        right: whether the generation ended by itself with a right answer.
+        right: whether the generation ended by itself with a right answer; where a budget is what is measured (`budget.py`), one
+            that was wound up for it counts too.
         malformed: whether it broke the grammar, or ended by itself and yet does not parse.
         forks: blocks that were opened.
         seconds: wall-clock from submission to the last token, other samples running beside it.
@@ -104,7 +105,8 @@ def read_run(folder: Path) -> Run:
     """
     try:
         head = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also breaks where a text holds one of Unicode's other line ends.
+        lines = (folder / SAMPLES).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         return Run(**head, samples=tuple(_samples(lines)))
     except OSError as error:
         raise DataError(f"{folder} is no evaluation: {error.filename} cannot be read ({error.strerror})") from None
@@ -115,6 +117,8 @@ def read_run(folder: Path) -> Run:
 def _samples(lines: Iterable[str]) -> Iterator[Sample]:
     known = {item.name for item in fields(Sample)}
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         values = json.loads(line)
         if not isinstance(values, dict) or set(values) != known:
             raise ValueError(f"line {number} of {SAMPLES} is no sample")

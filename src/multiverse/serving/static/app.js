@@ -6,7 +6,7 @@ import { EXAMPLES } from "./examples.js";
 import { listen } from "./keyboard.js";
 import { Player, SPEEDS, Track } from "./player.js";
 import { Reader } from "./reader.js";
-import { download, pack, unpack } from "./recording.js";
+import { download, pack, unpack, unpackLink } from "./recording.js";
 import { Stage } from "./stage.js";
 import { nextTheme, showTheme } from "./theme.js";
 import { Timeline } from "./timeline.js";
@@ -175,8 +175,10 @@ function follow() {
 
 for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => (following = false), { passive: true });
 
-function notice(text, button) {
+/** Say what went wrong, or, as a note, what one should know of what is shown. */
+function notice(text, button, kind = "problem") {
   const box = byId("notice");
+  box.dataset.kind = kind;
   box.replaceChildren(text, ...(button ? [" ", button] : []));
   box.hidden = !text;
 }
@@ -338,20 +340,34 @@ async function openFile(file) {
     return;
   }
   try {
-    openRecording(unpack(value));
+    await openRecording(unpack(value));
   } catch (error) {
     notice(`${file.name}: ${error.message}`);
   }
 }
 
-function openRecording(recording) {
-  const tracks = recording.runs.map((run) => {
-    const track = new Track(run.mode, run.moments.some((moment) => moment.seconds > 0));
-    track.began = 0;
-    for (const moment of run.moments) track.add(moment);
-    close(track);
-    return track;
-  });
+/** A sample that a report has put into the address; it goes from there once it is opened. */
+async function openLink() {
+  const packed = location.hash.slice("#sample=".length);
+  history.replaceState(null, "", "#ask");
+  if (controller) controller.abort();
+  let recording;
+  try {
+    recording = await unpackLink(packed);
+  } catch {
+    notice("This address holds no sample that can be read. Was it cut short? Open the sample's file instead.");
+    return;
+  }
+  await openRecording(recording);
+}
+
+async function openRecording(recording) {
+  const tracks = [];
+  for (const run of recording.runs) {
+    const track = await trackOf(run);
+    if (!track) return;
+    tracks.push(track);
+  }
   location.hash = "#ask";
   question = recording.question;
   model = recording.model;
@@ -359,6 +375,29 @@ function openRecording(recording) {
   grow();
   following = false;
   show(tracks, "paused");
+  if (recording.note) notice(recording.note, undefined, "note");
+}
+
+/** A run as a track. One that holds only a text is parsed by the server; if that fails, the text is shown with its fault. */
+async function trackOf(run) {
+  let { moments } = run;
+  if (!moments) {
+    try {
+      moments = await parse(run.text, run.dialect);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      location.hash = "#document";
+      byId("source").value = run.text;
+      byId("dialect").value = run.dialect;
+      await showDocument();
+      return null;
+    }
+  }
+  const track = new Track(run.mode, moments.some((moment) => moment.seconds > 0));
+  track.began = 0;
+  for (const moment of moments) track.add(moment);
+  close(track);
+  return track;
 }
 
 function save() {
@@ -370,6 +409,7 @@ function save() {
 // ---- controls
 
 function route() {
+  if (location.hash.startsWith("#sample=")) openLink();
   const viewer = location.hash === "#document";
   byId("ask-form").hidden = viewer;
   byId("document-form").hidden = !viewer;

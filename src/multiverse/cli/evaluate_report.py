@@ -1,0 +1,178 @@
+"""`multiverse eval report` and `compare`: what finished runs say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import OUTPUT, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..evaluation.report import Comparison, Report
+
+RunFolder = "Folder of a finished run (run.json and samples.jsonl)."
+Page = Annotated[
+    str,
+    typer.Option(
+        "--page",
+        metavar="URL",
+        help="Where multiverse serve has its page, for links that open a sample in it.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Resampling = Annotated[int, typer.Option("--seed", metavar="S", help="Of the resampling behind comparisons.", min=0)]
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RunFolder, show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder for Markdown, JSON, plots, and the samples behind every number.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    page: Page = "http://127.0.0.1:8000/",
+    seed: Resampling = 0,
+    as_json: Json = False,
+) -> None:
+    """Sum runs up: accuracy, parallelism, critical path, tokens, time.
+
+    Every number has its standard error, samples of one question being one cluster.
+    One run that asked in both modes has them compared; of several runs, each
+    later one is compared with the first.
+
+    [bold]Examples[/bold]
+    multiverse eval report runs/aime24
+    multiverse eval report runs/before runs/after --out report
+    """
+    from ..evaluation.report import report as sum_up
+    from ..evaluation.sample import read_run
+
+    summed = sum_up([read_run(run) for run in runs], seed=seed)
+    if out is not None:
+        from ..evaluation.markdown import REPORT, write_report
+
+        with _bar("samples", sum(len(group.samples) for group in summed.groups)) as advance:
+            write_report(summed, out, page=page, on_sample=advance)
+        print(f"wrote {out / REPORT}", file=sys.stderr)
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump(summed.to_json()))
+    else:
+        _print_report(summed)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help=RunFolder, show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B", help=RunFolder, show_default=False)],
+    seed: Resampling = 0,
+    as_json: Json = False,
+) -> None:
+    """What run B has more than run A, on the questions both were asked.
+
+    A paired bootstrap over questions: difference, interval, p. Runs of one mode
+    each are compared whatever the modes.
+
+    [bold]Example[/bold]
+    multiverse eval compare runs/sequential runs/parallel
+    """
+    from ..evaluation.report import compare as set_beside
+    from ..evaluation.sample import read_run
+
+    comparisons = set_beside(read_run(first), read_run(second), seed=seed)
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"comparisons": [comparison.to_json() for comparison in comparisons]}))
+    else:
+        _print_comparisons(comparisons)
+
+
+def _print_report(summed: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..evaluation.markdown import number as shown
+    from ..evaluation.markdown import told
+    from ..evaluation.report import MEASURES
+
+    console = Console()
+    for number, run in enumerate(summed.runs):
+        table = Table(
+            box=None,
+            collapse_padding=True,
+            pad_edge=False,
+            title=Text(f"{run.name} · {run.model} · {run.date} · {run.seconds:,.0f} s", "bold"),
+            title_justify="left",
+        )
+        table.add_column("task")
+        table.add_column("mode")
+        for heading in ("n", "pass@1, %", "paral-\nlelism", "critical\npath", "tokens", "seconds", "forks", "mal-\nformed"):
+            table.add_column(heading, justify="right")
+        for group in summed.groups:
+            if group.number == number:
+                means = [shown(measure, group.estimates[measure.name].mean) for measure in MEASURES[1:]]
+                right = told(MEASURES[0], group.estimates["pass@1"])
+                table.add_row(Text(group.task), group.mode, str(len(group.samples)), right, *means)
+        console.print(table)
+        console.print()
+    if summed.comparisons:
+        _print_comparisons(summed.comparisons)
+
+
+def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..evaluation.markdown import number, pair
+    from ..evaluation.report import MEASURES
+
+    console = Console()
+    for comparison in comparisons:
+        first, second, task = pair(comparison)
+        # No title of the table, which would be broken where the table ends.
+        console.print(Text(f"{task}: {second} less {first}, {comparison.questions} questions", "bold"))
+        table = Table(box=None, pad_edge=False)
+        table.add_column("measure")
+        for heading in ("difference", "95% interval", "p"):
+            table.add_column(heading, justify="right")
+        for measure in MEASURES:
+            difference = comparison.differences[measure.name]
+            mean, low, high = (number(measure, value, signed=True) for value in difference[:3])
+            table.add_row(measure.title, mean, f"{low} to {high}", f"{difference.p:.4f}")
+        console.print(table)
+        console.print()
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal's stderr, and what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=False,
+    ) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda: progress.advance(bar)

@@ -1,0 +1,77 @@
+"""Samples as files that the page opens: what was asked, what was written, how it was graded."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from typing import Any
+
+from ..errors import StructureError
+from ..structure import DIALECTS, Dialect, parse
+from .sample import Sample
+
+PAGE = "http://127.0.0.1:8000/"
+"""Where `multiverse serve` has its page unless told otherwise."""
+
+LONGEST_LINK = 6000
+"""Characters; longer addresses make a list of samples unreadable for programs that show Markdown."""
+
+
+def recording(sample: Sample, model: str) -> dict[str, Any]:
+    """A sample in the page's own format. It holds the text instead of moments, which were not kept; the server parses it."""
+    text, dialect = _readable(sample.text)
+    graded = "right" if sample.right else "wrong"
+    answered = f"expected {sample.expected}, answered {sample.answer or 'nothing'}"
+    # The page counts words; the model's own tokens are told here.
+    took = f"{sample.total_tokens} tokens, critical path {sample.critical_path_tokens}"
+    note = f"{sample.task} {sample.id}, epoch {sample.epoch}: {graded}, {answered} ({sample.finish_reason}); {took}"
+    run = {"mode": sample.mode, "text": text, **({"dialect": dialect.name} if dialect is not None else {})}
+    return {
+        "format": "multiverse-recording",
+        "version": 1,
+        "question": sample.question,
+        "model": model,
+        "note": note,
+        "runs": [run],
+    }
+
+
+def link(recorded: dict[str, Any], page: str = PAGE) -> str | None:
+    """An address that opens a recording in the page at `page`; `None` if it would be too long.
+
+    The recording is in the fragment, which browsers do not send to the server.
+    """
+    packed = base64.urlsafe_b64encode(zlib.compress(json.dumps(recorded, ensure_ascii=False).encode(), 9)).decode().rstrip("=")
+    address = f"{page.partition('#')[0]}#sample={packed}"
+    return address if len(address) <= LONGEST_LINK else None
+
+
+def file_name(number: int, sample: Sample) -> str:
+    """A name for a sample's file that no file system minds, and that sorts as the samples do."""
+    return f"{number:04d}-{slug(sample.id)}-{sample.epoch}.json"
+
+
+def slug(text: str) -> str:
+    """Letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:60] or "x"
+
+
+def _readable(text: str) -> tuple[str, Dialect | None]:
+    """The text as a document, with the tag set that it is of; `None` where it does not parse in any.
+
+    Where the prompt has opened the thinking, the tag that opens it is no part of what was written, and is put before it.
+    """
+    for dialect in DIALECTS.values():
+        if not any(tag in text for tag in dialect.tags):
+            continue
+        opened = f"{dialect.think.open}{dialect.sep}{text.removeprefix(dialect.sep)}" if dialect.think is not None else text
+        for candidate in (text, opened):
+            try:
+                document = parse(candidate, dialect)
+            except StructureError:
+                continue
+            if document.thinking is not None or dialect.think is None:
+                return candidate, dialect
+    return text, None

@@ -1,0 +1,249 @@
+"""What finished runs say: every measure with its error, task by task and mode by mode, and runs compared on common questions.
+
+Numbers only; `markdown.py` writes them down and `plots.py` draws them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from ..errors import DataError
+from ..prompting import Mode
+from .sample import Run, Sample
+from .statistics import Difference, Estimate, mean_of, paired, pass_at, share_of
+
+MODES: tuple[Mode, ...] = ("sequential", "parallel")
+"""In the order in which tables have them."""
+
+
+class Measure(NamedTuple):
+    """One number per sample, of which reports give the mean.
+
+    Attributes:
+        name: in JSON.
+        title: in tables.
+        of: its value.
+        share: whether the value is yes or no, and the mean is written in percent.
+        digits: written behind the point.
+    """
+
+    name: str
+    title: str
+    of: Callable[[Sample], float]
+    share: bool = False
+    digits: int = 0
+
+
+MEASURES = (
+    Measure("pass@1", "pass@1, %", lambda sample: sample.right, share=True, digits=1),
+    Measure("parallelism", "parallelism", lambda sample: sample.parallelism, digits=2),
+    Measure("critical_path_tokens", "critical path", lambda sample: sample.critical_path_tokens),
+    Measure("total_tokens", "tokens", lambda sample: sample.total_tokens),
+    Measure("seconds", "seconds", lambda sample: sample.seconds, digits=2),
+    Measure("forks", "forks", lambda sample: sample.forks, digits=2),
+    Measure("malformed", "malformed, %", lambda sample: sample.malformed, share=True, digits=1),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """All samples of one run on one task, asked in one mode.
+
+    Attributes:
+        number: of the run in the report, from 0.
+        run: what the run is called, unlike every other run of the report.
+    """
+
+    number: int
+    run: str
+    task: str
+    mode: Mode
+    samples: tuple[Sample, ...] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """What tells it from the others."""
+        return f"{self.run}, {self.task}, {self.mode}"
+
+    @cached_property
+    def estimates(self) -> dict[str, Estimate]:
+        """Each measure's mean with its error, samples of one question being a cluster."""
+        questions = [sample.id for sample in self.samples]
+        return {
+            measure.name: (share_of if measure.share else mean_of)([measure.of(sample) for sample in self.samples], questions)
+            for measure in MEASURES
+        }
+
+    @cached_property
+    def pass_at_k(self) -> tuple[int, Estimate] | None:
+        """Chance that one of k samples is right, k being what every question was asked; `None` if some were asked once."""
+        asked = Counter(sample.id for sample in self.samples)
+        right = Counter(sample.id for sample in self.samples if sample.right)
+        k = min(asked.values())
+        if k < 2:
+            return None
+        return k, mean_of([pass_at(k, n, right[question]) for question, n in asked.items()], list(asked))
+
+    def values(self, measure: Measure) -> dict[Hashable, list[float]]:
+        """A measure's values under each question; the same id with another text is another question."""
+        values: dict[Hashable, list[float]] = {}
+        for sample in self.samples:
+            values.setdefault((sample.id, sample.question), []).append(float(measure.of(sample)))
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the samples."""
+        finished = Counter(sample.finish_reason for sample in self.samples)
+        values: dict[str, Any] = {
+            "run": self.run,
+            "task": self.task,
+            "mode": self.mode,
+            "questions": len({sample.id for sample in self.samples}),
+            "samples": len(self.samples),
+            **{name: estimate_json(estimate) for name, estimate in self.estimates.items()},
+            "finish_reasons": dict(finished.most_common()),
+        }
+        if self.pass_at_k is not None:
+            k, estimate = self.pass_at_k
+            values[f"pass@{k}"] = estimate_json(estimate)
+        return values
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `second` has more than `first`, on the questions that both were asked.
+
+    Attributes:
+        differences: under each measure's name.
+    """
+
+    first: Group
+    second: Group
+    differences: dict[str, Difference]
+
+    @property
+    def questions(self) -> int:
+        """How many both were asked."""
+        return next(iter(self.differences.values())).questions
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain objects."""
+        sides = {
+            name: {"run": group.run, "task": group.task, "mode": group.mode}
+            for name, group in (("first", self.first), ("second", self.second))
+        }
+        return {**sides, **{name: difference._asdict() for name, difference in self.differences.items()}}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One or more runs, their groups in order, and comparisons."""
+
+    runs: tuple[Run, ...]
+    groups: tuple[Group, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain objects, without the samples."""
+        return {
+            "runs": [{name: value for name, value in vars(run).items() if name != "samples"} for run in self.runs],
+            "results": [group.to_json() for group in self.groups],
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+        }
+
+
+def report(runs: Sequence[Run], *, seed: int = 0) -> Report:
+    """Sum runs up.
+
+    One run that asked in both modes has them compared; with several runs, each later one is compared with the first (see
+    `compare`). What has fewer than two questions in common is left out.
+
+    Args:
+        seed: of the resampling in comparisons.
+
+    Raises:
+        DataError: a run holds no samples.
+    """
+    runs = _named(runs)
+    groups = [group for number, run in enumerate(runs) for group in _groups(number, run)]
+    first = [group for group in groups if group.number == 0]
+    pairs = [
+        pair for number in range(1, len(runs)) for pair in _pairs(first, [group for group in groups if group.number == number])
+    ]
+    if len(runs) == 1:
+        pairs = [(a, b) for a in groups for b in groups if (a.task, a.mode, b.mode) == (b.task, *MODES)]
+    found = [comparison for a, b in pairs if (comparison := _compared(a, b, seed)) is not None]
+    return Report(runs, tuple(groups), tuple(found))
+
+
+def compare(first: Run, second: Run, *, seed: int = 0) -> tuple[Comparison, ...]:
+    """Two runs on their common questions: task by task and mode by mode.
+
+    Runs of one mode each are compared whatever the modes, so that a model can be compared with itself in the other.
+
+    Raises:
+        DataError: they have no task with two common questions.
+    """
+    comparisons = report([first, second], seed=seed).comparisons
+    if not comparisons:
+        names = f"{first.name!r} and {second.name!r}"
+        raise DataError(
+            f"{names} cannot be compared: no task was asked in both, in the same mode, with two questions in common"
+        )
+    return comparisons
+
+
+def estimate_json(estimate: Estimate) -> dict[str, Any]:
+    """What is not a number is null."""
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
+
+
+def _named(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs under names that tell them apart."""
+    seen: Counter[str] = Counter()
+    named = []
+    for run in runs:
+        if not run.samples:
+            raise DataError(f"the run {run.name!r} holds no samples: nothing can be reported of it")
+        seen[run.name] += 1
+        named.append(replace(run, name=f"{run.name} ({seen[run.name]})") if seen[run.name] > 1 else run)
+    return tuple(named)
+
+
+def _groups(number: int, run: Run) -> list[Group]:
+    parts: dict[tuple[str, Mode], list[Sample]] = {}
+    for sample in run.samples:
+        parts.setdefault((sample.task, sample.mode), []).append(sample)
+    # Tasks as they were asked, the modes of one next to each other.
+    tasks = list(dict.fromkeys(task for task, _ in parts))
+    return [
+        Group(number, run.name, task, mode, tuple(parts[task, mode]))
+        for task in tasks
+        for mode in MODES
+        if (task, mode) in parts
+    ]
+
+
+def _pairs(first: list[Group], second: list[Group]) -> list[tuple[Group, Group]]:
+    same = [(a, b) for a in first for b in second if (a.task, a.mode) == (b.task, b.mode)]
+    one_each = len({group.mode for group in first}) == len({group.mode for group in second}) == 1
+    return same if same or not one_each else [(a, b) for a in first for b in second if a.task == b.task]
+
+
+def _compared(first: Group, second: Group, seed: int) -> Comparison | None:
+    sides = {measure.name: (first.values(measure), second.values(measure)) for measure in MEASURES}
+    if len(sides[MEASURES[0].name][0].keys() & sides[MEASURES[0].name][1].keys()) < 2:
+        return None
+    return Comparison(first, second, {name: paired(a, b, seed=seed) for name, (a, b) in sides.items()})
+
+
+def spread(group: Group) -> list[float]:
+    """Parallelism of each question, the mean over its samples."""
+    parallelism = next(measure for measure in MEASURES if measure.name == "parallelism")
+    return [fmean(values) for values in group.values(parallelism).values()]
