@@ -1,7 +1,7 @@
 """What an evaluation has found out so far, on disk before it counts.
 
-A run's folder is begun with `run.json`; from then on each finished sample is one line at the end of `samples.jsonl`. Started again,
-a run knows by those lines what it need not ask any more. A line that was cut off when the process was killed is no line.
+A run's folder is begun with `run.json`; from then on each finished sample is one line at the end of `samples.jsonl`. Started
+again, a run knows by those lines what it need not ask any more. A line that was cut off when the process was killed is none.
 """
 
 from __future__ import annotations

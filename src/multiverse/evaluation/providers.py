@@ -52,9 +52,9 @@ _OWNER = "multiverse"
 
 # inspect's names for what both sides understand. The rest of inspect's settings are about connections, or refused.
 _SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "seed": "seed", "max_tokens": "max_tokens"}
-_CONNECTION = frozenset(
-    "max_retries timeout attempt_timeout max_connections adaptive_connections stream_idle_timeout system_message cache "
-    "extra_body extra_headers reasoning_history fail_on_refusal".split()
+_CONNECTION = (
+    *("max_retries", "timeout", "attempt_timeout", "stream_idle_timeout", "max_connections", "adaptive_connections"),
+    *("system_message", "cache", "extra_headers", "reasoning_history", "fail_on_refusal"),
 )
 
 
@@ -255,9 +255,7 @@ class ServerAPI(ModelAPI):
             self._ours = entry.get("owned_by") == _OWNER
         return self._ours
 
-    async def _chunks(
-        self, body: Mapping[str, Any], headers: Mapping[str, str] | None
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self, body: Mapping[str, Any], headers: Mapping[str, str] | None) -> AsyncIterator[dict[str, Any]]:
         """The JSON objects of a stream, up to its end."""
         stream = self._open().stream("POST", "/chat/completions", json=body, headers=dict(headers or {}))
         async with stream as response:
@@ -360,7 +358,10 @@ def _settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[dict[str, 
     extension = dict(body.get("multiverse", {}))
     if "reasoning_tokens" in asked:
         extension["thinking_budget"] = asked.pop("reasoning_tokens")
-    unknown = [*(name for name in asked if name not in _CONNECTION), *(f"extra_body.{name}" for name in body if name != "multiverse")]
+    unknown = [
+        *(name for name in asked if name not in _CONNECTION),
+        *(f"extra_body.{name}" for name in body if name != "multiverse"),
+    ]
     if unknown:
         raise RequestError(f"{unknown[0]} cannot be honoured here: leave it out")
     return given, extension
@@ -413,6 +414,17 @@ def _code(body: Any) -> str | None:
 def multiverse() -> type[ModelAPI]:
     """The provider ``multiverse/FOLDER``."""
     return EngineAPI
+
+
+def in_process(name: str, llm: LLM) -> ModelAPI:
+    """The provider of a model that is loaded already.
+
+    Args:
+        name: what inspect's logs call it.
+    """
+    make: Any = multiverse  # by the decorated name: inspect asks what it makes for its registration
+    api: ModelAPI = make(name, llm=llm)
+    return api
 
 
 @modelapi(name="multiverse-server")

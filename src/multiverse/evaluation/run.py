@@ -1,7 +1,7 @@
 """Asks a model the questions of any number of benchmarks, and keeps every answer.
 
-One folder per prompt is written (see `sample.py`), beside it inspect's own logs, for ``inspect view``. A run that was killed goes
-on when it is started again with the same settings: what was finished is read from the folder and not asked again.
+One folder per prompt is written (see `sample.py`), with inspect's own logs in it, for ``inspect view``. A run that was killed
+goes on when it is started again with the same settings: what was finished is read from the folder and not asked again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +27,7 @@ from .sample import Run, Sample
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
-    from inspect_ai.model import GenerateConfig, Model, ModelAPI
+    from inspect_ai.model import GenerateConfig, ModelAPI
 
 Prompt = Literal["multiverse", "zero"]
 MODES: dict[Prompt, Mode] = {"multiverse": "parallel", "zero": "sequential"}
@@ -122,9 +122,11 @@ def evaluate(
         EvaluationError: some questions could not be asked; what was answered is kept.
         ExtraError: inspect is not installed.
     """
-    _require_inspect()
+    require_inspect()
     sets = load(settings)
-    return [_evaluate(api, model, settings, out / prompt, prompt, sets, concurrency, progress or Progress()) for prompt in prompts]
+    return [
+        _evaluate(api, model, settings, out / prompt, prompt, sets, concurrency, progress or Progress()) for prompt in prompts
+    ]
 
 
 class EvaluationError(MultiverseError, RuntimeError):
@@ -288,7 +290,8 @@ def _kept_at_home(logs: Path) -> Iterator[Path]:
                     os.environ[name] = value
 
 
-def _require_inspect() -> None:
+def require_inspect() -> None:
+    """Raise `ExtraError` unless inspect is installed."""
     try:
         import inspect_ai  # noqa: F401
     except ImportError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ...errors import MultiverseError
-from . import families, mathematics
+from . import families, gpqa, ifeval, livecodebench, mathematics
 from .base import Benchmark, Question
 from .rows import questions
 
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*mathematics.BENCHMARKS, *families.BENCHMARKS)
-}
+_ALL = (
+    *mathematics.BENCHMARKS,
+    *gpqa.BENCHMARKS,
+    *ifeval.BENCHMARKS,
+    *livecodebench.BENCHMARKS,
+    *families.BENCHMARKS,
+)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 __all__ = ["BENCHMARKS", "Benchmark", "Question", "questions"]

@@ -13,9 +13,7 @@ def read(row: Row, number: int) -> Question:
     answer = str(cell(row, number, "answer")).strip()
     known = {name.lower(): value for name, value in row.items()}
     name = known.get("unique_id", known.get("id"))
-    return Question(
-        str(number if name is None else name), f"{problem}\n\nPut the final answer within \\boxed{{}}.", answer
-    )
+    return Question(str(number if name is None else name), f"{problem}\n\nPut the final answer within \\boxed{{}}.", answer)
 
 
 def grade(asked: Question, answer: str) -> Verdict:

@@ -66,9 +66,9 @@ _ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x8000000
 
 # What solutions of programming contests take for granted (the list is LiveCodeBench's).
 _STARRED = (
-    "string re datetime collections heapq bisect copy math random statistics itertools functools operator io sys json builtins "
-    "typing"
-).split()
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools"),
+    *("functools", "operator", "io", "sys", "json", "builtins", "typing"),
+)
 PRELUDE = "".join(f"from {name} import *\n" for name in _STARRED) + "".join(f"import {name}\n" for name in _STARRED[:-2])
 _RECURSION = 50_000
 

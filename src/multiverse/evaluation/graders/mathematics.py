@@ -1,7 +1,7 @@
 """Mathematics: whether two answers are worth the same, however they are written.
 
-Comparing is math-verify's, which may take for ever over what a model writes, and whose own time limit needs the main thread of a
-process. So it is asked in processes of its own (see `math_worker.py`), which are kept warm, confined like the sandbox of
+Comparing is math-verify's, which may take for ever over what a model writes, and whose own time limit needs the main thread
+of a process. So it is asked in processes of its own (see `math_worker.py`), which are kept warm, confined like the sandbox of
 programs, and killed and replaced when their time is up.
 """
 

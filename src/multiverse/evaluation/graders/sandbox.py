@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -56,8 +55,8 @@ class Outcome(NamedTuple):
     """How a program ended.
 
     Attributes:
-        status: ``ok``; ``error`` (an exception, a signal, or an exit code); ``time``, ``memory`` or ``output`` (the limit that it
-            ran into); ``forbidden`` (it tried what it may not, and did not expect to be refused).
+        status: ``ok``; ``error`` (an exception, a signal, or an exit code); ``time``, ``memory`` or ``output`` (the limit that
+            it ran into); ``forbidden`` (it tried what it may not, and did not expect to be refused).
         output: what it printed.
         result: what the function returned, through JSON.
         detail: the end of what it said on stderr, or the signal that ended it.
@@ -116,7 +115,13 @@ def _launch(box: Path, work: Path, seconds: float) -> int | None:
             stdout=out,
             stderr=err,
             cwd=work,
-            env={"PATH": os.defpath, "HOME": str(work), "TMPDIR": str(work), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={
+                "PATH": os.defpath,
+                "HOME": str(work),
+                "TMPDIR": str(work),
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            },
             start_new_session=True,
         )
         try:
