@@ -233,8 +233,9 @@ def _check_sampling(settings: Settings) -> None:
     """Raise `RequestError` for values that no question could be asked with."""
     from ..engine import SamplingParams
 
-    given: dict[str, Any] = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
-    SamplingParams(**given, **settings.bounds)
+    sampling = {"temperature": settings.temperature, "top_p": settings.top_p, "max_tokens": settings.max_tokens}
+    given: dict[str, Any] = {**sampling, **settings.bounds}
+    SamplingParams(**given)
 
 
 def _local(model: str | None, device: str, dtype: str, options: dict[str, int]) -> tuple[ModelAPI, str]:
@@ -253,10 +254,10 @@ def _remote(server: str, model: str | None, api_key: str | None) -> tuple[ModelA
     from .remote import Remote
 
     require_inspect()
-    from ..evaluation.providers import multiverse_server
+    from ..evaluation.providers import at_server
 
     found = Remote(server, model, api_key)  # says in one line what is wrong with the address, the key or the name
-    return multiverse_server(found.name, base_url=found.base, api_key=api_key), f"{found.base} {found.name}"
+    return at_server(found.name, found.base, api_key), f"{found.base} {found.name}"
 
 
 @contextmanager

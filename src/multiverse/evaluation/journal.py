@@ -7,7 +7,6 @@ again, a run knows by those lines what it need not ask any more. A line that was
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -42,15 +41,15 @@ class Journal:
         self.finished: dict[Key, Sample] = {key(sample): sample for sample in self.run.samples}
         try:
             write_run(folder, self.run)  # without what was cut off
-            self._file = (folder / SAMPLES).open("a", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
 
     def add(self, sample: Sample) -> None:
         """Keep a sample; when this returns, it is with the operating system."""
+        line = json.dumps(asdict(sample), ensure_ascii=False) + "\n"
         with self._lock:
-            self._file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-            self._file.flush()
+            with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
+                file.write(line)
             self.finished[key(sample)] = sample
 
     def close(self, seconds: float) -> Run:
@@ -63,9 +62,6 @@ class Journal:
             The run, its samples in the order of task, question and epoch.
         """
         with self._lock:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
             samples = tuple(self.finished[name] for name in sorted(self.finished, key=_order))
             self.run = replace(self.run, seconds=self.run.seconds + seconds, samples=samples)
             write_run(self.folder, self.run)

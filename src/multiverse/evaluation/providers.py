@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -171,7 +172,8 @@ class ServerAPI(ModelAPI):
         api_key: str | None = None,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008 (inspect's signature)
     ) -> None:
-        super().__init__(model_name, base_url, api_key, ["OPENAI_API_KEY"], config)
+        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
+        super().__init__(model_name, base_url, key, ["OPENAI_API_KEY"], config)
         if base_url is None:
             raise RequestError("a server needs its address: give --model-base-url http://127.0.0.1:8000/v1")
         self._url = base_url.rstrip("/")
@@ -431,3 +433,10 @@ def in_process(name: str, llm: LLM) -> ModelAPI:
 def multiverse_server() -> type[ModelAPI]:
     """The provider ``multiverse-server/MODEL``."""
     return ServerAPI
+
+
+def at_server(name: str, base_url: str, api_key: str | None = None) -> ModelAPI:
+    """The provider of a server's model; the arguments are `ServerAPI`'s."""
+    make: Any = multiverse_server
+    api: ModelAPI = make(name, base_url=base_url, api_key=api_key)
+    return api
