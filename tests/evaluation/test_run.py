@@ -31,6 +31,8 @@ from tests.evaluation.rows import RIGHT, ROWS, write
 from tests.serving.conftest import Site, serving
 
 NAMES = tuple(BENCHMARKS)
+# inspect is behind the newest release of a library that it uses.
+pytestmark = pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ Imported only by inspect, or by whoever has it.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from inspect_ai import Task
 from inspect_ai import task as inspect_task
 from inspect_ai.dataset import MemoryDataset
@@ -23,6 +24,10 @@ from .answer import Answer
 from .benchmarks import BENCHMARKS, Benchmark, Question, questions
 from .judging import graded
 from .sample import Sample
+
+
+_GRADERS = os.cpu_count() or 2
+"""Answers of one benchmark that are graded at once: a program under test may take a processor and gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,10 @@ def _asks(benchmark: str, asking: Asking) -> Callable[[], Solver]:
 
 
 def _grades(benchmark: Benchmark, by_id: Mapping[str, Question], asking: Asking) -> Callable[[], Scorer]:
-    @scorer(metrics=[accuracy(), stderr(cluster="sample")], name="right")
+    @scorer(metrics=[accuracy(), stderr()], name="right")
     def build_scorer() -> Scorer:
+        at_once = CapacityLimiter(_GRADERS)
+
         async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 (inspect's signature)
             name, epoch = str(state.sample_id), state.epoch - 1
             known = asking.known(name, epoch)
@@ -92,7 +99,7 @@ def _grades(benchmark: Benchmark, by_id: Mapping[str, Question], asking: Asking)
                 return Score(value=known.right, answer=known.answer, explanation="from an earlier start of this run")
             question = by_id[name]
             answer = answer_of(state.output)
-            verdict = await to_thread.run_sync(benchmark.grade, question, answer.answer)
+            verdict = await to_thread.run_sync(benchmark.grade, question, answer.answer, limiter=at_once)
             sample = graded(benchmark.name, question, answer, verdict, asking.mode, epoch)
             asking.on_finish(sample)
             told = {name: value for name, value in answer.to_json().items() if name != "text"}

@@ -98,7 +98,7 @@ def _sentences(text: str, num_sentences: int, relation: str) -> bool:
     return _relation(count_sentences(text), relation, num_sentences)
 
 
-_ABBREVIATIONS = frozenset("mr mrs ms dr prof sr jr st vs etc e.g i.e inc ltd co u.s fig no al approx dept est".split())  # noqa: SIM905
+_ABBREVIATIONS = frozenset("mr mrs ms dr prof sr jr st vs etc e.g i.e inc ltd co u.s fig al approx dept est".split())  # noqa: SIM905
 
 
 def count_sentences(text: str) -> int:
@@ -110,7 +110,7 @@ def count_sentences(text: str) -> int:
     for found in re.finditer(r"[.!?]+[\"'”’)\]*_]*(?=\s|$)", text):
         before = re.split(r"\s", text[start : found.start()].rstrip())[-1].lower().lstrip("(\"'")
         after = text[found.end() :].lstrip()[:1]
-        if found[0].startswith(".") and len(found[0].rstrip("\"'”’)]*_")) == 1:
+        if set(found[0]) == {"."}:
             initial = re.fullmatch(r"[a-z]", before) is not None and before != "i"
             if after and (after.islower() or before in _ABBREVIATIONS or initial):
                 continue
