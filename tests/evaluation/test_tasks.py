@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from multiverse import SamplingParams
-from multiverse.evaluation.tasks import Sample, TaskSet, evaluate, judge
+from multiverse.evaluation.sample import Sample
+from multiverse.evaluation.tasks import TaskSet, evaluate, judge
 from multiverse.structure import MULTIVERSE, Document
 from multiverse.tasks import Problem
 from tests.cli.scripted import Write, scripted_llm

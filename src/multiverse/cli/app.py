@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from .chat import chat
@@ -14,6 +15,7 @@ from .evaluate import tasks as eval_tasks
 from .evaluate_budget import budget as eval_budget
 from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
+from .evaluate_run import run as eval_run
 from .generate import generate
 from .serve import serve
 from .show import show
@@ -57,20 +59,32 @@ def multiverse(
         typer.echo(context.get_help())
 
 
-evaluations = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+class _RunByDefault(TyperGroup):
+    """A group in which names of benchmarks need no command before them: ``eval aime24`` is ``eval run aime24``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
-@evaluations.callback(invoke_without_command=True)
+evaluations = typer.Typer(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@evaluations.callback(invoke_without_command=True, subcommand_metavar="NAME... | COMMAND [ARGS]...")
 def measure(context: typer.Context) -> None:
-    """Measure a model.
+    """Measure a model: on benchmarks by name, or on our own tasks in more detail.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
+    multiverse eval aime24 gpqa --model ./multiverse-32b --out runs/32b
+    multiverse eval worksheet nested --limit 50 --prompt both
     multiverse eval tasks --family all --mode both --n 100
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
+evaluations.command("run")(eval_run)
 evaluations.command("tasks")(eval_tasks)
 evaluations.command("report")(eval_report)
 evaluations.command("compare")(eval_compare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..engine import SamplingParams
-    from ..evaluation.tasks import Sample, TaskReport, TaskSet
+    from ..evaluation.sample import Sample
+    from ..evaluation.tasks import TaskReport, TaskSet
     from ..llm import LLM
     from ..prompting import Mode
 
@@ -149,7 +151,9 @@ def _save(path: Path, reports: list[TaskReport]) -> None:
     from .jsonio import dump
 
     lines = [
-        dump({"family": report.family, "mode": report.mode, **vars(sample)}) for report in reports for sample in report.samples
+        dump({"family": report.family, **asdict(sample), "parallelism": sample.parallelism, "forked": sample.forked})
+        for report in reports
+        for sample in report.samples
     ]
     try:
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -16,6 +16,10 @@ from ..engine.generation import Generation
 from ..engine.params import SamplingParams
 from ..prompting import Mode, ask
 from ..tasks import Problem, generate
+from .answer import Answer
+from .benchmarks.families import grade, question
+from .judging import graded
+from .sample import Sample
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -42,23 +46,6 @@ class TaskSet:
         if self.n < 1:
             raise ValueError(f"n is {self.n}: ask at least one question")
         return generate(self.family, self.n, seed=self.seed, split="test", width=self.width, depth=self.depth)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One question and what came of it; `right` needs a generation that ended by itself."""
-
-    question: str
-    expected: str
-    answer: str
-    text: str
-    right: bool
-    finish_reason: str
-    malformed: bool
-    forked: bool
-    total_tokens: int
-    critical_path_tokens: int
-    parallelism: float
 
 
 @dataclass(frozen=True)
@@ -105,32 +92,20 @@ def evaluate(llm: LLM, tasks: TaskSet, params: SamplingParams, on_finish: Callab
 
     def report(index: int, generation: Generation) -> None:
         if on_finish is not None:
-            on_finish(judge(problems[index], generation))
+            on_finish(judge(problems[index], generation, index, tasks.mode))
 
     start = time.perf_counter()
     generations = llm.chat([ask(problem.question, tasks.mode) for problem in problems], each, on_finish=report)
     seconds = time.perf_counter() - start
-    samples = tuple(judge(problem, generation) for problem, generation in zip(problems, generations, strict=True))
+    samples = tuple(judge(problems[index], generation, index, tasks.mode) for index, generation in enumerate(generations))
     return summarise(tasks, samples, seconds=seconds, model=llm.model_path)
 
 
-def judge(problem: Problem, generation: Generation) -> Sample:
-    """Whether a generation answers a problem, and what it took."""
-    ended = generation.finish_reason == "stop"
-    usage = generation.usage
-    return Sample(
-        question=problem.question,
-        expected=problem.answer,
-        answer=generation.answer,
-        text=generation.text,
-        right=ended and problem.check(generation.answer),
-        finish_reason=generation.finish_reason,
-        malformed=generation.finish_reason == "malformed" or (ended and generation.tree is None),
-        forked=any(generation.branches),
-        total_tokens=usage.total_tokens,
-        critical_path_tokens=usage.critical_path_tokens,
-        parallelism=usage.parallelism,
-    )
+def judge(problem: Problem, generation: Generation, index: int = 0, mode: Mode = "parallel") -> Sample:
+    """Whether a generation answers a problem, the one of this index among those asked, and what it took."""
+    answer = Answer.of(generation)
+    asked = question(problem, index)
+    return graded(problem.family, asked, answer, grade(asked, answer.answer), mode)
 
 
 def summarise(tasks: TaskSet, samples: tuple[Sample, ...], *, seconds: float, model: str) -> TaskReport:

@@ -1,0 +1,38 @@
+"""GPQA-Diamond: questions with four choices, in an order that is the same every time."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ..graders.choice import LETTERS, grade_choice
+from ..graders.verdict import Verdict
+from .base import Benchmark, Hub, Question, Row, cell
+
+WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+
+
+def read(row: Row, number: int) -> Question:
+    """A row with a question, the right answer and three wrong ones."""
+    text = str(cell(row, number, "Question")).strip()
+    right = str(cell(row, number, "Correct Answer")).strip()
+    choices = [right, *(str(cell(row, number, name)).strip() for name in WRONG)]
+    order = list(range(len(choices)))
+    # By the question, not by its number, so that the first ten are asked like all of them.
+    Random(f"gpqa/{text}").shuffle(order)
+    shuffled = tuple(choices[index] for index in order)
+    listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shuffled, strict=False))
+    known = {name.lower(): value for name, value in row.items()}
+    return Question(
+        id=str(known.get("record id") or number),
+        text=f"{text}\n\n{listed}\n\nOne of these is right. Put its letter within \\boxed{{}}.",
+        expected=LETTERS[order.index(0)],
+        data={"choices": shuffled},
+    )
+
+
+def grade(asked: Question, answer: str) -> Verdict:
+    """By the choice that the answer names."""
+    return grade_choice(asked.expected, answer, asked.data["choices"])
+
+
+BENCHMARKS = (Benchmark("gpqa", "GPQA-Diamond", grade, hub=Hub("Idavidrein/gpqa", "train", "gpqa_diamond"), read=read),)

@@ -1,0 +1,245 @@
+"""The inside of the sandbox: a process gives up what it does not need, and then runs what it does not trust.
+
+Run as a program (``python -I jail.py JOB``), it does what a job says; imported, it lends `confine`. Standard library alone,
+so that it starts quickly and can read itself before the doors are shut.
+
+What is given up, each where the system has it:
+
+- limits (any Unix): address space, processor time, size of a file, open files, and no core dumps;
+- files (Linux from 5.13, Landlock): only the working folder can be written, only Python and the system's libraries read;
+- processes and network (Linux on x86-64 and aarch64, seccomp): no new process and no program, no socket, no signal to others,
+  no tracing, no mounting, no change of owners, modes, or limits.
+
+See `sandbox.py` for what the outside does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import platform
+import resource
+import struct
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+OUT_OF_MEMORY, FORBIDDEN, TOO_MUCH_OUTPUT = 101, 102, 103
+"""Exit codes that tell why a program failed; any other is its own."""
+
+_NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
+_LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
+# Landlock's rights: to files alone, and all of them by the version of its interface that brought the last of them.
+_EXECUTE, _WRITE, _READ, _READ_FOLDER = 1, 2, 4, 8
+_TRUNCATE = 1 << 14
+_ON_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE
+_RIGHTS = {1: 13, 2: 14, 3: 15}
+
+# System calls by number: those that are refused, and three of which it depends.
+_X86_64 = {
+    "arch": 0xC000003E,
+    "clone": 56,
+    "clone3": 435,
+    "prlimit64": 302,
+    "refused": (
+        *(41, 57, 58, 59, 62, 90, 91, 92, 93, 94, 101, 109, 112, 132, 155, 160, 161, 165, 166, 188, 189, 190, 197, 198, 199),
+        *(200, 234, 235, 248, 249, 250, 260, 261, 268, 272, 280, 298, 308, 310, 311, 321, 322, 323, 425, 452),
+    ),
+}
+_AARCH64 = {
+    "arch": 0xC00000B7,
+    "clone": 220,
+    "clone3": 435,
+    "prlimit64": 261,
+    "refused": (
+        *(5, 6, 7, 14, 15, 16, 39, 40, 41, 51, 52, 53, 54, 55, 88, 97, 117, 129, 130, 131, 154, 157, 164, 198, 217, 218, 219),
+        *(221, 241, 268, 270, 271, 280, 281, 282, 425, 452),
+    ),
+}
+_CALLS: dict[str, dict[str, Any]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
+_CLONE_THREAD = 0x10000
+_ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM and ENOSYS among them
+
+# What solutions of programming contests take for granted (the list is LiveCodeBench's).
+_STARRED = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools"),
+    *("functools", "operator", "io", "sys", "json", "builtins", "typing"),
+)
+PRELUDE = "".join(f"from {name} import *\n" for name in _STARRED) + "".join(f"import {name}\n" for name in _STARRED[:-2])
+_RECURSION = 50_000
+
+
+def confine(*, memory: int, seconds: int | None, file_size: int, writable: Sequence[str]) -> list[str]:
+    """Give up what is not needed, for good. Call it with no other thread running.
+
+    Args:
+        memory: bytes of address space.
+        seconds: of processor time; `None` sets no bound.
+        file_size: bytes of any one file.
+        writable: folders that may be written.
+
+    Returns:
+        What is in force: ``limits``, and where the system has them ``files``, and ``processes`` with ``network``.
+    """
+    _limit(resource.RLIMIT_AS, memory)
+    _limit(resource.RLIMIT_FSIZE, file_size)
+    _limit(resource.RLIMIT_NOFILE, 64)
+    _limit(resource.RLIMIT_CORE, 0)
+    if seconds is not None:
+        _limit(resource.RLIMIT_CPU, seconds)
+    layers = ["limits"]
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    if libc is not None and libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
+        if _close_files(libc, writable):
+            layers.append("files")
+        if _close_calls(libc):
+            layers += ["processes", "network"]
+    if "processes" not in layers:
+        # Counts all of the user's processes, and not those of root: the best there is without a filter.
+        _limit(resource.RLIMIT_NPROC, 64)
+    return layers
+
+
+def _limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    with contextlib.suppress(OSError, ValueError):  # macOS refuses some
+        resource.setrlimit(kind, (value, value))
+
+
+def _close_files(libc: Any, writable: Sequence[str]) -> bool:
+    """Shut the file system but for what Python reads and the working folder."""
+    version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
+    if version < 1:
+        return False
+    everything = (1 << _RIGHTS.get(version, 15)) - 1
+    rules = libc.syscall(_LANDLOCK_CREATE, struct.pack("Q", everything), ctypes.c_size_t(8), 0)
+    if rules < 0:
+        return False
+    look = _EXECUTE | _READ | _READ_FOLDER
+    for path in {sys.prefix, sys.base_prefix, sys.exec_prefix, *_SYSTEM}:
+        _open(libc, rules, path, look)
+    for path in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
+        _open(libc, rules, path, _READ | _WRITE)
+    for path in writable:
+        _open(libc, rules, path, everything & ~_EXECUTE)
+    shut: bool = libc.syscall(_LANDLOCK_RESTRICT, rules, 0) == 0
+    os.close(rules)
+    return shut
+
+
+_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime")
+
+
+def _open(libc: Any, rules: int, path: str, rights: int) -> None:
+    """Leave a path open; one that does not exist needs nothing."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    if not Path(path).is_dir():
+        rights &= _ON_FILES
+    # kind of rule, 1: whatever lies beneath a path
+    libc.syscall(_LANDLOCK_ADD, rules, 1, struct.pack("=Qi", rights, descriptor), 0)
+    os.close(descriptor)
+
+
+def _close_calls(libc: Any) -> bool:
+    """Refuse system calls that no solution needs."""
+    calls = _CALLS.get(platform.machine())
+    if calls is None:
+        return False
+    program = _filter(calls)
+    code = ctypes.create_string_buffer(b"".join(program), 8 * len(program))
+    header = struct.pack("HP", len(program), ctypes.addressof(code))
+    closed: bool = libc.prctl(_SET_SECCOMP, _FILTER, header, 0, 0) == 0
+    return closed
+
+
+def _filter(calls: dict[str, Any]) -> list[bytes]:
+    """The filter, as instructions of the kernel's packet filter.
+
+    The data begin with the call's number, then at 4 the architecture, and from 16 on its arguments, 8 bytes each.
+    """
+
+    def load(offset: int) -> bytes:
+        return struct.pack("HBBI", 0x20, 0, 0, offset)
+
+    def jump(test: int, value: int, then: int, otherwise: int) -> bytes:
+        return struct.pack("HBBI", test, then, otherwise, value)
+
+    def answer(value: int) -> bytes:
+        return struct.pack("HBBI", 0x06, 0, 0, value)
+
+    equal, at_least, has = 0x15, 0x35, 0x45
+    program = [load(4), jump(equal, calls["arch"], 1, 0), answer(_KILL), load(0)]
+    program += [jump(at_least, 0x40000000, 0, 1), answer(_REFUSE)]  # the other numbering of x86
+    for number in calls["refused"]:
+        program += [jump(equal, number, 0, 1), answer(_REFUSE)]
+    # The C library makes threads by the older call where this one is not there, and of that the filter can see the flags.
+    program += [jump(equal, calls["clone3"], 0, 1), answer(_UNKNOWN)]
+    program += [jump(equal, calls["clone"], 0, 4), load(16), jump(has, _CLONE_THREAD, 0, 1), answer(_ALLOW), answer(_REFUSE)]
+    # Limits may be read (no new value is given), not set.
+    program += [jump(equal, calls["prlimit64"], 0, 5), load(32), jump(equal, 0, 0, 2), load(36), jump(equal, 0, 1, 0)]
+    return [*program, answer(_REFUSE), answer(_ALLOW)]
+
+
+def main(path: str) -> int:
+    """Do the job in this file, and return the exit code.
+
+    A job says how to `confine`, which program to run, and, unless the program reads its input itself, which function of it to
+    call with which arguments; what that returns is written as JSON to the job's ``result``.
+    """
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    source = Path(job["program"]).read_text(encoding="utf-8")
+    call = job.get("call")
+    with Path(job["result"]).open("w", encoding="utf-8") as result, Path(job["layers"]).open("w", encoding="utf-8") as layers:
+        json.dump(confine(**job["confine"]), layers)
+        layers.close()
+        sys.setrecursionlimit(_RECURSION)
+        try:
+            space: dict[str, Any] = {"__name__": "__main__" if call is None else "solution"}
+            exec(compile(PRELUDE, "prelude.py", "exec"), space)
+            exec(compile(source, "program.py", "exec"), space)
+            if call is not None:
+                owner = space["Solution"]() if "Solution" in space else None
+                function = space[call["function"]] if owner is None else getattr(owner, call["function"])
+                json.dump(function(*call["arguments"]), result)
+            sys.stdout.flush()
+        except SystemExit as error:
+            return _exit_code(error)
+        except MemoryError:
+            return OUT_OF_MEMORY
+        except BaseException as error:
+            return _complain(error)
+    return 0
+
+
+def _exit_code(error: SystemExit) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _complain(error: BaseException) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        traceback.print_exception(error, limit=-5)
+    if isinstance(error, OSError):
+        return {1: FORBIDDEN, 13: FORBIDDEN, 27: TOO_MUCH_OUTPUT, 12: OUT_OF_MEMORY}.get(error.errno or 0, 1)
+    return 1
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1])
+    # No finalizers: what they might still want to do is no part of the answer.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,217 @@
+"""Mathematics: whether two answers are worth the same, however they are written.
+
+Comparing is math-verify's, which may take for ever over what a model writes, and whose own time limit needs the main thread
+of a process. So it is asked in processes of its own (see `math_worker.py`), which are kept warm, confined like the sandbox of
+programs, and killed and replaced when their time is up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...errors import ExtraError, MultiverseError
+from .verdict import Verdict
+
+SECONDS = 10.0
+"""Of wall-clock for one comparison."""
+_STARTUP = 60.0
+"""Seconds that a worker may take to load its libraries, on a busy machine."""
+_LONGEST = 20_000
+"""Characters of an answer that are read, from its end: an answer stands at the end."""
+
+
+class _TimeUpError(Exception):
+    """A worker did not answer in time."""
+
+
+class _Worker:
+    """A process that compares answers, one at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-X", "utf8", str(Path(__file__).with_name("math_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": os.defpath, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        self._rest = b""
+        try:
+            self._read(_STARTUP)  # it says that it is ready
+        except _TimeUpError:
+            self.kill()
+            raise MultiverseError(
+                f"the process that compares mathematics did not start within {_STARTUP:.0f} seconds: is math-verify whole?"
+            ) from None
+
+    def ask(self, expected: str, answer: str, seconds: float) -> dict[str, Any]:
+        """Compare two answers.
+
+        Raises:
+            _TimeUpError: it took too long, or the worker died over it; either way the worker is of no more use.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps([expected, answer]).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise _TimeUpError from None
+        told: dict[str, Any] = json.loads(self._read(seconds))
+        return told
+
+    def kill(self) -> None:
+        """End it, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what was not written yet
+                    pipe.close()
+
+    def _read(self, seconds: float) -> bytes:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+                raise _TimeUpError
+            piece = os.read(descriptor, 65536)
+            if not piece:
+                raise _TimeUpError
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+
+class MathGrader:
+    """Compares mathematics; any number of threads may ask.
+
+    Args:
+        workers: most processes at a time; they are started when they are needed.
+        seconds: of wall-clock for one comparison.
+    """
+
+    def __init__(self, workers: int = 2, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self._room = threading.Semaphore(workers)
+        self._lock = threading.Lock()
+        self._idle: list[_Worker] = []
+
+    def grade(self, expected: str, answer: str) -> Verdict:
+        """Whether an answer is worth what is expected.
+
+        The answer is what stands in its last box (``\\boxed{}``), or, without one, the last thing in it that can be read.
+
+        Raises:
+            ExtraError: math-verify is not installed.
+        """
+        answer = answer[-_LONGEST:]
+        box = last_box(answer)
+        taken = box if box is not None else answer.strip()
+        if not taken:
+            return Verdict(False, "", "there is no answer")
+        if _plain(taken) == _plain(expected):
+            return Verdict(True, taken)
+        with self._worker() as worker:
+            told = worker.ask(expected, f"\\boxed{{{box}}}" if box is not None else taken, self.seconds)
+        if told["error"]:
+            return Verdict(False, taken, told["error"])
+        return Verdict(told["right"], taken)
+
+    def close(self) -> None:
+        """End the processes; they come back when they are needed."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.kill()
+
+    @contextmanager
+    def _worker(self) -> Iterator[_Asked]:
+        if find_spec("math_verify") is None:
+            raise ExtraError("math-verify", "eval")
+        with self._room:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            asked = _Asked(worker)
+            try:
+                yield asked
+            except BaseException:
+                asked.drop()
+                raise
+            if asked.worker is not None:
+                with self._lock:
+                    self._idle.append(asked.worker)
+
+
+class _Asked:
+    """A worker on loan; started if there was none, dropped if its time was up."""
+
+    def __init__(self, worker: _Worker | None) -> None:
+        self.worker = worker
+
+    def ask(self, expected: str, answer: str, seconds: float) -> dict[str, Any]:
+        if self.worker is None:
+            self.worker = _Worker()
+        try:
+            return self.worker.ask(expected, answer, seconds)
+        except _TimeUpError:
+            self.drop()
+            return {"right": False, "error": f"the comparison did not end within {seconds:g} seconds"}
+
+    def drop(self) -> None:
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None
+
+
+@cache
+def shared() -> MathGrader:
+    """The grader of this process; its workers end with it."""
+    grader = MathGrader()
+    atexit.register(grader.close)
+    return grader
+
+
+def grade_math(expected: str, answer: str) -> Verdict:
+    """`MathGrader.grade` of the shared grader."""
+    return shared().grade(expected, answer)
+
+
+def last_box(text: str) -> str | None:
+    """What stands in the last box of a text that is closed, boxes within it included; `None` if there is none."""
+    for found in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))):
+        depth = 1
+        for index in range(found.end(), len(text)):
+            if text[index] in "{}" and text[index - 1] != "\\":
+                depth += 1 if text[index] == "{" else -1
+            if depth == 0:
+                inner = text[found.end() : index].strip()
+                nested = last_box(inner)
+                return nested if nested is not None else inner
+    return None
+
+
+_DRESS = re.compile(r"\\(?:left|right|displaystyle|!|,|;|:|quad|qquad)(?![a-zA-Z])|\\[()\[\]]|[$\s~]")
+
+
+def _plain(text: str) -> str:
+    """An answer without what changes nothing of its worth: spaces, dollars, wrappers of plain words."""
+    text = re.sub(r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    return _DRESS.sub("", text).rstrip(".")

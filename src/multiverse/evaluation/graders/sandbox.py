@@ -1,0 +1,169 @@
+"""Runs a program that nobody vouches for, and says how that ended.
+
+Every run is a Python process of its own, in a session of its own and an empty temporary folder, with hardly any environment and
+nothing to read but what it is given. The process shuts itself in (see `jail.py`) before it looks at the program; from outside,
+a clock kills its whole process group. What it prints goes to a file of limited size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from . import jail
+
+_STARTUP = 2.0
+"""Seconds that Python may take to start and shut itself in, on a busy machine."""
+_TAIL = 2000
+"""Characters of a complaint that are kept."""
+
+Status = Literal["ok", "error", "time", "memory", "output", "forbidden"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may take.
+
+    Attributes:
+        seconds: of wall-clock, and as many, rounded up, of processor time.
+        memory: bytes of address space, Python itself included.
+        output: bytes of what it prints, and of any file that it writes.
+    """
+
+    seconds: float = 6.0
+    memory: int = 2 << 30
+    output: int = 16 << 20
+
+
+class Call(NamedTuple):
+    """A function of the program (or of its class ``Solution``), and what it is called with."""
+
+    function: str
+    arguments: list[Any]
+
+
+class Outcome(NamedTuple):
+    """How a program ended.
+
+    Attributes:
+        status: ``ok``; ``error`` (an exception, a signal, or an exit code); ``time``, ``memory`` or ``output`` (the limit that
+            it ran into); ``forbidden`` (it tried what it may not, and did not expect to be refused).
+        output: what it printed.
+        result: what the function returned, through JSON.
+        detail: the end of what it said on stderr, or the signal that ended it.
+        layers: what confined it, as `jail.confine` names it.
+    """
+
+    status: Status
+    output: str
+    result: Any
+    detail: str
+    layers: tuple[str, ...]
+
+
+def run(program: str, *, stdin: str = "", call: Call | None = None, limits: Limits | None = None) -> Outcome:
+    """Run a program to its end.
+
+    Args:
+        stdin: what it can read; there is nothing more to come.
+        call: the function to call; `None` runs the program as a script.
+    """
+    limits = limits if limits is not None else Limits()
+    with tempfile.TemporaryDirectory(prefix="multiverse-", ignore_cleanup_errors=True) as name:
+        box = Path(name)
+        work = box / "work"
+        work.mkdir()
+        for file, text in (("program.py", program), ("stdin", stdin), ("result", ""), ("layers", "")):
+            (box / file).write_text(text, encoding="utf-8", errors="surrogatepass")
+        job = {
+            **{file: str(box / file) for file in ("program", "result", "layers")},
+            "program": str(box / "program.py"),
+            "call": call._asdict() if call is not None else None,
+            "confine": {
+                "memory": limits.memory,
+                "seconds": int(-(-limits.seconds // 1)) + 1,
+                "file_size": limits.output,
+                "writable": [str(work)],
+            },
+        }
+        (box / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        code = _launch(box, work, limits.seconds + _STARTUP)
+        return _outcome(box, code, limits)
+
+
+@cache
+def layers() -> tuple[str, ...]:
+    """What confines a program on this machine, found out by running one."""
+    return run("").layers
+
+
+def _launch(box: Path, work: Path, seconds: float) -> int | None:
+    """Start it, wait, and kill what is left; returns the exit code, or `None` if its time was up."""
+    with (box / "stdin").open("rb") as stdin, (box / "stdout").open("wb") as out, (box / "stderr").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-X", "utf8", jail.__file__, str(box / "job.json")],
+            stdin=stdin,
+            stdout=out,
+            stderr=err,
+            cwd=work,
+            env={
+                "PATH": os.defpath,
+                "HOME": str(work),
+                "TMPDIR": str(work),
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            },
+            start_new_session=True,
+        )
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            # Also after a good end: whatever it has left behind goes with it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+_CODES: dict[int | None, Status] = {
+    0: "ok",
+    None: "time",
+    -signal.SIGXCPU: "time",
+    -signal.SIGXFSZ: "output",
+    jail.OUT_OF_MEMORY: "memory",
+    jail.FORBIDDEN: "forbidden",
+    jail.TOO_MUCH_OUTPUT: "output",
+}
+
+
+def _outcome(box: Path, code: int | None, limits: Limits) -> Outcome:
+    output = _read(box / "stdout")
+    status = _CODES.get(code, "error")
+    if status != "ok" and (box / "stdout").stat().st_size >= limits.output:
+        status = "output"
+    detail = _read(box / "stderr")[-_TAIL:].strip()
+    if status == "error" and code is not None and code < 0:
+        detail = f"{detail}\nkilled by {signal.Signals(-code).name}".strip()
+    try:
+        result = json.loads(_read(box / "result") or "null")
+    except ValueError:  # it was stopped while it was writing
+        result = None
+    try:
+        confined = tuple(json.loads(_read(box / "layers")))
+    except ValueError:
+        confined = ()
+    return Outcome(status, output, result, detail, confined)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

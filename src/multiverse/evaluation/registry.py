@@ -1,0 +1,8 @@
+"""What inspect finds by this package's entry point: its model providers and its tasks."""
+
+from __future__ import annotations
+
+from .inspecting import TASKS
+from .providers import multiverse, multiverse_server
+
+__all__ = ["TASKS", "multiverse", "multiverse_server"]

@@ -1,0 +1,97 @@
+"""`multiverse eval NAME...` as a user calls it: names without a command, what is wrong in one line, a table, JSON, resuming."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from multiverse.errors import ExtraError
+from multiverse.evaluation import run as running
+from multiverse.evaluation.sample import read_run
+from multiverse.structure import Document
+from tests.cli.conftest import Result
+
+Run = Callable[..., Result]
+
+
+def test_help_is_pleasant(run: Run) -> None:
+    for line in (("eval",), ("eval", "--help"), ("eval", "-h")):
+        told = run(*line)
+        assert told.code == 0
+        assert "NAME..." in told.out
+        assert "tasks" in told.out
+    both = run("eval", "run", "--help").out
+    assert "livecodebench" in both
+    assert "--server" in both
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (("aime34",), "unknown benchmark 'aime34': did you mean 'aime24'?"),
+        (("chain", "--data", "chain"), "--data 'chain' is not valid: write it as math500=FILE"),
+        (("math500", "--data", "math500=nowhere.jsonl"), "there is no file 'nowhere.jsonl'"),
+        (("chain", "--temperature", "-1"), "temperature=-1.0 is not valid"),
+        (("chain", "--limit", "0"), "--limit '0' is not valid"),
+        (("--limit", "3"), "missing argument 'NAME...'"),
+        (("chain", "--server", "ftp://x"), "'ftp://x' is not valid"),
+    ],
+)
+def test_what_is_wrong_is_told(run: Run, line: tuple[str, ...], told: str) -> None:
+    result = run("eval", *line)
+    assert result.code == 2
+    assert told in result.err.lower() if told.islower() else told in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_without_inspect(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "inspect_ai", None)
+    with pytest.raises(ExtraError):
+        running.require_inspect()
+    result = run("eval", "chain", "--out", str(tmp_path))
+    assert result.code == 2
+    assert "multiverse-llm[eval]" in result.err
+
+
+@pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
+def test_table_json_and_going_on(run: Run, writes: Callable[..., object], tmp_path: Path) -> None:
+    pytest.importorskip("inspect_ai", reason="the extra [eval] is not installed")
+    prompts: list[str] = []
+
+    def write(prompt: str) -> Document:
+        prompts.append(prompt)
+        return Document(None, "Answer: 7")
+
+    writes(write)
+    out = tmp_path / "out"
+    line = ("eval", "chain", "--limit", "3", "--max-tokens", "100", "--prompt", "both", "--out", str(out))
+    table = run(*line)
+    assert (table.code, table.err) == (0, "")
+    assert "chain" in table.out
+    assert str(out / "zero" / "samples.jsonl") in table.out
+    told = json.loads(run(*line, "--json").out)
+    assert [(row["prompt"], row["answers"]) for row in told["results"]] == [("multiverse", 3), ("zero", 3)]
+    assert [entry["folder"] for entry in told["runs"]] == [str(out / "multiverse"), str(out / "zero")]
+    assert len(prompts) == 6
+    assert ["in parallel" in prompt for prompt in sorted(prompts, key=lambda text: "in parallel" in text)] == [False] * 3 + [
+        True
+    ] * 3
+    assert read_run(out / "zero").settings["prompt"] == "zero"
+    other = run(*line, "--seed", "8")
+    assert other.code == 2
+    assert "holds a run with seed = 7, and this one has 8" in other.err
+
+
+def test_the_command_line_stays_light() -> None:
+    program = (
+        "import sys\nfrom multiverse.cli import main\nmain(['eval', 'run', '--help'])\n"
+        "heavy = {'inspect_ai', 'torch', 'transformers', 'sympy', 'datasets', 'httpx'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
