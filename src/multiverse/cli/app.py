@@ -11,6 +11,7 @@ from .chat import chat
 from .curate import curate
 from .data import data
 from .evaluate import tasks as eval_tasks
+from .evaluate_analysis import probe, prompting
 from .generate import generate
 from .serve import serve
 from .show import show
@@ -69,6 +70,8 @@ def measure(context: typer.Context) -> None:
 
 
 evaluations.command("tasks")(eval_tasks)
+evaluations.command()(probe)
+evaluations.command()(prompting)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
