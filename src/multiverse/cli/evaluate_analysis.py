@@ -224,8 +224,9 @@ def prompting(
     tallies = _tallies(found)
     settings = {"model": llm.model_path, "n": len(cases), "seed": seed, "temperature": temperature, "max_tokens": max_tokens}
     if plot is not None:
+        title = f"{Path(llm.model_path).name}: what answers were"
         over_all = [one.as_json() for one in tallies if one.group == "all" or len({t.group for t in tallies}) == 1]
-        _write(plot, lambda path: plot_prompting(over_all, path, title=f"{Path(llm.model_path).name}: what answers were"))
+        _write(plot, lambda path: plot_prompting(over_all, path, title=title))
     if as_json:
         from .jsonio import dump
 

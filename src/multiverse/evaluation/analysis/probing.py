@@ -144,7 +144,7 @@ def _probe_texts(
     for layer in range(state_NKD.shape[1]):
         layers.append(Layer(layer, share(probe(state_NKD[:, layer], examples, seed=seed), examples.group)))
         tell(f"probing {mode} texts, layer by layer", layer + 1, state_NKD.shape[1])
-    where = [(marked[number], marked[number].sites[site].index) for number, site in chosen]
+    where = [(marked[number], marked[number].sites[site].token) for number, site in chosen]
     position_ND = torch.tensor([text.position(index) for text, index in where], dtype=torch.float32)
     position_ND = torch.cat([position_ND, (position_ND + 2).log()], 1)
     suffixes = [text.last_tokens(index, SUFFIX) for text, index in where]

@@ -19,7 +19,7 @@ PLACES: tuple[At, ...] = get_args(At)
 class Site(NamedTuple):
     """A token at which it is asked whether a fork is about to start; `forks` is the answer."""
 
-    index: int
+    token: int
     forks: bool
 
 
@@ -95,7 +95,7 @@ class Marker:
         if self.at == "question":
             sites = [Site(len(prompt) - 1, case.forks)]
         else:
-            sites = [Site(len(prompt) + site.index, site.forks) for site in self._sites(case, mode, ends)]
+            sites = [Site(len(prompt) + site.token, site.forks) for site in self._sites(case, mode, ends)]
         whole = (*prompt, *ids)
         where = layout(whole, self.tokens) if self.tokens is not None else _line(len(whole))
         return Marked(whole, where, len(prompt), tuple(sites), number)

@@ -43,7 +43,7 @@ class Reader(NamedTuple):
             raise ModelError(f"a text has {len(marked.token_ids)} tokens, and {self.path!r} reads {self.longest} at most here")
         inputs = dense_inputs(marked.token_ids, marked.layout, self.model.device)
         output = self.model(**inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1)
-        index_S = torch.tensor([site.index for site in marked.sites], dtype=torch.long, device=self.model.device)
+        index_S = torch.tensor([site.token for site in marked.sites], dtype=torch.long, device=self.model.device)
         return torch.stack([layer_1LD[0, index_S] for layer_1LD in output.hidden_states], dim=1).float().cpu()
 
 
