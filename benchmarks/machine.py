@@ -11,8 +11,8 @@ import torch
 import transformers
 
 
-def describe() -> str:
-    """One line: processor, cores, versions, date."""
+def describe(device: str = "cpu") -> str:
+    """One line: processor (and GPU, where it is one that was measured on), cores, versions, date."""
     info = Path("/proc/cpuinfo")
     names = (
         [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -20,7 +20,8 @@ def describe() -> str:
         else []
     )
     cpu = names[0] if names else platform.processor() or platform.machine()
+    gpu = f"{torch.cuda.get_device_name(torch.device(device))}, " if device.startswith("cuda") else ""
     return (
-        f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{gpu}{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, {date.today()}"
     )

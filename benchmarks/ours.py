@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -57,16 +58,24 @@ class Written(NamedTuple):
     parallelism: float
 
 
+class Together(NamedTuple):
+    """Documents written side by side: the seconds that it took, all tokens written meanwhile, the parallelism of each."""
+
+    seconds: float
+    tokens: int
+    parallelism: float
+
+
 class Ours:
     """The engine, and what is measured on it."""
 
-    def __init__(self, model: Any, kv_memory: int) -> None:
+    def __init__(self, model: Any, kv_memory: int, device: str = "cpu") -> None:
         tokenizer = byte_tokenizer()
         self.tokens = resolve(tokenizer)
         self.end: int = tokenizer.eos_token_id
         self.sampler = ScriptedSampler()
         self.random = random.Random(0)
-        loaded = prepare(model, tokenizer, "random weights", torch.device("cpu"))
+        loaded = prepare(model, tokenizer, "random weights", torch.device(device))
         self.engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=self.sampler)
 
     def prompt(self, length: int) -> list[int]:
@@ -125,9 +134,9 @@ class Ours:
             plain=plain,
         )
 
-    def write(self, document: Document, prefix: int) -> Written:
-        """Write a whole document behind a random prompt."""
-        request = self._submit(document, self.prompt(prefix))
+    def write(self, document: Document, prefix: int | list[int]) -> Written:
+        """Write a whole document behind a prompt, or behind a random one of this length."""
+        request = self._submit(document, self.prompt(prefix) if isinstance(prefix, int) else prefix)
         while not request.written:
             self.engine.step()
         steps = []
@@ -135,6 +144,25 @@ class Ours:
             steps.append(self._step(request))
         assert request.finish_reason == "stop", f"the script ended with {request.finish_reason}"
         return Written(steps, request.written, self.engine.generation(request).usage.parallelism)
+
+    def together(self, document: Document, prompts: list[list[int]], clock: Callable[[], float]) -> Together:
+        """Write one document behind each prompt, all at once; the clock starts when each of them has its first token.
+
+        Where a prompt has been read before, the prefix cache has it.
+        """
+        for prompt in prompts:  # so that none of the requests waits for another one's prompt, and they stay in step
+            self.write(Document(None, "y"), prompt)
+        requests = [self._submit(document, prompt) for prompt in prompts]
+        while not all(request.written for request in requests):
+            self.engine.step()
+        before = sum(request.written for request in requests)
+        start = clock()
+        while any(request.finish_reason is None for request in requests):
+            self.engine.step()
+        seconds = clock() - start
+        assert all(request.finish_reason == "stop" for request in requests), "a script did not end by itself"
+        usage = self.engine.generation(requests[0]).usage
+        return Together(seconds, sum(request.written for request in requests) - before, usage.parallelism)
 
     def _submit(self, document: Document, prompt: list[int]) -> Request:
         script = Script(document, self.tokens, end=self.end)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from multiverse.structure import MULTIVERSE
 
@@ -33,6 +35,18 @@ def random_model() -> Any:
     """The same random weights in every run."""
     torch.manual_seed(0)
     return Qwen2ForCausalLM(QWEN_05B).bfloat16().eval()
+
+
+SHAPES = Path(__file__).parents[1] / "recipes" / "shapes"
+
+
+def shaped_model(shape: str, device: str = "cpu") -> Any:
+    """Random bf16 weights of a shape of `recipes/shapes`, made where they are to be; the same in every run on one device."""
+    fields = json.loads((SHAPES / f"{shape}.json").read_text())
+    config = AutoConfig.for_model(fields.pop("model_type"), bos_token_id=None, eos_token_id=None, **fields)
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 def weight_bytes(model: Any) -> int:

@@ -12,6 +12,7 @@ from .chat import chat
 from .curate import curate
 from .data import data
 from .evaluate import tasks as eval_tasks
+from .evaluate_analysis import probe, prompting
 from .evaluate_budget import budget as eval_budget
 from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
@@ -89,6 +90,8 @@ evaluations.command("tasks")(eval_tasks)
 evaluations.command("report")(eval_report)
 evaluations.command("compare")(eval_compare)
 evaluations.command("budget")(eval_budget)
+evaluations.command()(probe)
+evaluations.command()(prompting)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)

@@ -26,21 +26,14 @@ def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto", 
     Raises:
         ModelError: it cannot be found, loaded or joined, or the device is not there.
     """
-    from rich.console import Console
-
-    name = model if model is not None else "multiverse-mini"
-    # Only on a terminal: a log has no use for a spinner.
-    with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"loading {name}"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly(model):
         import torch
 
-        _hush()
         from ..llm import LLM
 
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise ModelError(f"device={device!r} asks for CUDA, which torch does not find here: use --device cpu")
-        with _told(f"the model {name!r} could not be loaded"):
-            return LLM(model, device=device, dtype=dtype, **options)
+        return LLM(model, device=device, dtype=dtype, **options)
 
 
 def open_tokenizer(model: str | None) -> Any:
@@ -60,6 +53,24 @@ def open_tokenizer(model: str | None) -> Any:
         _hush()
         with _told(f"the tokenizer of {model!r} could not be loaded: give a folder that has one, or a hub id"):
             return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model)
+
+
+@contextmanager
+def quietly(name: str | None) -> Iterator[None]:
+    """Load a model or a tokenizer in here: a note on a terminal's stderr says what the wait is for, and nothing else talks.
+
+    Raises:
+        ModelError: for whatever the libraries below raise over a model's files.
+    """
+    from rich.console import Console
+
+    name = name if name is not None else "multiverse-mini"
+    # Only on a terminal: a log has no use for a spinner.
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"loading {name}"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _hush()
+        with _told(f"the model {name!r} could not be loaded"):
+            yield
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+"""Confidence intervals of shares, for answers that come in groups.
+
+Both are Wilson's score interval, which keeps to 0..1 and does not collapse where all answers are the same (E. B. Wilson, 1927).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+
+class Share(NamedTuple):
+    """A share of `n` answers, with the bounds of its confidence interval; all three are NaN when `n` is 0."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def share(right: Sequence[bool], groups: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Share:
+    """The share of `right` answers.
+
+    Args:
+        groups: which group (document, question) each answer belongs to. Answers of one group resemble each other, so they count
+            for less: Wilson's n is divided by the design effect, the variance between groups over that of independent
+            answers (Kish 1965), where that is above 1. Where all answers are the same, n is the number of groups.
+    """
+    n = len(right)
+    if n == 0:
+        return Share(math.nan, math.nan, math.nan, 0)
+    mean = sum(right) / n
+    size = float(n)
+    if groups is not None:
+        errors: dict[Hashable, float] = {}
+        for value, group in zip(right, groups, strict=True):
+            errors[group] = errors.get(group, 0.0) + value - mean
+        independent = n * mean * (1 - mean)
+        between = sum(error**2 for error in errors.values()) * len(errors) / max(1, len(errors) - 1)
+        size = n * min(1.0, independent / between) if independent and between else float(len(errors))
+    return Share(mean, *wilson(mean, size, level), n)
+
+
+def wilson(mean: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval for a share `mean` of `n` independent answers; `n` need not be whole."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,217 @@
+"""The prompting test: does a model that is asked for the format produce it, and does it do so where there is structure to use?
+
+Each answer is one of three things: `formed`, a text that parses and holds a block; `broken`, tags of a block, but no text that
+parses; `plain`, no tag of a block at all. Whether the structure was there is known from the question's own solution.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ...engine.generation import Generation
+from ...engine.params import SamplingParams
+from ...errors import StructureError
+from ...prompting import ask
+from ...structure import MULTIVERSE, Block, Dialect, Document, Role, parse, render
+from .cases import Case
+from .intervals import Share, share
+
+if TYPE_CHECKING:
+    from ...llm import LLM
+
+Asking = Literal["parallel", "sequential", "explained"]
+ASKINGS: tuple[Asking, ...] = get_args(Asking)
+Outcome = Literal["formed", "broken", "plain"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+_EXPLAINED = """\
+{question} Think step by step and in parallel before answering. Where the question falls into parts that do not need each \
+other, write them as a block: first a goal with one numbered outline for each part, then one path for each outline, which may \
+not use what the other paths say, then a conclusion. Keep exactly to this form:
+
+{example}"""
+_EXAMPLE = Block(("the left side", "the right side"), (("3 times 4 is 12.",), ("20 minus 5 is 15.",)), "12 plus 15 is 27.")
+
+
+@dataclass(frozen=True)
+class PromptingTest:
+    """How the questions are asked.
+
+    Attributes:
+        asking: ``parallel`` and ``sequential``: the sentence that training ends its questions with (see `prompting`).
+            ``explained``: the format described, with an example, for models that were never trained on it.
+        guard: let only legal tags be sampled. Without it, the raw model shows.
+    """
+
+    asking: Asking
+    guard: bool
+
+    def messages(self, question: str, dialect: Dialect) -> list[dict[str, str]]:
+        """The chat that asks a question."""
+        if self.asking != "explained":
+            return ask(question, self.asking)
+        text = _EXPLAINED.format(question=question.strip(), example=render(_example(dialect), dialect))
+        return [{"role": "user", "content": text}]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one question.
+
+    Attributes:
+        possible: whether the question's own solution forks.
+        finish_reason: as in `Generation`.
+        parallelism: tokens over the longest chain of them.
+    """
+
+    group: str
+    question: str
+    possible: bool
+    outcome: Outcome
+    finish_reason: str
+    parallelism: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Answers to questions of one group, asked in one way.
+
+    Attributes:
+        n: answers; `cut` of them ran into a bound.
+        possible: share of questions whose own solution forks.
+        formed, broken, plain: shares of the outcomes.
+        formed_where_possible, formed_where_not: `formed` among the questions that can be forked, and among the others.
+        parallelism: mean over all answers.
+    """
+
+    group: str
+    asking: Asking
+    guard: bool
+    n: int
+    cut: int
+    possible: Share
+    formed: Share
+    broken: Share
+    plain: Share
+    formed_where_possible: Share
+    formed_where_not: Share
+    parallelism: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain objects; a share of nothing is null."""
+        plain = asdict(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Share):
+                plain[name] = value._asdict() if value.n else None
+        return plain
+
+
+def classify(text: str, dialect: Dialect = MULTIVERSE) -> Outcome:
+    """What kind of text an answer is.
+
+    Formed is a text in which every tag of a block belongs to a whole block, with as many paths as outlines, numbered from 1.
+    Blanks beside tags, and the tags around the thinking, are not looked at: whoever was never trained on them may forget them.
+    """
+    think = dialect.think or ()
+    if not any(tag in text for tag in dialect.tags if tag not in think):
+        return "plain"
+    try:
+        document = parse(_tidied(text, dialect), dialect)
+    except StructureError:
+        return "broken"
+    return "formed" if document.depth else "broken"
+
+
+def _tidied(text: str, dialect: Dialect) -> str:
+    """The text as one thinking, its tags one separator away from what stands beside them."""
+    think = dialect.think
+    kept = [tag for tag in dialect.tags if tag not in (think or ())]
+    text = re.sub("|".join(map(re.escape, think)), " ", text) if think is not None else text
+    parts: list[str] = []
+    for piece in re.split("(" + "|".join(re.escape(tag) for tag in sorted(kept, key=len, reverse=True)) + ")", text):
+        part = piece.strip()
+        if parts and dialect.roles.get(parts[-1]) in (Role.OUTLINE_OPEN, Role.PATH_OPEN):
+            label, end, rest = part.partition(dialect.label_end)
+            part = f"{label.strip()}{end} {rest.strip()}".rstrip()
+        parts += [part] if part else []
+    return dialect.sep.join([think.open, *parts, think.close] if think is not None else parts)
+
+
+def run_prompting(
+    llm: LLM,
+    cases: Sequence[Case],
+    test: PromptingTest,
+    params: SamplingParams,
+    *,
+    seed: int = 0,
+    on_finish: Callable[[Answer], None] | None = None,
+) -> list[Answer]:
+    """Ask every question once, each with a seed of its own.
+
+    Args:
+        params: for all questions; its guard and its seed are the test's.
+        on_finish: called with each answer as it is finished, in no particular order.
+
+    Raises:
+        RequestError: a question is too long for the model.
+    """
+    dialect = llm.engine.tokens.dialect if llm.engine.tokens is not None else MULTIVERSE
+    each = [replace(params, guard=test.guard, seed=seed * 1_000_003 + number) for number in range(len(cases))]
+    messages = [test.messages(case.question, dialect) for case in cases]
+
+    def answer(number: int, generation: Generation) -> Answer:
+        case = cases[number]
+        return Answer(
+            case.group,
+            case.question,
+            case.forks,
+            classify(generation.text, dialect),
+            generation.finish_reason,
+            generation.usage.parallelism,
+            generation.text,
+        )
+
+    def report(number: int, generation: Generation) -> None:
+        if on_finish is not None:
+            on_finish(answer(number, generation))
+
+    if getattr(llm.tokenizer, "chat_template", None) is None:
+        raw = [f"{turns[-1]['content']}\n\n" for turns in messages]
+        generations = llm.generate(raw, each, on_finish=report)
+    else:
+        generations = llm.chat(messages, each, on_finish=report)
+    return [answer(number, generation) for number, generation in enumerate(generations)]
+
+
+def tally(answers: Sequence[Answer], test: PromptingTest, group: str) -> Tally:
+    """The shares over at least one answer; `group` is what they are called together."""
+    formed = [answer.outcome == "formed" for answer in answers]
+    possible = [answer.possible for answer in answers]
+    pairs = list(zip(formed, possible, strict=True))
+    return Tally(
+        group=group,
+        asking=test.asking,
+        guard=test.guard,
+        n=len(answers),
+        cut=sum(answer.finish_reason not in ("stop", "malformed") for answer in answers),
+        possible=share(possible),
+        formed=share(formed),
+        broken=share([answer.outcome == "broken" for answer in answers]),
+        plain=share([answer.outcome == "plain" for answer in answers]),
+        formed_where_possible=share([did for did, could in pairs if could]),
+        formed_where_not=share([did for did, could in pairs if not could]),
+        parallelism=fmean(answer.parallelism for answer in answers),
+    )
+
+
+def _example(dialect: Dialect) -> Document:
+    """The example, as far as the dialect has words for it."""
+    before, block, answer = "Let's think in parallel.", _EXAMPLE, "Answer: 27"
+    if dialect.conclusion is None:
+        block = replace(block, conclusion="")
+    return Document((before, block), answer) if dialect.think is not None else Document((before, block, answer))

@@ -1,0 +1,147 @@
+"""From cases to marked token sequences: what a model reads, and at which of its tokens the question is put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from ...errors import RequestError
+from ...prompting import Mode, ask
+from ...structure import MULTIVERSE, Dialect, Document, Layout, TokenDialect, layout, render, segments
+from .cases import Case
+from .sentences import aligned, sentences
+
+At = Literal["sentence", "token", "question"]
+PLACES: tuple[At, ...] = get_args(At)
+
+
+class Site(NamedTuple):
+    """A token at which it is asked whether a fork is about to start; `forks` is the answer."""
+
+    token: int
+    forks: bool
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One text as a model reads it, prompt included.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        case: number of the case that it tells; the two texts of one case share it.
+    """
+
+    token_ids: tuple[int, ...]
+    layout: Layout
+    prompt_tokens: int
+    sites: tuple[Site, ...]
+    case: int
+
+    def position(self, index: int) -> tuple[int, int]:
+        """Position of a token, and the same counted from where the answer begins (-1 for the prompt's last token)."""
+        start = max(self.layout.positions[: self.prompt_tokens], default=-1) + 1
+        return self.layout.positions[index], self.layout.positions[index] - start
+
+    def last_tokens(self, index: int, count: int) -> tuple[int, ...]:
+        """Up to `count` tokens of the site's own branch, up to and including the site."""
+        branch = self.layout.branches[index]
+        own = [self.token_ids[i] for i in range(index, -1, -1) if self.layout.branches[i] == branch][:count]
+        return tuple(reversed(own))
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Puts the question at one kind of place.
+
+    Attributes:
+        tokenizer: the model's; it must know where in the text its tokens lie, as every fast tokenizer does.
+        tokens: the model's dialect; `None` for a model without tags, which can read solutions in a line only.
+        at: ``sentence``: the last token of every sentence behind which a block may start. ``token``: every token of these
+            sentences. ``question``: the prompt's last token.
+        within: for ``token``, how many tokens before the fork it counts as about to start.
+    """
+
+    tokenizer: Any
+    tokens: TokenDialect | None
+    at: At = "sentence"
+    within: int = 8
+
+    def __post_init__(self) -> None:
+        if self.at not in PLACES:
+            raise RequestError(f"at={self.at!r} is not valid: it must be one of {', '.join(PLACES)}")
+        if self.within < 1:
+            raise RequestError(f"within={self.within} is not valid: it must be 1 or more")
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise RequestError("the probing test needs a fast tokenizer, which says where in the text its tokens lie")
+
+    @property
+    def dialect(self) -> Dialect:
+        """The tags that texts are written with."""
+        return self.tokens.dialect if self.tokens is not None else MULTIVERSE
+
+    def mark(self, number: int, case: Case, mode: Mode) -> Marked:
+        """The structured text (asked for parallel thinking) or the one in a line, with its sites.
+
+        Raises:
+            RequestError: a structured text for a model without tags.
+            DataError: the case's two texts do not tell the same.
+        """
+        if mode == "parallel" and self.tokens is None:
+            raise RequestError("this model has no tags for structured texts: probe it on solutions in a line")
+        document = case.structured if mode == "parallel" else case.sequential
+        prompt = self.prompt(case.question, mode)
+        ids, ends = self._encode(document)
+        if self.at == "question":
+            sites = [Site(len(prompt) - 1, case.forks)]
+        else:
+            sites = [Site(len(prompt) + site.token, site.forks) for site in self._sites(case, mode, ends)]
+        whole = (*prompt, *ids)
+        where = layout(whole, self.tokens) if self.tokens is not None else _line(len(whole))
+        return Marked(whole, where, len(prompt), tuple(sites), number)
+
+    def prompt(self, question: str, mode: Mode) -> list[int]:
+        """The question as the model's chat template puts it, or as plain text where there is none."""
+        messages = ask(question, mode)
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            return list(self.tokenizer.encode(f"{messages[-1]['content']}\n\n"))
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _encode(self, document: Document) -> tuple[list[int], list[int]]:
+        """Tokens, cut where the engine's writing meets the model's, and the character behind each in the rendered text."""
+        if self.tokens is None:
+            texts: Sequence[str] = [render(document, self.dialect)]
+        else:
+            texts = [segment.text for segment in segments(document, self.dialect)]
+        ids: list[int] = []
+        ends: list[int] = []
+        offset = 0
+        for text in texts:
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            ids += encoded["input_ids"]
+            ends += [offset + end for _, end in encoded["offset_mapping"]]
+            offset += len(text)
+        return ids, ends
+
+    def _sites(self, case: Case, mode: Mode, ends: list[int]) -> list[Site]:
+        if mode == "parallel":
+            found = sentences(case.structured, self.dialect)
+        else:
+            found = aligned(case.structured, case.sequential, self.dialect)
+        sites: list[Site] = []
+        for sentence in found:
+            if not sentence.open:
+                continue
+            last = next(index for index, end in enumerate(ends) if end >= sentence.end)
+            if self.at == "sentence":
+                sites.append(Site(last, sentence.forks))
+                continue
+            first = next(index for index, end in enumerate(ends) if end > sentence.start)
+            sites += [Site(index, sentence.forks and last - index < self.within) for index in range(first, last + 1)]
+        return sites
+
+
+def _line(length: int) -> Layout:
+    """The layout of a text without tags."""
+    return Layout(tuple(range(length)), (0,) * length, (False,) * length)
