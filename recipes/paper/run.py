@@ -22,7 +22,7 @@ from multiverse.errors import MultiverseError
 from multiverse.training.callbacks import InterruptedRunError
 
 from .arms import ARMS, CELLS, RUNS
-from .cell import Scale, make
+from .cell import FULL, Scale, make
 from .claims import claim
 
 SEEDS = (0, 1, 2)
@@ -49,7 +49,7 @@ def work(
     limit: int | None,
     console: Console,
     *,
-    scale: Scale | None = None,
+    scale: Scale = FULL,
     runs: Path = RUNS,
     folder: Path = CELLS,
 ) -> int:
@@ -68,7 +68,7 @@ def work(
             if path.exists():  # finished by another process since we looked
                 continue
             console.print(f"{arm}, seed {seed}", highlight=False)
-            write(path, make(arm, seed, scale if scale is not None else Scale(), console, runs))
+            write(path, make(arm, seed, scale, console, runs))
             made += 1
             console.print(f"{path}", highlight=False)
     return made
