@@ -17,7 +17,7 @@ from multiverse.tasks import Problem
 from multiverse.training.run import train
 
 from . import data
-from .arms import ARMS, config_of
+from .arms import ARMS, START, config_of
 from .ask import MAX_TOKENS, Respondent, figures
 from .clock import ROWS, Reference, alone
 
@@ -33,13 +33,13 @@ class Scale(NamedTuple):
     """How large the comparison is.
 
     Attributes:
-        shape: the model's.
+        start: folder of the weights that cells start from.
         documents: training documents.
         n: held-out problems of each family, and of each wide width.
         max_tokens: most generated tokens of an answer.
     """
 
-    shape: str = "paper"
+    start: Path = START
     documents: int = data.DOCUMENTS
     n: int = N
     max_tokens: int = MAX_TOKENS
@@ -54,8 +54,8 @@ def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dic
     Raises:
         InterruptedRunError: a signal ended the training, in good order; started again it goes on.
     """
-    data.prepare(runs, seed, scale.shape, scale.documents)
-    config = config_of(arm, seed, runs)
+    data.prepare(runs, seed, scale.documents)
+    config = config_of(arm, seed, runs, scale.start)
     out = Path(config.out)
     if not (out / TRAINED).exists():
         train(config, show=console)
@@ -69,7 +69,6 @@ def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dic
         "machine": describe(),
         "date": date.today().isoformat(),
         "settings": {
-            "shape": scale.shape,
             "documents": scale.documents,
             "families": list(data.FAMILIES),
             "narrow": data.NARROW,

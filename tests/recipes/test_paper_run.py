@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from multiverse.training.callbacks import InterruptedRunError
+from recipes.mini import start
 from recipes.paper import cell, data, run
 from recipes.paper.arms import ARMS, config_of
 from recipes.paper.cell import Scale
@@ -100,7 +101,8 @@ def test_a_claim_goes_with_its_process_however_it_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arm", ["causal", "message-join"])
 def test_a_cell_that_was_stopped_goes_on_and_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
-    scale = Scale("test", documents=40, n=2, max_tokens=20)
+    start.write(tmp_path / "start", "test", texts=200)
+    scale = Scale(tmp_path / "start", documents=40, n=2, max_tokens=20)
     monkeypatch.setattr(cell, "config_of", lambda *args: _small(config_of(*args)))
     stopped = 0
     honest = cell.train
