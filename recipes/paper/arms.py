@@ -12,6 +12,8 @@ from multiverse.training.joins import Join
 HERE = Path(__file__).parent
 RUNS = Path("runs/paper")
 CELLS = HERE / "cells"
+START = HERE / "start"
+"""The weights that every cell starts from (`recipes.paper.base`): a plain model that has never seen a block."""
 
 Decoding = Literal["engine", "joined", "line"]
 """``engine`` forks and joins keys and values; ``joined`` reads texts again, over a plain engine; ``line`` never forks."""
@@ -68,10 +70,10 @@ ARMS: dict[str, Arm] = {
 """In the order in which they are run."""
 
 
-def config_of(arm: str, seed: int, runs: Path = RUNS) -> Config:
+def config_of(arm: str, seed: int, runs: Path = RUNS, start: Path = START) -> Config:
     """The training run of one cell."""
     own = {
-        "model": str(runs / f"start-{seed}"),
+        "model": str(start),
         "data": [str(runs / f"data-{seed}.jsonl")],
         "out": str(runs / f"{arm}-{seed}"),
         "seed": seed,

@@ -40,17 +40,25 @@ class Respondent:
         arm: how it was trained.
         decoding: how it is to be decoded; the arm's own if `None`.
         budget: bound on the critical path, kept in good form; `None` decodes the raw model, without a guard.
+        max_tokens: most generated tokens of an answer.
     """
 
-    def __init__(self, loaded: LoadedModel, arm: Arm, decoding: Decoding | None = None, budget: int | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        arm: Arm,
+        decoding: Decoding | None = None,
+        budget: int | None = None,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
         self.tokens = resolve(loaded.tokenizer)
         self.arm = arm
         decoding = decoding if decoding is not None else arm.decoding
-        self.joined = JoinedDecoder(loaded, self.tokens, arm.join, MAX_TOKENS) if decoding == "joined" else None
+        self.joined = JoinedDecoder(loaded, self.tokens, arm.join, max_tokens) if decoding == "joined" else None
         self.engine = self.joined.engine if self.joined else Engine(loaded, self.tokens if decoding == "engine" else None)
         self.params = SamplingParams(
             temperature=0,
-            max_tokens=MAX_TOKENS,
+            max_tokens=max_tokens,
             guard=budget is not None,
             max_critical_path_tokens=budget,
             share_every=arm.share_every if decoding == "engine" else None,

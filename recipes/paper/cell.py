@@ -6,7 +6,7 @@ import json
 import shutil
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,8 +17,8 @@ from multiverse.tasks import Problem
 from multiverse.training.run import train
 
 from . import data
-from .arms import ARMS, RUNS, config_of
-from .ask import Respondent, figures
+from .arms import ARMS, START, config_of
+from .ask import MAX_TOKENS, Respondent, figures
 from .clock import ROWS, Reference, alone
 
 N, ALONE, BUDGET_N = 200, 8, 40
@@ -29,27 +29,33 @@ TRAINED = "trained"
 """A file in a run's folder that says that the model is there in full."""
 
 
-class Scale:
+class Scale(NamedTuple):
     """How large the comparison is.
 
-    Args:
-        shape: the model's.
+    Attributes:
+        start: folder of the weights that cells start from.
         documents: training documents.
         n: held-out problems of each family, and of each wide width.
+        max_tokens: most generated tokens of an answer.
     """
 
-    def __init__(self, shape: str = "paper", documents: int = data.DOCUMENTS, n: int = N) -> None:
-        self.shape, self.documents, self.n = shape, documents, n
+    start: Path = START
+    documents: int = data.DOCUMENTS
+    n: int = N
+    max_tokens: int = MAX_TOKENS
 
 
-def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path = RUNS) -> dict[str, Any]:
+FULL = Scale()
+
+
+def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dict[str, Any]:
     """Train an arm, or go on training it, and measure it.
 
     Raises:
         InterruptedRunError: a signal ended the training, in good order; started again it goes on.
     """
-    data.prepare(runs, seed, scale.shape, scale.documents)
-    config = config_of(arm, seed, runs)
+    data.prepare(runs, seed, scale.documents)
+    config = config_of(arm, seed, runs, scale.start)
     out = Path(config.out)
     if not (out / TRAINED).exists():
         train(config, show=console)
@@ -63,7 +69,6 @@ def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path = RUNS)
         "machine": describe(),
         "date": date.today().isoformat(),
         "settings": {
-            "shape": scale.shape,
             "documents": scale.documents,
             "families": list(data.FAMILIES),
             "narrow": data.NARROW,
@@ -100,7 +105,9 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
     loaded = load(model)
     sets = questions(scale.n)
     few = {family: problems[: max(1, scale.n * BUDGET_N // N)] for family, problems in sets.items()}
-    lonely = [problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: ALONE // 2]]
+    lonely = [
+        problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: max(1, min(ALONE // 2, scale.n))]
+    ]
     budgets = BUDGETS if arm in BUDGETED else ()
     total = sum(map(len, sets.values())) * (2 if own.also else 1) + len(budgets) * sum(map(len, few.values())) + len(lonely)
     columns = (TextColumn(f"measuring {arm}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -111,8 +118,8 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
             bar.advance(task)
 
         reference = Reference(loaded)
-        respondent = Respondent(loaded, own)
-        result: dict[str, Any] = {"decoding": own.decoding, "tasks": {}, "reference": {}}
+        respondent = Respondent(loaded, own, max_tokens=scale.max_tokens)
+        result: dict[str, Any] = {"decoding": own.decoding, "tasks": {}}
         step = reference(ROWS)
         for name, problems in sets.items():
             result["tasks"][name] = figures(respondent, problems, tick)
@@ -121,16 +128,15 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
             result["tasks"][name]["plain_steps"] = round(2 * result["tasks"][name]["seconds"] / (before + step), 1)
         result["alone"] = alone(respondent, reference, lonely, tick)
         if own.also is not None:
-            other = Respondent(loaded, own, own.also)
+            other = Respondent(loaded, own, own.also, max_tokens=scale.max_tokens)
             result["also"] = {
                 "decoding": own.also,
                 "tasks": {name: figures(other, problems, tick) for name, problems in sets.items()},
             }
         if budgets:
             result["budgets"] = {
-                str(budget): {
-                    name: figures(Respondent(loaded, own, budget=budget), problems, tick) for name, problems in few.items()
-                }
+                str(budget): {name: figures(limited, problems, tick) for name, problems in few.items()}
                 for budget in budgets
+                for limited in [Respondent(loaded, own, budget=budget, max_tokens=scale.max_tokens)]
             }
     return result

@@ -1,16 +1,14 @@
-"""What a cell starts from: the questions, the same for every arm, and fresh weights. Functions of the seed alone."""
+"""The questions: of training, the same for every arm and a function of the seed alone; and of the test."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from multiverse.tasks import Problem, generate
-from recipes.mini import start
 from recipes.mini.data import drawn, record
 
 FAMILIES = ("worksheet", "countdown", "nested")
@@ -34,22 +32,12 @@ def held_out(family: str, n: int, width: int | None = None) -> list[Problem]:
     return generate(family, n, seed=TEST_SEED, width=width, depth=DEPTH if family == "nested" else None)
 
 
-def prepare(runs: Path, seed: int, shape: str = "paper", count: int = DOCUMENTS) -> None:
-    """Write what a seed's cells start from, data and weights, unless it is there. Several processes may do so at once."""
+def prepare(runs: Path, seed: int, count: int = DOCUMENTS) -> Path:
+    """Write a seed's training data, unless it is there. Several processes may do so at once."""
     runs.mkdir(parents=True, exist_ok=True)
-    data, model = runs / f"data-{seed}.jsonl", runs / f"start-{seed}"
-    own = runs / f".prepare-{os.getpid()}"
-    try:
-        if not data.exists():
-            own.mkdir(exist_ok=True)
-            (own / "data").write_text("".join(f"{json.dumps(record(p), ensure_ascii=False)}\n" for p in training(seed, count)))
-            (own / "data").replace(data)
-        if not model.exists():
-            start.write(own / "model", shape, seed)
-            try:
-                (own / "model").rename(model)
-            except OSError:  # another process was first, with the same weights
-                if not model.exists():
-                    raise
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+    path = runs / f"data-{seed}.jsonl"
+    if not path.exists():
+        part = runs / f"data-{seed}.{os.getpid()}.part"
+        part.write_text("".join(f"{json.dumps(record(problem), ensure_ascii=False)}\n" for problem in training(seed, count)))
+        part.replace(path)
+    return path

@@ -1,6 +1,6 @@
 """Train and measure the cells of the comparison that are still missing, one after the other.
 
-    python -m recipes.paper.run                         # all that are missing; an hour and more for each
+    python -m recipes.paper.run                         # all that are missing; about twenty minutes of one core for each
     python -m recipes.paper.run --arms multiverse sequential --seeds 0 --limit 1
 
 Every finished cell is a file in recipes/paper/cells. Several processes may run side by side, each on cells of its own. One
@@ -21,8 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 from multiverse.errors import MultiverseError
 from multiverse.training.callbacks import InterruptedRunError
 
-from .arms import ARMS, CELLS, RUNS
-from .cell import Scale, make
+from .arms import ARMS, CELLS, RUNS, START
+from .cell import FULL, Scale, make
 from .claims import claim
 
 SEEDS = (0, 1, 2)
@@ -49,7 +49,7 @@ def work(
     limit: int | None,
     console: Console,
     *,
-    scale: Scale | None = None,
+    scale: Scale = FULL,
     runs: Path = RUNS,
     folder: Path = CELLS,
 ) -> int:
@@ -68,7 +68,7 @@ def work(
             if path.exists():  # finished by another process since we looked
                 continue
             console.print(f"{arm}, seed {seed}", highlight=False)
-            write(path, make(arm, seed, scale if scale is not None else Scale(), console, runs))
+            write(path, make(arm, seed, scale, console, runs))
             made += 1
             console.print(f"{path}", highlight=False)
     return made
@@ -81,6 +81,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="make at most this many cells")
     options = parser.parse_args()
     disable_progress_bar()
+    if not (START / "config.json").exists():
+        sys.exit(f"{START} is not there: python -m recipes.paper.base makes the model that every cell starts from")
     wanted = list(cells(options.arms, options.seeds))
     try:
         made = work(wanted, options.limit, Console(stderr=True))

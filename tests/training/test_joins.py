@@ -70,7 +70,9 @@ def _body(body: Body, label: str, before: list[str], join: Join) -> Iterator[tup
     return pieces
 
 
-def plain(model: Any, tokens: TokenDialect, prompt: list[int], pieces: list[str], end: int | None) -> Iterator[tuple[int, Tensor]]:
+def plain(
+    model: Any, tokens: TokenDialect, prompt: list[int], pieces: list[str], end: int | None
+) -> Iterator[tuple[int, Tensor]]:
     """Each token that takes loss with the model's log-probabilities for its place, from one plain causal forward."""
     ids, learned = list(prompt), [False] * len(prompt)
     for piece in pieces:
