@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from datetime import date
-from pathlib import Path
 
 import torch
-import transformers
+
+from multiverse.evaluation.machine import describe_machine
 
 
 def describe(device: str = "cpu") -> str:
-    """One line: processor (and GPU, where it is one that was measured on), cores, versions, date."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    gpu = f"{torch.cuda.get_device_name(torch.device(device))}, " if device.startswith("cuda") else ""
-    return (
-        f"{gpu}{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}, {date.today()}"
-    )
+    """One line: processor (and GPU, where it is one that was measured on), cores, versions, threads, date."""
+    return f"{describe_machine(device)}, {torch.get_num_threads()} threads, {date.today()}"

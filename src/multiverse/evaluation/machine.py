@@ -7,8 +7,12 @@ import platform
 from pathlib import Path
 
 
-def describe_machine() -> str:
-    """One line: processor, cores that may be used, GPU if there is one, versions."""
+def describe_machine(device: str = "auto") -> str:
+    """One line: processor, cores that may be used, GPU, versions.
+
+    Args:
+        device: a GPU is named where this is one; ``auto`` names the one that is there.
+    """
     import torch
     import transformers
 
@@ -16,7 +20,8 @@ def describe_machine() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    gpu = f", {torch.cuda.get_device_name(None if device == 'auto' else device)}, CUDA {torch.version.cuda}" if on_gpu else ""
     processor = names[0] if names else platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
     return f"{processor}, {cores} {'core' if cores == 1 else 'cores'}{gpu}, {versions}"

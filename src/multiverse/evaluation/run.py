@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from ..errors import DataError, ExtraError, MultiverseError
 from ..prompting import INSTRUCTIONS, Mode
 from .benchmarks import BENCHMARKS, Benchmark, Question, questions
 from .journal import Journal
+from .machine import describe_machine
 from .sample import Run, Sample
 
 if TYPE_CHECKING:
@@ -242,19 +242,10 @@ def _describe(model: str, settings: Settings, prompt: Prompt) -> Run:
     """What the run is, before it has begun."""
     told: dict[str, Any] = asdict(settings) | {"benchmarks": list(settings.benchmarks), "data": dict(settings.data)}
     told["epochs"] = {name: _epochs(settings, BENCHMARKS[name]) for name in settings.benchmarks}
-    told |= {"prompt": prompt, "instruction": INSTRUCTIONS[MODES[prompt]], "version": _version("multiverse-llm")}
+    told |= {"prompt": prompt, "instruction": INSTRUCTIONS[MODES[prompt]]}
+    told["versions"] = {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")}
     name = Path(model).name if "://" not in model else model
-    return Run(f"{name} {prompt}", model, told, machine(), date.today().isoformat())
-
-
-def machine() -> str:
-    """Processor, system and the versions that answers depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    libraries = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "inspect-ai", "math-verify"))
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, {libraries}"
+    return Run(f"{name} {prompt}", model, told, describe_machine(), date.today().isoformat())
 
 
 def _version(name: str) -> str:

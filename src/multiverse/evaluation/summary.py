@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from statistics import fmean, variance
+from statistics import fmean
 from typing import NamedTuple
 
 from .sample import Run, Sample
+from .statistics import clustered_stderr
 
 
 class Summary(NamedTuple):
@@ -15,7 +15,8 @@ class Summary(NamedTuple):
 
     Attributes:
         answers: samples; as many for each question.
-        accuracy: share of right ones (pass@1); `stderr` is its standard error, the samples of a question being one cluster.
+        accuracy: share of right ones (pass@1); `stderr` is its standard error, the samples of a question being one
+            cluster; 0 for a single question, of which nothing can be said.
         parallelism, critical_path_tokens, total_tokens: means over answers.
         forked: share of answers that forked.
         malformed, cut_short: answers that broke the grammar, and that a bound ended.
@@ -45,12 +46,14 @@ def summarise(run: Run) -> list[Summary]:
 
 
 def _line(name: str, prompt: str, samples: list[Sample]) -> Summary:
+    asked = [sample.id for sample in samples]
+    stderr = clustered_stderr([float(sample.right) for sample in samples], asked) if len(set(asked)) > 1 else 0.0
     return Summary(
         benchmark=name,
         prompt=prompt,
         answers=len(samples),
         accuracy=fmean(sample.right for sample in samples),
-        stderr=clustered_stderr(samples),
+        stderr=stderr,
         parallelism=fmean(sample.parallelism for sample in samples),
         critical_path_tokens=fmean(sample.critical_path_tokens for sample in samples),
         total_tokens=fmean(sample.total_tokens for sample in samples),
@@ -58,15 +61,3 @@ def _line(name: str, prompt: str, samples: list[Sample]) -> Summary:
         malformed=sum(sample.malformed for sample in samples),
         cut_short=sum(sample.finish_reason not in ("stop", "malformed") for sample in samples),
     )
-
-
-def clustered_stderr(samples: list[Sample]) -> float:
-    """Standard error of the share of right answers; 0 for a single question, of which nothing can be said.
-
-    With as many answers to every question, the share is the mean of the questions' own shares, and those are independent.
-    """
-    by_question: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        by_question[sample.id].append(sample.right)
-    shares = [fmean(right) for right in by_question.values()]
-    return math.sqrt(variance(shares) / len(shares)) if len(shares) > 1 else 0.0
