@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import track
+from safetensors.torch import load_file
 
 from benchmarks.machine import describe
 from multiverse import LLM, SamplingParams
@@ -24,7 +25,7 @@ from multiverse.tasks import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 MODES: tuple[Mode, ...] = get_args(Mode)
-STEPS = 4150
+TOKENS_A_STEP = 5 * 1024
 SEED = 2026
 WIDE = (4, 5, 6)
 
@@ -34,7 +35,7 @@ CARD = Path(__file__).with_name("card.md").read_text()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "src/multiverse/models/mini")
-    parser.add_argument("--run", type=Path, default=ROOT / "runs/mini", help="the run's folder, for its log")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/mini/run", help="the run's folder, for its log")
     parser.add_argument("--n", type=int, default=200)
     options = parser.parse_args()
     llm = LLM(options.model)
@@ -48,11 +49,10 @@ def main() -> None:
             figures["tasks"].append(summary)
         else:
             figures["wide"].append(summary | {"width": tasks.width})
-    log = options.run / "log.jsonl"
-    if log.exists():
-        steps = [record for record in map(json.loads, log.read_text().splitlines()) if "loss" in record]
-        figures["training"] = {"tokens": steps[-1]["tokens"], "minutes": round(steps[-1]["seconds"] / 60)}
-    parameters = sum(p.numel() for p in llm.engine.loaded.model.parameters())
+    steps = [record for record in map(json.loads, (options.run / "log.jsonl").read_text().splitlines()) if "loss" in record]
+    figures["training"] = {"steps": steps[-1]["step"], "minutes": round(steps[-1]["seconds"] / 60), "loss": steps[-1]["loss"]}
+    # From the file: what the engine has repacked is no parameter any more.
+    parameters = sum(tensor.numel() for tensor in load_file(options.model / "model.safetensors").values())
     (options.model / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     (options.model / "README.md").write_text(card(figures, parameters))
     print((options.model / "README.md").read_text())
@@ -60,14 +60,14 @@ def main() -> None:
 
 def card(figures: dict[str, Any], parameters: int) -> str:
     """The card's text."""
-    training = figures.get("training")
+    training = figures["training"]
     everything = [*figures["tasks"], *figures["wide"]]
     generations, malformed = sum(f["n"] for f in everything), sum(f["malformed"] for f in everything)
     return CARD.format(
         parameters=parameters,
-        steps=f"{STEPS:,}",
-        tokens=f"{training['tokens'] / 1e6:.1f}M in all" if training else "about 14M in all",
-        wall=f"The shipped run took {training['minutes']} minutes on two shared cores." if training else "",
+        steps=f"{training['steps']:,}",
+        tokens=f"{training['steps'] * TOKENS_A_STEP / 1e6:.0f}M",
+        wall=f"The shipped run took {training['minutes']} minutes on one core.",
         n=figures["n"],
         seed=figures["seed"],
         table=_table(figures["tasks"], "family", "mode"),
