@@ -72,9 +72,8 @@ def memory(seconds: float) -> Memory:
     if mallinfo2 := getattr(ctypes.CDLL(None), "mallinfo2", None):
         mallinfo2.restype = _Heap
         heap = mallinfo2()
-    used, free = heap.uordblks + heap.hblkhd, heap.fordblks
-    mib = [round(count / MIB, 1) for count in (resident_mib() * MIB, used, free)]
-    return Memory(round(seconds, 1), *mib, sys.getallocatedblocks())
+    used, free = (heap.uordblks + heap.hblkhd) / MIB, heap.fordblks / MIB
+    return Memory(round(seconds, 1), round(resident_mib(), 1), round(used, 1), round(free, 1), sys.getallocatedblocks())
 
 
 def resident_mib() -> float:

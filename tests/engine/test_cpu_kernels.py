@@ -49,7 +49,8 @@ CONFIGS = {
 
 def model_of(family: str) -> Any:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family]).eval()
+    # The model keeps its configuration and writes to it.
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family])).eval()
     for parameter in model.parameters():
         if parameter.dim() == 1:  # norms and biases begin as ones and zeros
             parameter.data += torch.randn_like(parameter) * 0.2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,13 +34,17 @@ def test_holes_are_given_back() -> None:
     assert all(int(block.sum()) == 64 << 10 for block in kept)
 
 
-def test_every_so_many_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every", "share"), [(0.0, 1), (2.5, 3), (1e9, 0)])
+def test_every_so_many_seconds(monkeypatch: pytest.MonkeyPatch, every: float, share: int) -> None:
+    seconds = itertools.count()  # one from each look at the clock to the next
     trimmed, forwards = [], []
     llm = LLM()
-    monkeypatch.setattr(model, "TRIM_EVERY", 3)
+    monkeypatch.setattr(model, "TRIM_EVERY", every)
     monkeypatch.setattr(model, "trim", lambda: trimmed.append(True))
+    llm.engine.runner._trimmed_at = next(seconds)
+    monkeypatch.setattr(model, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
     run = llm.engine.runner.run
     monkeypatch.setattr(llm.engine.runner, "run", lambda batch: forwards.append(True) or run(batch))  # type: ignore[func-returns-value]
     llm.generate("Start with 21.", SamplingParams(max_tokens=20, temperature=0, ignore_eos=True))
     assert len(forwards) > 6
-    assert len(trimmed) == len(forwards) // 3
+    assert len(trimmed) == (len(forwards) // share if share else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -214,7 +215,7 @@ class ModelRunner:
         self.pool = KVPool(self.slots)
         if loaded.ranks is not None:
             loaded.ranks.resize(self.slots)
-        self._forwards = 0
+        self._trimmed_at = time.monotonic()
 
     @staticmethod
     def choose_backend(loaded: LoadedModel) -> SdpaBackend:
@@ -257,9 +258,9 @@ class ModelRunner:
         context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
         keep = torch.tensor(batch.kept_rows or [0], dtype=torch.long, device=self.device)
         logits = self._forward(batch.token_N, batch.position_N, keep, context)
-        self._forwards += 1
-        if self.device.type == "cpu" and self._forwards % TRIM_EVERY == 0:
+        if self.device.type == "cpu" and time.monotonic() - self._trimmed_at >= TRIM_EVERY:
             trim()
+            self._trimmed_at = time.monotonic()
         return logits[: len(batch.kept_rows)]
 
     def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:

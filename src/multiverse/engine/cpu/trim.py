@@ -10,8 +10,8 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-EVERY = 500
-"""Forwards from one trim to the next: it takes a few milliseconds, or one in a thousand of their time."""
+EVERY = 10.0
+"""Seconds of work from one trim to the next: it takes a few milliseconds, or one in a thousand of them."""
 
 
 @cache
