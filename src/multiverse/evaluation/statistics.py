@@ -125,8 +125,8 @@ def paired(
 
     Each question counts once: the mean of its samples in `second` less that in `first`. The interval is Hesterberg's expanded
     percentile interval, which is as wide as Student's where that is exact. `p` is the share of resamples, moved so that there
-    is no difference, that end as far from zero as what was measured; and never less than what the signs of so many differences
-    can show, 2 to the power of 1 - n over those that are not zero, since resampling a handful of values knows nothing of others.
+    is no difference, that end as far from zero as what was measured. It is never less than what the signs of the differences
+    could show, 2 to the power of 1 - n for n that are not zero: resampling a handful of values knows nothing of others.
 
     Args:
         first, second: under each question, the values of its samples.
