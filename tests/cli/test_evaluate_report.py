@@ -99,6 +99,14 @@ def test_budget_runs_once_and_then_only_draws(run: Run, loaded: list[str | None]
     assert values["points"]["parallel"][1]["critical_path_tokens"]["mean"] > 40
 
 
+def test_answers_that_another_bound_has_cut_are_told_of(run: Run, loaded: list[str | None], tmp_path: Path) -> None:
+    args = ("--family", "chain", "--n", "2", "--budgets", "60", "--max-tokens", "60")
+    code, _, err = run("eval", "budget", "--out", str(tmp_path), *args)
+    assert code == 0
+    assert err.startswith("2 answers ran into --max-tokens before their budget")
+    assert loaded == [None]
+
+
 def test_two_models_are_named_by_their_folders(run: Run, loaded: list[str | None], tmp_path: Path) -> None:
     args = ("--family", "chain", "--n", "2", "--budgets", "60", "-m", "x/mine", "--against-model", "y/theirs", "--json")
     values = json.loads(run("eval", "budget", "--out", str(tmp_path), *args, "--against-mode", "parallel").out)

@@ -187,6 +187,8 @@ def test_a_comparison_is_the_same_each_time_and_turns_with_its_sides() -> None:
 
 def test_no_difference_at_all_is_no_finding() -> None:
     assert bootstrap([0.0] * 10) == (0, 0, 0, 1, 10)
+    # Three times heads, or tails, is what a fair coin gives in a quarter of all cases.
+    assert bootstrap([1.0, 2.0, 3.0]).p == bootstrap([1.0, 2.0, 3.0, 0.0]).p == 0.25
     with pytest.raises(ValueError, match="at least 2"):
         bootstrap([1.0])
 

@@ -110,6 +110,9 @@ def budget(
     names = (systems[0].name, systems[1].name)
     compared = curves(names, first, second, seed=seed)
     write_budget(compared, systems, plan, [*first.values(), *second.values()], out)
+    cut = sum(sample.finish_reason == "length" for runs in (first, second) for run in runs.values() for sample in run.samples)
+    if cut:
+        print(f"{cut} answers ran into --max-tokens before their budget, and count as wrong: raise it", file=sys.stderr)
     if as_json:
         from .jsonio import dump
 

@@ -146,7 +146,7 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
     for comparison in comparisons:
         first, second, task = pair(comparison)
         # No title of the table, which would be broken where the table ends.
-        console.print(Text(f"{task}: {second} less {first}, {comparison.questions} questions", "bold"))
+        console.print(Text(f"{task}: {second} less {first}, {comparison.questions} questions", "bold"), soft_wrap=True)
         table = Table(box=None, pad_edge=False)
         table.add_column("measure")
         for heading in ("difference", "95% interval", "p"):

@@ -53,7 +53,7 @@ class System(NamedTuple):
     Attributes:
         name: what tables call it.
         model: folder or hub id.
-        load: gives the model; called at the first point that has still to be run.
+        load: gives the model, of which only `chat` is used; called at the first point that has still to be run.
     """
 
     name: str
@@ -129,7 +129,7 @@ def _point(system: System, plan: Plan, budget: int, folder: Path, on_sample: Cal
     params = replace(plan.params, max_critical_path_tokens=budget)
     settings = {
         **plan.description,
-        "questions": plan.size // plan.epochs,
+        "questions": len(plan.questions),
         "epochs": plan.epochs,
         "seed": plan.seed,
         "mode": system.mode,
@@ -137,8 +137,9 @@ def _point(system: System, plan: Plan, budget: int, folder: Path, on_sample: Cal
     }
     wanted = Run(folder.name, system.model, settings, plan.machine, date.today().isoformat())
     run = _begun(folder, wanted)
-    for sample in run.samples if on_sample is not None else ():
-        on_sample(sample)  # type: ignore[misc]
+    if on_sample is not None:
+        for sample in run.samples:
+            on_sample(sample)
     return run if len(run.samples) == plan.size else _finish(system, plan, params, run, folder, on_sample)
 
 

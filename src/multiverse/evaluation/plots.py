@@ -39,9 +39,15 @@ def series(group: Group, report: Report) -> str:
     return group.mode if len(report.runs) == 1 else f"{group.run}, {group.mode}"
 
 
+def _names(report: Report) -> list[str]:
+    """The series in the order of their colours; parallel thinking has the first, as in the figures of budgets."""
+    groups = sorted(report.groups, key=lambda group: (group.number, group.mode))
+    return list(dict.fromkeys(series(group, report) for group in groups))
+
+
 def draw_accuracy(report: Report) -> Any:
     """pass@1 against critical path: a mark per task, a colour per run and mode, bars from intervals."""
-    names = list(dict.fromkeys(series(group, report) for group in report.groups))
+    names = _names(report)
     tasks = list(dict.fromkeys(group.task for group in report.groups))
     drawn = figure(8, 5)
     axis = drawn.subplots()
@@ -78,7 +84,7 @@ def draw_accuracy(report: Report) -> Any:
 
 def draw_parallelism(report: Report) -> Any:
     """How parallel each question's answers are: a row per task, run and mode, a dot per question, the mean as a bar."""
-    names = list(dict.fromkeys(series(group, report) for group in report.groups))
+    names = _names(report)
     tasks = list(dict.fromkeys(group.task for group in report.groups))
     rows = sorted(report.groups, key=lambda group: (tasks.index(group.task), names.index(series(group, report))))
     drawn = figure(8, 1.6 + 0.42 * len(rows))

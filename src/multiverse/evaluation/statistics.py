@@ -125,7 +125,8 @@ def paired(
 
     Each question counts once: the mean of its samples in `second` less that in `first`. The interval is Hesterberg's expanded
     percentile interval, which is as wide as Student's where that is exact. `p` is the share of resamples, moved so that there
-    is no difference, that end as far from zero as what was measured.
+    is no difference, that end as far from zero as what was measured. It is never less than what the signs of the differences
+    could show, 2 to the power of 1 - n for n that are not zero: resampling a handful of values knows nothing of others.
 
     Args:
         first, second: under each question, the values of its samples.
@@ -153,7 +154,9 @@ def bootstrap(differences: Sequence[float], *, seed: int = 0, resamples: int = R
     low, high = np.quantile(means, [tail, 1 - tail])
     # A hair's breadth less than what was measured, so that equal differences are equal whatever the order of summing.
     far = np.abs(means - mean) * wider >= abs(mean) * (1 - 1e-9) - 1e-12
-    return Difference(mean, float(low), float(high), (1 + int(far.sum())) / (1 + resamples), count)
+    p = (1 + int(far.sum())) / (1 + resamples)
+    least = min(1.0, 2.0 ** (1 - int(np.count_nonzero(values))))
+    return Difference(mean, float(low), float(high), max(p, least), count)
 
 
 def _resampled(values: NDArray[np.float64], random: np.random.Generator, resamples: int) -> NDArray[np.float64]:
