@@ -25,7 +25,6 @@ from .benchmarks import BENCHMARKS, Benchmark, Question, questions
 from .judging import graded
 from .sample import Sample
 
-
 _GRADERS = os.cpu_count() or 2
 """Answers of one benchmark that are graded at once: a program under test may take a processor and gigabytes."""
 
