@@ -200,8 +200,8 @@ def _ask(
             fail_on_error=False,
             score_display=False,
         )
-    if any(log.status == "cancelled" for log in ended):
-        raise KeyboardInterrupt  # inspect has taken it for itself
+    if not ended or any(log.status == "cancelled" for log in ended):
+        raise KeyboardInterrupt  # which inspect has taken for itself
     missing = len(wanted - journal.finished.keys())
     if missing:
         raise EvaluationError(
