@@ -104,7 +104,8 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
     _limit(resource.RLIMIT_NOFILE, 64)
     _limit(resource.RLIMIT_CORE, 0)
     if seconds is not None:
-        _limit(resource.RLIMIT_CPU, seconds)
+        # At the first the program is told by a signal, by which it is known from outside; at the second it is killed.
+        _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     layers = ["limits"]
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if libc is not None and libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
@@ -118,11 +119,14 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
     return layers
 
 
-def _limit(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+def _limit(kind: int, value: int, most: int | None = None) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    soft, hard = (
+        limit if ceiling == resource.RLIM_INFINITY else min(limit, ceiling)
+        for limit in (value, value if most is None else most)
+    )
     with contextlib.suppress(OSError, ValueError):  # macOS refuses some
-        resource.setrlimit(kind, (value, value))
+        resource.setrlimit(kind, (soft, hard))
 
 
 def _close_files(libc: Any, writable: Sequence[str]) -> bool:
