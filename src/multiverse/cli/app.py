@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -64,7 +65,8 @@ class _RunByDefault(TyperGroup):
     """A group in which names of benchmarks need no command before them: ``eval aime24`` is ``eval run aime24``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+        # A slip of a command's name is left to be told as one.
+        if args and args[0] not in ctx.help_option_names and not get_close_matches(args[0], self.commands, cutoff=0.8):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 

@@ -37,7 +37,7 @@ def run(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help="aime24, aime25, math500, gpqa, ifeval, livecodebench; or a family of our own tasks: worksheet, cases, "
             "countdown, nested, chain.",
             show_default=False,

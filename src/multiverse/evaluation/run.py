@@ -120,6 +120,7 @@ def evaluate(
     Raises:
         DataError: questions cannot be had, or the folder holds other runs.
         EvaluationError: some questions could not be asked; what was answered is kept.
+        KeyboardInterrupt: somebody pressed Ctrl-C; likewise.
         ExtraError: inspect is not installed.
     """
     require_inspect()
@@ -199,6 +200,8 @@ def _ask(
             fail_on_error=False,
             score_display=False,
         )
+    if not ended or any(log.status == "cancelled" for log in ended):
+        raise KeyboardInterrupt  # which inspect has taken for itself
     missing = len(wanted - journal.finished.keys())
     if missing:
         raise EvaluationError(

@@ -39,28 +39,42 @@ _TRUNCATE = 1 << 14
 _ON_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE
 _RIGHTS = {1: 13, 2: 14, 3: 15}
 
-# System calls by number: those that are refused, and three of which it depends.
-_X86_64 = {
-    "arch": 0xC000003E,
-    "clone": 56,
-    "clone3": 435,
-    "prlimit64": 302,
-    "refused": (
-        *(41, 57, 58, 59, 62, 90, 91, 92, 93, 94, 101, 109, 112, 132, 155, 160, 161, 165, 166, 188, 189, 190, 197, 198, 199),
-        *(200, 234, 235, 248, 249, 250, 260, 261, 268, 272, 280, 298, 308, 310, 311, 321, 322, 323, 425, 452),
-    ),
+# System calls that are refused, by their numbers on x86-64 and aarch64 (None: there is no such call).
+_REFUSED: dict[str, tuple[int | None, int | None]] = {
+    # new processes and programs; a thread is none (see `_filter`)
+    **{"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)},
+    # network, and what could do input and output without the calls that are filtered
+    **{"socket": (41, 198), "io_uring_setup": (425, 425)},
+    # signals to others, and leaving the group in which all are killed
+    **{"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138)},
+    **{"rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "setpgid": (109, 154), "setsid": (112, 157)},
+    # other processes' memory and files, and the kernel's own
+    **{"ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438)},
+    **{"bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282)},
+    **{"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219)},
+    **{"shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186)},
+    # modes, owners, attributes and times of files, which Landlock does not guard
+    **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
+    **{"chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54)},
+    **{"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7)},
+    **{"removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16)},
+    **{"utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88)},
+    **{"open_by_handle_at": (304, 265)},
+    # mounts and namespaces
+    **{"mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97)},
+    **{"setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431)},
+    **{"fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442)},
+    # limits, and what only root could do
+    **{"setrlimit": (160, 164), "acct": (163, 89), "settimeofday": (164, 170), "adjtimex": (159, 171)},
+    **{"clock_settime": (227, 112), "clock_adjtime": (305, 266), "swapon": (167, 224), "swapoff": (168, 225)},
+    **{"reboot": (169, 142), "sethostname": (170, 161), "setdomainname": (171, 162), "iopl": (172, None)},
+    **{"ioperm": (173, None), "init_module": (175, 105), "delete_module": (176, 106), "finit_module": (313, 273)},
+    **{"quotactl": (179, 60), "kexec_load": (246, 104), "kexec_file_load": (320, 294)},
 }
-_AARCH64 = {
-    "arch": 0xC00000B7,
-    "clone": 220,
-    "clone3": 435,
-    "prlimit64": 261,
-    "refused": (
-        *(5, 6, 7, 14, 15, 16, 39, 40, 41, 51, 52, 53, 54, 55, 88, 97, 117, 129, 130, 131, 154, 157, 164, 198, 217, 218, 219),
-        *(221, 241, 268, 270, 271, 280, 281, 282, 425, 452),
-    ),
+_MACHINES: dict[str, dict[str, Any]] = {
+    "x86_64": {"column": 0, "arch": 0xC000003E, "clone": 56, "clone3": 435, "prlimit64": 302},
+    "aarch64": {"column": 1, "arch": 0xC00000B7, "clone": 220, "clone3": 435, "prlimit64": 261},
 }
-_CALLS: dict[str, dict[str, Any]] = {"x86_64": _X86_64, "aarch64": _AARCH64}
 _CLONE_THREAD = 0x10000
 _ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM and ENOSYS among them
 
@@ -90,7 +104,8 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
     _limit(resource.RLIMIT_NOFILE, 64)
     _limit(resource.RLIMIT_CORE, 0)
     if seconds is not None:
-        _limit(resource.RLIMIT_CPU, seconds)
+        # At the first the program is told by a signal, by which it is known from outside; at the second it is killed.
+        _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     layers = ["limits"]
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
     if libc is not None and libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0:
@@ -104,11 +119,14 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
     return layers
 
 
-def _limit(kind: int, value: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+def _limit(kind: int, value: int, most: int | None = None) -> None:
+    ceiling = resource.getrlimit(kind)[1]
+    soft, hard = (
+        limit if ceiling == resource.RLIM_INFINITY else min(limit, ceiling)
+        for limit in (value, value if most is None else most)
+    )
     with contextlib.suppress(OSError, ValueError):  # macOS refuses some
-        resource.setrlimit(kind, (value, value))
+        resource.setrlimit(kind, (soft, hard))
 
 
 def _close_files(libc: Any, writable: Sequence[str]) -> bool:
@@ -150,17 +168,17 @@ def _open(libc: Any, rules: int, path: str, rights: int) -> None:
 
 def _close_calls(libc: Any) -> bool:
     """Refuse system calls that no solution needs."""
-    calls = _CALLS.get(platform.machine())
-    if calls is None:
+    machine = _MACHINES.get(platform.machine())
+    if machine is None:
         return False
-    program = _filter(calls)
+    program = _filter(machine)
     code = ctypes.create_string_buffer(b"".join(program), 8 * len(program))
     header = struct.pack("HP", len(program), ctypes.addressof(code))
     closed: bool = libc.prctl(_SET_SECCOMP, _FILTER, header, 0, 0) == 0
     return closed
 
 
-def _filter(calls: dict[str, Any]) -> list[bytes]:
+def _filter(machine: dict[str, Any]) -> list[bytes]:
     """The filter, as instructions of the kernel's packet filter.
 
     The data begin with the call's number, then at 4 the architecture, and from 16 on its arguments, 8 bytes each.
@@ -176,15 +194,17 @@ def _filter(calls: dict[str, Any]) -> list[bytes]:
         return struct.pack("HBBI", 0x06, 0, 0, value)
 
     equal, at_least, has = 0x15, 0x35, 0x45
-    program = [load(4), jump(equal, calls["arch"], 1, 0), answer(_KILL), load(0)]
+    program = [load(4), jump(equal, machine["arch"], 1, 0), answer(_KILL), load(0)]
     program += [jump(at_least, 0x40000000, 0, 1), answer(_REFUSE)]  # the other numbering of x86
-    for number in calls["refused"]:
-        program += [jump(equal, number, 0, 1), answer(_REFUSE)]
+    for numbers in _REFUSED.values():
+        number = numbers[machine["column"]]
+        if number is not None:
+            program += [jump(equal, number, 0, 1), answer(_REFUSE)]
     # The C library makes threads by the older call where this one is not there, and of that the filter can see the flags.
-    program += [jump(equal, calls["clone3"], 0, 1), answer(_UNKNOWN)]
-    program += [jump(equal, calls["clone"], 0, 4), load(16), jump(has, _CLONE_THREAD, 0, 1), answer(_ALLOW), answer(_REFUSE)]
+    program += [jump(equal, machine["clone3"], 0, 1), answer(_UNKNOWN)]
+    program += [jump(equal, machine["clone"], 0, 4), load(16), jump(has, _CLONE_THREAD, 0, 1), answer(_ALLOW), answer(_REFUSE)]
     # Limits may be read (no new value is given), not set.
-    program += [jump(equal, calls["prlimit64"], 0, 5), load(32), jump(equal, 0, 0, 2), load(36), jump(equal, 0, 1, 0)]
+    program += [jump(equal, machine["prlimit64"], 0, 5), load(32), jump(equal, 0, 0, 2), load(36), jump(equal, 0, 1, 0)]
     return [*program, answer(_REFUSE), answer(_ALLOW)]
 
 
