@@ -28,7 +28,7 @@ def examples(labels: list[bool] | None = None) -> Examples:
     """Balanced examples, four a document, two of each label unless told otherwise."""
     group = [number for number in range(DOCUMENTS) for _ in range(EACH)]
     label = labels if labels is not None else [bool(index % 2) for index in range(len(group))]
-    return Examples(torch.tensor(label), tuple(group), torch.tensor(folds(group, 0)))
+    return Examples(torch.tensor(label), tuple(group), torch.tensor(folds(group, label, 0)))
 
 
 def noise(seed: int) -> Tensor:
@@ -67,17 +67,21 @@ def test_what_only_tells_documents_apart_does_not_help() -> None:
 
 def test_folds_keep_documents_together() -> None:
     group = [Random(number).randrange(40) for number in range(300)]
-    fold = folds(group, seed=3)
+    label = [number < 10 for number in group]  # ten documents of nothing but positive examples
+    fold = folds(group, label, seed=3)
+    assert {
+        sum(f == number for f in {g: f for g, f in zip(group, fold, strict=True) if g < 10}.values()) for number in fold
+    } == {2}
     assert {len({f for f, own in zip(fold, group, strict=True) if own == one}) for one in group} == {1}
     assert sorted(set(fold)) == [0, 1, 2, 3, 4]
-    assert folds(group, seed=3) == fold != folds(group, seed=4)
+    assert folds(group, label, seed=3) == fold != folds(group, label, seed=4)
     with pytest.raises(ValueError, match="4 documents"):
-        folds([1, 2, 3, 4], 0)
+        folds([1, 2, 3, 4], [True] * 4, 0)
 
 
 def test_examples_are_balanced_in_every_fold() -> None:
     labels = [Random(number).random() < 0.2 for number in range(500)]
-    fold = folds([number // 3 for number in range(500)], seed=0)
+    fold = folds([number // 3 for number in range(500)], labels, seed=0)
     kept = balanced(labels, fold, seed=0)
     for number in range(5):
         own = [labels[index] for index in kept if fold[index] == number]
