@@ -28,6 +28,7 @@ assert MULTIVERSE.conclusion is not None
         TEXT.replace(THINK.open, "").replace(THINK.close, ""),
         f"Sure! Here it is:\n\n{TEXT}",
         TEXT.replace("1:", "1 :"),
+        TEXT.replace("13+21=34.", ""),
     ],
 )
 def test_formed(text: str) -> None:
