@@ -6,6 +6,7 @@ where T and C are what tags, outlines and heads take. So for every parallelism t
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from benchmarks.ours import block
@@ -47,7 +48,8 @@ def mixture(parallelism: float, chain: int, tokens: TokenDialect) -> Mixture:
     if parallelism == 1:
         return _line(chain, tokens)
     best: Mixture | None = None
-    for width in range(int(parallelism) + 1, MOST_PATHS + 1):
+    # Half a path above the parallelism at least: with hardly any, paths would have to be endless.
+    for width in range(math.ceil(parallelism + 0.5), MOST_PATHS + 1):
         made = _with_block(parallelism, width, chain, tokens)
         if made.chain <= chain + 1:  # lengths are whole numbers
             return made
