@@ -13,6 +13,8 @@ from benchmarks.ours import block
 from multiverse.structure import Document, TokenDialect, encode
 
 MOST_PATHS = 64
+LEAST = 1.05
+"""Least parallelism of a document that forks at all: below, its trunk would have to be endless."""
 
 
 class Mixture(NamedTuple):
@@ -41,10 +43,10 @@ def mixture(parallelism: float, chain: int, tokens: TokenDialect) -> Mixture:
     Where even the tags of so wide a block fill the chain, the chain is longer; `Mixture.chain` says how long.
 
     Raises:
-        ValueError: the parallelism is below 1, or cannot be had with 64 paths.
+        ValueError: the parallelism is below 1, or above it by less than 0.05, or cannot be had with 64 paths.
     """
-    if parallelism < 1:
-        raise ValueError(f"a parallelism of {parallelism} is not possible: it is 1 or more")
+    if parallelism < 1 or 1 < parallelism < LEAST:
+        raise ValueError(f"a parallelism of {parallelism} cannot be made: it is 1, or {LEAST} or more")
     if parallelism == 1:
         return _line(chain, tokens)
     best: Mixture | None = None
