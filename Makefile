@@ -14,7 +14,7 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs soak mini from-sequential bench bench-envs clean
+.PHONY: help setup demo test lint types tests proofs soak mini from-sequential bench latency bench-envs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -64,6 +64,10 @@ from-sequential: setup  ## fine-tune a model that has only seen sequential text,
 bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where bench-envs has put them
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.engine --json runs/bench.json --plot runs/bench.svg
+
+latency: setup  ## latency against parallelism, and speed-up against batch size (the paper's Figure 8)
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.latency --json runs/latency.json --plot runs/latency.svg
 
 bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## llama.cpp and vLLM on CPU, each in an environment of its own
 

@@ -175,7 +175,7 @@ class Run:
             )
             for entry in content["cases"]
         }
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in content["settings"].items()}
+        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["settings"].items()}
         return cls(content["machine"], Settings(**settings), cases, content["notes"])
 
 

@@ -71,7 +71,7 @@ def _batches(axis: Any, run: Run) -> None:
     axis.set_xlabel("documents in the batch")
     axis.set_ylabel("times as fast as in a line (dotted: as fast as parallel)")
     handles, labels = axis.get_legend_handles_labels()
-    axis.legend(handles[::-1], labels[::-1], frameon=False, loc="best")
+    axis.legend(handles[::-1], labels[::-1], frameon=False, loc="lower left")
 
 
 def _dots(axis: Any, points: list[tuple[float, list[float]]], colour: Any, label: str, *, line: bool = False) -> None:

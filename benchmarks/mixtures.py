@@ -6,12 +6,15 @@ where T and C are what tags, outlines and heads take. So for every parallelism t
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from benchmarks.ours import block
 from multiverse.structure import Document, TokenDialect, encode
 
 MOST_PATHS = 64
+LEAST = 1.05
+"""Least parallelism of a document that forks at all: below, its trunk would have to be endless."""
 
 
 class Mixture(NamedTuple):
@@ -40,14 +43,15 @@ def mixture(parallelism: float, chain: int, tokens: TokenDialect) -> Mixture:
     Where even the tags of so wide a block fill the chain, the chain is longer; `Mixture.chain` says how long.
 
     Raises:
-        ValueError: the parallelism is below 1, or cannot be had with 64 paths.
+        ValueError: the parallelism is below 1, or above it by less than 0.05, or cannot be had with 64 paths.
     """
-    if parallelism < 1:
-        raise ValueError(f"a parallelism of {parallelism} is not possible: it is 1 or more")
+    if parallelism < 1 or 1 < parallelism < LEAST:
+        raise ValueError(f"a parallelism of {parallelism} cannot be made: it is 1, or {LEAST} or more")
     if parallelism == 1:
         return _line(chain, tokens)
     best: Mixture | None = None
-    for width in range(int(parallelism) + 1, MOST_PATHS + 1):
+    # Half a path above the parallelism at least: with hardly any, paths would have to be endless.
+    for width in range(math.ceil(parallelism + 0.5), MOST_PATHS + 1):
         made = _with_block(parallelism, width, chain, tokens)
         if made.chain <= chain + 1:  # lengths are whole numbers
             return made

@@ -304,14 +304,17 @@ def _ask(
 ) -> list[tuple[PromptingTest, list[Answer]]]:
     from ..evaluation.analysis.prompting import run_prompting
 
-    found = []
     with _progress() as progress:
-        for test in tests:
-            bar = progress.add_task(f"asked {test.asking}, guard {'on' if test.guard else 'off'}", total=len(cases))
-            found.append(
-                (test, run_prompting(llm, cases, test, params, seed=seed, on_finish=lambda _, bar=bar: progress.advance(bar)))
-            )
-    return found
+        return [
+            (test, run_prompting(llm, cases, test, params, seed=seed, on_finish=_mover(progress, test, len(cases))))
+            for test in tests
+        ]
+
+
+def _mover(progress: Progress, test: PromptingTest, total: int) -> Callable[[Answer], None]:
+    """A bar for one way of asking, and what moves it on."""
+    bar = progress.add_task(f"asked {test.asking}, guard {'on' if test.guard else 'off'}", total=total)
+    return lambda _: progress.advance(bar)
 
 
 def _tallies(found: list[tuple[PromptingTest, list[Answer]]]) -> list[Tally]:

@@ -11,7 +11,8 @@ from ...errors import DataError, ExtraError
 
 FORMATS = (".svg", ".png", ".pdf")
 BLUE, ORANGE, GREY = "#0b62d6", "#d1690e", "#8c959f"
-_TEXTS = {"parallel": ("structured texts", BLUE, "o"), "sequential": ("the same told in a line", ORANGE, "s")}
+_TEXTS = {"parallel": ("structured texts", BLUE, 9.0), "sequential": ("told in a line", ORANGE, 4.5)}
+"""Name, colour and size of marks: the smaller ones are drawn later, so that both are seen where they agree."""
 _PLACES = {
     "sentence": "at the end of a sentence",
     "token": "within the next {within} tokens",
@@ -33,11 +34,11 @@ def check_format(path: Path) -> None:
 
 def plot_probes(reports: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy against depth, a panel a report, from `ProbeReport.as_json` (errors as `check_format`; `ExtraError`)."""
-    figure = _figure(path, 4.6 * len(reports) + 0.4, 4.4)
+    figure = _figure(path, max(7.0, 4.2 * len(reports) + 0.6), 4.8)
     axes = figure.subplots(1, len(reports), sharey=True, squeeze=False)[0]
     for axis, report in zip(axes, reports, strict=True):
         for text in report["texts"]:
-            label, colour, marker = _TEXTS[text["mode"]]
+            label, colour, size = _TEXTS[text["mode"]]
             layers = [layer["layer"] for layer in text["layers"]]
             axis.fill_between(
                 layers,
@@ -51,10 +52,11 @@ def plot_probes(reports: Sequence[dict[str, Any]], path: Path) -> None:
                 layers,
                 [100 * layer["value"] for layer in text["layers"]],
                 color=colour,
-                marker=marker,
+                marker="o",
+                markersize=size,
                 label=f"hidden states, {label}",
             )
-            for name, dashes, known in (("position", (4, 3), "position alone"), ("last_tokens", (1, 2), "last 4 tokens alone")):
+            for name, dashes, known in (("position", (5, 3), "position alone"), ("last_tokens", (1, 2), "last 4 tokens alone")):
                 axis.axhline(100 * text[name]["value"], color=colour, dashes=dashes, linewidth=1.2, label=f"{known}, {label}")
         axis.axhline(50, color=GREY, linewidth=1)
         axis.set_title(
@@ -88,7 +90,7 @@ def plot_prompting(tallies: Sequence[dict[str, Any]], path: Path, *, title: str)
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("answers, %")
-    axis.set_title(title, fontsize=12, loc="left")
+    figure.suptitle(title, fontsize=12)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +37,22 @@ class Examples:
         return len(self.group)
 
 
-def folds(groups: Sequence[Hashable], seed: int, count: int = FOLDS) -> list[int]:
+def folds(groups: Sequence[Hashable], labels: Sequence[bool], seed: int, count: int = FOLDS) -> list[int]:
     """A fold for each example, drawn by group, so that no group is on both sides of any split.
+
+    Groups with many positive examples are dealt as evenly as groups with few.
 
     Raises:
         ValueError: there are fewer groups than folds.
     """
-    distinct = list(dict.fromkeys(groups))
+    own: dict[Hashable, list[bool]] = {}
+    for group, label in zip(groups, labels, strict=True):
+        own.setdefault(group, []).append(label)
+    distinct = list(own)
     if len(distinct) < count:
         raise ValueError(f"{len(distinct)} documents cannot be divided into {count} folds: take more")
     Random(f"folds/{seed}").shuffle(distinct)
+    distinct.sort(key=lambda group: fmean(own[group]))
     fold = {group: index % count for index, group in enumerate(distinct)}
     return [fold[group] for group in groups]
 

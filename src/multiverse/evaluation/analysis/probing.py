@@ -124,7 +124,7 @@ def _probe_texts(
     labels = [marked[number].sites[site].forks for number, site in places]
     documents = [marked[number].case for number, _ in places]
     try:
-        fold = folds(documents, seed)
+        fold = folds(documents, labels, seed)
     except ValueError as error:
         raise DataError(str(error)) from None
     kept = balanced(labels, fold, seed)

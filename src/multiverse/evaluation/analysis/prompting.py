@@ -138,7 +138,9 @@ def _tidied(text: str, dialect: Dialect) -> str:
         if parts and dialect.roles.get(parts[-1]) in (Role.OUTLINE_OPEN, Role.PATH_OPEN):
             label, end, rest = part.partition(dialect.label_end)
             part = f"{label.strip()}{end} {rest.strip()}".rstrip()
-        parts += [part] if part else []
+        # A conclusion may say nothing: one that a bound cut short does.
+        silent = bool(parts) and dialect.roles.get(parts[-1]) is Role.CONCLUSION_OPEN
+        parts += [part] if part or silent else []
     return dialect.sep.join([think.open, *parts, think.close] if think is not None else parts)
 
 

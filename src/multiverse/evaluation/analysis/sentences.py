@@ -79,12 +79,13 @@ def aligned(structured: Document, sequential: Document, dialect: Dialect) -> lis
         DataError: they do not.
     """
     own = sentences(sequential, dialect)
-    twins = sentences(structured, dialect)
-    if len(own) != len(twins):
-        twins = [sentence for sentence in twins if sentence.open]
+    every = sentences(structured, dialect)
+    without = [sentence for sentence in every if sentence.open]
+    twins = every if len(own) == len(every) else without
     if len(own) != len(twins):
         raise DataError(
-            f"a solution in a line has {len(own)} sentences where its structured twin has {len(twins)}: they must be the same"
+            f"a solution in a line has {len(own)} sentences where its structured twin has {len(every)}, or {len(without)} "
+            f"without conclusions: the two must tell the same"
         )
     for sentence, twin in zip(own, twins, strict=True):
         if sentence.text != twin.text and not twin.forks:
