@@ -220,8 +220,8 @@ def markdown(cells: Sequence[Cell], timing: Path) -> str:
     asked = sorted({task["n"] for cell in cells for task in cell["tasks"].values()})
     parts = [
         missing(cells),
-        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± its standard "
-        "error over seeds, or that of the questions where there is one seed):",
+        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± its "
+        "standard error, or that of the questions where there is one seed):",
         accuracy_table(found),
         "What an answer took (means over the three families; times in plain decode steps of the same engine, see below):",
         cost_table(found),
