@@ -40,6 +40,8 @@ COLOURS = {
     "share-64": "#c9a9e6",
 }
 
+SOFT, GRID = "#59636e", "#e4e8ec"
+
 
 class Mean(NamedTuple):
     """A mean over seeds and its standard error; with one seed, that of the cell's own questions, or none."""
@@ -48,8 +50,8 @@ class Mean(NamedTuple):
     error: float | None
 
     def show(self, digits: int = 1, scale: float = 1) -> str:
-        """``93.2 ± 0.8``."""
-        error = "" if self.error is None else f" ± {scale * self.error:.{digits}f}"
+        """``93.2 ± 0.8``; without the error where there is none."""
+        error = "" if not self.error else f" ± {scale * self.error:.{digits}f}"
         return f"{scale * self.value:.{digits}f}{error}"
 
 
@@ -153,7 +155,7 @@ def cost_table(found: Sequence[Side]) -> str:
             ]
         )
     header = ["arm", "critical path", "the same, worksheet-6", "tokens", "parallelism", "read again", "stored"]
-    return rows([*header, "time alone", "time of 200"], lines)
+    return rows([*header, "time alone", "time together"], lines)
 
 
 def _timed(cell: dict[str, Task]) -> bool:
@@ -223,7 +225,7 @@ def markdown(cells: Sequence[Cell], timing: Path) -> str:
         f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± its "
         "standard error, or that of the questions where there is one seed):",
         accuracy_table(found),
-        "What an answer took (means over the three families; times in plain decode steps of the same engine, see below):",
+        "What an answer took (means over the three families; times in plain decode steps of the same engine, see above):",
         cost_table(found),
     ]
     if table := budget_table(cells):
@@ -256,40 +258,40 @@ def figure(width: float, height: float) -> Any:
 
 
 def draw_arms(found: Sequence[Side]) -> Any:
-    """Accuracy against critical path, a mark for each arm: all three families, and the widest worksheets."""
-    drawn = figure(11, 4.8)
-    panels: list[tuple[Any, str, Sequence[str]]] = list(
-        zip(
-            drawn.subplots(1, 2),
-            ("worksheet, countdown and nested", f"worksheets of {WIDE[-1]} calculations"),
-            (FAMILIES, WIDES[-1:]),
-            strict=True,
-        )
+    """A row for each arm: how often it is right, how long its critical path is, and how much it reads again."""
+    drawn = figure(11, 1.4 + 0.42 * len(found))
+    panels = drawn.subplots(1, 3, sharey=True)
+    kinds = {"worksheet, countdown and nested": FAMILIES, f"worksheets of {WIDE[-1]} calculations": WIDES[-1:]}
+    whats = (
+        ("accuracy", "right (%)", 100),
+        ("critical_path_tokens", "critical path (tokens)", 1),
+        ("recomputed", "read again (tokens)", 1),
     )
-    for axes, title, names in panels:
-        for side in found:
-            x, y = side.mean(names, "critical_path_tokens"), side.mean(names, "accuracy")
-            axes.errorbar(
-                x.value,
-                100 * y.value,
-                xerr=x.error,
-                yerr=None if y.error is None else 100 * y.error,
-                fmt="s" if side.name.endswith("in a line") or side.name == "sequential" else "o",
-                color=COLOURS[side.name],
-                markersize=9,
-                markeredgecolor="white",
-                elinewidth=1.4,
-                label=side.name,
-            )
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("critical path (tokens)")
-        axes.set_ylabel("right (%)")
-        axes.set_xlim(left=0)
-        axes.grid(color="#e4e8ec")
+    for axes, (key, name, scale) in zip(panels, whats, strict=True):
+        for offset, (kind, names) in enumerate(kinds.items()):
+            for row, side in enumerate(found):
+                mean = side.mean(names, key)
+                axes.errorbar(
+                    scale * mean.value,
+                    row + 0.26 * offset - 0.13,
+                    xerr=None if mean.error is None else scale * mean.error,
+                    fmt="s" if offset else "o",
+                    color=COLOURS[side.name],
+                    markerfacecolor="white" if offset else COLOURS[side.name],
+                    markersize=7,
+                    elinewidth=1.4,
+                )
+            axes.plot([], [], "s" if offset else "o", color=SOFT, markerfacecolor="white" if offset else SOFT, label=kind)
+        axes.set_xlabel(name)
+        right = 102 if key == "accuracy" else max(10, axes.get_xlim()[1])
+        axes.set_xlim(-0.03 * right, right)
+        axes.grid(color=GRID, axis="x")
+        axes.hlines([row + 0.5 for row in range(len(found) - 1)], 0, 1, transform=axes.get_yaxis_transform(), color=GRID)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right center", frameon=False)
+    panels[0].set_yticks(range(len(found)), [side.name for side in found])
+    panels[0].invert_yaxis()
+    drawn.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     return drawn
 
 
@@ -312,8 +314,10 @@ def draw_budgets(cells: Sequence[Cell]) -> Any:
         axes.plot(x, y, "o-", color=COLOURS[arm], markeredgecolor="white", markersize=7, linewidth=2, label=arm)
     axes.set_xlabel("budget on the critical path (tokens)")
     axes.set_ylabel("right (%)")
-    axes.set_ylim(bottom=0)
-    axes.grid(color="#e4e8ec")
+    axes.set_ylim(0, 102)
+    axes.set_xlim(left=0)
+    axes.set_title("answers that are right although they have to end in time", fontsize=11)
+    axes.grid(color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
