@@ -22,8 +22,9 @@ from .ask import MAX_TOKENS, Respondent, figures
 from .clock import ROWS, Reference, alone
 
 N, ALONE, BUDGET_N = 200, 8, 40
-BUDGETS = (96, 128, 192, 256, 384, 512)
+BUDGETS = (128, 160, 192, 224, 288, 352, 416)
 BUDGETED = ("multiverse", "sequential")
+BUDGET_TASKS = ("worksheet-6", "countdown", "nested")
 CURVE_POINTS = 60
 TRAINED = "trained"
 """A file in a run's folder that says that the model is there in full."""
@@ -104,7 +105,7 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
     own = ARMS[arm]
     loaded = load(model)
     sets = questions(scale.n)
-    few = {family: problems[: max(1, scale.n * BUDGET_N // N)] for family, problems in sets.items()}
+    few = {name: sets[name][: max(1, scale.n * BUDGET_N // N)] for name in BUDGET_TASKS}
     lonely = [
         problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: max(1, min(ALONE // 2, scale.n))]
     ]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from multiverse.errors import DataError, ExtraError
 
 from .arms import ARMS, CELLS, HERE
+from .cell import BUDGET_TASKS
 from .data import FAMILIES, WIDE
 from .run import SEEDS
 
@@ -163,7 +164,7 @@ def _timed(cell: dict[str, Task]) -> bool:
 
 
 def budget_means(cells: Iterable[Cell]) -> dict[str, list[tuple[int, Mean]]]:
-    """For each arm that has them: budgets, with the accuracy over all tasks."""
+    """For each arm that has them: budgets, with the accuracy over their tasks."""
     found: dict[str, dict[int, list[float]]] = {}
     errors: dict[tuple[str, int], float] = {}
     for cell in cells:
@@ -229,7 +230,7 @@ def markdown(cells: Sequence[Cell], timing: Path) -> str:
         cost_table(found),
     ]
     if table := budget_table(cells):
-        parts += ["Percent right within a budget on the critical path (all five kinds of questions):", table]
+        parts += [f"Percent right within a budget on the critical path ({', '.join(BUDGET_TASKS)}):", table]
     parts += [f"Cells of {dates[0]} to {dates[-1]}, on: {'; '.join(machines)}."]
     parts += timing_tables(timing)
     return "\n\n".join(parts)
