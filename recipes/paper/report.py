@@ -86,7 +86,7 @@ def read(folder: Path) -> list[Cell]:
     """All finished cells, in the order of the arms and seeds.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: one cannot be read.
     """
     cells = []
     for path in sorted(folder.glob("*.json")):
@@ -95,8 +95,6 @@ def read(folder: Path) -> list[Cell]:
             cells.append((list(ARMS).index(cell["arm"]), cell["seed"], cell))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no cell of the comparison: {error}; delete it, and run its cell again") from None
-    if not cells:
-        raise DataError(f"{folder} holds no cells: python -m recipes.paper.run makes them")
     return [cell for _, _, cell in sorted(cells, key=lambda entry: entry[:2])]
 
 
@@ -194,6 +192,8 @@ def missing(cells: Iterable[Cell]) -> str:
     """Which cells are not there."""
     there = {(cell["arm"], cell["seed"]) for cell in cells}
     absent = [f"{arm}-{seed}" for seed in SEEDS for arm in ARMS if (arm, seed) not in there]
+    if not there:
+        return "No cell is finished yet."
     return f"{len(there)} cells are there; missing: {', '.join(absent)}." if absent else f"All {len(there)} cells are there."
 
 
@@ -217,12 +217,16 @@ def timing_tables(folder: Path) -> Iterable[str]:
 
 def markdown(cells: Sequence[Cell], timing: Path) -> str:
     """Everything that the documentation quotes."""
+    parts = [missing(cells), *(_results(cells) if cells else ()), *timing_tables(timing)]
+    return "\n\n".join(parts)
+
+
+def _results(cells: Sequence[Cell]) -> list[str]:
     found = sides(cells)
     machines = sorted({f"{cell['machine'].rpartition(', ')[0]}" for cell in cells})
     dates = sorted({cell["date"] for cell in cells})
     asked = sorted({task["n"] for cell in cells for task in cell["tasks"].values()})
     parts = [
-        missing(cells),
         f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± its "
         "standard error, or that of the questions where there is one seed):",
         accuracy_table(found),
@@ -232,8 +236,7 @@ def markdown(cells: Sequence[Cell], timing: Path) -> str:
     if table := budget_table(cells):
         parts += [f"Percent right within a budget on the critical path ({', '.join(BUDGET_TASKS)}):", table]
     parts += [f"Cells of {dates[0]} to {dates[-1]}, on: {'; '.join(machines)}."]
-    parts += timing_tables(timing)
-    return "\n\n".join(parts)
+    return parts
 
 
 def fill(page: Path, text: str) -> None:
@@ -342,7 +345,9 @@ def build(cells: Path, timing: Path, docs: Path) -> list[Path]:
     """Write everything; returns what was written."""
     there = read(cells)
     fill(docs / "paper.md", markdown(there, timing))
-    written = [docs / "paper.md", *save(lambda: draw_arms(sides(there)), docs / "figures", "paper-arms")]
+    written = [docs / "paper.md"]
+    if there:
+        written += save(lambda: draw_arms(sides(there)), docs / "figures", "paper-arms")
     if budget_means(there):
         written += save(lambda: draw_budgets(there), docs / "figures", "paper-budget")
     return written

@@ -92,9 +92,7 @@ def test_building_twice_changes_nothing_and_keeps_the_page_around(folder: Path) 
     assert {path: path.read_bytes() for path in first} == before
 
 
-def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no cells"):
-        report.read(tmp_path / "nowhere")
+def test_what_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "cells" / "x.json").write_text("{")
     with pytest.raises(DataError, match=r"x\.json is no cell"):
         report.read(folder / "cells")
@@ -113,4 +111,8 @@ def test_times_at_equal_content_get_a_table(folder: Path) -> None:
     }
     (folder / "timing-paper.json").write_text(json.dumps(timed))
     (table,) = report.timing_tables(folder)
+    assert report.build(folder / "nowhere", folder, folder / "docs") == [folder / "docs" / "paper.md"]
+    page = (folder / "docs" / "paper.md").read_text()
+    assert "No cell is finished yet." in page
+    assert table in page
     assert "| nested | one at a time | 1.25 (0.90 to 1.10) | 0 / 90 |" in table
