@@ -14,7 +14,7 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs soak mini from-sequential bench latency bench-envs clean
+.PHONY: help setup demo test lint types tests proofs soak mini from-sequential paper bench latency bench-envs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -60,6 +60,14 @@ mini: setup  ## train multiverse-mini from nothing into runs/mini, more than an 
 
 from-sequential: setup  ## fine-tune a model that has only seen sequential text, and measure it before and after
 	$(BIN)/python -m recipes.from_sequential.run
+
+# Days on two cores; stop it whenever you like, started again it goes on. Weights that all cells start from, cells and timings
+# that are there are not made again.
+paper: setup  ## every way of forking and joining, compared: the cells that are missing, then tables and plots
+	test -f recipes/paper/start/config.json || $(BIN)/python -m recipes.paper.base
+	$(BIN)/python -m recipes.paper.run
+	test -f recipes/paper/timing-paper.json || $(BIN)/python -m recipes.paper.timing
+	$(BIN)/python -m recipes.paper.report
 
 bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where bench-envs has put them
 	mkdir -p runs

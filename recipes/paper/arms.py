@@ -52,7 +52,7 @@ class Arm(NamedTuple):
 
 ARMS: dict[str, Arm] = {
     "multiverse": Arm("parallel", {}, "engine", "KV join: nothing is read again"),
-    "sequential": Arm("sequential", {"mixture": "sequential", "length": 864}, "line", "the same reasoning in a line"),
+    "sequential": Arm("sequential", {"mixture": "sequential", "length": 864}, "engine", "the same reasoning in a line"),
     "text-join": Arm("parallel", {"join": "text", "length": 1984}, "joined", "paths are read again as text (ThreadWeaver)"),
     "causal": Arm(
         "parallel",

@@ -22,8 +22,9 @@ from .ask import MAX_TOKENS, Respondent, figures
 from .clock import ROWS, Reference, alone
 
 N, ALONE, BUDGET_N = 200, 8, 40
-BUDGETS = (96, 128, 192, 256, 384, 512)
+BUDGETS = (128, 160, 192, 224, 288, 352, 416)
 BUDGETED = ("multiverse", "sequential")
+BUDGET_TASKS = ("worksheet-6", "countdown", "nested")
 CURVE_POINTS = 60
 TRAINED = "trained"
 """A file in a run's folder that says that the model is there in full."""
@@ -35,7 +36,7 @@ class Scale(NamedTuple):
     Attributes:
         start: folder of the weights that cells start from.
         documents: training documents.
-        n: held-out problems of each family, and of each wide width.
+        n: held-out problems of each family.
         max_tokens: most generated tokens of an answer.
     """
 
@@ -94,9 +95,9 @@ def curve(log: Path) -> dict[str, Any]:
 
 
 def questions(n: int) -> dict[str, list[Problem]]:
-    """Held-out problems: each family as it is drawn, and wide worksheets."""
+    """Held-out problems: `n` of each family as it is drawn, and half as many of each kind of wide worksheets."""
     sets = {family: data.held_out(family, n) for family in data.FAMILIES}
-    return sets | {f"worksheet-{width}": data.held_out("worksheet", n, width) for width in data.WIDE}
+    return sets | {f"worksheet-{width}": data.held_out("worksheet", max(1, n // 2), width) for width in data.WIDE}
 
 
 def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, Any]:
@@ -104,10 +105,8 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
     own = ARMS[arm]
     loaded = load(model)
     sets = questions(scale.n)
-    few = {family: problems[: max(1, scale.n * BUDGET_N // N)] for family, problems in sets.items()}
-    lonely = [
-        problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: max(1, min(ALONE // 2, scale.n))]
-    ]
+    few = {name: sets[name][: max(1, scale.n * BUDGET_N // N)] for name in BUDGET_TASKS}
+    lonely = [problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: ALONE // 2]]
     budgets = BUDGETS if arm in BUDGETED else ()
     total = sum(map(len, sets.values())) * (2 if own.also else 1) + len(budgets) * sum(map(len, few.values())) + len(lonely)
     columns = (TextColumn(f"measuring {arm}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

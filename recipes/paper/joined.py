@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from torch import Tensor
 
-from multiverse.engine.engine import Engine
+from multiverse.engine.engine import Engine, EngineOptions
 from multiverse.engine.model import LoadedModel
 from multiverse.engine.params import SamplingParams
 from multiverse.engine.request import Request
@@ -117,17 +117,25 @@ class JoinedDecoder:
         tokens: the dialect bound to its tokenizer. The engine does not get to see it.
         join: ``text`` or ``message``.
         max_tokens: most generated tokens of an answer.
+        options: of the engine; see `Engine`.
 
     Attributes:
         engine: a plain autoregressive engine.
     """
 
-    def __init__(self, loaded: LoadedModel, tokens: TokenDialect, join: Join, max_tokens: int = 1024) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        tokens: TokenDialect,
+        join: Join,
+        max_tokens: int = 1024,
+        **options: Unpack[EngineOptions],
+    ) -> None:
         self.tokens, self.join, self.max_tokens = tokens, join, max_tokens
         self.ends = loaded.stop_ids
         stops = {tokens.ids[Role.GOAL_CLOSE], tokens.ids[Role.PATH_CLOSE]}
         self.sampler = GoldSampler()
-        self.engine = Engine(replace(loaded, stop_ids=self.ends | stops), None, sampler=self.sampler)
+        self.engine = Engine(replace(loaded, stop_ids=self.ends | stops), None, sampler=self.sampler, **options)
         self._lines: dict[int, Line] = {}
 
     def __call__(

@@ -166,3 +166,19 @@ def test_judging_asks_for_the_end_the_grammar_and_the_answer(loaded: LoadedModel
     assert not judge(PROBLEMS[1], answer).right
     cut = answer._replace(text=answer.text.replace("</Goal>", ""))
     assert judge(problem, cut)[1:] == (False, True)
+
+
+def test_equal_content_is_timed_by_every_way(loaded: LoadedModel) -> None:
+    from recipes.paper.timing import WAYS, Ways, compare, table
+
+    problems = generate("worksheet", 2, seed=3, width=2)
+    ticks: list[None] = []
+    found = compare(Ways(loaded, kv_memory=32 << 20), {"small": problems}, 2, lambda: ticks.append(None))
+    assert list(found["small"]) == list(WAYS)
+    assert len(ticks) == 2 * len(WAYS)
+    ours, text = found["small"]["multiverse"], found["small"]["text-join"]
+    assert ours["ratio"] == 1
+    assert (ours["total_tokens"], ours["critical_path_tokens"]) == (text["total_tokens"], text["critical_path_tokens"])
+    assert ours["recomputed"] == 0 < text["recomputed"]
+    assert all(row["seconds"] > 0 for row in found["small"].values())
+    assert "message-join" in table({"shape": "s", "repeats": 2, "machine": "m", "rounds": {"alone": found}})

@@ -24,7 +24,7 @@ from ..structure import Encoded, Role, TokenDialect
 Join = Literal["kv", "text", "message"]
 """What comes back from a path: its keys and values as they are, its text to be read again, or its message alone."""
 
-Write = Callable[[Sequence[int]], str]
+Write = Callable[[list[int]], str]
 
 _CLAUSE_ENDS = re.compile(r"(?<=[,.;!?])\s+|\n")
 
