@@ -9,6 +9,11 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+DEVICE = os.environ.get("MULTIVERSE_TEST_DEVICE", "cpu")
+"""`make gpu-check` says ``cuda``. Anything else is tested on the CPU, also where there is a GPU."""
+if DEVICE != "cuda":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its own functions are made for one or the other
 
 import pytest
 import torch
