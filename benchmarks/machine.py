@@ -20,7 +20,8 @@ def describe() -> str:
         else []
     )
     cpu = names[0] if names else platform.processor() or platform.machine()
+    gpu = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, " if torch.cuda.is_available() else ""
     return (
-        f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"{gpu}{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, {date.today()}"
     )

@@ -60,13 +60,13 @@ class Written(NamedTuple):
 class Ours:
     """The engine, and what is measured on it."""
 
-    def __init__(self, model: Any, kv_memory: int) -> None:
+    def __init__(self, model: Any, kv_memory: int | None, device: str = "cpu") -> None:
         tokenizer = byte_tokenizer()
         self.tokens = resolve(tokenizer)
         self.end: int = tokenizer.eos_token_id
         self.sampler = ScriptedSampler()
         self.random = random.Random(0)
-        loaded = prepare(model, tokenizer, "random weights", torch.device("cpu"))
+        loaded = prepare(model, tokenizer, "random weights", torch.device(device))
         self.engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=self.sampler)
 
     def prompt(self, length: int) -> list[int]:
@@ -136,10 +136,23 @@ class Ours:
         assert request.finish_reason == "stop", f"the script ended with {request.finish_reason}"
         return Written(steps, request.written, self.engine.generation(request).usage.parallelism)
 
+    def together(self, documents: list[Document], prefix: int) -> tuple[float, int, float]:
+        """Write documents all at once, each behind a random prompt: seconds from the first step to the last, prompts
+        included; tokens; and parallelism, over all of them."""
+        requests = [self._submit(document, self.prompt(prefix)) for document in documents]
+        start = time.perf_counter()
+        self.engine.run(requests)
+        seconds = time.perf_counter() - start
+        assert all(request.finish_reason == "stop" for request in requests), "a script did not come to its end"
+        usages = [self.engine.generation(request).usage for request in requests]
+        written = sum(request.written for request in requests)
+        return seconds, written, sum(usage.parallelism for usage in usages) / len(usages)
+
     def _submit(self, document: Document, prompt: list[int]) -> Request:
         script = Script(document, self.tokens, end=self.end)
         length = sum(map(len, script.by_path.values()))
-        request = self.engine.submit(prompt, SamplingParams(temperature=0, max_tokens=length + ROOM))
+        params = SamplingParams(temperature=0, max_tokens=length + ROOM, max_width=256, max_branches=256)
+        request = self.engine.submit(prompt, params)
         self.sampler.scripts[request.id] = script
         return request
 
@@ -154,6 +167,18 @@ class Ours:
 def block(width: int, letters: int) -> Block:
     """A block of `width` paths with this many letters each."""
     return Block(("o",) * width, (("x" * letters,),) * width, "c")
+
+
+def partly(parallelism: float, width: int, letters: int, tokens: TokenDialect) -> Document:
+    """Trunk, block, trunk: as many letters of trunk around `width` paths as this parallelism takes.
+
+    With P tokens a path and T of trunk, parallelism is (T + width P) / (T + P).
+    """
+    bare = Script(Document(("y", block(width, letters), "y")), tokens).by_path
+    path, least = len(bare[0, 0]), len(bare[()])
+    trunk = path * (width - parallelism) / (parallelism - 1)
+    spare = max(0, round(trunk) - least)
+    return Document(("y" * (1 + spare // 2), block(width, letters), "y" * (1 + spare - spare // 2)))
 
 
 def balanced(width: int, letters: int, tokens: TokenDialect) -> Document:

@@ -24,6 +24,7 @@ BLOCK = 64
 """Slots that the kernel takes at a time."""
 NARROW_LANES, WIDE_LANES = 16, 64
 """Query heads of an item's rows together: the least that a tensor core takes, and what still fits into registers."""
+_NARROW_WARPS, _WIDE_WARPS = 4, 8
 _MERGE_WARPS = 2
 
 
@@ -94,7 +95,8 @@ class TritonBackend(SdpaBackend):
         value_padded = _power(value_size)
         grid = (max(1, self.programs // kv_heads), kv_heads)
         narrow, wide = self.lanes(folds)
-        for items, count, lanes in ((work.narrow, NARROW, narrow), (work.wide, WIDE, wide)):
+        kinds = ((work.narrow, NARROW, narrow, _NARROW_WARPS), (work.wide, WIDE, wide, _WIDE_WARPS))
+        for items, count, lanes, warps in kinds:
             if not len(items):
                 continue
             self._kernels.attend_items[grid](
@@ -119,7 +121,7 @@ class TritonBackend(SdpaBackend):
                 VALUE_PADDED=value_padded,
                 LANES=lanes,
                 BLOCK=BLOCK,
-                num_warps=4,
+                num_warps=warps,
                 enable_fp_fusion=True,
             )
         self._kernels.merge_parts[(rows, heads)](

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,13 +16,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..attention.joinable import check_joinable
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
-from ..errors import ModelError
+from ..attention.triton_decode import TritonBackend
+from ..attention.work import send
+from ..errors import ExtraError, ModelError
 from .batch import Batch
 from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
+from .graphs import Graphs, Recorder, cuda_recorder
 from .packing import pack_linears
 from .tensor_parallel import Ranks, check_splittable, distributed_config
 
 _UNBOUNDED = 1 << 20  # for models that state no longest position
+_PROGRAMS_PER_SM = 2  # as many of the attention's narrow programs fit; wide ones take turns
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -212,13 +220,28 @@ class ModelRunner:
                 f"give at least {bytes_per_slot * 1024}"
             )
         self.pool = KVPool(self.slots)
+        self.graphs: Graphs | None = None
+        if self.device.type == "cuda" and isinstance(self.backend, TritonBackend):
+            self.use_graphs(cuda_recorder(self.device))
         if loaded.ranks is not None:
             loaded.ranks.resize(self.slots)
         self._forwards = 0
 
+    def use_graphs(self, record: Recorder) -> None:
+        """From now on run small forwards in frames that are recorded once (see `graphs.py`); the pool begins anew."""
+        assert isinstance(self.backend, TritonBackend)
+        self.pool = KVPool(self.slots + 1)  # one for scratch
+        self.graphs = Graphs(self.loaded.forward, self.backend, self.pool, self.device, record)
+
     @staticmethod
     def choose_backend(loaded: LoadedModel) -> SdpaBackend:
-        """The attention that suits the model's modules."""
+        """The attention that suits the model's modules and device; ``MULTIVERSE_NATIVE=0`` takes torch's own everywhere."""
+        if loaded.device.type == "cuda" and loaded.ranks is None and os.environ.get("MULTIVERSE_NATIVE", "1") != "0":
+            processors = torch.cuda.get_device_properties(loaded.device).multi_processor_count
+            try:
+                return TritonBackend(_PROGRAMS_PER_SM * processors)
+            except ExtraError as error:
+                _log.warning("attention goes through torch, which is slower: %s", error)
         library = kernels() if loaded.native else None
         return SdpaBackend() if library is None else NativeBackend(library)
 
@@ -253,14 +276,22 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """Read the batch's rows; returns float32 logits, one row per entry of `batch.kept_rows`."""
-        context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
-        keep = torch.tensor(batch.kept_rows or [0], dtype=torch.long, device=self.device)
-        logits = self._forward(batch.token_N, batch.position_N, keep, context)
+        """Read the batch's rows; returns float32 logits, one row per entry of `batch.kept_rows`, good until the next run."""
+        if self.graphs is not None and (logits := self.graphs.run(batch)) is not None:
+            return logits
+        token_N, position_N, slot_N = self._send(batch.token_N), self._send(batch.position_N), self._send(batch.slot_N)
+        buckets = [Bucket(*(None if tensor is None else self._send(tensor) for tensor in bucket)) for bucket in batch.buckets]
+        works = {window: send(plan, self.device) for window, plan in batch.plans.items()}
+        context = TreeContext(self.pool, self.backend, slot_N, buckets, works)
+        keep = self._send(torch.tensor(batch.kept_rows or [0], dtype=torch.long))
+        logits = self._forward(token_N, position_N, keep, context)
         self._forwards += 1
         if self.device.type == "cpu" and self._forwards % TRIM_EVERY == 0:
             trim()
         return logits[: len(batch.kept_rows)]
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
         ranks = self.loaded.ranks
