@@ -1,8 +1,8 @@
 """What the engine does on a GPU, on the shapes that people serve, against the time that reading the weights takes.
 
-The shapes are Qwen2.5's, the weights are random bf16, the structure is scripted: machinery is measured here, not a model. For each
-shape: how fast memory is copied and the floor that this puts under a decode step; milliseconds of a step for one row and
-many, unrelated and as branches of one request; transformers' generate beside it; latency a token against parallelism at several
+The shapes are Qwen2.5's, the weights are random bf16, the structure is scripted: machinery is measured here, not a model.
+For each shape: how fast memory is copied and the floor that this puts under a decode step; milliseconds of a step for one row
+and many, unrelated and as branches of one request; transformers' generate beside it; latency a token against parallelism at several
 contexts, fitted by a/x + b; what fork and join cost; speed-up of whole documents against as many tokens in sequence.
 
     python -m benchmarks.gpu --json runs/gpu.json                    # everything, the better part of an hour
@@ -107,11 +107,12 @@ class Task(NamedTuple):
 
 def config_of(shape: str) -> Qwen2Config:
     """A shape of `recipes/shapes`, or ``tiny``, which shows that everything runs."""
+    content: dict[str, Any]
     if shape == "tiny":
-        sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 512}
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
-        return Qwen2Config(**sizes, **heads, max_position_embeddings=_POSITIONS, bos_token_id=None, eos_token_id=None)
-    content = json.loads((_FOLDER / f"qwen2.5-{shape}.json").read_text())
+        content = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 512}
+        content |= {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    else:
+        content = json.loads((_FOLDER / f"qwen2.5-{shape}.json").read_text())
     rope = {"rope_type": "default", "rope_theta": 1000000.0}
     content |= {"max_position_embeddings": _POSITIONS, "rope_parameters": rope, "bos_token_id": None, "eos_token_id": None}
     return Qwen2Config(**content)
@@ -221,7 +222,7 @@ class Shape:
         return {name: 1e3 * median(getattr(join, name) for join in joins) for name in ("fork", "join", "plain")}
 
     def _speedup(self, batch: int, parallelism: float) -> dict[str, float]:
-        """Whole documents against as many requests of as many tokens in sequence; reading short prompts included on both sides."""
+        """Whole documents against as many texts of as many tokens in sequence; short prompts are read on both sides."""
         document = partly(parallelism, 4, self.settings.letters, self.ours.tokens)
         self.ours.together([document] * batch, 16)  # compiles and records
         seconds, written, found = self.ours.together([document] * batch, 16)
@@ -285,7 +286,9 @@ def _summarise(found: dict[str, Any]) -> None:
     for key, step in found.get("latency", {}).items():
         context, width = key.split()
         curves.setdefault(context, {})[float(width)] = step / float(width)
-    found["fits"] = {context: dict(zip("ab", fit(points), strict=True)) for context, points in curves.items() if len(points) > 1}
+    found["fits"] = {
+        context: dict(zip("ab", fit(points), strict=True)) for context, points in curves.items() if len(points) > 1
+    }
 
 
 def _store(record: dict[str, Any], path: Path | None) -> None:

@@ -39,7 +39,9 @@ def _table(name: str, found: dict[str, Any]) -> Table:
         table.add_row("step, unrelated rows", f"{rows} rows", f"{step:.3f}", f"{floor / step:.1%} of the floor")
     for rows, step in found.get("forked", {}).items():
         plain = found.get("plain", {}).get(rows)
-        table.add_row("step inside a block", f"{rows} branches", f"{step:.3f}", f"{step / plain - 1:+.1%} over plain" if plain else "")
+        table.add_row(
+            "step inside a block", f"{rows} branches", f"{step:.3f}", f"{step / plain - 1:+.1%} over plain" if plain else ""
+        )
     table.add_section()
     for key, step in found.get("latency", {}).items():
         context, width = key.split()

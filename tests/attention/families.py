@@ -13,7 +13,7 @@ from torch import Tensor
 from multiverse.attention.cascade import Family, Planner, plan
 from multiverse.attention.tree import Call
 from multiverse.attention.triton_decode import TritonBackend
-from multiverse.attention.work import NARROW, WIDE, Work
+from multiverse.attention.work import NARROW, WIDE, Work, send
 
 
 class TwinBackend(TritonBackend):
@@ -138,8 +138,18 @@ def random_call(seed: int, shape: dict[str, Any], families: list[Family], slots:
     )
 
 
-def run(backend: TritonBackend, call: Call, families: list[Family], send: Any) -> Tensor:
+def run(backend: TritonBackend, call: Call, families: list[Family]) -> Tensor:
     """The call's output by a backend, from the plan that its tiling gives."""
     backend.heads = call.query_NHD.shape[1], call.value_SKV.shape[1]
-    backend.launch(call, send(plan(families, len(call.query_NHD), backend.tiling, call.window)))
-    return call.out_NHV
+    backend.launch(call, send(plan(families, len(call.query_NHD), backend.tiling, call.window), call.query_NHD.device))
+    return call.out_NHV.float().cpu()
+
+
+def on(call: Call, device: str, dtype: torch.dtype = torch.float32) -> Call:
+    """The same call elsewhere, or in another type."""
+    return call._replace(
+        query_NHD=call.query_NHD.to(device, dtype),
+        key_SKD=call.key_SKD.to(device, dtype),
+        value_SKV=call.value_SKV.to(device, dtype),
+        out_NHV=call.out_NHV.to(device, dtype),
+    )

@@ -1,7 +1,7 @@
 """Plans and frames under the engine: the oracle once more, on the paths that CUDA takes.
 
 The kernels' plain twin stands in for the kernels, and a step that is run again for a graph that is replayed: buffers, padding
-rows, the scratch slot and the choice of a frame are the same. The kernels themselves, in Triton's interpreter, write a few documents.
+rows, the scratch slot and the choice of a frame are the same. The kernels themselves, in Triton's interpreter, write a document.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from multiverse import LLM, SamplingParams
 from multiverse.attention.triton_decode import TritonBackend
 from multiverse.engine import batch as batching
 from multiverse.engine.graphs import ROWS, Graphs, Step, rows_of_frame
-from multiverse.engine.scripted import ScriptedSampler
+from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.structure import Block, Document
 from tests.attention.families import TwinBackend
-from tests.conftest import SHAPE, save_model
+from tests.conftest import DEVICE, SHAPE, save_model
 from tests.engine.steering import NESTED, run_documents, two_paths
 from tests.engine.test_oracle import FAMILIES, PARAMS, Trouble, agree, check, draw_work, run_scripted
 from tests.strategies import documents
+
+interpreted = pytest.mark.skipif(
+    DEVICE == "cuda", reason="runs the kernels in the interpreter; with a GPU test_oracle.py runs them there"
+)
 
 
 def stand_in(step: Step) -> tuple[Callable[[], object], Tensor]:
@@ -50,17 +55,18 @@ def prepare(llm: LLM, backend: TritonBackend, *, graphs: bool) -> LLM:
     return llm
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plans", "frames"])
-def pairs(model_folders: dict[str, Path], request: pytest.FixtureRequest) -> dict[str, tuple[LLM, Any]]:
+@pytest.fixture(scope="module")
+def pairs(model_folders: dict[str, Path]) -> dict[str, tuple[LLM, Any]]:
     pairs = {}
     for name in FAMILIES:
-        llm = prepare(LLM(model_folders[name], kv_memory=8 << 20), TwinBackend(), graphs=request.param)
+        # Two families in frames where they fit, one always without.
+        llm = prepare(LLM(model_folders[name], kv_memory=8 << 20, device="cpu"), TwinBackend(), graphs=name != "llama")
         pairs[name] = llm, AutoModelForCausalLM.from_pretrained(model_folders[name], attn_implementation="sdpa").eval()
     return pairs
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=2)
+@settings(max_examples=1)
 @given(data=st.data())
 def test_plans_agree_with_one_dense_forward(pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject) -> None:
     agree(pairs[family], data)
@@ -76,7 +82,7 @@ def test_plans_agree_with_one_dense_forward_at_length(
     agree(pairs[family], data)
 
 
-@settings(max_examples=3)
+@settings(max_examples=1)
 @given(data=st.data())
 def test_preemption_and_waves(pairs: dict[str, tuple[LLM, Any]], data: st.DataObject) -> None:
     llm, model = pairs["qwen3"]
@@ -92,10 +98,9 @@ def test_preemption_and_waves(pairs: dict[str, tuple[LLM, Any]], data: st.DataOb
         assert check(model, generation, llm.engine.tokens) > 0
 
 
-@pytest.mark.parametrize("every", [1, 8])
-@settings(max_examples=2)
-@given(data=st.data())
-def test_sharing_requests_among_others(pairs: dict[str, tuple[LLM, Any]], every: int, data: st.DataObject) -> None:
+@settings(max_examples=1)
+@given(data=st.data(), every=st.sampled_from([1, 8]))
+def test_sharing_requests_among_others(pairs: dict[str, tuple[LLM, Any]], data: st.DataObject, every: int) -> None:
     # Their rows come in buckets, those of the others as plans, in one forward.
     llm, model = pairs["qwen2"]
     engine = llm.engine
@@ -103,8 +108,6 @@ def test_sharing_requests_among_others(pairs: dict[str, tuple[LLM, Any]], every:
     assert isinstance(engine.sampler, ScriptedSampler)
     docs = data.draw(st.lists(documents(depth=2, forks=True), min_size=4, max_size=4))
     sharing = replace(PARAMS, share_every=every)
-    from multiverse.engine.scripted import Script
-
     requests = []
     for number, document in enumerate(docs):
         request = engine.submit(engine.tokens.encode(f"Q{number}"), sharing if number % 2 else PARAMS)
@@ -122,9 +125,9 @@ def test_windows_have_plans_of_their_own(tmp_path: Path, tokenizer: PreTrainedTo
     torch.manual_seed(window)
     config = MistralConfig(vocab_size=len(tokenizer), sliding_window=window, **SHAPE)
     folder = save_model(tmp_path, MistralForCausalLM(config), tokenizer)
-    plain = LLM(folder, kv_memory=4 << 20)
+    plain = LLM(folder, kv_memory=4 << 20, device="cpu")
     plain.engine.sampler = ScriptedSampler()
-    framed = prepare(LLM(folder, kv_memory=4 << 20), TwinBackend(), graphs=True)
+    framed = prepare(LLM(folder, kv_memory=4 << 20, device="cpu"), TwinBackend(), graphs=True)
     assert isinstance(framed.engine.runner.backend, TritonBackend)
     assert framed.engine.runner.backend.windows == {window}
     for one, other in zip(*(run_documents(llm, [NESTED, two_paths()]) for llm in (plain, framed)), strict=True):
@@ -136,30 +139,31 @@ def test_windows_have_plans_of_their_own(tmp_path: Path, tokenizer: PreTrainedTo
             assert a is None or a == pytest.approx(b, abs=1e-4)
 
 
+@interpreted
 def test_the_kernels_pass_the_oracle(model_folders: dict[str, Path]) -> None:
     pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
-    llm = prepare(LLM(model_folders["qwen3"], kv_memory=4 << 20), TritonBackend(programs=2), graphs=True)
+    llm = prepare(LLM(model_folders["qwen3"], kv_memory=4 << 20, device="cpu"), TritonBackend(programs=2), graphs=True)
     model = AutoModelForCausalLM.from_pretrained(model_folders["qwen3"], attn_implementation="sdpa").eval()
-    inner = Block(("p", "q"), (("p",), ("qq",)), "s")
-    document = Document((Block(("a", "b"), (("a",), (inner, "c")), "t"), "u"), "4")
+    document = Document((Block(("", ""), (("a",), (Block(("",), (("b",),), ""),)), ""),), "4")
     (generation,) = run_scripted(llm, [document], ["Q"], [0])
     assert generation.tree == document
     assert llm.engine.tokens is not None
-    assert check(model, generation, llm.engine.tokens) > 30
+    assert check(model, generation, llm.engine.tokens) > 20
 
 
+@interpreted
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=3)
 @given(data=st.data())
 def test_the_kernels_pass_the_oracle_at_length(model_folders: dict[str, Path], family: str, data: st.DataObject) -> None:
     pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
-    llm = prepare(LLM(model_folders[family], kv_memory=8 << 20), TritonBackend(programs=2), graphs=False)
+    llm = prepare(LLM(model_folders[family], kv_memory=8 << 20, device="cpu"), TritonBackend(programs=2), graphs=False)
     agree((llm, AutoModelForCausalLM.from_pretrained(model_folders[family], attn_implementation="sdpa").eval()), data)
 
 
 def framed(model_folders: dict[str, Path]) -> tuple[LLM, Graphs]:
-    llm = prepare(LLM(model_folders["qwen2"], kv_memory=4 << 20), TwinBackend(), graphs=True)
+    llm = prepare(LLM(model_folders["qwen2"], kv_memory=4 << 20, device="cpu"), TwinBackend(), graphs=True)
     assert llm.engine.runner.graphs is not None
     return llm, llm.engine.runner.graphs
 
@@ -207,7 +211,7 @@ def test_frames_by_the_number_of_rows(model_folders: dict[str, Path]) -> None:
     llm, _ = framed(model_folders)
     engine = llm.engine
     for count in (1, 5, ROWS[-1], ROWS[-1] + 1):
-        request = engine.submit([1 + i % 50 for i in range(count + 1)], SamplingParams(max_tokens=1))
+        request = engine.submit([count] * (count + 1), SamplingParams(max_tokens=1))
         chunks = engine.scheduler.schedule()
         batch = batching.build(chunks, engine.runner.backend.planner)
         assert len(batch.token_N) == count + 1
@@ -216,7 +220,7 @@ def test_frames_by_the_number_of_rows(model_folders: dict[str, Path]) -> None:
         assert rows_of_frame(batching.build(chunks)) is None  # in buckets
         engine.abort(request)
     assert list(ROWS) == sorted(ROWS)
-    assert all(later <= 2 * earlier for earlier, later in zip(ROWS, ROWS[1:], strict=False))
+    assert all(later <= 2 * earlier for earlier, later in pairwise(ROWS))
 
 
 def test_random_padding_changes_no_logits(model_folders: dict[str, Path]) -> None:

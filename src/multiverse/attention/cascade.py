@@ -8,13 +8,14 @@ all of them see, as far as causality and window let them. For a trunk ``a b`` wi
       d   1  1  2  2  .         1: rows d e, slots a b        read once for both
       e   1  1  .  .  3         2: row d, slots c d           3: row e, slot e
 
-What is left of a mask inside a piece is one interval of the list for each row, since a list is in the order in which it was read:
-its end is where the row itself was read, its beginning where a sliding window begins. Pieces are cut into *items*, at most so many
-rows by so many slots, of which any number can be computed at once. Each gives a row a part of its softmax, and the parts are
-merged by their log-sum-exp. Blocks that nest, paths that have joined, prompts and several tokens of one branch are all just pieces.
+What is left of a mask inside a piece is one interval of the list for each row, since a list is in the order in which it was
+read: its end is where the row itself was read, its beginning where a sliding window begins. Pieces are cut into *items*, at most
+so many rows by so many slots, of which any number can be computed at once. Each gives a row a part of its softmax, and the parts
+are merged by their log-sum-exp. Blocks that nest, paths that have joined, prompts and several tokens of one branch are all just
+pieces.
 
-The cascade is Ye et al. 2024 (https://flashinfer.ai/2024/02/02/cascade-inference.html), cutting the slots "flash decoding" (Dao et al. 2023,
-https://pytorch.org/blog/flash-decoding/).
+The cascade is Ye et al. 2024 (https://flashinfer.ai/2024/02/02/cascade-inference.html); cutting the slots is "flash decoding"
+(Dao et al. 2023, https://pytorch.org/blog/flash-decoding/).
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Plan(NamedTuple):
     Attributes:
         slots: the slots of all pieces, one list after the other.
         entries: a row of a piece each: row of the forward, and the interval of `slots` that it reads.
-        narrow, wide: an item each: its first entry, how many, the interval of `slots`, its first part (the entries' parts follow).
+        narrow, wide: an item each: its first entry, how many, the interval of `slots`, its first part, which those of its other
+            entries follow.
         parts: part numbers, those of a row next to each other.
         offsets: for each row of the forward where in `parts` its own begin; one more at the end.
     """
@@ -170,12 +172,12 @@ def _cut_up(family: Family, window: int | None, pieces: _Pieces) -> None:
             pieces.add(family.slots, family.rows, np.zeros(rows, dtype=np.int64), np.arange(count - rows + 1, count + 1))
         return
     # Branches that the same rows see share a piece, except under a window: positions rise within one branch only.
-    branches, keys = len(family.visible), {}
+    keys: dict[bytes, int] = {}
     if window is None:
         seen_by = np.packbits(sees, axis=0).T.copy()
         key = np.array([keys.setdefault(line.tobytes(), len(keys)) for line in seen_by], dtype=np.int16)
     else:
-        key = np.arange(branches, dtype=np.int16)
+        key = np.arange(len(family.visible), dtype=np.int16)
     for column in _by_key(key[family.owners], int(key.max()) + 1):
         reader = np.flatnonzero(sees[:, family.owners[column[0]]])
         if not len(reader):

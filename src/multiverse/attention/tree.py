@@ -74,6 +74,11 @@ class Bucket(NamedTuple):
     row_position_GR: Tensor
     slot_position_GU: Tensor
 
+    def to(self, device: torch.device) -> Bucket:
+        """The same on a device."""
+        tensors: list[Any] = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self]
+        return Bucket(*tensors)
+
 
 class Backend(Protocol):
     """One way of computing the attention of a forward.

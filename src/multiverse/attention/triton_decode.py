@@ -24,8 +24,8 @@ BLOCK = 64
 """Slots that the kernel takes at a time."""
 NARROW_LANES, WIDE_LANES = 16, 64
 """Query heads of an item's rows together: the least that a tensor core takes, and what still fits into registers."""
-_NARROW_WARPS, _WIDE_WARPS = 4, 8
-_MERGE_WARPS = 2
+NARROW_WARPS, WIDE_WARPS, MERGE_WARPS = 4, 8, 2
+"""Warps of a program: with these the compiler spills no registers to memory (tests/attention/compile_kernels.py)."""
 
 
 class TritonBackend(SdpaBackend):
@@ -95,7 +95,7 @@ class TritonBackend(SdpaBackend):
         value_padded = _power(value_size)
         grid = (max(1, self.programs // kv_heads), kv_heads)
         narrow, wide = self.lanes(folds)
-        kinds = ((work.narrow, NARROW, narrow, _NARROW_WARPS), (work.wide, WIDE, wide, _WIDE_WARPS))
+        kinds = ((work.narrow, NARROW, narrow, NARROW_WARPS), (work.wide, WIDE, wide, WIDE_WARPS))
         for items, count, lanes, warps in kinds:
             if not len(items):
                 continue
@@ -133,7 +133,7 @@ class TritonBackend(SdpaBackend):
             HEADS=heads,
             VALUE_SIZE=value_size,
             VALUE_PADDED=value_padded,
-            num_warps=_MERGE_WARPS,
+            num_warps=MERGE_WARPS,
             enable_fp_fusion=True,
         )
 

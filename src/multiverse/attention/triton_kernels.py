@@ -1,7 +1,7 @@
 """Triton kernels of the cascade (see `cascade.py` for pieces, items and parts). Imported only where Triton is there and used.
 
-Kernels are compiled for the device at their first launch; with ``TRITON_INTERPRET=1`` set before the import they run on the CPU.
-Scores are kept in base 2, since that is the exponential that GPUs have.
+Kernels are compiled for the device at their first launch; with ``TRITON_INTERPRET=1`` set before the import they run on the
+CPU. Scores are kept in base 2, since that is the exponential that GPUs have.
 
 Shape legend: N rows of the forward, H query heads, K key/value heads, D head size, V head size of values, S slots, P parts.
 """

@@ -1,7 +1,7 @@
 """Plans on the device: where their numbers lie, and buffers that stay where they are while the numbers change.
 
-A kernel that was captured in a graph reads the same memory at every replay, so its plan has to be written there. Without a graph the
-buffers are just as large as the plan.
+A kernel that was captured in a graph reads the same memory at every replay, so its plan has to be written there. Without a
+graph the buffers are just as large as the plan.
 """
 
 from __future__ import annotations
@@ -79,17 +79,18 @@ class Buffers:
         self._host_slots = torch.zeros(capacity.slots, dtype=torch.int32, pin_memory=pinned)
         self._device = self._host.to(device, copy=True)
         slots = self._host_slots.to(device, copy=True)
-        self.work = Work(*self._device.split(capacity.lengths), slots=slots, room=capacity.parts)
+        counts, entries, narrow, wide, parts, offsets = self._device.split(capacity.lengths)
+        self.work = Work(counts, entries, narrow, wide, parts, offsets, slots, capacity.parts)
 
     def fill(self, plan: Plan) -> Work:
         """Write a plan, which has to fit, and send it to the device. Rows beyond its own get no parts."""
-        numbers, at = self._host.numpy(), 0
+        numbers = self._host.numpy()
         numbers[NARROW], numbers[WIDE] = len(plan.narrow), len(plan.wide)
-        sections = ((), plan.entries, plan.narrow, plan.wide, plan.parts)
-        for values, length in zip(sections, self.capacity.lengths, strict=False):
-            if len(values):
-                flat = values.reshape(-1)
-                numbers[at : at + len(flat)] = flat
+        at = self.capacity.lengths[0]
+        sections = (plan.entries, plan.narrow, plan.wide, plan.parts)
+        for values, length in zip(sections, self.capacity.lengths[1:], strict=False):
+            flat = values.reshape(-1)
+            numbers[at : at + len(flat)] = flat
             at += length
         numbers[at : at + len(plan.offsets)] = plan.offsets
         numbers[at + len(plan.offsets) :] = len(plan.parts)

@@ -1,10 +1,10 @@
 """Small forwards over buffers that stay where they are, so that a GPU can replay them as one captured graph.
 
-A decode step of a few rows is hundreds of small kernels, and launching them one by one takes longer than running them. A CUDA graph
-launches all of them at once, but every replay reads and writes the memory of the capture. So there is a *frame* for each of a few
-numbers of rows: token, position and slot of each row, which rows' logits are wanted, and the plan of the attention, each in memory
-of its own. A forward takes the smallest frame that holds it, fills the buffers, and replays. Rows that are left over read nothing and
-write to a scratch slot, which belongs to nobody.
+A decode step of a few rows is hundreds of small kernels, and launching them one by one takes longer than running them. A CUDA
+graph launches all of them at once, but every replay reads and writes the memory of the capture. So there is a *frame* for each
+of a few numbers of rows: token, position and slot of each row, which rows' logits are wanted, and the plan of the attention, each
+in memory of its own. A forward takes the smallest frame that holds it, fills the buffers, and replays. Rows that are left over
+read nothing and write to a scratch slot, which belongs to nobody.
 
 What is captured and how it is replayed comes from outside (`Recorder`): nothing here needs a GPU.
 """
@@ -27,7 +27,7 @@ from .batch import Batch
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Rows of the frames: a forward computes at most half as many again as it needs."""
 _ENTRIES = 16
-"""Pieces that a row may read, on average, before its plan is too large for a frame: blocks that nest deep, with joins between."""
+"""Pieces that a row may read, on average, before its plan is too large for a frame: that takes blocks that nest deep."""
 
 Step = Callable[[], Tensor]
 Recorder = Callable[[Step], tuple[Callable[[], object], Tensor]]

@@ -280,7 +280,7 @@ class ModelRunner:
         if self.graphs is not None and (logits := self.graphs.run(batch)) is not None:
             return logits
         token_N, position_N, slot_N = self._send(batch.token_N), self._send(batch.position_N), self._send(batch.slot_N)
-        buckets = [Bucket(*(None if tensor is None else self._send(tensor) for tensor in bucket)) for bucket in batch.buckets]
+        buckets = [bucket.to(self.device) for bucket in batch.buckets]
         works = {window: send(plan, self.device) for window, plan in batch.plans.items()}
         context = TreeContext(self.pool, self.backend, slot_N, buckets, works)
         keep = self._send(torch.tensor(batch.kept_rows or [0], dtype=torch.long))
