@@ -2,8 +2,8 @@
 
 The shapes are Qwen2.5's, the weights are random bf16, the structure is scripted: machinery is measured here, not a model.
 For each shape: how fast memory is copied and the floor that this puts under a decode step; milliseconds of a step for one row
-and many, unrelated and as branches of one request; transformers' generate beside it; latency a token against parallelism at several
-contexts, fitted by a/x + b; what fork and join cost; speed-up of whole documents against as many tokens in sequence.
+and many, unrelated and as branches of one request; transformers' generate beside it; latency a token against parallelism at
+several contexts, fitted by a/x + b; what fork and join cost; speed-up of whole documents against as many tokens in sequence.
 
     python -m benchmarks.gpu --json runs/gpu.json                    # everything, the better part of an hour
     python -m benchmarks.gpu --quick --json runs/gpu.json            # within ten minutes on one H100
