@@ -1,7 +1,8 @@
 """Plans and frames under the engine: the oracle once more, on the paths that CUDA takes.
 
-The kernels' plain twin stands in for the kernels, and a step that is run again for a graph that is replayed: buffers,
-padding rows, the scratch slot and the choice of a frame are the same. The kernels themselves, in Triton's interpreter, write a document.
+The kernels' plain twin stands in for the kernels, and a step that is run again for a graph that is replayed: buffers, padding
+rows, the scratch slot and the choice of a frame are the same. The kernels themselves, in Triton's interpreter, write a
+document.
 """
 
 from __future__ import annotations

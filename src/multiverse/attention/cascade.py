@@ -10,9 +10,9 @@ all of them see, as far as causality and window let them. For a trunk ``a b`` wi
 
 What is left of a mask inside a piece is one interval of the list for each row, since a list is in the order in which it was
 read: its end is where the row itself was read, its beginning where a sliding window begins. Pieces are cut into *items*, at
-most so many rows by so many slots, of which any number can be computed at once. Each gives a row a part of its softmax, and the
-parts are merged by their log-sum-exp. Blocks that nest, paths that have joined, prompts and several tokens of one branch are all just
-pieces.
+most so many rows by so many slots, of which any number can be computed at once. Each gives a row a part of its softmax, and
+the parts are merged by their log-sum-exp. Blocks that nest, paths that have joined, prompts and several tokens of one branch
+are all just pieces.
 
 The cascade is Ye et al. 2024 (https://flashinfer.ai/2024/02/02/cascade-inference.html); cutting the slots is "flash decoding"
 (Dao et al. 2023, https://pytorch.org/blog/flash-decoding/).

@@ -1,10 +1,10 @@
 """Small forwards over buffers that stay where they are, so that a GPU can replay them as one captured graph.
 
 A decode step of a few rows is hundreds of small kernels, and launching them one by one takes longer than running them. A CUDA
-graph launches all of them at once, but every replay reads and writes the memory of the capture. So there is a *frame* for each
-of a few numbers of rows: token, position and slot of each row, which rows' logits are wanted, and the plan of the attention,
-each in memory of its own. A forward takes the smallest frame that holds it, fills the buffers, and replays. Rows that are left over
-read nothing and write to a scratch slot, which belongs to nobody.
+graph launches all of them at once, but every replay reads and writes the memory of the capture. So there is a *frame* for
+each of a few numbers of rows: token, position and slot of each row, which rows' logits are wanted, and the plan of the
+attention, each in memory of its own. A forward takes the smallest frame that holds it, fills the buffers, and replays. Rows
+that are left over read nothing and write to a scratch slot, which belongs to nobody.
 
 What is captured and how it is replayed comes from outside (`Recorder`): nothing here needs a GPU.
 """
