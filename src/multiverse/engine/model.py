@@ -21,6 +21,7 @@ from ..attention.work import send
 from ..errors import ExtraError, ModelError
 from .batch import Batch
 from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
+from .fused import fuse
 from .graphs import Graphs, Recorder, cuda_recorder
 from .packing import pack_linears
 from .tensor_parallel import Ranks, check_splittable, distributed_config
@@ -88,8 +89,8 @@ def load(
     Args:
         dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, native kernels or repacked linear layers for speed; results agree to rounding. Not with tensor
-            parallelism, whose layers are transformers' own.
+        packed: on CPU, native kernels or repacked linear layers for speed, on CUDA fused small operators; results agree to
+            rounding. Not with tensor parallelism, whose layers are transformers' own.
         tensor_parallel: number of processes that the model is spread over, each with its own GPU where there are GPUs.
 
     Raises:
@@ -140,6 +141,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _native() -> bool:
+    return os.environ.get("MULTIVERSE_NATIVE", "1") != "0"
+
+
 def _dtype(name: str) -> torch.dtype | str:
     dtype = "auto" if name == "auto" else getattr(torch, name, None)
     if dtype != "auto" and not isinstance(dtype, torch.dtype):
@@ -157,6 +162,11 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
     if packed and device.type == "cpu":
         native = use_kernels(model) > 0
         pack_linears(model)  # what the kernels have left
+    if packed and device.type == "cuda" and _native():
+        try:
+            fuse(model)
+        except ExtraError as error:
+            _log.warning("small operators are not fused: %s", error)
     return LoadedModel(
         path=name,
         model=model,
@@ -236,7 +246,7 @@ class ModelRunner:
     @staticmethod
     def choose_backend(loaded: LoadedModel) -> SdpaBackend:
         """The attention that suits the model's modules and device; ``MULTIVERSE_NATIVE=0`` takes torch's own everywhere."""
-        if loaded.device.type == "cuda" and loaded.ranks is None and os.environ.get("MULTIVERSE_NATIVE", "1") != "0":
+        if loaded.device.type == "cuda" and loaded.ranks is None and _native():
             processors = torch.cuda.get_device_properties(loaded.device).multi_processor_count
             try:
                 return TritonBackend(_PROGRAMS_PER_SM * processors)
