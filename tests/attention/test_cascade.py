@@ -149,7 +149,7 @@ def test_the_kernels_in_half_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(out_NHV, expected(on(call, "cpu", torch.float32), families), atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("kind", ["narrow", pytest.param("wide", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["small", "narrow", pytest.param("wide", marks=pytest.mark.slow)])
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
     # Triton brings NVIDIA's assembler. Not in this process, where Triton's functions are made for the interpreter.
     pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
