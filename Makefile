@@ -71,7 +71,7 @@ gpu: setup  ## what the engine does on a CUDA GPU, in ten minutes; QUICK= for ev
 	$(BIN)/python -m benchmarks.gpu $(QUICK) --json runs/gpu.json
 
 gpu-check: setup  ## the oracle, the stress test and the kernels on a CUDA GPU
-	MULTIVERSE_TEST_DEVICE=cuda $(BIN)/pytest $(GPU_TESTS)
+	MULTIVERSE_TEST_DEVICE=cuda $(BIN)/pytest -W default $(GPU_TESTS)
 
 bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## llama.cpp and vLLM on CPU, each in an environment of its own
 

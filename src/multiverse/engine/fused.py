@@ -73,6 +73,7 @@ def rotate(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *_: Any, **__: 
 
     The results lie in memory row by row, as the attention wants them.
     """
+    assert len(query) == 1, "the engine's rows travel as one sequence"
     run = _kernels().rotate
     cos_ND, sin_ND = cos[0].contiguous(), sin[0].contiguous()
     turned = []
