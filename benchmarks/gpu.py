@@ -46,6 +46,7 @@ _FOLDER = Path(__file__).parents[1] / "recipes" / "shapes"
 _POSITIONS = 1 << 16  # the longest context leaves room to write behind it; on random weights that is no matter
 _PREFIX = 512
 _WARM = 4
+_PATHS = 4
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ class Shape:
         if self._ours is None:
             forget(self.device)
             self._ours = Ours(self.model, self.kv_memory, self.device)
+            self._ours.engine.scheduler.max_batch_branches = _PATHS * max(self.settings.batches)  # no waves here
         return self._ours
 
     def tasks(self) -> Iterator[Task]:
@@ -217,13 +219,13 @@ class Shape:
 
     def _join(self, length: int) -> dict[str, float]:
         prefix = min(_PREFIX, self.settings.contexts[0])
-        self.ours.join(4, prefix, 8)  # compiles and records
-        joins = [self.ours.join(4, prefix, length) for _ in range(3)]
+        self.ours.join(_PATHS, prefix, 8)  # compiles and records
+        joins = [self.ours.join(_PATHS, prefix, length) for _ in range(3)]
         return {name: 1e3 * median(getattr(join, name) for join in joins) for name in ("fork", "join", "plain")}
 
     def _speedup(self, batch: int, parallelism: float) -> dict[str, float]:
         """Whole documents against as many texts of as many tokens in sequence; short prompts are read on both sides."""
-        document = partly(parallelism, 4, self.settings.letters, self.ours.tokens)
+        document = partly(parallelism, _PATHS, self.settings.letters, self.ours.tokens)
         self.ours.together([document] * batch, 16)  # compiles and records
         seconds, written, found = self.ours.together([document] * batch, 16)
         sequential, as_many, _ = self.ours.together([Document(None, "x" * (written // batch))] * batch, 16)
