@@ -167,7 +167,7 @@ def _turn(module: nn.Module) -> bool:
         forward.__code__, {**forward.__globals__, _ROPE: rotate}, forward.__name__, forward.__defaults__, forward.__closure__
     )
     own.__kwdefaults__ = forward.__kwdefaults__
-    module.forward = MethodType(own, module)  # type: ignore[method-assign]
+    module.forward = MethodType(own, module)
     return True
 
 
