@@ -87,7 +87,7 @@ QUICK = Settings(
 )
 TINY = Settings(
     steps=4,
-    rows=(1, 3),
+    rows=(1, 2),
     contexts=(96,),
     widths=(1, 2),
     lengths=(8,),

@@ -22,11 +22,12 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     settings = gpu.TINY
     assert set(found["generate"]) == {str(rows) for rows in settings.generate}
     assert set(found["plain"]) == {str(rows) for rows in settings.rows}
+    assert set(found["forked"]) == {"2"}
     assert set(found["latency"]) == {f"{context} {width}" for context in settings.contexts for width in settings.widths}
     assert set(found["join"]) == {str(length) for length in settings.lengths}
     assert set(found["fits"]) == {str(context) for context in settings.contexts}
     assert found["speedup"]["2 1.5"]["parallelism"] == pytest.approx(1.5, abs=0.1)
-    assert all(value > 0 for kind in ("generate", "plain", "latency") for value in found[kind].values())
+    assert all(value > 0 for kind in ("generate", "plain", "forked", "latency") for value in found[kind].values())
     assert found["floor_ms"] == pytest.approx(1e3 * found["weight_bytes"] / found["copy_bytes_per_second"])
     shown = capsys.readouterr().out
     assert "this shows that the benchmark runs, and nothing else" in shown
