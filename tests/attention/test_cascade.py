@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiverse.attention.cascade import Family, Plan, Tiling, plan
+from multiverse.attention.tree import Call
 from multiverse.attention.triton_decode import TritonBackend
-from multiverse.attention.work import Buffers, Capacity
+from multiverse.attention.work import Buffers, Capacity, Work
 from tests.attention.families import TwinBackend, expected, on, random_call, random_family, run, seen
 from tests.conftest import DEVICE, cuda
 
@@ -147,6 +148,21 @@ def test_the_kernels_in_half_precision(dtype: torch.dtype) -> None:
     call = on(random_call(7, shape, families, SLOTS), DEVICE, dtype)
     out_NHV = run(TritonBackend(programs=4), call, families)
     torch.testing.assert_close(out_NHV, expected(on(call, "cpu", torch.float32), families), atol=2e-2, rtol=2e-2)
+
+
+def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
+    backend = TritonBackend(programs=4)
+    backend.check(torch.device(DEVICE), torch.float32)
+    launch = backend.launch
+
+    def wrong(call: Call, work: Work) -> None:
+        launch(call, work)
+        call.out_NHV[1, 3] += 0.1
+
+    monkeypatch.setattr(backend, "launch", wrong)
+    with pytest.raises(RuntimeError, match="something else than torch"):
+        backend.check(torch.device(DEVICE), torch.float32)
 
 
 @pytest.mark.parametrize("kind", ["small", "narrow", pytest.param("wide", marks=pytest.mark.slow)])

@@ -12,13 +12,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..errors import ExtraError
 from .cascade import Family, Plan, Planner, Tiling, plan
 from .tree import Call, SdpaBackend, TreeContext
-from .work import NARROW, WIDE, Work
+from .work import NARROW, WIDE, Work, send
 
 BLOCK = 64
 """Slots that the kernel takes at a time."""
@@ -50,6 +52,34 @@ class TritonBackend(SdpaBackend):
         """Query heads and key/value heads of the model, once a forward has shown them."""
         self.windows: set[int | None] = set()
         """Windows of its layers, likewise."""
+
+    def check(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Run the kernels once, on rows that see 100 slots together and one each alone, and compare with torch.
+
+        Raises:
+            RuntimeError: they give something else. What Triton raises where it cannot compile for the device comes as it is.
+        """
+        count, heads, kv_heads, size = 102, 4, 2, 64
+        generator = torch.Generator().manual_seed(0)
+        shapes = ((2, heads, size), (count, kv_heads, size), (count, kv_heads, size))
+        query, key, value = (torch.randn(*shape, generator=generator).to(device, dtype) for shape in shapes)
+        owners = np.array([0] * (count - 2) + [1, 2])
+        visible = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1]], dtype=bool)
+        order = np.arange(count)
+        family = Family(np.arange(2), order, np.minimum(order, count - 2), owners, visible)
+        call = Call(query, key, value, torch.empty_like(query), size**-0.5, None)
+        for wide in (False, True):  # the shared piece once as narrow items, once as wide ones
+            tiling = Tiling(1 if wide else 2, 2, BLOCK, 2)
+            self.launch(call, send(plan([family], 2, tiling), device))
+            for row in range(2):
+                seen = torch.from_numpy(visible[owners[count - 2 + row], owners]).to(device)
+                expected = scaled_dot_product_attention(
+                    query[row, None, :, None].float(),
+                    key[seen].transpose(0, 1)[None].repeat_interleave(heads // kv_heads, 1).float(),
+                    value[seen].transpose(0, 1)[None].repeat_interleave(heads // kv_heads, 1).float(),
+                )[0, :, 0]
+                if not torch.allclose(call.out_NHV[row].float(), expected, atol=2e-2, rtol=2e-2):
+                    raise RuntimeError("the attention kernels give something else than torch on this device")
 
     @property
     def tiling(self) -> Tiling:

@@ -18,7 +18,7 @@ from ..attention.joinable import check_joinable
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
 from ..attention.triton_decode import TritonBackend
 from ..attention.work import send
-from ..errors import ExtraError, ModelError
+from ..errors import ModelError
 from .batch import Batch
 from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
 from .fused import fuse
@@ -165,8 +165,8 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
     if packed and device.type == "cuda" and _native():
         try:
             fuse(model)
-        except ExtraError as error:
-            _log.warning("small operators are not fused: %s", error)
+        except Exception as error:  # as with the attention: without, everything still runs
+            _log.warning("small operators are not fused: %s: %s", type(error).__name__, error)
     return LoadedModel(
         path=name,
         model=model,
@@ -249,9 +249,12 @@ class ModelRunner:
         if loaded.device.type == "cuda" and loaded.ranks is None and _native():
             processors = torch.cuda.get_device_properties(loaded.device).multi_processor_count
             try:
-                return TritonBackend(_PROGRAMS_PER_SM * processors)
-            except ExtraError as error:
-                _log.warning("attention goes through torch, which is slower: %s", error)
+                backend = TritonBackend(_PROGRAMS_PER_SM * processors)
+                backend.check(loaded.device, next(loaded.model.parameters()).dtype)
+            except Exception as error:  # no Triton, no compiler, or a device that it does not know: torch's own always works
+                _log.warning("attention goes through torch, which is slower: %s: %s", type(error).__name__, error)
+            else:
+                return backend
         library = kernels() if loaded.native else None
         return SdpaBackend() if library is None else NativeBackend(library)
 
