@@ -165,7 +165,7 @@ def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch)
         backend.check(torch.device(DEVICE), torch.float32)
 
 
-@pytest.mark.parametrize("kind", ["small", "narrow", pytest.param("wide", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["narrow", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("wide", "small"))])
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
     # Triton brings NVIDIA's assembler. Not in this process, where Triton's functions are made for the interpreter.
     pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
