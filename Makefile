@@ -14,7 +14,10 @@ NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples 
 Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
-.PHONY: help setup demo test lint types tests proofs soak mini from-sequential paper bench latency bench-envs clean
+QUICK ?= --quick
+GPU_TESTS := tests/attention tests/engine/test_cuda.py tests/engine/test_fused.py tests/engine/test_oracle.py tests/engine/test_stress.py
+
+.PHONY: help setup demo test lint types tests proofs soak mini from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -76,6 +79,13 @@ bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where
 latency: setup  ## latency against parallelism, and speed-up against batch size (the paper's Figure 8)
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.latency --json runs/latency.json --plot runs/latency.svg
+
+gpu: setup  ## what the engine does on a CUDA GPU, in ten minutes; QUICK= for everything
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.gpu $(QUICK) --json runs/gpu.json
+
+gpu-check: setup  ## the oracle, the stress test and the kernels on a CUDA GPU
+	MULTIVERSE_TEST_DEVICE=cuda $(BIN)/pytest -W default $(GPU_TESTS)
 
 bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## llama.cpp and vLLM on CPU, each in an environment of its own
 

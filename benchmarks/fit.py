@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from scipy.stats import linregress  # type: ignore[import-untyped]
+from scipy.stats import linregress
 
 
 class Fit(NamedTuple):

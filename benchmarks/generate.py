@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -44,3 +45,24 @@ def generate_seconds(model: Any, rows: int, prompt: list[int], steps: int) -> fl
     )
     assert len(clock.times) == steps + 1, f"generate wrote {len(clock.times)} tokens, not {steps + 1}"
     return clock.times[-1] - clock.times[0]
+
+
+@torch.inference_mode()
+def static_seconds(model: Any, rows: int, prompt: list[int], steps: int) -> list[float]:
+    """Seconds of each decode step of `rows` continuations, with the static cache, for which transformers compiles on CUDA.
+
+    The prompt is read by `generate` itself, before the clock starts. What a first call compiles is up to the caller to warm up.
+    """
+    ids = torch.tensor([prompt], device=model.device).repeat(rows, 1)
+    clock = _Clock()
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        cache_implementation="static",
+        max_new_tokens=steps + 1,
+        min_new_tokens=steps + 1,
+        do_sample=False,
+        stopping_criteria=StoppingCriteriaList([clock]),
+    )
+    assert len(clock.times) == steps + 1, f"generate wrote {len(clock.times)} tokens, not {steps + 1}"
+    return [after - before for before, after in pairwise(clock.times)]

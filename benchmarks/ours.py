@@ -69,7 +69,7 @@ class Together(NamedTuple):
 class Ours:
     """The engine, and what is measured on it."""
 
-    def __init__(self, model: Any, kv_memory: int, device: str = "cpu") -> None:
+    def __init__(self, model: Any, kv_memory: int | None, device: str = "cpu") -> None:
         tokenizer = byte_tokenizer()
         self.tokens = resolve(tokenizer)
         self.end: int = tokenizer.eos_token_id
@@ -167,7 +167,8 @@ class Ours:
     def _submit(self, document: Document, prompt: list[int]) -> Request:
         script = Script(document, self.tokens, end=self.end)
         length = sum(map(len, script.by_path.values()))
-        request = self.engine.submit(prompt, SamplingParams(temperature=0, max_tokens=length + ROOM))
+        params = SamplingParams(temperature=0, max_tokens=length + ROOM, max_width=256, max_branches=256)
+        request = self.engine.submit(prompt, params)
         self.sampler.scripts[request.id] = script
         return request
 
@@ -182,6 +183,18 @@ class Ours:
 def block(width: int, letters: int) -> Block:
     """A block of `width` paths with this many letters each."""
     return Block(("o",) * width, (("x" * letters,),) * width, "c")
+
+
+def partly(parallelism: float, width: int, letters: int, tokens: TokenDialect) -> Document:
+    """Trunk, block, trunk: as many letters of trunk around `width` paths as this parallelism takes.
+
+    With P tokens a path and T of trunk, parallelism is (T + width P) / (T + P).
+    """
+    bare = Script(Document(("y", block(width, letters), "y")), tokens).by_path
+    path, least = len(bare[0, 0]), len(bare[()])
+    trunk = path * (width - parallelism) / (parallelism - 1)
+    spare = max(0, round(trunk) - least)
+    return Document(("y" * (1 + spare // 2), block(width, letters), "y" * (1 + spare - spare // 2)))
 
 
 def balanced(width: int, letters: int, tokens: TokenDialect) -> Document:

@@ -9,6 +9,9 @@ from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if os.environ.setdefault("MULTIVERSE_TEST_DEVICE", "cpu") != "cuda":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its own functions are made for one or the other
 
 import pytest
 import torch
@@ -28,6 +31,14 @@ from transformers import (
 )
 
 from multiverse.structure import MULTIVERSE, Dialect, TokenDialect, resolve
+
+DEVICE = os.environ["MULTIVERSE_TEST_DEVICE"]
+"""`make gpu-check` says ``cuda``. Anything else is tested on the CPU, also where there is a GPU."""
+cuda = pytest.mark.skipif(
+    DEVICE != "cuda" or not torch.cuda.is_available(),
+    reason="needs a CUDA GPU and MULTIVERSE_TEST_DEVICE=cuda, as `make gpu-check` says",
+)
+"""Marks tests that only mean something on a GPU."""
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and two threads wait for each other on a busy machine
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config
 
 from multiverse.attention.tree import Bucket, KVPool, SdpaBackend, TreeContext
+from multiverse.engine.batch import Batch
 from multiverse.engine.cpu import NativeBackend, NativeGatedMLP, NativeLinear, NativeRMSNorm, build, kernels, use_kernels
 from multiverse.engine.cpu.attention import FEW_ROWS
 from multiverse.engine.model import ModelRunner, prepare
@@ -205,9 +206,7 @@ def forward_in_chunks(runner: ModelRunner, ids: Tensor, sizes: list[int]) -> Ten
         position_R, slot_U = torch.arange(done, done + rows), torch.arange(done + rows)
         visible_GRU = (slot_U[None] <= position_R[:, None])[None] if rows > 1 else None
         bucket = Bucket(torch.arange(rows)[None], slot_U[None], visible_GRU, None, position_R[None], slot_U[None])
-        batch: Any = SimpleNamespace(
-            token_N=ids[position_R], position_N=position_R, slot_N=position_R, buckets=[bucket], kept_rows=list(range(rows))
-        )
+        batch = Batch(ids[position_R], position_R, position_R, [bucket], sampled=[], scored=[], kept_rows=list(range(rows)))
         logits.append(runner.run(batch))
         done += rows
     return torch.cat(logits)

@@ -4,7 +4,8 @@ transformers runs the model; only attention is ours. `register()` makes the func
 passes a `TreeContext` through the model call, which arrives here unchanged. All rows of a forward, prompts and single
 decode tokens of many requests alike, travel as one sequence ``[1, N]``; the context says which row may read which slot.
 
-A backend is anything with `attend`; `SdpaBackend` is the first and runs wherever torch does.
+A backend is anything with `attend`; `SdpaBackend` is the first and runs wherever torch does. What it reads comes in one of two
+forms: buckets of padded groups with a mask, or, for a backend that has a planner, plans (see `cascade.py`).
 
 Shape legend: N rows of the forward, H query heads, K key/value heads, D head size (V of values where it differs), S slots of
 the pool, G groups in a bucket, R rows a group (padded), U slots a group (padded).
@@ -12,6 +13,7 @@ the pool, G groups in a bucket, R rows a group (padded), U slots a group (padded
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +23,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from ..errors import ModelError
+from .cascade import Planner
+from .work import Work
 
 TREE_ATTENTION = "multiverse_tree"
 
@@ -70,9 +74,20 @@ class Bucket(NamedTuple):
     row_position_GR: Tensor
     slot_position_GU: Tensor
 
+    def to(self, device: torch.device) -> Bucket:
+        """The same on a device."""
+        tensors: list[Any] = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self]
+        return Bucket(*tensors)
+
 
 class Backend(Protocol):
-    """One way of computing the attention of a forward."""
+    """One way of computing the attention of a forward.
+
+    Attributes:
+        planner: what lays out the work of rows that are to come as plans; `None` if all are to come in buckets.
+    """
+
+    planner: Planner | None
 
     def arrange(self, buckets: list[Bucket]) -> list[Bucket]:
         """The same groups in the buckets that suit it; asked once a forward."""
@@ -89,12 +104,17 @@ class Backend(Protocol):
 
 @dataclass
 class TreeContext:
-    """What attention has to know of one forward. Filled by the engine's batch, read by every layer."""
+    """What attention has to know of one forward. Filled by the engine's batch, read by every layer.
+
+    Attributes:
+        works: the rows that came as plans, for each window that layers have; the others are in `buckets`.
+    """
 
     pool: KVPool
     backend: Backend
     slot_N: Tensor
     buckets: list[Bucket]
+    works: Mapping[int | None, Work] = field(default_factory=dict)
     layers: set[int] = field(default_factory=set)
     """Layers that came by, so that a model whose layers bypass this attention is found out."""
 
@@ -122,17 +142,23 @@ class SdpaBackend:
     into rows, so keys and values are never repeated.
     """
 
+    planner: Planner | None = None
+
     def arrange(self, buckets: list[Bucket]) -> list[Bucket]:
         """As they are."""
         return buckets
 
     def attend(self, query_NHD: Tensor, layer: int, context: TreeContext, scale: float, window: int | None) -> Tensor:
+        """As `Backend.attend`, of rows that are in buckets."""
         key_SKD, value_SKV = context.pool.key_SKD[layer], context.pool.value_SKV[layer]
         out_NHV = query_NHD.new_empty(*query_NHD.shape[:2], value_SKV.shape[2])
-        call = Call(query_NHD.contiguous(), key_SKD, value_SKV, out_NHV, scale, window)
+        self.attend_buckets(Call(query_NHD.contiguous(), key_SKD, value_SKV, out_NHV, scale, window), context)
+        return out_NHV
+
+    def attend_buckets(self, call: Call, context: TreeContext) -> None:
+        """Write the output of the rows that are in buckets."""
         for plan in context.plans:
             self.attend_bucket(call, plan)
-        return out_NHV
 
     def attend_bucket(self, call: Call, plan: Plan) -> None:
         """Write the output of one bucket's rows."""

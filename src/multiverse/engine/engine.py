@@ -161,7 +161,7 @@ class Engine:
             return over
         touched = {chunk.request.id: chunk.request for chunk in chunks}
         try:
-            batch = batching.build(chunks, self.runner.device)
+            batch = batching.build(chunks, self.runner.backend.planner)
             logits = self.runner.run(batch)
             choice = self.sampler.sample(logits[: len(batch.sampled)], [(c.request, c.branch) for c in batch.sampled])
             self._score(batch, logits[len(batch.sampled) :])

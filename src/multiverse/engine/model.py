@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,13 +17,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..attention.joinable import check_joinable
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
+from ..attention.triton_decode import TritonBackend
+from ..attention.work import send
 from ..errors import ModelError
 from .batch import Batch
 from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
+from .fused import fuse
+from .graphs import Graphs, Recorder, cuda_recorder
 from .packing import pack_linears
 from .tensor_parallel import Ranks, check_splittable, distributed_config
 
 _UNBOUNDED = 1 << 20  # for models that state no longest position
+_PROGRAMS_PER_SM = 2  # as many of the attention's narrow programs fit; wide ones take turns
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -81,8 +90,8 @@ def load(
     Args:
         dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, native kernels or repacked linear layers for speed; results agree to rounding. Not with tensor
-            parallelism, whose layers are transformers' own.
+        packed: on CPU, native kernels or repacked linear layers for speed, on CUDA fused small operators; results agree to
+            rounding. Not with tensor parallelism, whose layers are transformers' own.
         tensor_parallel: number of processes that the model is spread over, each with its own GPU where there are GPUs.
 
     Raises:
@@ -133,6 +142,10 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _native() -> bool:
+    return os.environ.get("MULTIVERSE_NATIVE", "1") != "0"
+
+
 def _dtype(name: str) -> torch.dtype | str:
     dtype = "auto" if name == "auto" else getattr(torch, name, None)
     if dtype != "auto" and not isinstance(dtype, torch.dtype):
@@ -150,6 +163,11 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
     if packed and device.type == "cpu":
         native = use_kernels(model) > 0
         pack_linears(model)  # what the kernels have left
+    if packed and device.type == "cuda" and _native():
+        try:
+            fuse(model)
+        except Exception as error:  # as with the attention: without, everything still runs
+            _log.warning("small operators are not fused: %s: %s", type(error).__name__, error)
     return LoadedModel(
         path=name,
         model=model,
@@ -213,13 +231,31 @@ class ModelRunner:
                 f"give at least {bytes_per_slot * 1024}"
             )
         self.pool = KVPool(self.slots)
+        self.graphs: Graphs | None = None
+        if self.device.type == "cuda" and isinstance(self.backend, TritonBackend):
+            self.use_graphs(cuda_recorder(self.device))
         if loaded.ranks is not None:
             loaded.ranks.resize(self.slots)
         self._trimmed_at = time.monotonic()
 
+    def use_graphs(self, record: Recorder) -> None:
+        """From now on run small forwards in frames that are recorded once (see `graphs.py`); the pool begins anew."""
+        assert isinstance(self.backend, TritonBackend)
+        self.pool = KVPool(self.slots + 1)  # one for scratch
+        self.graphs = Graphs(self.loaded.forward, self.backend, self.pool, self.device, record)
+
     @staticmethod
     def choose_backend(loaded: LoadedModel) -> SdpaBackend:
-        """The attention that suits the model's modules."""
+        """The attention that suits the model's modules and device; ``MULTIVERSE_NATIVE=0`` takes torch's own everywhere."""
+        if loaded.device.type == "cuda" and loaded.ranks is None and _native():
+            processors = torch.cuda.get_device_properties(loaded.device).multi_processor_count
+            try:
+                backend = TritonBackend(_PROGRAMS_PER_SM * processors)
+                backend.check(loaded.device, next(loaded.model.parameters()).dtype)
+            except Exception as error:  # no Triton, no compiler, or a device that it does not know: torch's own always works
+                _log.warning("attention goes through torch, which is slower: %s: %s", type(error).__name__, error)
+            else:
+                return backend
         library = kernels() if loaded.native else None
         return SdpaBackend() if library is None else NativeBackend(library)
 
@@ -254,14 +290,22 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Tensor:
-        """Read the batch's rows; returns float32 logits, one row per entry of `batch.kept_rows`."""
-        context = TreeContext(self.pool, self.backend, batch.slot_N, batch.buckets)
-        keep = torch.tensor(batch.kept_rows or [0], dtype=torch.long, device=self.device)
-        logits = self._forward(batch.token_N, batch.position_N, keep, context)
+        """Read the batch's rows; returns float32 logits, one row per entry of `batch.kept_rows`, good until the next run."""
+        if self.graphs is not None and (logits := self.graphs.run(batch)) is not None:
+            return logits
+        token_N, position_N, slot_N = self._send(batch.token_N), self._send(batch.position_N), self._send(batch.slot_N)
+        buckets = [bucket.to(self.device) for bucket in batch.buckets]
+        works = {window: send(plan, self.device) for window, plan in batch.plans.items()}
+        context = TreeContext(self.pool, self.backend, slot_N, buckets, works)
+        keep = self._send(torch.tensor(batch.kept_rows or [0], dtype=torch.long))
+        logits = self._forward(token_N, position_N, keep, context)
         if self.device.type == "cpu" and time.monotonic() - self._trimmed_at >= TRIM_EVERY:
             trim()
             self._trimmed_at = time.monotonic()
         return logits[: len(batch.kept_rows)]
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def _forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: TreeContext) -> Tensor:
         ranks = self.loaded.ranks

@@ -43,17 +43,17 @@ class Sampler:
     def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
         """Choose a token per row; `rows` says whose row it is. The logits may be written over."""
         own = own_distribution(logits_BV, rows)
-        peak_B = logits_BV.amax(dim=-1)
-        broken = (~peak_B.isfinite()).tolist()
+        finite_B = logits_BV.amax(dim=-1).isfinite()
         self.edit(logits_BV, rows)
         token_B = logits_BV.argmax(dim=-1)
-        warm = [i for i, (request, _) in enumerate(rows) if request.params.temperature > 0 and not broken[i]]
+        warm = [i for i, (request, _) in enumerate(rows) if request.params.temperature > 0]
         if warm:
             params = [rows[index][0].params for index in warm]
             uniforms = [float(rows[index][1].rng.random()) for index in warm]
             token_B[warm] = _draw(logits_BV[warm], params, uniforms)
-        tokens: list[int] = token_B.tolist()
-        return self.report(own, [None if bad else token for token, bad in zip(tokens, broken, strict=True)])
+        # The one place where a step waits for the device: what was chosen, or -1 where the model gave no numbers.
+        tokens: list[int] = token_B.where(finite_B, -1).tolist()
+        return self.report(own, [token if token >= 0 else None for token in tokens])
 
     def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
         """Write biases, penalties and what may not be chosen into the logits."""
@@ -143,20 +143,21 @@ def _penalise(logits_V: Tensor, seen: list[int], penalty: float) -> None:
 
 def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:
     """One token per row: temperature, then min-p, top-k and top-p cuts on the sorted distribution, then inverse CDF."""
-    device = logits_BV.device
-
-    def column(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
-
-    temperature_B1 = column([p.temperature for p in params])
+    columns = (
+        [p.temperature for p in params],
+        [p.top_k or logits_BV.shape[-1] for p in params],
+        [p.min_p for p in params],
+        [p.top_p for p in params],
+        uniforms,
+    )
+    # All at once: each transfer to a device costs as much as all of them together.
+    settings = torch.tensor(columns, dtype=torch.float64).to(logits_BV.device, non_blocking=True)
+    temperature_B1, top_k_B1, min_p_B1, top_p_B1, uniform_B1 = settings[:, :, None].unbind()
     # The largest is taken off first, so that no temperature, however small, divides into infinity.
     scaled_BV = (logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True)) / temperature_B1
     sorted_BV, order_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
     probability_BV = sorted_BV.softmax(dim=-1)
-    rank_V = torch.arange(sorted_BV.shape[-1], device=device)
-    top_k_B1 = column([p.top_k or sorted_BV.shape[-1] for p in params])
-    min_p_B1 = column([p.min_p for p in params])
-    top_p_B1 = column([p.top_p for p in params])
+    rank_V = torch.arange(sorted_BV.shape[-1], device=logits_BV.device)
     keep_BV = (rank_V < top_k_B1) & (probability_BV >= min_p_B1 * probability_BV[:, :1])
     probability_BV = probability_BV * keep_BV
     probability_BV /= probability_BV.sum(dim=-1, keepdim=True)
@@ -164,7 +165,7 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
     # A token stays if the likelier ones do not reach top_p yet; the likeliest always stays.
     keep_BV = (before_BV < top_p_B1) | (rank_V == 0)
     cdf_BV = (probability_BV * keep_BV).cumsum(dim=-1)
-    target_B1 = column(uniforms) * cdf_BV[:, -1:]
+    target_B1 = uniform_B1 * cdf_BV[:, -1:]
     chosen_B1 = (cdf_BV <= target_B1).sum(dim=-1, keepdim=True)
     # Rounding may leave the target at the very end: fall back to the last kept token.
     last_B1 = ((probability_BV * keep_BV > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)

@@ -1,0 +1,68 @@
+"""Compile the kernels for Hopper, without one: prints the most registers and bytes of stack that any of them takes.
+
+python -m tests.attention.compile_kernels narrow|wide|small
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from multiverse.attention import triton_decode as backend
+from multiverse.attention import triton_kernels as kernels
+from multiverse.engine import fused_kernels as fused
+
+HOPPER = GPUTarget("cuda", 90, 32)
+# Qwen2.5-7B: 28 query heads, 4 key/value heads of 128.
+SIZES = {"HEADS": 28, "VALUE_SIZE": 128, "VALUE_PADDED": 128}
+ATTEND = SIZES | {"FOLDS": 7, "SIZE": 128, "PADDED": 128, "BLOCK": backend.BLOCK}
+POINTERS = {"part_PHV": "*fp32", "lse_PH": "*fp32"} | dict.fromkeys(
+    ("slots", "entries", "items", "count", "parts", "offsets"), "*i32"
+)
+
+
+def usage(kernel: Any, constants: dict[str, int], warps: int, **kinds: str) -> tuple[int, int]:
+    """Registers, and bytes of stack, of one kernel in bfloat16; `kinds` are the types of what names do not tell."""
+    signature, attributes = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        kind = "constexpr" if name in constants else kinds.get(name, POINTERS.get(name))
+        signature[name] = kind or ("*bf16" if name[-1].isupper() else "i32")
+        if kind not in ("constexpr", "fp32"):
+            attributes[place,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
+    compiled = triton.compile(source, target=HOPPER, options={"num_warps": warps, "enable_fp_fusion": True})
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(compiled.asm["cubin"])
+        said = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
+
+
+def main(kind: str) -> None:
+    narrow, wide = backend.TritonBackend.lanes(ATTEND["FOLDS"])
+    lanes, warps = (narrow, backend.NARROW_WARPS) if kind == "narrow" else (wide, backend.WIDE_WARPS)
+    if kind == "small":
+        found = [
+            usage(fused.rms_norm, {"SIZE": 3584, "PADDED": 4096}, 8, epsilon="fp32"),
+            usage(fused.silu_times, {"BLOCK": 1024}, 4, gate="*bf16", up="*bf16", out="*bf16", count="i32"),
+            usage(fused.rotate, {"HEADS": 28, "SIZE": 128, "HALF": 64}, 1),
+        ]
+    else:
+        found = [usage(kernels.attend_items, ATTEND | {"LANES": lanes}, warps, scale_log2="fp32")]
+        found.append(usage(kernels.merge_parts, SIZES, backend.MERGE_WARPS))
+    print(*map(max, zip(*found, strict=True)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
