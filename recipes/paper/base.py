@@ -30,10 +30,9 @@ from multiverse.training.run import train
 from recipes.mini import start
 from recipes.mini.data import drawn
 
-from .arms import HERE, RUNS
+from .arms import HERE, RUNS, START
 from .data import DEPTH, FAMILIES
 
-START = HERE / "start"
 SEED, DOCUMENTS, NARROW = 100, 60_000, 6_000
 
 
