@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from .bars import bars
 from .errors import InputError, known
 from .loading import open_model
 from .options import OUTPUT, Depth, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature, Width
@@ -116,21 +116,9 @@ def _runs(family: str, mode: str, *, n: int, seed: int, width: int | None, depth
 
 
 def _evaluate(llm: LLM, runs: list[TaskSet], params: SamplingParams) -> list[TaskReport]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from ..evaluation.tasks import evaluate
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[right]} right"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    ) as progress:
+    with bars("{task.fields[right]} right") as progress:
         return [evaluate(llm, run, params, _counter(progress, run)) for run in runs]
 
 

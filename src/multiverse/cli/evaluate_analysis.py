@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from .bars import bars
 from .errors import InputError, known
 from .loading import open_model, quietly
 from .options import OUTPUT, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
@@ -288,13 +287,13 @@ def _open_reader(model: str | None, device: str, dtype: str, at: At, within: int
 def _probe(reader: Reader, cases: list[Case], marker: Marker, modes: tuple[Mode, ...], seed: int) -> ProbeReport:
     from ..evaluation.analysis.probing import run_probe
 
-    with _progress() as progress:
-        bars: dict[str, Any] = {}
+    with bars() as progress:
+        by_step: dict[str, Any] = {}
 
         def step(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=of)
-            progress.update(bars[what], completed=done, total=of)
+            if what not in by_step:
+                by_step[what] = progress.add_task(what, total=of)
+            progress.update(by_step[what], completed=done, total=of)
 
         return run_probe(reader, cases, marker, modes=modes, seed=seed, on_step=step)
 
@@ -304,7 +303,7 @@ def _ask(
 ) -> list[tuple[PromptingTest, list[Answer]]]:
     from ..evaluation.analysis.prompting import run_prompting
 
-    with _progress() as progress:
+    with bars() as progress:
         return [
             (test, run_prompting(llm, cases, test, params, seed=seed, on_finish=_mover(progress, test, len(cases))))
             for test in tests
@@ -344,23 +343,6 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         write(path)
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be written ({error.strerror}): give a file that can be") from None
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    ) as progress:
-        yield progress
 
 
 def _print_probe(report: ProbeReport) -> None:

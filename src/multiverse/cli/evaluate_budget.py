@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from .bars import bars
 from .errors import InputError, known
 from .loading import open_model
 from .options import BOUNDS, MODEL, OUTPUT, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
@@ -172,20 +173,9 @@ def _plan(family: str, n: int, seed: int, budgets: tuple[int, ...], epochs: int,
 @contextmanager
 def _progress(plan: Plan, systems: tuple[System, System]) -> Iterator[Callable[[System], Callable[[Sample], None]]]:
     """A bar for each system on a terminal's stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    ) as progress:
-        bars = {system.name: progress.add_task(system.name, total=plan.size * len(plan.budgets)) for system in systems}
-        yield lambda system: lambda _: progress.advance(bars[system.name])
+    with bars() as progress:
+        by_system = {system.name: progress.add_task(system.name, total=plan.size * len(plan.budgets)) for system in systems}
+        yield lambda system: lambda _: progress.advance(by_system[system.name])
 
 
 def _print(compared: Curves) -> None:

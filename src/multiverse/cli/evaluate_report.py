@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bars import bars
 from .options import OUTPUT, Json
 
 if TYPE_CHECKING:
@@ -162,17 +163,6 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on a terminal's stderr, and what moves it on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    ) as progress:
+    with bars() as progress:
         bar = progress.add_task(what, total=total)
         yield lambda: progress.advance(bar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .bars import bars
 from .errors import InputError, known
 from .loading import open_model
 from .options import BOUNDS, MODEL, OUTPUT, SAMPLING, Device, Dtype, DtypeOption, Json, Model
@@ -273,26 +273,13 @@ def _closing(api: ModelAPI) -> Iterator[None]:
 @contextmanager
 def _bars() -> Iterator[Progress]:
     """A bar for each benchmark and prompt, on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
     from ..evaluation.run import Progress
 
-    with Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[right]} right, {task.fields[forked]} forked"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    ) as bars:
+    with bars("{task.fields[right]} right, {task.fields[forked]} forked") as shown:
         known_bars: dict[tuple[str, str], Any] = {}
 
         def begin(name: str, mode: Mode, total: int, there: list[Sample]) -> None:
-            known_bars[name, mode] = bars.add_task(
+            known_bars[name, mode] = shown.add_task(
                 f"{name} {mode}",
                 total=total,
                 completed=len(there),
@@ -302,8 +289,8 @@ def _bars() -> Iterator[Progress]:
 
         def finish(sample: Sample) -> None:
             bar = known_bars[sample.task, sample.mode]
-            fields = bars.tasks[bar].fields
-            bars.update(bar, advance=1, right=fields["right"] + sample.right, forked=fields["forked"] + sample.forked)
+            fields = shown.tasks[bar].fields
+            shown.update(bar, advance=1, right=fields["right"] + sample.right, forked=fields["forked"] + sample.forked)
 
         yield Progress(begin, finish)
 
