@@ -24,7 +24,7 @@ from multiverse.evaluation.benchmarks import BENCHMARKS
 from multiverse.evaluation.providers import at_server, in_process
 from multiverse.evaluation.run import EvaluationError, Progress, Settings, close, evaluate
 from multiverse.evaluation.sample import SAMPLES, Run, Sample, read_run
-from multiverse.evaluation.summary import clustered_stderr, summarise
+from multiverse.evaluation.summary import summarise
 from tests.evaluation.endpoint import Endpoint
 from tests.evaluation.endpoint import serving as serving_theirs
 from tests.evaluation.rows import RIGHT, ROWS, write
@@ -203,8 +203,12 @@ def test_standard_errors_are_clustered() -> None:
     def one(id: str, epoch: int, right: bool) -> Sample:  # noqa: A002
         return Sample("t", id, epoch, "parallel", "", "", "", "", right, "stop", False, 0, 4, 2, 1.0)
 
+    def stderr(samples: list[Sample]) -> float:
+        (line,) = summarise(Run("run", "model", {}, "machine", "2026-11-27", samples=tuple(samples)))
+        return line.stderr
+
     same = [one(name, epoch, name == "a") for name in "ab" for epoch in range(8)]
     # Two questions, one always right and one never: the sixteen answers are worth two.
-    assert clustered_stderr(same) == pytest.approx((0.5 / 2) ** 0.5)
-    assert clustered_stderr(same[:8]) == 0
+    assert stderr(same) == pytest.approx((0.5 / 2) ** 0.5)
+    assert stderr(same[:8]) == 0, "of a single question nothing can be said"
     assert same[0].parallelism == 2
