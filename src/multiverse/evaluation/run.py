@@ -7,6 +7,7 @@ goes on when it is started again with the same settings: what was finished is re
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -270,13 +271,17 @@ def _reason(logs: list[EvalLog]) -> str:
 
 @contextmanager
 def _kept_at_home(logs: Path) -> Iterator[Path]:
-    """Keep what inspect writes beside its logs (traces, buffers) out of the user's home: it goes when the run is over."""
+    """Keep what inspect writes beside its logs out of the user's home, and give the process its own logging back."""
     with tempfile.TemporaryDirectory(prefix="multiverse-inspect-") as home:
         before = {name: os.environ.get(name) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "INSPECT_TRACE_FILE")}
+        root = logging.getLogger()
+        level, handlers = root.level, root.handlers[:]  # inspect sets both for the whole process
         os.environ |= {"XDG_DATA_HOME": home, "XDG_CACHE_HOME": home, "INSPECT_TRACE_FILE": str(Path(home) / "trace.log")}
         try:
             yield logs
         finally:
+            root.setLevel(level)
+            root.handlers[:] = handlers
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
