@@ -4,9 +4,10 @@ As in the paper, whose models could reason before they were taught to fork, an a
 learns from solutions in a line, with the parts of every block told in random order: so it goes by a part's name and not by
 its place, which is what a path needs, and the order of none of the arms is favoured. The tags of blocks occur nowhere in it.
 
-    python -m recipes.paper.base          # about forty minutes on one core; started again, it goes on
+    python -m recipes.paper.base          # about two hours on one core; started again, it goes on
 
-The finished weights are kept beside the cells (recipes/paper/start, bfloat16), so that all cells have the same.
+It takes two rounds, each with its own problems and its own learning rate from full down to zero: after the first the base
+still added up the wrong parts, which an arm would have had to learn as well. The finished weights are kept beside the cells (recipes/paper/start, bfloat16), so that all cells have the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -33,7 +35,45 @@ from recipes.mini.data import drawn
 from .arms import HERE, RUNS, START
 from .data import DEPTH, FAMILIES
 
-SEED, DOCUMENTS, NARROW = 100, 60_000, 6_000
+SEED = 100
+
+
+class Round(NamedTuple):
+    """One training run of the base.
+
+    Attributes:
+        data: file of the problems.
+        seed: of the problems.
+        documents: how many of them.
+        narrow: how many of these, the first ones, are mostly narrow.
+        settings: what differs from base.yaml.
+    """
+
+    data: str
+    seed: int
+    documents: int
+    narrow: int
+    settings: dict[str, Any]
+
+
+ROUNDS = (
+    Round("base.jsonl", SEED, 60_000, 6_000, {}),
+    Round(
+        "base-2.jsonl",
+        SEED + 1,
+        60_000,
+        0,
+        {
+            "model": str(RUNS / "base" / "model"),
+            "data": [str(RUNS / "base-2.jsonl")],
+            "out": str(RUNS / "base-2"),
+            "seed": SEED + 1,
+            "batch": 3,
+            "rows": 3,
+            "max_steps": 5000,
+        },
+    ),
+)
 
 
 def shuffled(body: Body, rng: Random) -> Body:
@@ -46,10 +86,10 @@ def _shuffled_block(block: Block, rng: Random) -> Block:
     return Block(tuple(block.outlines[i] for i in order), tuple(shuffled(block.paths[i], rng) for i in order), block.conclusion)
 
 
-def records(count: int) -> Iterator[dict[str, object]]:
+def records(seed: int, count: int, narrow: int) -> Iterator[dict[str, object]]:
     """Questions with their solutions in a line, as `multiverse train` reads them."""
-    rng = Random(f"base/{SEED}")
-    endless = drawn(SEED, 1 << 60, NARROW, dict.fromkeys(FAMILIES, 1.0))
+    rng = Random(f"base/{seed}")
+    endless = drawn(seed, 1 << 60, narrow, dict.fromkeys(FAMILIES, 1.0))
     for problem in islice((problem for problem in endless if problem.structured.depth <= DEPTH), count):
         document = problem.structured
         assert document.thinking is not None
@@ -62,16 +102,24 @@ def records(count: int) -> Iterator[dict[str, object]]:
         }
 
 
+def prepare(part: Round) -> None:
+    """Write the problems of a round, unless they are there."""
+    data = RUNS / part.data
+    if data.exists():
+        return
+    unfinished = data.with_suffix(".part")
+    drawn_records = records(part.seed, part.documents, part.narrow)
+    unfinished.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in drawn_records))
+    unfinished.replace(data)
+
+
 def main() -> None:
     disable_progress_bar()
     if not (RUNS / "fresh" / "config.json").exists():
         start.write(RUNS / "fresh", "paper", SEED)
-    data = RUNS / "base.jsonl"
-    if not data.exists():
-        part = data.with_suffix(".part")
-        part.write_text("".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records(DOCUMENTS)))
-        part.replace(data)
-    folder: Path = train(load(HERE / "base.yaml"), show=Console(stderr=True))
+    for part in ROUNDS:
+        prepare(part)
+        folder: Path = train(load(HERE / "base.yaml", part.settings), show=Console(stderr=True))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     model.save_pretrained(START)
     AutoTokenizer.from_pretrained(folder).save_pretrained(START)

@@ -10,7 +10,7 @@ from recipes.paper.base import records, shuffled
 
 
 def test_it_sees_no_tag_of_a_block() -> None:
-    text = json.dumps(list(records(40)))
+    text = json.dumps(list(records(7, 40, 4)))
     think = MULTIVERSE.think
     assert think is not None
     assert think.open in text
@@ -34,4 +34,4 @@ def test_paths_and_their_outlines_are_shuffled_alike_and_what_is_concluded_stays
 
 
 def test_the_same_every_time() -> None:
-    assert list(records(5)) == list(records(5))
+    assert list(records(7, 5, 1)) == list(records(7, 5, 1))
