@@ -7,7 +7,8 @@ its place, which is what a path needs, and the order of none of the arms is favo
     python -m recipes.paper.base          # about two hours on one core; started again, it goes on
 
 It takes two rounds, each with its own problems and its own learning rate from full down to zero: after the first the base
-still added up the wrong parts, which an arm would have had to learn as well. The finished weights are kept beside the cells (recipes/paper/start, bfloat16), so that all cells have the same.
+still added up the wrong parts, which every arm would have had to unlearn. The finished weights are kept beside the cells
+(recipes/paper/start, bfloat16), so that all cells have the same.
 """
 
 from __future__ import annotations
