@@ -113,7 +113,7 @@ def test_an_interruption_leaves_what_is_finished(llm: LLM, tmp_path: Path) -> No
 
 def test_a_folder_of_another_plan_is_refused(llm: LLM, tmp_path: Path) -> None:
     measure(system(llm), PLAN, tmp_path)
-    with pytest.raises(DataError, match="another seed"):
+    with pytest.raises(DataError, match="seed = 3, and this one has 4"):
         measure(system(llm), replace(PLAN, seed=4), tmp_path)
     with pytest.raises(DataError, match="another model"):
         measure(system(llm)._replace(model="other"), PLAN, tmp_path)

@@ -25,7 +25,8 @@ from ..errors import DataError
 from ..prompting import Mode, ask
 from ..tasks import Problem, generate
 from .answer import Answer
-from .sample import RUN, SAMPLES, Run, Sample, read_run, write_run
+from .journal import Journal
+from .sample import Run, Sample
 from .statistics import Difference, Estimate, bootstrap, mean_of, paired, share_of
 
 if TYPE_CHECKING:
@@ -136,68 +137,38 @@ def _point(system: System, plan: Plan, budget: int, folder: Path, on_sample: Cal
         "sampling": json.loads(json.dumps(asdict(params))),
     }
     wanted = Run(folder.name, system.model, settings, plan.machine, date.today().isoformat())
-    run = _begun(folder, wanted)
+    journal = Journal(folder, wanted)
     if on_sample is not None:
-        for sample in run.samples:
+        for sample in journal.run.samples:
             on_sample(sample)
-    return run if len(run.samples) == plan.size else _finish(system, plan, params, run, folder, on_sample)
-
-
-def _begun(folder: Path, wanted: Run) -> Run:
-    """The run in this folder as far as it came, begun anew if there is none; a last line that was cut short is dropped."""
-    if not (folder / RUN).exists():
-        write_run(folder, wanted)
-        return wanted
-    samples = folder / SAMPLES
-    data = samples.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if whole != data:
-        samples.write_bytes(whole)
-    run = read_run(folder)
-    if (run.model, run.settings) != (wanted.model, wanted.settings):
-        changed = [name for name, value in wanted.settings.items() if run.settings.get(name) != value] or ["model"]
-        raise DataError(f"{folder} was run with another {' and '.join(changed)}: give another folder, or the same settings")
-    return run
+    return journal.run if len(journal.finished) == plan.size else _finish(system, plan, params, journal, on_sample)
 
 
 def _finish(
-    system: System,
-    plan: Plan,
-    params: SamplingParams,
-    run: Run,
-    folder: Path,
-    on_sample: Callable[[Sample], None] | None,
+    system: System, plan: Plan, params: SamplingParams, journal: Journal, on_sample: Callable[[Sample], None] | None
 ) -> Run:
     """Ask what is left; each sample is written down as it is finished."""
     llm = system.load()
-    samples = list(run.samples)
-    done = {(sample.task, sample.id, sample.epoch) for sample in samples}
     left = [
         (index, asked, epoch)
         for index, asked in enumerate(plan.questions)
         for epoch in range(plan.epochs)
-        if (asked.task, asked.id, epoch) not in done
+        if (asked.task, asked.id, epoch) not in journal.finished
     ]
     each = [replace(params, seed=(plan.seed * 1_000_003 + epoch) * 1_000_003 + index) for index, _, epoch in left]
+
+    def keep(number: int, generation: Generation) -> None:
+        _, asked, epoch = left[number]
+        sample = judge(asked, epoch, system.mode, Answer.of(generation))
+        journal.add(sample)
+        if on_sample is not None:
+            on_sample(sample)
+
     start = time.perf_counter()
     try:
-        with (folder / SAMPLES).open("a", encoding="utf-8") as stream:
-
-            def keep(number: int, generation: Generation) -> None:
-                _, asked, epoch = left[number]
-                sample = judge(asked, epoch, system.mode, Answer.of(generation))
-                stream.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-                stream.flush()
-                samples.append(sample)
-                if on_sample is not None:
-                    on_sample(sample)
-
-            llm.chat([ask(asked.question, system.mode) for _, asked, _ in left], each, on_finish=keep)
+        llm.chat([ask(asked.question, system.mode) for _, asked, _ in left], each, on_finish=keep)
     finally:
-        order = {(asked.task, asked.id): index for index, asked in enumerate(plan.questions)}
-        samples.sort(key=lambda sample: (order[sample.task, sample.id], sample.epoch))
-        run = replace(run, seconds=run.seconds + time.perf_counter() - start, samples=tuple(samples))
-        write_run(folder, run)
+        run = journal.close(time.perf_counter() - start)
     return run
 
 
