@@ -115,7 +115,7 @@ def test_a_folder_of_another_plan_is_refused(llm: LLM, tmp_path: Path) -> None:
     measure(system(llm), PLAN, tmp_path)
     with pytest.raises(DataError, match="seed = 3, and this one has 4"):
         measure(system(llm), replace(PLAN, seed=4), tmp_path)
-    with pytest.raises(DataError, match="another model"):
+    with pytest.raises(DataError, match="holds a run with model"):
         measure(system(llm)._replace(model="other"), PLAN, tmp_path)
 
 
