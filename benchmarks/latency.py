@@ -236,11 +236,13 @@ def show(run: Run, console: Console | None = None) -> None:
     """Print everything."""
     console = console or Console(width=120)
     console.print(f"[bold]{run.settings.shape}[/bold], bf16, {LABEL}", highlight=False)
-    console.print(_latency(run))
-    for context, one in run.fits().items():
-        console.print(f"  context {context:,}: {one} over {one.points} points", highlight=False)
-    console.print()
-    console.print(_batches(run))
+    if run.settings.contexts:
+        console.print(_latency(run))
+        for context, one in run.fits().items():
+            console.print(f"  context {context:,}: {one} over {one.points} points", highlight=False)
+        console.print()
+    if run.settings.batches:
+        console.print(_batches(run))
     for line in (*run.notes, _clock(run), run.machine):
         console.print(line, highlight=False)
 

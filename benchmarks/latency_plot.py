@@ -20,9 +20,9 @@ GREY = "#8c959f"
 
 def draw(run: Run, path: Path) -> None:
     """Write the picture, as .svg, .png or .pdf."""
-    figure = Figure(figsize=(11.5, 5.2), layout="constrained")
-    figure.suptitle(f"Shape {run.settings.shape}, bf16, random weights, scripted structure", fontsize=13, fontweight="bold")
     parts = [part for part in (_latency, _batches) if run.of("latency" if part is _latency else "batch")]
+    figure = Figure(figsize=(11.5 if len(parts) > 1 else 7.5, 5.2), layout="constrained")
+    figure.suptitle(f"Shape {run.settings.shape}, bf16, random weights, scripted structure", fontsize=13, fontweight="bold")
     for axis, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         part(axis, run)
         axis.spines[["top", "right"]].set_visible(False)

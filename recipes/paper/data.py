@@ -16,8 +16,8 @@ WIDE = (5, 6)
 DEPTH = 2
 """Deeper documents are left out: under a text join their inner paths are read three times, and training takes as long."""
 
-DOCUMENTS = 8_000
-NARROW = 1_500
+DOCUMENTS = 2_500
+NARROW = 400
 TEST_SEED = 2027
 
 

@@ -1,6 +1,6 @@
 """Train and measure the cells of the comparison that are still missing, one after the other.
 
-    python -m recipes.paper.run                         # all that are missing; about twenty minutes of one core for each
+    python -m recipes.paper.run                         # all that are missing; about ten minutes of one core for each
     python -m recipes.paper.run --arms multiverse sequential --seeds 0 --limit 1
 
 Every finished cell is a file in recipes/paper/cells. Several processes may run side by side, each on cells of its own. One
