@@ -45,7 +45,7 @@ SOFT, GRID = "#59636e", "#e4e8ec"
 
 
 class Mean(NamedTuple):
-    """A mean over seeds and its standard error; with one seed, that of the cell's own questions, or none."""
+    """A mean over seeds and its standard error; where questions have one, the larger of the two; with one seed else none."""
 
     value: float
     error: float | None
@@ -73,13 +73,17 @@ class Side(NamedTuple):
         return math.sqrt(sum(self.tasks[0][name]["stderr"] ** 2 for name in names)) / len(names)
 
 
-def over_seeds(values: Sequence[float], alone: float | None = None) -> Mean:
+def over_seeds(values: Sequence[float], questions: float | None = None) -> Mean:
     """Mean and standard error over seeds.
 
     Args:
-        alone: the error if there is but one seed.
+        questions: the standard error that the questions alone leave. All seeds are asked the same ones, so it does not shrink
+            with seeds, and two seeds that agree by luck do not hide it.
     """
-    return Mean(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else alone)
+    errors = [stdev(values) / math.sqrt(len(values))] if len(values) > 1 else []
+    if questions is not None:
+        errors.append(questions)
+    return Mean(fmean(values), max(errors, default=None))
 
 
 def read(folder: Path) -> list[Cell]:
@@ -227,8 +231,8 @@ def _results(cells: Sequence[Cell]) -> list[str]:
     dates = sorted({cell["date"] for cell in cells})
     asked = sorted({task["n"] for cell in cells for task in cell["tasks"].values()})
     parts = [
-        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± its "
-        "standard error, or that of the questions where there is one seed):",
+        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± the larger of "
+        "its standard error over seeds and that of the questions):",
         accuracy_table(found),
         "What an answer took (means over the three families; times in plain decode steps of the same engine, see above):",
         cost_table(found),
