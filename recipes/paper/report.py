@@ -231,8 +231,8 @@ def _results(cells: Sequence[Cell]) -> list[str]:
     dates = sorted({cell["date"] for cell in cells})
     asked = sorted({task["n"] for cell in cells for task in cell["tasks"].values()})
     parts = [
-        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± the larger of "
-        "its standard error over seeds and that of the questions):",
+        f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± the larger "
+        "of its standard error over seeds and that of the questions):",
         accuracy_table(found),
         "What an answer took (means over the three families; times in plain decode steps of the same engine, see above):",
         cost_table(found),
