@@ -98,9 +98,10 @@ def ask(page: Browser, *, compare: bool = False, over: bool = True) -> None:
         finished(page, 2 if compare else 1)
 
 
-def finished(page: Browser, runs: int = 1) -> None:
+def finished(page: Browser, runs: int = 1, seconds: float = 60) -> None:
     page.wait(
-        f"document.querySelectorAll('.run[data-state=over]').length === {runs} && !document.body.hasAttribute('data-busy')"
+        f"document.querySelectorAll('.run[data-state=over]').length === {runs} && !document.body.hasAttribute('data-busy')",
+        seconds,
     )
 
 
@@ -692,6 +693,20 @@ def test_only_the_dialects_spell_tags() -> None:
     assert not [tag for tag in MULTIVERSE.tags if tag in index]
 
 
+def test_whoever_turns_to_the_viewer_is_not_taken_back_to_what_is_written(page: Browser, server: Playback) -> None:
+    page.size(1440, 500)
+    server.hold(at("fork") - 1)
+    ask(page, over=False)
+    page.wait("document.querySelectorAll('.trunk > .text').length > 0")
+    view_documents(page)
+    server.go()
+    finished(page)
+    page.eval("new Promise((done) => setTimeout(done, 300))")  # the page follows for 200 ms after the last change
+    assert page.eval("scrollY") == 0
+    page.key("d")
+    page.wait("document.querySelector('#ask-form').checkVisibility()")
+
+
 def test_what_the_page_keeps_out_of_the_browser_s_reach() -> None:
     for file in STATIC.iterdir():
         text = file.read_text()
@@ -714,7 +729,7 @@ def real(opened: Browser, mini: Site) -> Iterator[Browser]:
 
 def test_the_model_of_the_package_answers_and_its_text_is_a_document(real: Browser) -> None:
     real.click("#examples li:nth-child(3) button")
-    real.wait("!!document.querySelector('.run[data-state=over]')", 180)
+    finished(real, seconds=180)
     assert texts(real, ".answer .text") == ["6"]
     lanes = texts(real, ".lane .title")
     assert len(lanes) == 5

@@ -277,7 +277,12 @@ class Scheduler:
         request.let_go()
 
     def _leave(self, request: Request, *, keep: bool) -> None:
-        self.running.remove(request)
+        try:
+            self._give_back(request, keep=keep)
+        finally:
+            self.running.remove(request)  # last: to other threads, that nothing runs says that everything is back
+
+    def _give_back(self, request: Request, *, keep: bool) -> None:
         node, slots = request.node, request.reading.slots
         assert node is not None
         request.node = None

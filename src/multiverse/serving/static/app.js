@@ -411,6 +411,7 @@ function save() {
 function route() {
   if (location.hash.startsWith("#sample=")) openLink();
   const viewer = location.hash === "#document";
+  following = false; // whoever goes elsewhere is not to be scrolled back
   byId("ask-form").hidden = viewer;
   byId("document-form").hidden = !viewer;
   byId("tab-ask").toggleAttribute("aria-current", !viewer);
