@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -100,6 +101,12 @@ def read(folder: Path) -> list[Cell]:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no cell of the comparison: {error}; delete it, and run its cell again") from None
     return [cell for _, _, cell in sorted(cells, key=lambda entry: entry[:2])]
+
+
+def read_longer(folder: Path) -> dict[int, list[Cell]]:
+    """Finished cells of other numbers of training documents, by that number."""
+    numbers = sorted(int(path.name) for path in folder.glob("*/") if path.name.isdigit())
+    return {number: cells for number in numbers if (cells := read(folder / str(number)))}
 
 
 def sides(cells: Iterable[Cell]) -> list[Side]:
@@ -219,9 +226,13 @@ def timing_tables(folder: Path) -> Iterable[str]:
         )
 
 
-def markdown(cells: Sequence[Cell], timing: Path) -> str:
+def markdown(cells: Sequence[Cell], timing: Path, longer: Mapping[int, Sequence[Cell]] | None = None) -> str:
     """Everything that the documentation quotes."""
-    parts = [missing(cells), *(_results(cells) if cells else ()), *timing_tables(timing)]
+    parts = [missing(cells), *(_results(cells) if cells else ())]
+    for documents, others in (longer or {}).items():
+        parts += [f"### After {documents:,} documents", *_results(others)]
+    timed = list(timing_tables(timing))
+    parts += ["### Times at equal content", *timed] if timed else []
     return "\n\n".join(parts)
 
 
@@ -234,7 +245,7 @@ def _results(cells: Sequence[Cell]) -> list[str]:
         f"Percent right (greedy, {' or '.join(map(str, asked))} held-out questions of each kind; mean over seeds ± the larger "
         "of its standard error over seeds and that of the questions):",
         accuracy_table(found),
-        "What an answer took (means over the three families; times in plain decode steps of the same engine, see above):",
+        "What an answer took (means over the three families; times in plain decode steps of the same engine, as said above):",
         cost_table(found),
     ]
     if table := budget_table(cells):
@@ -347,13 +358,14 @@ def save(make: Callable[[], Any], folder: Path, name: str) -> list[Path]:
 
 def build(cells: Path, timing: Path, docs: Path) -> list[Path]:
     """Write everything; returns what was written."""
-    there = read(cells)
-    fill(docs / "paper.md", markdown(there, timing))
+    there, longer = read(cells), read_longer(cells)
+    fill(docs / "paper.md", markdown(there, timing, longer))
     written = [docs / "paper.md"]
     if there:
         written += save(lambda: draw_arms(sides(there)), docs / "figures", "paper-arms")
-    if budget_means(there):
-        written += save(lambda: draw_budgets(there), docs / "figures", "paper-budget")
+    for ending, some in [("", there), *((f"-{documents}", others) for documents, others in longer.items())]:
+        if budget_means(some):
+            written += save(partial(draw_budgets, some), docs / "figures", f"paper-budget{ending}")
     return written
 
 

@@ -2,8 +2,10 @@
 
     python -m recipes.paper.run                         # all that are missing; about ten minutes of one core for each
     python -m recipes.paper.run --arms multiverse sequential --seeds 0 --limit 1
+    python -m recipes.paper.run --documents 10000 --arms multiverse sequential text-join --seeds 0 1
 
-Every finished cell is a file in recipes/paper/cells. Several processes may run side by side, each on cells of its own. One
+Every finished cell is a file in recipes/paper/cells; those of another number of training documents are in a folder of it, named
+by the number. Several processes may run side by side, each on cells of its own. One
 that is stopped, by Ctrl-C or the hard way, goes on where it was when it is started again.
 """
 
@@ -34,6 +36,11 @@ def cells(arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]
         for arm in ARMS:
             if arm in arms:
                 yield arm, seed
+
+
+def place(documents: int) -> tuple[Path, Path]:
+    """Where runs and finished cells of so many training documents are kept."""
+    return (RUNS, CELLS) if documents == FULL.documents else (RUNS / str(documents), CELLS / str(documents))
 
 
 def write(path: Path, cell: dict[str, object]) -> None:
@@ -78,19 +85,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--documents", type=int, default=FULL.documents, help="training documents (%(default)s)")
     parser.add_argument("--limit", type=int, help="make at most this many cells")
     options = parser.parse_args()
+    if options.documents < 1:
+        parser.error(f"--documents {options.documents}: it takes at least one")
     disable_progress_bar()
     if not (START / "config.json").exists():
         sys.exit(f"{START} is not there: python -m recipes.paper.base makes the model that every cell starts from")
     wanted = list(cells(options.arms, options.seeds))
+    runs, folder = place(options.documents)
+    scale = FULL._replace(documents=options.documents)
     try:
-        made = work(wanted, options.limit, Console(stderr=True))
+        made = work(wanted, options.limit, Console(stderr=True), scale=scale, runs=runs, folder=folder)
     except (InterruptedRunError, KeyboardInterrupt) as error:
         sys.exit(f"{error or 'stopped'}" if isinstance(error, InterruptedRunError) else "stopped; start again to go on")
     except MultiverseError as error:
         sys.exit(f"error: {error}")
-    missing = [f"{arm}-{seed}" for arm, seed in wanted if not (CELLS / f"{arm}-{seed}.json").exists()]
+    missing = [f"{arm}-{seed}" for arm, seed in wanted if not (folder / f"{arm}-{seed}.json").exists()]
     print(f"{made} made, {len(missing)} missing{': ' if missing else ''}{', '.join(missing)}")
 
 

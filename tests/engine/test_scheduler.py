@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -353,6 +354,28 @@ def test_a_waiting_request_can_be_taken_out() -> None:
     assert not one.waiting
     one.retire(requests[0])
     assert not one.busy
+
+
+@pytest.mark.parametrize("finish_reason", ["stop", "error"])
+def test_whoever_leaves_has_given_back_everything_before_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch, finish_reason: str
+) -> None:
+    one = scheduler()
+    (request,) = different((8, 4))
+    add(one, [request])
+    answer(one, one.schedule())
+    for name in ("unlock", "insert", "discard"):
+        honest = getattr(one.cache, name)
+
+        def seen(*args: Any, honest: Any = honest) -> Any:
+            assert one.running == [request], "other threads take an empty list to mean that all is back"
+            return honest(*args)
+
+        monkeypatch.setattr(one.cache, name, seen)
+    request.finish_reason = finish_reason
+    one.retire(request)
+    assert not one.running
+    one.check_integrity()
 
 
 Scripts = dict[int, tuple[Request, dict[tuple[int, ...], list[int]]]]

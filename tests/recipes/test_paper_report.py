@@ -94,6 +94,21 @@ def test_building_twice_changes_nothing_and_keeps_the_page_around(folder: Path) 
     assert {path: path.read_bytes() for path in first} == before
 
 
+def test_cells_of_another_length_of_training_have_tables_and_a_plot_of_their_own(folder: Path) -> None:
+    longer = folder / "cells" / "10000"
+    longer.mkdir()
+    (folder / "cells" / "notes").mkdir()
+    (folder / "cells" / "20000").mkdir()
+    one = cell("multiverse", 0, 0.97, budgets={"128": {"nested": task(0.5)}})
+    (longer / "multiverse-0.json").write_text(json.dumps(one))
+    written = report.build(folder / "cells", folder, folder / "docs")
+    assert folder / "docs" / "figures" / "paper-budget-10000.svg" in written
+    first, _, second = (folder / "docs" / "paper.md").read_text().partition("### After 10,000 documents")
+    assert "| multiverse | 2 | 85.0 ± 5.0 |" in first
+    assert "| multiverse | 1 | 97.0 ± 1.7 |" in second
+    assert "20,000" not in second
+
+
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
     (folder / "cells" / "x.json").write_text("{")
     with pytest.raises(DataError, match=r"x\.json is no cell"):

@@ -16,7 +16,7 @@ from rich.console import Console
 from multiverse.training.callbacks import InterruptedRunError
 from recipes.mini import start
 from recipes.paper import cell, data, run
-from recipes.paper.arms import ARMS, config_of
+from recipes.paper.arms import ARMS, CELLS, RUNS, config_of
 from recipes.paper.cell import Scale
 from recipes.paper.claims import claim
 
@@ -66,6 +66,11 @@ def test_work_takes_the_next_missing_cells(tmp_path: Path, monkeypatch: pytest.M
     assert made == [("multiverse", 1), ("sequential", 0), ("sequential", 1)]
     assert json.loads((folder / "sequential-1.json").read_text()) == {"arm": "sequential"}
     assert run.work(wanted, None, QUIET, runs=tmp_path, folder=folder) == 0
+
+
+def test_another_length_of_training_has_places_of_its_own() -> None:
+    assert run.place(data.DOCUMENTS) == (RUNS, CELLS)
+    assert run.place(10_000) == (RUNS / "10000", CELLS / "10000")
 
 
 HOLD = """
