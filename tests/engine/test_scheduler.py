@@ -356,6 +356,26 @@ def test_a_waiting_request_can_be_taken_out() -> None:
     assert not one.busy
 
 
+def test_a_full_cache_is_not_gone_through_for_every_token_of_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = scheduler(slots=6400)
+    for request in different(*[(64, 1)] * 99):
+        one.add(request)
+        answer(one, one.schedule())
+    asked: list[int] = []
+    honest = one.cache.evict
+
+    def evict(count: int) -> None:
+        asked.append(count)
+        honest(count)
+
+    monkeypatch.setattr(one.cache, "evict", evict)
+    add(one, [plain(8, 50, start=1_000_000 * number) for number in range(1, 9)])
+    while one.busy:
+        answer(one, one.schedule())
+    assert one.cache.evicted >= 300
+    assert len(asked) <= 1 + one.cache.evicted // (one.pool.size // 64)
+
+
 @pytest.mark.parametrize("finish_reason", ["stop", "error"])
 def test_whoever_leaves_has_given_back_everything_before_nothing_runs(
     monkeypatch: pytest.MonkeyPatch, finish_reason: str

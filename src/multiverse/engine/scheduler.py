@@ -28,6 +28,9 @@ from .slots import SlotPool
 _LOOKAHEAD = 32
 _SCORED_ROWS = 256
 """Most tokens a forward that are scored: each needs a row of logits over the whole vocabulary."""
+_SPARE = 64
+"""When the pool runs short, one slot in so many is freed at once: to find what was used least recently, the cache's whole tree
+is gone through, and once it is full, that would be for every token of every row."""
 
 
 class Chunk(NamedTuple):
@@ -194,7 +197,8 @@ class Scheduler:
     def _read(self, forward: _Forward, request: Request, run: Run, *, live: bool) -> None:
         count = len(run.token_ids)
         if count > self.pool.free:
-            self.cache.evict(count - self.pool.free)
+            spare = min(self.pool.size // _SPARE, self.cache.evictable)
+            self.cache.evict(max(count - self.pool.free, spare))
         slots = self.pool.take(count)
         branch = run.branch
         sample = live and branch.tail is None and branch.open

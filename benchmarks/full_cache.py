@@ -1,0 +1,75 @@
+"""What a forward costs to plan once the prefix cache is full: of a few long conversations, or of many.
+
+Forwards of 32 branches, all of which need room that the cache has to give up; only the scheduler is timed, no model runs. Both
+sides in turn; the ratio is the median over the repeats.
+
+    python -m benchmarks.full_cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import count
+from statistics import fmean, median
+
+from benchmarks.machine import describe
+from multiverse import SamplingParams
+from multiverse.engine import Request, Scheduler, SlotPool, Traits
+from multiverse.engine.scheduler import Chunk
+
+SLOTS, ROWS, STEPS = 200_000, 32, 200
+FEW, MANY = 20, 2_000
+
+
+def request(number: int, prompt: int, max_tokens: int) -> Request:
+    """A request whose prompt has nothing in common with that of any other."""
+    tokens = list(range(number * SLOTS, number * SLOTS + prompt))
+    return Request(number, tokens, SamplingParams(max_tokens=max_tokens), Traits(None, lambda _: "", 1 << 20))
+
+
+def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
+    """Choose a token wherever one is to be chosen, as the engine does."""
+    for chunk in chunks:
+        if chunk.sample:
+            chunk.request.advance(chunk.branch, 7, None)
+            if not chunk.request.prompt_read:
+                scheduler.publish(chunk.request)
+    for chunk in chunks:
+        if chunk.sample and chunk.request.finish_reason is not None:
+            scheduler.retire(chunk.request)
+
+
+def measure(conversations: int) -> float:
+    """Seconds to plan a forward, when the cache is full of so many conversations."""
+    scheduler = Scheduler(SlotPool(SLOTS), max_batch_tokens=SLOTS, max_requests=ROWS, max_batch_branches=ROWS)
+    numbers = count(1)
+    for _ in range(conversations):
+        scheduler.add(request(next(numbers), SLOTS // conversations, 1))
+        answer(scheduler, scheduler.schedule())
+    for _ in range(ROWS):
+        scheduler.add(request(next(numbers), 1, STEPS + 1))
+    answer(scheduler, scheduler.schedule())
+    seconds = []
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        chunks = scheduler.schedule()
+        seconds.append(time.perf_counter() - began)
+        answer(scheduler, chunks)
+    return fmean(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    pairs = [(measure(FEW), measure(MANY)) for _ in range(options.repeats)]
+    for conversations, seconds in zip((FEW, MANY), zip(*pairs, strict=True), strict=True):
+        print(f"{1000 * median(seconds):6.2f} ms for {ROWS} branches beside {conversations:5,} cached conversations")
+    ratios = sorted(many / few for few, many in pairs)
+    print(f"ratio: {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(describe())
+
+
+if __name__ == "__main__":
+    main()
