@@ -103,7 +103,7 @@ struct Linear {
 
 // ---- vdpbf16ps: R weight rows against C rows of x, one accumulator for each pair ----
 
-const long AHEAD = 2048;  // bytes of each weight row asked for in advance
+const long AHEAD = 2048;  // bytes of each weight row asked for in advance; without AMX, of several rows those that come next
 
 template <int R, int C>
 void dots(const Linear& a, long n, long m) {
@@ -111,12 +111,17 @@ void dots(const Linear& a, long n, long m) {
     for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) sum[r][c] = _mm512_setzero_ps();
     const bf16 *w = a.w + n * a.K, *x = a.x + m * a.K;
+#ifdef __AMX_BF16__
+    const long ahead = AHEAD;
+#else
+    const long ahead = R == 1 ? AHEAD : R * a.K * (long)sizeof(bf16);
+#endif
     long k = 0;
     for (; k + 32 <= a.K; k += 32) {
         __m512bh weight[R];
         for (int r = 0; r < R; r++) {
             weight[r] = pairs(_mm512_loadu_si512(w + r * a.K + k));
-            _mm_prefetch((const char*)(w + r * a.K + k) + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char*)(w + r * a.K + k) + ahead, _MM_HINT_T0);
         }
         for (int c = 0; c < C; c++) {
             __m512bh in = pairs(_mm512_loadu_si512(x + c * a.K + k));
@@ -147,8 +152,14 @@ void dots_all_rows(const Linear& a, long n) {
 
 void dots_share(const Linear& a, long from, long to) {
     long n = from;
+#ifdef __AMX_BF16__
     if (a.M <= 4)
         for (; n + 4 <= to; n += 4) dots_all_rows<4>(a, n);
+#else
+    // One weight row after the other is a single stream, which the prefetchers of other processors need to keep up.
+    if (a.M <= 8)
+        for (; n < to; n++) dots_all_rows<1>(a, n);
+#endif
     for (; n + 2 <= to; n += 2) dots_all_rows<2>(a, n);
     if (n < to) dots_all_rows<1>(a, n);
 }
