@@ -64,8 +64,8 @@ mini: setup  ## train multiverse-mini from nothing into runs/mini, more than an 
 from-sequential: setup  ## fine-tune a model that has only seen sequential text, and measure it before and after
 	$(BIN)/python -m recipes.from_sequential.run
 
-# Some three hours on two cores; stop it whenever you like, started again it goes on. Weights that all cells start from, cells and timings
-# that are there are not made again.
+# An estimated three hours on two cores; stop it whenever you like, started again it goes on. Weights that all cells start
+# from, cells and timings that are there are not made again.
 paper: setup  ## every way of forking and joining, compared: the cells that are missing, then tables and plots
 	test -f recipes/paper/start/config.json || $(BIN)/python -m recipes.paper.base
 	$(BIN)/python -m recipes.paper.run

@@ -5,8 +5,8 @@
     python -m recipes.paper.run --documents 10000 --arms multiverse sequential text-join --seeds 0 1
 
 Every finished cell is a file in recipes/paper/cells; those of another number of training documents are in a folder of it, named
-by the number. Several processes may run side by side, each on cells of its own. One
-that is stopped, by Ctrl-C or the hard way, goes on where it was when it is started again.
+by the number. Several processes may run side by side, each on cells of its own. One that is stopped, by Ctrl-C or the hard
+way, goes on where it was when it is started again.
 """
 
 from __future__ import annotations
