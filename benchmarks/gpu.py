@@ -7,6 +7,7 @@ several contexts, fitted by a/x + b; what fork and join cost; speed-up of whole 
 
     python -m benchmarks.gpu --json runs/gpu.json                    # everything, the better part of an hour
     python -m benchmarks.gpu --quick --json runs/gpu.json            # within ten minutes on one H100
+    python -m benchmarks.gpu --shape 32b --only plain latency        # some of it
     python -m benchmarks.gpu --device cpu --shape tiny --quick       # does it run at all? its figures mean nothing
     python -m benchmarks.gpu --load runs/gpu.json                    # show a stored run again
 
@@ -43,6 +44,7 @@ from benchmarks.shape import weight_bytes
 from multiverse.structure import Document
 
 SHAPES = ("0.5b", "7b", "32b")
+KINDS = ("generate", "plain", "forked", "latency", "join", "speedup")
 _FOLDER = Path(__file__).parents[1] / "recipes" / "shapes"
 _POSITIONS = 1 << 16  # the longest context leaves room to write behind it; on random weights that is no matter
 _PREFIX = 512
@@ -80,10 +82,10 @@ QUICK = Settings(
     steps=24,
     rows=(1, 8, 64),
     widths=(1, 2, 4, 8, 16),
-    lengths=(32, 512),
+    lengths=(32, 256),
     batches=(1, 16, 64),
-    parallelisms=(1.1, 1.5, 2.0),
-    letters=32,
+    parallelisms=(1.5, 1.1),
+    letters=16,
     generate=(1,),
 )
 TINY = Settings(
@@ -162,6 +164,7 @@ class Shape:
         embedding = 0 if self.model.config.tie_word_embeddings else self.model.get_input_embeddings().weight.nbytes
         self.weight_bytes = weight_bytes(self.model) - embedding
         self._ours: Ours | None = None
+        self._prompt: list[int] = []
 
     @property
     def ours(self) -> Ours:
@@ -184,11 +187,7 @@ class Shape:
                 yield Task("forked", str(rows), lambda rows=rows: self._steps(self.ours.forked, rows, _PREFIX))  # type: ignore[misc]
         for context in chosen.contexts:
             for width in chosen.widths:
-                yield Task(
-                    "latency",
-                    f"{context} {width}",
-                    lambda width=width, context=context: self._steps(self.ours.forked, width, context),  # type: ignore[misc]
-                )
+                yield Task("latency", f"{context} {width}", partial(self._latency, context, width))
         for length in chosen.lengths:
             yield Task("join", str(length), partial(self._join, length))
         for parallelism in chosen.parallelisms:
@@ -208,6 +207,13 @@ class Shape:
         prefix = min(prefix, self.settings.contexts[0]) if prefix == _PREFIX else prefix
         return 1e3 * median(measure(rows, prefix, _WARM + self.settings.steps)[_WARM:])
 
+    def _latency(self, context: int, width: int) -> float:
+        """As `_steps` inside a block; every width has the same prompt, so that it is read once."""
+        if len(self._prompt) < context:
+            self._prompt += self.ours.prompt(context - len(self._prompt))
+        steps = self.ours.forked(width, context, _WARM + self.settings.steps, self._prompt)
+        return 1e3 * median(steps[_WARM:])
+
     def _join(self, length: int) -> dict[str, float]:
         prefix = min(_PREFIX, self.settings.contexts[0])
         self.ours.join(_PATHS, prefix, 8)  # compiles and records
@@ -218,7 +224,8 @@ class Shape:
         """Whole documents against as many texts of as many tokens in sequence; neither clock counts the short prompts."""
         document = partly(parallelism, _PATHS, self.settings.letters, self.ours.tokens)
         prompts = [self.ours.prompt(16) for _ in range(batch)]
-        self.ours.together(document, prompts, time.perf_counter)  # compiles and records
+        short = partly(2.0, _PATHS, 4, self.ours.tokens)
+        self.ours.together(short, prompts, time.perf_counter)  # compiles and records
         forked = self.ours.together(document, prompts, time.perf_counter)
         line = self.ours.together(Document(None, "x" * (forked.tokens // batch)), prompts, time.perf_counter)
         speedup = (line.seconds / line.tokens) / (forked.seconds / forked.tokens)
@@ -255,6 +262,8 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
             record["shapes"][name] = found
             left_out: list[str] = []
             for task in shape.tasks():
+                if options.only is not None and task.kind not in options.only:
+                    continue
                 if over is not None and time.monotonic() > over:
                     left_out.append(f"{task.kind} {task.key}")
                     continue
@@ -313,6 +322,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer sizes, and no measurement begun after nine minutes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--shape", nargs="+", choices=(*SHAPES, "tiny"), default=list(SHAPES))
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="only these measurements")
     parser.add_argument("--steps", type=int, help="decode steps of each measurement")
     parser.add_argument("--seconds", type=float, help="begin no measurement when these are over")
     parser.add_argument("--kv-memory", type=int, help="bytes for keys and values; the default is what the engine takes")

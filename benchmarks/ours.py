@@ -98,15 +98,18 @@ class Ours:
             self.engine.abort(request)
         return [step.seconds for step in times]
 
-    def forked(self, width: int, prefix: int, steps: int) -> list[float]:
+    def forked(self, width: int, prefix: int, steps: int, prompt: list[int] | None = None) -> list[float]:
         """Seconds of each step in which the `width` branches of one block all write one token.
 
         Each branch sees `prefix` tokens when it begins to write: the prompt, the goal and its own head.
+
+        Args:
+            prompt: begins the prompt; what has been read of it before is in the prefix cache. A random one, if `None`.
         """
         document = Document((block(width, steps + 1),))
         encoded = encode(document, self.tokens)
         head = encoded.layout.positions[encoded.layout.branches.index(1)] + len(self.tokens.path_head("1"))
-        request = self._submit(document, self.prompt(prefix - head))
+        request = self._submit(document, self.prompt(prefix - head) if prompt is None else prompt[: prefix - head])
         while not request.trunk.waiting:
             self.engine.step()
         self.engine.step()  # reads the heads: the fork's own step, which `join` reports

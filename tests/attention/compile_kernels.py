@@ -1,6 +1,6 @@
 """Compile the kernels for Hopper, without one: prints the most registers and bytes of stack that any of them takes.
 
-python -m tests.attention.compile_kernels narrow|wide|small
+python -m tests.attention.compile_kernels narrow|wide|small|products
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from triton.compiler import ASTSource
 
 from multiverse.attention import triton_decode as backend
 from multiverse.attention import triton_kernels as kernels
-from multiverse.engine import fused_kernels as fused
+from multiverse.engine import fused
+from multiverse.engine import fused_kernels as small
 
 HOPPER = GPUTarget("cuda", 90, 32)
 # Qwen2.5-7B: 28 query heads, 4 key/value heads of 128.
-SIZES = {"HEADS": 28, "VALUE_SIZE": 128, "VALUE_PADDED": 128}
+SIZES = {"HEADS": 28, "VALUE_SIZE": 128, "VALUE_PADDED": 128, "EARLY": True}
 ATTEND = SIZES | {"FOLDS": 7, "SIZE": 128, "PADDED": 128, "BLOCK": backend.BLOCK}
 POINTERS = {"part_PHV": "*fp32", "lse_PH": "*fp32"} | dict.fromkeys(
     ("slots", "entries", "items", "count", "parts", "offsets"), "*i32"
 )
 
 
-def usage(kernel: Any, constants: dict[str, int], warps: int, **kinds: str) -> tuple[int, int]:
+def usage(kernel: Any, constants: dict[str, int], warps: int, stages: int = 3, **kinds: str) -> tuple[int, int]:
     """Registers, and bytes of stack, of one kernel in bfloat16; `kinds` are the types of what names do not tell."""
     signature, attributes = {}, {}
     for place, name in enumerate(kernel.arg_names):
@@ -38,7 +39,9 @@ def usage(kernel: Any, constants: dict[str, int], warps: int, **kinds: str) -> t
         if kind not in ("constexpr", "fp32"):
             attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
-    compiled = triton.compile(source, target=HOPPER, options={"num_warps": warps, "enable_fp_fusion": True})
+    compiled = triton.compile(
+        source, target=HOPPER, options={"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    )
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
@@ -49,18 +52,36 @@ def usage(kernel: Any, constants: dict[str, int], warps: int, **kinds: str) -> t
     return int(found[1]), int(found[2])
 
 
+def product(tile: fused.Tile, kernel: Any, **more: Any) -> tuple[int, int]:
+    """Of a product with everything that can stand around it."""
+    around = dict.fromkeys(("BIASED", "GATED", "ADDED", *(name for name in more if name.isupper())), True)
+    constants = {"SIZE": 3584, "OUT": 18944, "BLOCK_F": tile.block_f, "BLOCK_E": tile.block_e} | around
+    kinds = {name: kind for name, kind in more.items() if name.islower()}
+    return usage(kernel, constants, tile.warps, tile.stages, **kinds)
+
+
 def main(kind: str) -> None:
     narrow, wide = backend.TritonBackend.lanes(ATTEND["FOLDS"])
-    lanes, warps = (narrow, backend.NARROW_WARPS) if kind == "narrow" else (wide, backend.WIDE_WARPS)
     if kind == "small":
         found = [
-            usage(fused.rms_norm, {"SIZE": 3584, "PADDED": 4096}, 8, epsilon="fp32"),
-            usage(fused.silu_times, {"BLOCK": 1024}, 4, gate="*bf16", up="*bf16", out="*bf16", count="i32"),
-            usage(fused.rotate, {"HEADS": 28, "SIZE": 128, "HALF": 64}, 1),
+            usage(small.rms_norm, {"SIZE": 3584, "PADDED": 4096, "EARLY": True}, 8, epsilon="fp32"),
+            usage(small.gate, {"OUT": 18944, "BLOCK": 1024, "EARLY": True}, 4),
+            usage(
+                small.rotate_and_store,
+                {"HEADS": 28, "KV_HEADS": 4, "SIZE": 128, "HALF": 64, "NORMED": True, "EARLY": True},
+                1,
+                epsilon="fp32",
+                slot_N="*i64",
+            ),
         ]
+    elif kind == "products":
+        alone = {"NORMED": True, "EARLY": True, "epsilon": "fp32"}
+        found = [product(tile, small.product_of_one, **alone) for tile in (fused._ONE, fused._ONE_LONG)]
+        found += [product(tile, small.product_of_few, rows="i32") for tile in (fused._FEW, fused._FEW_LARGE)]
     else:
-        found = [usage(kernels.attend_items, ATTEND | {"LANES": lanes}, warps, scale_log2="fp32")]
-        found.append(usage(kernels.merge_parts, SIZES, backend.MERGE_WARPS))
+        lanes = narrow if kind == "narrow" else wide
+        found = [usage(kernels.attend_items, ATTEND | {"LANES": lanes}, backend.WARPS, scale_log2="fp32")]
+        found.append(usage(kernels.merge_parts, SIZES | {"PARTS": backend.PARTS}, backend.MERGE_WARPS))
     print(*map(max, zip(*found, strict=True)))
 
 

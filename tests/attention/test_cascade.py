@@ -165,7 +165,9 @@ def test_kernels_are_tried_before_they_are_used(monkeypatch: pytest.MonkeyPatch)
         backend.check(torch.device(DEVICE), torch.float32)
 
 
-@pytest.mark.parametrize("kind", ["narrow", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("wide", "small"))])
+@pytest.mark.parametrize(
+    "kind", ["narrow", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("wide", "small", "products"))]
+)
 def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
     # Triton brings NVIDIA's assembler. Not in this process, where Triton's functions are made for the interpreter.
     pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
@@ -176,7 +178,7 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
     # The largest numbers of registers and of bytes spilled to memory.
     registers, spilled = map(int, done.stdout.split())
     assert registers <= 255
-    assert spilled == 0
+    assert spilled <= 64  # a few numbers of the wide items': twice the warps spill none, and take twice as long
 
 
 @given(seed=st.integers(0, 2**31))

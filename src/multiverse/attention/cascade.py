@@ -21,6 +21,7 @@ The cascade is Ye et al. 2024 (https://flashinfer.ai/2024/02/02/cascade-inferenc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -120,6 +121,16 @@ class _Pieces:
         self.tiles.append((self.entry_count, 1, low, high, True))
         self._take(slots, np.array(((row, low, high),)))
 
+    def add_alone(self, families: list[Family]) -> None:
+        """Families of one row and one branch, which are a piece each: the many requests that are not in a block just now."""
+        lengths = np.array([len(family.slots) for family in families])
+        high = self.slot_count + np.cumsum(lengths)
+        low = high - lengths
+        rows = np.concatenate([family.rows for family in families])
+        first = range(self.entry_count, self.entry_count + len(families))
+        self.tiles += zip(first, repeat(1), low.tolist(), high.tolist(), repeat(True), strict=False)
+        self._take(np.concatenate([family.slots for family in families]), np.stack([rows, low, high], axis=1))
+
     def _take(self, slots: Ints, entries: Ints) -> None:
         self.slots.append(slots)
         self.entries.append(entries)
@@ -135,8 +146,12 @@ def plan(families: Sequence[Family], rows: int, tiling: Tiling, window: int | No
         window: a row reads a slot only if it is less than `window` positions back.
     """
     pieces = _Pieces(tiling)
+    alone = [family for family in families if window is None and len(family.rows) == 1 and len(family.visible) == 1]
+    if alone:
+        pieces.add_alone(alone)
     for family in families:
-        _cut_up(family, window, pieces)
+        if window is not None or len(family.rows) > 1 or len(family.visible) > 1:
+            _cut_up(family, window, pieces)
     tiles = np.array(pieces.tiles, dtype=np.int64).reshape(-1, 5)
     items, narrow = _items(tiles, tiling)
     entries = _join(pieces.entries).reshape(-1, 3)

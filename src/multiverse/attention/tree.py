@@ -41,13 +41,18 @@ class KVPool:
         self.key_SKD: dict[int, Tensor] = {}
         self.value_SKV: dict[int, Tensor] = {}
 
+    def layer(self, number: int, key_KD: tuple[int, ...], value_KV: tuple[int, ...], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, of which each slot has these shapes, and the type and device of `like`."""
+        if number not in self.key_SKD:
+            self.key_SKD[number] = like.new_empty(self.slots, *key_KD)
+            self.value_SKV[number] = like.new_empty(self.slots, *value_KV)
+        return self.key_SKD[number], self.value_SKV[number]
+
     def write(self, layer: int, slot_N: Tensor, key_NKD: Tensor, value_NKV: Tensor) -> None:
         """Store keys and values of the rows in their slots."""
-        if layer not in self.key_SKD:
-            self.key_SKD[layer] = key_NKD.new_empty(self.slots, *key_NKD.shape[1:])
-            self.value_SKV[layer] = value_NKV.new_empty(self.slots, *value_NKV.shape[1:])
-        self.key_SKD[layer].index_copy_(0, slot_N, key_NKD)
-        self.value_SKV[layer].index_copy_(0, slot_N, value_NKV)
+        key_SKD, value_SKV = self.layer(layer, key_NKD.shape[1:], value_NKV.shape[1:], key_NKD)
+        key_SKD.index_copy_(0, slot_N, key_NKD)
+        value_SKV.index_copy_(0, slot_N, value_NKV)
 
     @property
     def bytes_per_slot(self) -> int:

@@ -8,6 +8,7 @@ Shape legend: N rows of the forward, H query heads, K key/value heads, D head si
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -36,11 +37,15 @@ def attend_items(
     VALUE_PADDED: tl.constexpr,
     LANES: tl.constexpr,
     BLOCK: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Each program takes every so-manieth item, for one key/value head: its rows over its slots, which are read once.
 
     A lane is one query head of one row: all heads that share the key/value head, of as many rows as there is room for.
     """
+    if EARLY:  # overlaps with the end of the kernel before (see `engine/fused_kernels.py`)
+        gdc_wait()
+        gdc_launch_dependents()
     kv_head = tl.program_id(1)
     lane = tl.arange(0, LANES)
     row_in_item, head = lane // FOLDS, kv_head * FOLDS + lane % FOLDS
@@ -108,22 +113,34 @@ def merge_parts(
     HEADS: tl.constexpr,
     VALUE_SIZE: tl.constexpr,
     VALUE_PADDED: tl.constexpr,
+    PARTS: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """One row and head: its parts, each weighed by its share of the softmax. A row without parts gets zeros."""
+    if EARLY:
+        gdc_wait()
+        gdc_launch_dependents()
     row, head = tl.program_id(0), tl.program_id(1)
     dim = tl.arange(0, VALUE_PADDED)
     peak = float("-inf")
     total = 0.0
     out = tl.zeros((VALUE_PADDED,), tl.float32)
-    for number in range(tl.load(offsets + row), tl.load(offsets + row + 1)):
-        part = tl.load(parts + number).to(tl.int64) * HEADS + head
-        lse = tl.load(lse_PH + part)
-        value = tl.load(part_PHV + part * VALUE_SIZE + dim, mask=dim < VALUE_SIZE, other=0.0)
-        new_peak = tl.maximum(peak, lse)
+    end = tl.load(offsets + row + 1)
+    for first in range(tl.load(offsets + row), end, PARTS):
+        number = first + tl.arange(0, PARTS)
+        there = number < end
+        part = tl.load(parts + number, mask=there, other=0).to(tl.int64) * HEADS + head
+        lse = tl.load(lse_PH + part, mask=there, other=float("-inf"))
+        value = tl.load(
+            part_PHV + part[:, None] * VALUE_SIZE + dim[None, :],
+            mask=there[:, None] & (dim < VALUE_SIZE)[None, :],
+            other=0.0,
+        )
+        new_peak = tl.maximum(peak, tl.max(lse, 0))
         base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
         fade, weight = tl.exp2(peak - base), tl.exp2(lse - base)
-        out = out * fade + value * weight
-        total = total * fade + weight
+        out = out * fade + tl.sum(value * weight[:, None], 0)
+        total = total * fade + tl.sum(weight, 0)
         peak = new_peak
     out = out / tl.where(total > 0, total, 1.0)
     place = out_NHV + (row.to(tl.int64) * HEADS + head) * VALUE_SIZE

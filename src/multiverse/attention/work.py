@@ -64,23 +64,37 @@ class Capacity(NamedTuple):
         return tuple(-(-number // _ALIGNED) * _ALIGNED for number in numbers)
 
 
+class SlotList(NamedTuple):
+    """Memory for the slots of a plan, on the host and on the device."""
+
+    host: Tensor
+    device: Tensor
+
+    @classmethod
+    def of(cls, slots: int, device: torch.device) -> SlotList:
+        """Room for so many."""
+        host = torch.zeros(slots, dtype=torch.int32, pin_memory=device.type == "cuda")
+        return cls(host, torch.zeros(slots, dtype=torch.int32, device=device))
+
+
 class Buffers:
     """Memory for plans up to a capacity, on the host and on the device.
 
     The host's side is written again for every forward. That is safe as long as each forward's tokens are waited for before
     the next one is laid out: by then its plan has long been copied.
+
+    Args:
+        slots: memory for the slots, where several share it.
     """
 
-    def __init__(self, capacity: Capacity, device: torch.device) -> None:
+    def __init__(self, capacity: Capacity, device: torch.device, slots: SlotList | None = None) -> None:
         self.capacity = capacity
-        pinned = device.type == "cuda"  # so that copying waits for nobody
         size = sum(capacity.lengths)
-        self._host = torch.zeros(size, dtype=torch.int32, pin_memory=pinned)
-        self._host_slots = torch.zeros(capacity.slots, dtype=torch.int32, pin_memory=pinned)
-        self._device = self._host.to(device, copy=True)
-        slots = self._host_slots.to(device, copy=True)
+        self._host = torch.zeros(size, dtype=torch.int32, pin_memory=device.type == "cuda")  # copying waits for nobody
+        self._device = torch.zeros(size, dtype=torch.int32, device=device)
+        self._slots = SlotList.of(capacity.slots, device) if slots is None else slots
         counts, entries, narrow, wide, parts, offsets = self._device.split(capacity.lengths)
-        self.work = Work(counts, entries, narrow, wide, parts, offsets, slots, capacity.parts)
+        self.work = Work(counts, entries, narrow, wide, parts, offsets, self._slots.device, capacity.parts)
 
     def fill(self, plan: Plan) -> Work:
         """Write a plan, which has to fit, and send it to the device. Rows beyond its own get no parts."""
@@ -96,8 +110,8 @@ class Buffers:
         numbers[at + len(plan.offsets) :] = len(plan.parts)
         self._device.copy_(self._host, non_blocking=True)
         count = len(plan.slots)
-        self._host_slots.numpy()[:count] = plan.slots
-        self.work.slots[:count].copy_(self._host_slots[:count], non_blocking=True)
+        self._slots.host.numpy()[:count] = plan.slots
+        self._slots.device[:count].copy_(self._slots.host[:count], non_blocking=True)
         return self.work
 
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ..attention.tree import KVPool, TreeContext
 from ..attention.triton_decode import TritonBackend
-from ..attention.work import Buffers, Capacity
+from ..attention.work import Buffers, Capacity, SlotList
 from .batch import Batch
 
-ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Rows of the frames: a forward computes at most half as many again as it needs."""
 _ENTRIES = 16
 """Pieces that a row may read, on average, before its plan is too large for a frame: that takes blocks that nest deep."""
@@ -67,12 +67,15 @@ class Graphs:
     def __init__(self, forward: Forward, backend: TritonBackend, pool: KVPool, device: torch.device, record: Recorder) -> None:
         self._forward, self._backend, self._pool, self._device, self._record = forward, backend, pool, device, record
         self._frames: dict[int, _Frame] = {}
+        self._slots: dict[int | None, SlotList] = {}
         self.replays = 0
 
     def run(self, batch: Batch) -> Tensor | None:
         """Logits of the batch's kept rows, which the next call overwrites; `None` if no frame holds it."""
         rows = rows_of_frame(batch)
         if rows is None or any(not self._capacity(rows).holds(plan) for plan in batch.plans.values()):
+            return None
+        if not batch.kept_rows:  # nobody will wait for it, so nobody knows when its buffers may be written again
             return None
         frame = self._frames.get(rows)
         if frame is None:
@@ -87,12 +90,18 @@ class Graphs:
         tiling, entries = self._backend.tiling, _ENTRIES * rows
         # Requests that share a cached prefix list its slots each for itself, so there may be more than the pool has.
         items = tiling.items + entries
-        return Capacity(rows, 2 * self._pool.slots, entries, items, items, tiling.wide * tiling.items + entries)
+        # Where no piece can have more rows than a narrow item, the kernel of the wide ones is not even launched.
+        wide = items if rows > tiling.narrow else 0
+        return Capacity(rows, 2 * self._pool.slots, entries, items, wide, tiling.wide * tiling.items + entries)
 
     def _new(self, rows: int, batch: Batch) -> _Frame:
         host = torch.zeros(4, rows, dtype=torch.long, pin_memory=self._device.type == "cuda")
         device = host.to(self._device, copy=True)
-        plans = {window: Buffers(self._capacity(rows), self._device) for window in batch.plans}
+        capacity = self._capacity(rows)
+        for window in batch.plans:  # as long as the pool, so all frames share one: only one of them runs at a time
+            if window not in self._slots:
+                self._slots[window] = SlotList.of(capacity.slots, self._device)
+        plans = {window: Buffers(capacity, self._device, self._slots[window]) for window in batch.plans}
         self._fill(host, device, plans, batch)
         token_N, position_N, slot_N, keep_N = device
         context = TreeContext(

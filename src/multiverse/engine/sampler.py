@@ -8,7 +8,9 @@ Shape legend: B rows, V vocabulary, K likeliest tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,31 +52,36 @@ class Sampler:
         if warm:
             params = [rows[index][0].params for index in warm]
             uniforms = [float(rows[index][1].rng.random()) for index in warm]
-            token_B[warm] = _draw(logits_BV[warm], params, uniforms)
+            warm_B = _send(warm, logits_BV.device)
+            token_B[warm_B] = _draw(logits_BV[warm_B], params, uniforms)
         # The one place where a step waits for the device: what was chosen, or -1 where the model gave no numbers.
         tokens: list[int] = token_B.where(finite_B, -1).tolist()
         return self.report(own, [token if token >= 0 else None for token in tokens])
 
     def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
         """Write biases, penalties and what may not be chosen into the logits."""
+        device = logits_BV.device
         banned: tuple[list[int], list[int]] = ([], [])
         for index, (request, branch) in enumerate(rows):
             params = request.params
             if params.logit_bias:
                 ids = list(params.logit_bias)
-                logits_BV[index, ids] += torch.tensor([params.logit_bias[i] for i in ids], device=logits_BV.device)
+                biases = [params.logit_bias[i] for i in ids]
+                logits_BV[index, _send(ids, device)] += _send(biases, device, torch.float32)
             if params.repetition_penalty != 1.0:
-                _penalise(logits_BV[index], sorted(request.seen_tokens(branch)), params.repetition_penalty)
+                seen = _send(sorted(request.seen_tokens(branch)), device)
+                _penalise(logits_BV[index], seen, params.repetition_penalty)
             choice = choices(request, branch)
             if choice.only is not None:
-                only = _as_index(choice.only, logits_BV.device)
+                only = _as_index(choice.only, device)
                 kept = logits_BV[index, only].clamp(min=torch.finfo(logits_BV.dtype).min)
                 logits_BV[index] = -math.inf
                 logits_BV[index, only] = kept
             banned[0].extend([index] * len(choice.banned))
             banned[1].extend(choice.banned)
         if banned[0]:
-            logits_BV[banned[0], banned[1]] = -math.inf
+            row, token = _send(banned, device)
+            logits_BV[row, token] = -math.inf
 
     def report(self, own: Own, tokens: list[int | None]) -> Choice:
         """The choice of these tokens, with the log-probabilities that were asked for."""
@@ -91,6 +98,12 @@ class Sampler:
         return Choice(tokens, logprobs, tops)
 
 
+def _send(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
+    """Numbers on a device, without waiting for what it is doing."""
+    tensor = torch.tensor(numbers, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 _LONG = 64
 _long_lists: dict[int, tuple[tuple[int, ...], Tensor]] = {}
 
@@ -100,7 +113,7 @@ def _as_index(token_ids: tuple[int, ...], device: torch.device) -> Tensor:
     known = _long_lists.get(id(token_ids))
     if known is not None and known[0] is token_ids and known[1].device == device:
         return known[1]
-    index = torch.tensor(token_ids, device=device)
+    index = _send(token_ids, device)
     if len(token_ids) > _LONG:
         _long_lists[id(token_ids)] = token_ids, index
     return index
@@ -125,7 +138,8 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     """Keep what the rows that ask for log-probabilities will want, before the logits are edited."""
     index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
     wanted = [rows[i][0].params.top_logprobs for i in index]
-    return Own(index, wanted, logits_BV[index].log_softmax(dim=-1))
+    chosen_BV = logits_BV[_send(index, logits_BV.device)] if index else logits_BV[:0]
+    return Own(index, wanted, chosen_BV.log_softmax(dim=-1))
 
 
 def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
@@ -135,7 +149,7 @@ def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
     return values
 
 
-def _penalise(logits_V: Tensor, seen: list[int], penalty: float) -> None:
+def _penalise(logits_V: Tensor, seen: Tensor, penalty: float) -> None:
     """Repetition penalty of CTRL (arXiv 1909.05858), in place."""
     scores = logits_V[seen]
     logits_V[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
@@ -151,7 +165,7 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
         uniforms,
     )
     # All at once: each transfer to a device costs as much as all of them together.
-    settings = torch.tensor(columns, dtype=torch.float64).to(logits_BV.device, non_blocking=True)
+    settings = _send(columns, logits_BV.device, torch.float64)
     temperature_B1, top_k_B1, min_p_B1, top_p_B1, uniform_B1 = settings[:, :, None].unbind()
     # The largest is taken off first, so that no temperature, however small, divides into infinity.
     scaled_BV = (logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True)) / temperature_B1
