@@ -153,8 +153,8 @@ class Ours:
 
         Where a prompt has been read before, the prefix cache has it.
         """
-        for prompt in prompts:  # so that none of the requests waits for another one's prompt, and they stay in step
-            self.write(Document(None, "y"), prompt)
+        # So that none of the requests waits for another one's prompt, and they stay in step.
+        self.engine.run([self._submit(Document(None, "y"), prompt) for prompt in prompts])
         requests = [self._submit(document, prompt) for prompt in prompts]
         while not all(request.written for request in requests):
             self.engine.step()

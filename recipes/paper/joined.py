@@ -18,7 +18,7 @@ from multiverse.engine.engine import Engine, EngineOptions
 from multiverse.engine.model import LoadedModel
 from multiverse.engine.params import SamplingParams
 from multiverse.engine.request import Request
-from multiverse.engine.sampler import Choice, Row, Sampler, own_distribution
+from multiverse.engine.sampler import Row, Sampler, dictate
 from multiverse.engine.scripted import Path, Script
 from multiverse.errors import StructureError
 from multiverse.structure import Fork, Machine, Role, TokenDialect
@@ -99,14 +99,14 @@ class GoldSampler(Sampler):
     def __init__(self) -> None:
         self.gold: dict[int, list[int]] = {}
 
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
-        """Choose a token per row, the given one where there is one."""
-        own = own_distribution(logits_BV, rows)
-        tokens = super().sample(logits_BV, rows).tokens
-        for index, (request, branch) in enumerate(rows):
-            if request.id in self.gold:
-                tokens[index] = self.gold[request.id][len(branch.token_ids)]
-        return self.report(own, tokens)
+    def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
+        """A token per row, the given one where there is one."""
+        given = {
+            index: self.gold[request.id][len(branch.token_ids)]
+            for index, (request, branch) in enumerate(rows)
+            if request.id in self.gold
+        }
+        return dictate(super().choose(logits_BV, rows), given)
 
 
 class JoinedDecoder:

@@ -18,8 +18,8 @@ from triton.compiler import ASTSource
 
 from multiverse.attention import triton_decode as backend
 from multiverse.attention import triton_kernels as kernels
-from multiverse.engine import fused
 from multiverse.engine import fused_kernels as small
+from multiverse.engine import products
 
 HOPPER = GPUTarget("cuda", 90, 32)
 # Qwen2.5-7B: 28 query heads, 4 key/value heads of 128.
@@ -52,7 +52,7 @@ def usage(kernel: Any, constants: dict[str, int], warps: int, stages: int = 3, *
     return int(found[1]), int(found[2])
 
 
-def product(tile: fused.Tile, kernel: Any, **more: Any) -> tuple[int, int]:
+def product(tile: products.Tile, kernel: Any, **more: Any) -> tuple[int, int]:
     """Of a product with everything that can stand around it."""
     around = dict.fromkeys(("BIASED", "GATED", "ADDED", *(name for name in more if name.isupper())), True)
     constants = {"SIZE": 3584, "OUT": 18944, "BLOCK_F": tile.block_f, "BLOCK_E": tile.block_e} | around
@@ -76,8 +76,8 @@ def main(kind: str) -> None:
         ]
     elif kind == "products":
         alone = {"NORMED": True, "EARLY": True, "epsilon": "fp32"}
-        found = [product(tile, small.product_of_one, **alone) for tile in (fused._ONE, fused._ONE_LONG)]
-        found += [product(tile, small.product_of_few, rows="i32") for tile in (fused._FEW, fused._FEW_LARGE)]
+        found = [product(tile, small.product_of_one, **alone) for tile in (products._ONE, products._ONE_LONG)]
+        found += [product(tile, small.product_of_few, rows="i32") for tile in (products._FEW, products._FEW_LARGE)]
     else:
         lanes = narrow if kind == "narrow" else wide
         found = [usage(kernels.attend_items, ATTEND | {"LANES": lanes}, backend.WARPS, scale_log2="fp32")]

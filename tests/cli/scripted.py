@@ -52,7 +52,7 @@ class Writer(ScriptedSampler):
         super().__init__()
         self.llm, self.write = llm, write
 
-    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]], *_: Any) -> Choice:
         for request, _ in rows:
             if request.id not in self.scripts:
                 self.scripts[request.id] = self.script(self.write(self.llm.engine.decode(request.prompt)))

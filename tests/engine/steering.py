@@ -27,7 +27,7 @@ class PolicySampler(Sampler):
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]], *_: Any) -> Choice:
         own = own_distribution(logits_BV, rows)
         super().sample(logits_BV, rows)
         return self.report(own, [self.policy(request, branch) for request, branch in rows])
@@ -42,7 +42,7 @@ class LegalSampler(Sampler):
     def __init__(self, boost: float = 3.0) -> None:
         self.boost = boost
 
-    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[tuple[Request, Branch]], *_: Any) -> Choice:
         own = own_distribution(logits_BV, rows)
         steered_BV = logits_BV.clone()
         for row_V, (request, branch) in zip(steered_BV, rows, strict=True):

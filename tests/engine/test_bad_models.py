@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,7 @@ class BadSampler(Sampler):
         self.scripts: dict[int, Script] = {}
         self.bad: dict[int, object] = {}
 
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[Row], *_: Any) -> Choice:
         logits_BV = logits_BV.clone()
         for row_V, (request, branch) in zip(logits_BV, rows, strict=True):
             if self.bad.get(request.id) == "nan" and len(branch.token_ids) > 5:

@@ -32,6 +32,7 @@ def test_graphs_are_replayed_and_agree(model_folders: dict[str, Path], family: s
         for generation in run_documents(llm, [NESTED, two_paths()]):
             assert check(model, generation, llm.engine.tokens) > 50
     assert runner.graphs.replays > 50
+    assert llm.engine.ahead.right > 10
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

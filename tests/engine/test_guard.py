@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ class Broken(Sampler):
     def __init__(self, prompt: list[int], value: float, after: int) -> None:
         self.prompt, self.value, self.after = prompt, value, after
 
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[Row], *_: Any) -> Choice:
         logits_BV = logits_BV.clone()
         for row_V, (request, _) in zip(logits_BV, rows, strict=True):
             if request.prompt == self.prompt and request.written >= self.after:
@@ -545,7 +546,7 @@ class Watched(Sampler):
     def __init__(self) -> None:
         self.seen: dict[tuple[int, str, int], Tensor] = {}
 
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+    def sample(self, logits_BV: Tensor, rows: list[Row], *_: Any) -> Choice:
         for row_V, (request, branch) in zip(logits_BV, rows, strict=True):
             self.seen[request.id, branch.label, len(branch.token_ids)] = row_V.clone()
         return super().sample(logits_BV, rows)
@@ -690,7 +691,7 @@ def test_a_leader_that_breaks_leaves_its_followers_to_themselves(llm: LLM) -> No
         def __init__(self) -> None:
             self.broken: set[int] = set()
 
-        def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
+        def sample(self, logits_BV: Tensor, rows: list[Row], *_: Any) -> Choice:
             logits_BV = logits_BV.clone()
             for row_V, (request, _) in zip(logits_BV, rows, strict=True):
                 if not self.broken:

@@ -262,7 +262,7 @@ class FreePaths(Sampler):
         self.tokens = tokens
         self.policy = always_fork(tokens, 3, int(llm.tokenizer.eos_token_id))
 
-    def sample(self, logits_BV: torch.Tensor, rows: list[tuple[Request, Branch]]) -> Any:
+    def sample(self, logits_BV: torch.Tensor, rows: list[tuple[Request, Branch]], *_: Any) -> Any:
         logits_BV = logits_BV.clone()
         logits_BV[:, [*self.tokens.roles, *self.tokens.sep]] = -1e9
         choice = super().sample(logits_BV, rows)

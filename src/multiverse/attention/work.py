@@ -80,8 +80,7 @@ class SlotList(NamedTuple):
 class Buffers:
     """Memory for plans up to a capacity, on the host and on the device.
 
-    The host's side is written again for every forward. That is safe as long as each forward's tokens are waited for before
-    the next one is laid out: by then its plan has long been copied.
+    The host's side is written again for every forward; whoever does it sees to it that it has been copied by then.
 
     Args:
         slots: memory for the slots, where several share it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TypedDict
 
@@ -13,6 +14,7 @@ from ..errors import RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
 from . import bounds
+from .ahead import Ahead
 from .batch import Batch
 from .cache import PrefixCache
 from .events import Event, FinishEvent
@@ -77,6 +79,7 @@ class Engine:
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
         self.scheduler = Scheduler(self.slots, self.cache, **limits)
         self.sampler = sampler if sampler is not None else Sampler()
+        self.ahead = Ahead(self.runner, self.slots)
         self._ids = count()
 
     def submit(
@@ -161,9 +164,9 @@ class Engine:
             return over
         touched = {chunk.request.id: chunk.request for chunk in chunks}
         try:
-            batch = batching.build(chunks, self.runner.backend.planner)
-            logits = self.runner.run(batch)
-            choice = self.sampler.sample(logits[: len(batch.sampled)], [(c.request, c.branch) for c in batch.sampled])
+            batch, logits = self.ahead.take(chunks) or self._run(chunks)
+            rows = [(chunk.request, chunk.branch) for chunk in batch.sampled]
+            choice = self.sampler.sample(logits[: len(rows)], rows, partial(self.ahead.begin, batch))
             self._score(batch, logits[len(batch.sampled) :])
             self._advance(batch.sampled, choice)
         except BaseException as error:  # an interrupt, too: nobody knows what has really been read
@@ -172,6 +175,10 @@ class Engine:
             self._retire(touched)
             raise
         return over + self._retire(touched)
+
+    def _run(self, chunks: list[Chunk]) -> tuple[Batch, Tensor]:
+        batch = batching.build(chunks, self.runner.backend.planner)
+        return batch, self.runner.run(batch)
 
     def _check_bounds(self) -> list[Request]:
         """Wind up who comes near a bound; returns the requests that are over without another forward."""

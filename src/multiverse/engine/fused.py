@@ -19,166 +19,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from ..attention.tree import Bucket, KVPool, SdpaBackend, TreeContext
 from ..attention.triton_decode import begins_early
-from ..errors import ExtraError
+from .products import MOST, Norm, Product, kernels, power
 
-_MOST = 16
-"""Rows up to which our own kernels compute the products; beyond, cuBLAS."""
-_LARGE = 1 << 14
-"""Output numbers from which programs of few of them are enough for the whole device."""
-_BLOCK = 1024
-_LARGEST_NORM = 1 << 15
-_TRIALS = (1, 5, _MOST + 1)
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_MLP = {"gate_proj", "up_proj", "down_proj"}
+_TRIALS = (1, 5, MOST + 1)
+"""Rows of the trials: each way of computing a product once."""
 
 _log = logging.getLogger(__name__)
-
-
-class Tile(NamedTuple):
-    """How a kernel of products is cut: output and input numbers that a program takes at a time, warps, stages."""
-
-    block_f: int
-    block_e: int
-    warps: int
-    stages: int
-
-
-# The fastest of a dozen on an H100, on the shapes of Qwen2.5 (docs/cuda.md).
-_ONE, _ONE_LONG = Tile(8, 512, 4, 3), Tile(2, 2048, 8, 3)
-_FEW, _FEW_LARGE = Tile(64, 128, 4, 4), Tile(16, 256, 2, 4)
-
-
-def _kernels() -> Any:
-    try:
-        from . import fused_kernels
-    except ImportError:
-        raise ExtraError("triton", "cuda") from None
-    return fused_kernels
-
-
-class Norm(NamedTuple):
-    """An RMSNorm."""
-
-    weight_E: Tensor
-    epsilon: float
-
-    @classmethod
-    def of(cls, module: Any) -> Norm | None:
-        """That of a module, if it looks like one; what it really computes is for a trial to show."""
-        weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        if not type(module).__name__.endswith("RMSNorm") or not isinstance(weight, Tensor) or not isinstance(epsilon, float):
-            return None
-        if weight.dim() != 1 or weight.numel() > _LARGEST_NORM or not weight.is_contiguous():
-            return None
-        return cls(weight, epsilon)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        x_NE = x.contiguous()
-        out, size = torch.empty_like(x_NE), self.weight_E.numel()
-        padded = _power(size)
-        early = begins_early(x_NE.numel() // size, x.device)
-        _kernels().rms_norm[(x_NE.numel() // size,)](
-            *(x_NE, self.weight_E, out, self.epsilon),
-            SIZE=size,
-            PADDED=padded,
-            EARLY=early,
-            num_warps=min(16, max(1, padded // 512)),
-            enable_fp_fusion=True,
-            launch_pdl=early,
-        )
-        return out
-
-
-class Product:
-    """A product with weights, and what stands before and behind it.
-
-    Args:
-        weight_FE: with a gate, its rows are those of the gate and then as many of what is gated.
-        norm: of its input.
-        gated: whether the result is ``silu(a) * b`` of the two halves.
-    """
-
-    def __init__(self, weight_FE: Tensor, bias_F: Tensor | None, norm: Norm | None = None, *, gated: bool = False) -> None:
-        self.weight_FE, self.bias_F, self.norm, self.gated = weight_FE, bias_F, norm, gated
-        self.out, self.size = weight_FE.shape[0] // (2 if gated else 1), weight_FE.shape[1]
-
-    def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
-        """The result for all rows, `residual_NF` added, which may be written over."""
-        rows = len(x_NE)
-        if rows == 1:
-            return self._one(x_NE, residual_NF)
-        x_NE = x_NE if self.norm is None else self.norm(x_NE)
-        if rows <= _MOST:
-            return self._few(x_NE, residual_NF)
-        if residual_NF is not None and self.bias_F is None:
-            return residual_NF.addmm_(x_NE, self.weight_FE.t())
-        both = linear(x_NE, self.weight_FE, self.bias_F)
-        out = self._gate(both) if self.gated else both
-        return out if residual_NF is None else out.add_(residual_NF)
-
-    def _one(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
-        tile, norm = _ONE_LONG if self.size > 2 * self.out else _ONE, self.norm
-        out_NF, early = x_NE.new_empty(1, self.out), begins_early(1, x_NE.device)
-        _kernels().product_of_one[self._programs(tile)](
-            *(x_NE, self.weight_FE),
-            self.weight_FE if self.bias_F is None else self.bias_F,  # what is not there is not read either
-            self.weight_FE if norm is None else norm.weight_E,
-            self.weight_FE if residual_NF is None else residual_NF,
-            out_NF,
-            1.0 if norm is None else norm.epsilon,
-            **self._constants(tile, residual_NF),
-            NORMED=norm is not None,
-            EARLY=early,
-            launch_pdl=early,
-        )
-        return out_NF
-
-    def _few(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
-        large = self.size > 2 * self.out or len(self.weight_FE) >= _LARGE
-        tile = _FEW_LARGE if large else _FEW
-        out_NF = x_NE.new_empty(len(x_NE), self.out)
-        _kernels().product_of_few[self._programs(tile)](
-            *(x_NE, self.weight_FE),
-            self.weight_FE if self.bias_F is None else self.bias_F,
-            self.weight_FE if residual_NF is None else residual_NF,
-            *(out_NF, len(x_NE)),
-            **self._constants(tile, residual_NF),
-        )
-        return out_NF
-
-    def _programs(self, tile: Tile) -> tuple[int]:
-        return (-(-len(self.weight_FE) // tile.block_f),)
-
-    def _constants(self, tile: Tile, residual_NF: Tensor | None) -> dict[str, Any]:
-        return {
-            "SIZE": self.size,
-            "OUT": self.out,
-            "BIASED": self.bias_F is not None,
-            "GATED": self.gated,
-            "ADDED": residual_NF is not None,
-            "BLOCK_F": tile.block_f,
-            "BLOCK_E": tile.block_e,
-            "num_warps": tile.warps,
-            "num_stages": tile.stages,
-            "enable_fp_fusion": True,
-        }
-
-    def _gate(self, both_NF: Tensor) -> Tensor:
-        out_NF = both_NF.new_empty(len(both_NF), self.out)
-        early = begins_early(len(both_NF), both_NF.device)
-        _kernels().gate[(len(both_NF), -(-self.out // _BLOCK))](
-            *(both_NF, out_NF),
-            OUT=self.out,
-            BLOCK=_BLOCK,
-            EARLY=early,
-            num_warps=4,
-            enable_fp_fusion=True,
-            launch_pdl=early,
-        )
-        return out_NF
 
 
 class Heads(NamedTuple):
@@ -229,7 +80,7 @@ class FusedLayer:
         query_NHD = qkv_NF.new_empty(len(qkv_NF), heads, size)
         cos_ND, sin_ND = angles[0][0].contiguous(), angles[1][0].contiguous()
         early = begins_early(len(qkv_NF), qkv_NF.device)
-        _kernels().rotate_and_store[(len(qkv_NF), heads + 2 * kv_heads)](
+        kernels().rotate_and_store[(len(qkv_NF), heads + 2 * kv_heads)](
             *(qkv_NF, cos_ND, sin_ND),
             qkv_NF if query_norm is None else query_norm.weight_E,
             qkv_NF if key_norm is None else key_norm.weight_E,
@@ -238,7 +89,7 @@ class FusedLayer:
             HEADS=heads,
             KV_HEADS=kv_heads,
             SIZE=size,
-            HALF=_power(size // 2),
+            HALF=power(size // 2),
             NORMED=query_norm is not None,
             EARLY=early,
             num_warps=1,
@@ -256,7 +107,7 @@ def fuse(model: nn.Module) -> int:
     Raises:
         ExtraError: Triton is not installed.
     """
-    _kernels()
+    kernels()
     changed = 0
     for module in list(model.modules()):
         if hasattr(module, "self_attn") and hasattr(module, "mlp"):
@@ -270,11 +121,11 @@ def fuse(model: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def _fuse_layer(layer: nn.Module) -> bool:
+def _fuse_layer(layer: Any) -> bool:
     """Make this layer's forward that of a `FusedLayer`, if it gives the same."""
     try:
         trials = [_Trial(layer, rows) for rows in _TRIALS]
-        fused = _read(layer, trials[0])
+        fused = _read(layer, trials[0].backend)
         if fused is None:
             return False
         for trial in trials:
@@ -284,6 +135,7 @@ def _fuse_layer(layer: nn.Module) -> bool:
         return False
     _join(fused.qkv, [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj])
     _join(fused.gate_up, [layer.mlp.gate_proj, layer.mlp.up_proj])
+    torch.cuda.empty_cache()  # what the weights were before is of no use to the next layer's, and the KV pool wants the room
     layer.forward = fused.forward
     return True
 
@@ -341,32 +193,32 @@ class _Trial:
             raise ValueError(f"fused, its {', '.join(differing)} differ for {self.x.shape[1]} rows")
 
 
-def _read(layer: Any, trial: _Trial) -> FusedLayer | None:
+def _read(layer: Any, heard: _Listening) -> FusedLayer | None:
     """What a layer of the usual names would be, fused; `None` if it has other ones."""
     attention, mlp = layer.self_attn, layer.mlp
-    attention_names, mlp_names = (set(dict(module.named_children())) for module in (attention, mlp))
-    products = [getattr(attention, name, None) for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
-    products += [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    if any(type(product) is not nn.Linear for product in products) or len(mlp_names) != 4:  # the fourth is the activation
+    names = [set(dict(module.named_children())) for module in (attention, mlp)]
+    normed = {"q_norm", "k_norm"} <= names[0]
+    if not names[0] >= _ATTENTION or not names[1] >= _MLP:
         return None
-    norms = [Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)]
-    head_norms: list[Norm | None] = [None, None]
-    if {"q_norm", "k_norm"} <= attention_names:
-        head_norms = [Norm.of(attention.q_norm), Norm.of(attention.k_norm)]
-        norms += head_norms
-    if any(norm is None for norm in norms) or len(attention_names) != 4 + (2 if head_norms[0] else 0):
+    if len(names[0]) != len(_ATTENTION) + 2 * normed or len(names[1]) != len(_MLP) + 1:  # the one more is the activation
         return None
-    q, k, v, o, gate, up, down = products
+    products = [*(getattr(attention, name) for name in _ATTENTION), *(getattr(mlp, name) for name in _MLP)]
+    first, second = Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm)
+    query_norm, key_norm = (Norm.of(attention.q_norm), Norm.of(attention.k_norm)) if normed else (None, None)
+    if any(type(product) is not nn.Linear for product in products) or first is None or second is None:
+        return None
+    if normed and (query_norm is None or key_norm is None):
+        return None
+    q, k, v, gate, up = attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj
     size = int(attention.head_dim)
-    backend = trial.backend
-    heads = Heads(q.weight.shape[0] // size, k.weight.shape[0] // size, size, *head_norms, backend.scale, backend.window)
+    shape = len(q.weight) // size, len(k.weight) // size, size
     return FusedLayer(
-        backend.number,
-        heads,
-        Product(_cat(q.weight, k.weight, v.weight), _cat(q.bias, k.bias, v.bias), norms[0]),
-        Product(o.weight, o.bias),
-        Product(_cat(gate.weight, up.weight), _cat(gate.bias, up.bias), norms[1], gated=True),
-        Product(down.weight, down.bias),
+        heard.number,
+        Heads(*shape, query_norm, key_norm, heard.scale, heard.window),
+        Product(_cat(q.weight, k.weight, v.weight), _cat(q.bias, k.bias, v.bias), first),
+        Product(attention.o_proj.weight, attention.o_proj.bias),
+        Product(_cat(gate.weight, up.weight), _cat(gate.bias, up.bias), second, gated=True),
+        Product(mlp.down_proj.weight, mlp.down_proj.bias),
     )
 
 
@@ -405,7 +257,3 @@ def _near(found: Tensor, expected: Tensor, change: Tensor | None = None) -> bool
     peak = (expected if change is None else change).float().abs().amax(-1, keepdim=True)
     rounding = torch.finfo(expected.dtype).eps * expected.float().abs()
     return bool(((found.float() - expected.float()).abs() <= allowed * peak + rounding).all())
-
-
-def _power(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()

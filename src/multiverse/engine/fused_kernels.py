@@ -189,7 +189,7 @@ def rotate_and_store(
     if head >= HEADS + KV_HEADS:
         place = value_SKD + (slot * KV_HEADS + head - HEADS - KV_HEADS) * SIZE
     else:
-        if head >= HEADS:
+        if head >= HEADS:  # noqa: SIM108  (Triton knows no pointer that is one thing or another in one expression)
             place = key_SKD + (slot * KV_HEADS + head - HEADS) * SIZE
         else:
             place = query_NHD + (row * HEADS + head) * SIZE

@@ -68,20 +68,27 @@ class Graphs:
         self._forward, self._backend, self._pool, self._device, self._record = forward, backend, pool, device, record
         self._frames: dict[int, _Frame] = {}
         self._slots: dict[int | None, SlotList] = {}
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self.replays = 0
 
-    def run(self, batch: Batch) -> Tensor | None:
-        """Logits of the batch's kept rows, which the next call overwrites; `None` if no frame holds it."""
+    def run(self, batch: Batch, token_N: Tensor | None = None) -> Tensor | None:
+        """Logits of the batch's kept rows, which the next call overwrites; `None` if no frame holds it.
+
+        Args:
+            token_N: the rows' tokens where they are on the device already; then those of the batch do not matter.
+        """
         rows = rows_of_frame(batch)
         if rows is None or any(not self._capacity(rows).holds(plan) for plan in batch.plans.values()):
             return None
-        if not batch.kept_rows:  # nobody will wait for it, so nobody knows when its buffers may be written again
-            return None
         frame = self._frames.get(rows)
         if frame is None:
+            if token_N is not None:
+                return None
             frame = self._frames[rows] = self._new(rows, batch)
         else:
             self._fill(frame.host, frame.device, frame.plans, batch)
+            if token_N is not None:
+                frame.device[0, : len(token_N)].copy_(token_N)
             frame.replay()
             self.replays += 1
         return frame.logits[: len(batch.kept_rows)]
@@ -114,6 +121,8 @@ class Graphs:
         return _Frame(host, device, plans, replay, logits)
 
     def _fill(self, host: Tensor, device: Tensor, plans: dict[int | None, Buffers], batch: Batch) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()  # what was written here before has to have left
         count, kept = len(batch.token_N), len(batch.kept_rows)
         numbers = host.numpy()
         numbers[0, :count], numbers[0, count:] = batch.token_N.numpy(), 0
@@ -123,6 +132,8 @@ class Graphs:
         device.copy_(host, non_blocking=True)
         for window, plan in batch.plans.items():
             plans[window].fill(plan)
+        if self._copied is not None:
+            self._copied.record()
 
 
 def rows_of_frame(batch: Batch) -> int | None:

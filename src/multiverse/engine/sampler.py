@@ -8,7 +8,7 @@ Shape legend: B rows, V vocabulary, K likeliest tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .params import SamplingParams
 from .request import Request
 
 Row = tuple[Request, Branch]
+Meanwhile = Callable[[Tensor, Tensor], None]
 
 
 @dataclass
@@ -42,21 +43,31 @@ class Sampler:
     """Applies guard, bounds, biases, penalties and cuts, then draws by inverse CDF with one uniform number a row."""
 
     @torch.inference_mode()
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
-        """Choose a token per row; `rows` says whose row it is. The logits may be written over."""
+    def sample(self, logits_BV: Tensor, rows: list[Row], meanwhile: Meanwhile | None = None) -> Choice:
+        """Choose a token per row; `rows` says whose row it is. The logits may be written over.
+
+        Args:
+            meanwhile: what to do before waiting for the device. It gets the tokens there, -1 where there were no numbers, and
+                where the host will have them once this returns.
+        """
         own = own_distribution(logits_BV, rows)
         finite_B = logits_BV.amax(dim=-1).isfinite()
         self.edit(logits_BV, rows)
+        token_B = self.choose(logits_BV, rows).where(finite_B, -1)
+        # The one place where a step waits for the device.
+        tokens = _fetch(token_B, meanwhile)
+        return self.report(own, [token if token >= 0 else None for token in tokens])
+
+    def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
+        """One token a row [B], on the device, from logits that have been edited."""
         token_B = logits_BV.argmax(dim=-1)
         warm = [i for i, (request, _) in enumerate(rows) if request.params.temperature > 0]
         if warm:
             params = [rows[index][0].params for index in warm]
             uniforms = [float(rows[index][1].rng.random()) for index in warm]
-            warm_B = _send(warm, logits_BV.device)
+            warm_B = send(warm, logits_BV.device)
             token_B[warm_B] = _draw(logits_BV[warm_B], params, uniforms)
-        # The one place where a step waits for the device: what was chosen, or -1 where the model gave no numbers.
-        tokens: list[int] = token_B.where(finite_B, -1).tolist()
-        return self.report(own, [token if token >= 0 else None for token in tokens])
+        return token_B
 
     def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
         """Write biases, penalties and what may not be chosen into the logits."""
@@ -67,9 +78,9 @@ class Sampler:
             if params.logit_bias:
                 ids = list(params.logit_bias)
                 biases = [params.logit_bias[i] for i in ids]
-                logits_BV[index, _send(ids, device)] += _send(biases, device, torch.float32)
+                logits_BV[index, send(ids, device)] += send(biases, device, torch.float32)
             if params.repetition_penalty != 1.0:
-                seen = _send(sorted(request.seen_tokens(branch)), device)
+                seen = send(sorted(request.seen_tokens(branch)), device)
                 _penalise(logits_BV[index], seen, params.repetition_penalty)
             choice = choices(request, branch)
             if choice.only is not None:
@@ -80,7 +91,7 @@ class Sampler:
             banned[0].extend([index] * len(choice.banned))
             banned[1].extend(choice.banned)
         if banned[0]:
-            row, token = _send(banned, device)
+            row, token = send(banned, device)
             logits_BV[row, token] = -math.inf
 
     def report(self, own: Own, tokens: list[int | None]) -> Choice:
@@ -98,7 +109,32 @@ class Sampler:
         return Choice(tokens, logprobs, tops)
 
 
-def _send(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
+def dictate(token_B: Tensor, tokens: dict[int, int]) -> Tensor:
+    """Write these tokens over what was chosen for these rows."""
+    if tokens:
+        row_D, token_D = send([list(tokens), list(tokens.values())], token_B.device)
+        token_B[row_D] = token_D
+    return token_B
+
+
+def _fetch(token_B: Tensor, meanwhile: Meanwhile | None) -> list[int]:
+    """Tokens as the host knows them; on a GPU, what `meanwhile` launches is not waited for."""
+    if meanwhile is None or token_B.device.type != "cuda":
+        tokens: list[int] = token_B.tolist()
+        if meanwhile is not None:
+            meanwhile(token_B, token_B)
+        return tokens
+    host_B = torch.empty(token_B.shape, dtype=token_B.dtype, pin_memory=True)
+    host_B.copy_(token_B, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record()
+    meanwhile(token_B, host_B)
+    there.synchronize()
+    fetched: list[int] = host_B.tolist()
+    return fetched
+
+
+def send(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
     """Numbers on a device, without waiting for what it is doing."""
     tensor = torch.tensor(numbers, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
@@ -113,7 +149,7 @@ def _as_index(token_ids: tuple[int, ...], device: torch.device) -> Tensor:
     known = _long_lists.get(id(token_ids))
     if known is not None and known[0] is token_ids and known[1].device == device:
         return known[1]
-    index = _send(token_ids, device)
+    index = send(token_ids, device)
     if len(token_ids) > _LONG:
         _long_lists[id(token_ids)] = token_ids, index
     return index
@@ -138,7 +174,7 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     """Keep what the rows that ask for log-probabilities will want, before the logits are edited."""
     index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
     wanted = [rows[i][0].params.top_logprobs for i in index]
-    chosen_BV = logits_BV[_send(index, logits_BV.device)] if index else logits_BV[:0]
+    chosen_BV = logits_BV[send(index, logits_BV.device)] if index else logits_BV[:0]
     return Own(index, wanted, chosen_BV.log_softmax(dim=-1))
 
 
@@ -165,7 +201,7 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
         uniforms,
     )
     # All at once: each transfer to a device costs as much as all of them together.
-    settings = _send(columns, logits_BV.device, torch.float64)
+    settings = send(columns, logits_BV.device, torch.float64)
     temperature_B1, top_k_B1, min_p_B1, top_p_B1, uniform_B1 = settings[:, :, None].unbind()
     # The largest is taken off first, so that no temperature, however small, divides into infinity.
     scaled_BV = (logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True)) / temperature_B1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..structure import Document, TokenDialect, encode
 from .branch import Branch
-from .sampler import Choice, Row, Sampler, own_distribution
+from .sampler import Row, Sampler, dictate
 
 Path = tuple[int, ...]
 
@@ -50,12 +50,11 @@ class ScriptedSampler(Sampler):
     def __init__(self) -> None:
         self.scripts: dict[int, Script] = {}
 
-    def sample(self, logits_BV: Tensor, rows: list[Row]) -> Choice:
-        """Choose a token per row, from its script where it has one."""
-        own = own_distribution(logits_BV, rows)
-        tokens = super().sample(logits_BV, rows).tokens
-        for index, (request, branch) in enumerate(rows):
-            script = self.scripts.get(request.id)
-            if script is not None and tokens[index] is not None and not (request.closing or branch.closing):
-                tokens[index] = script.next(branch)
-        return self.report(own, tokens)
+    def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
+        """A token per row, from its script where it has one."""
+        written = {
+            index: script.next(branch)
+            for index, (request, branch) in enumerate(rows)
+            if (script := self.scripts.get(request.id)) is not None and not (request.closing or branch.closing)
+        }
+        return dictate(super().choose(logits_BV, rows), written)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Ints = NDArray[np.int64]
+
 FREE, CACHED, OWNED = 0, 1, 2
 """What a slot can be: to be had, kept by the prefix cache, or written by one request alone."""
 
@@ -33,6 +35,10 @@ class SlotPool:
         self.free -= count
         self._move(slots, FREE, OWNED)
         return slots
+
+    def peek(self, count: int) -> Ints:
+        """The slots that will be taken next, one after the other."""
+        return self._stack[self.free - count : self.free][::-1].copy()
 
     def give_back(self, slots: Sequence[int] | NDArray[np.int64]) -> None:
         """A request returns slots that it owns."""
