@@ -1,0 +1,177 @@
+"""Norms and products of a decoder layer on a GPU, each with what stands before and behind it in one kernel.
+
+Shape legend: N rows of the forward, E numbers in an input row, F numbers in an output row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ..attention.triton_decode import begins_early
+from ..errors import ExtraError
+
+MOST = 16
+"""Rows up to which our own kernels compute the products; beyond, cuBLAS."""
+_LARGE = 1 << 14
+"""Output numbers from which programs of few of them are enough for the whole device."""
+_BLOCK = 1024
+_LARGEST_NORM = 1 << 15
+
+
+class Tile(NamedTuple):
+    """How a kernel of products is cut: output and input numbers that a program takes at a time, warps, stages."""
+
+    block_f: int
+    block_e: int
+    warps: int
+    stages: int
+
+
+# The fastest of a dozen on an H100, on the shapes of Qwen2.5 (docs/cuda.md).
+_ONE, _ONE_LONG = Tile(8, 512, 4, 3), Tile(2, 2048, 8, 3)
+_FEW, _FEW_LARGE = Tile(64, 128, 4, 4), Tile(16, 256, 2, 4)
+
+
+def kernels() -> Any:
+    """The Triton kernels.
+
+    Raises:
+        ExtraError: Triton is not installed.
+    """
+    try:
+        from . import fused_kernels
+    except ImportError:
+        raise ExtraError("triton", "cuda") from None
+    return fused_kernels
+
+
+class Norm(NamedTuple):
+    """An RMSNorm."""
+
+    weight_E: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, module: Any) -> Norm | None:
+        """That of a module, if it looks like one; what it really computes is for a trial to show."""
+        weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
+        if not type(module).__name__.endswith("RMSNorm") or not isinstance(weight, Tensor) or not isinstance(epsilon, float):
+            return None
+        if weight.dim() != 1 or weight.numel() > _LARGEST_NORM or not weight.is_contiguous():
+            return None
+        return cls(weight, epsilon)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        x_NE = x.contiguous()
+        out, size = torch.empty_like(x_NE), self.weight_E.numel()
+        padded = power(size)
+        early = begins_early(x_NE.numel() // size, x.device)
+        kernels().rms_norm[(x_NE.numel() // size,)](
+            *(x_NE, self.weight_E, out, self.epsilon),
+            SIZE=size,
+            PADDED=padded,
+            EARLY=early,
+            num_warps=min(16, max(1, padded // 512)),
+            enable_fp_fusion=True,
+            launch_pdl=early,
+        )
+        return out
+
+
+class Product:
+    """A product with weights, and what stands before and behind it.
+
+    Args:
+        weight_FE: with a gate, its rows are those of the gate and then as many of what is gated.
+        norm: of its input.
+        gated: whether the result is ``silu(a) * b`` of the two halves.
+    """
+
+    def __init__(self, weight_FE: Tensor, bias_F: Tensor | None, norm: Norm | None = None, *, gated: bool = False) -> None:
+        self.weight_FE, self.bias_F, self.norm, self.gated = weight_FE, bias_F, norm, gated
+        self.out, self.size = weight_FE.shape[0] // (2 if gated else 1), weight_FE.shape[1]
+
+    def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
+        """The result for all rows, `residual_NF` added, which may be written over."""
+        rows = len(x_NE)
+        if rows == 1:
+            return self._one(x_NE, residual_NF)
+        x_NE = x_NE if self.norm is None else self.norm(x_NE)
+        if rows <= MOST:
+            return self._few(x_NE, residual_NF)
+        if residual_NF is not None and self.bias_F is None:
+            return residual_NF.addmm_(x_NE, self.weight_FE.t())
+        both = linear(x_NE, self.weight_FE, self.bias_F)
+        out = self._gate(both) if self.gated else both
+        return out if residual_NF is None else out.add_(residual_NF)
+
+    def _one(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
+        tile, norm = _ONE_LONG if self.size > 2 * self.out else _ONE, self.norm
+        out_NF, early = x_NE.new_empty(1, self.out), begins_early(1, x_NE.device)
+        kernels().product_of_one[self._programs(tile)](
+            *(x_NE, self.weight_FE),
+            self.weight_FE if self.bias_F is None else self.bias_F,  # what is not there is not read either
+            self.weight_FE if norm is None else norm.weight_E,
+            self.weight_FE if residual_NF is None else residual_NF,
+            out_NF,
+            1.0 if norm is None else norm.epsilon,
+            **self._constants(tile, residual_NF),
+            NORMED=norm is not None,
+            EARLY=early,
+            launch_pdl=early,
+        )
+        return out_NF
+
+    def _few(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
+        large = self.size > 2 * self.out or len(self.weight_FE) >= _LARGE
+        tile = _FEW_LARGE if large else _FEW
+        out_NF = x_NE.new_empty(len(x_NE), self.out)
+        kernels().product_of_few[self._programs(tile)](
+            *(x_NE, self.weight_FE),
+            self.weight_FE if self.bias_F is None else self.bias_F,
+            self.weight_FE if residual_NF is None else residual_NF,
+            *(out_NF, len(x_NE)),
+            **self._constants(tile, residual_NF),
+        )
+        return out_NF
+
+    def _programs(self, tile: Tile) -> tuple[int]:
+        return (-(-len(self.weight_FE) // tile.block_f),)
+
+    def _constants(self, tile: Tile, residual_NF: Tensor | None) -> dict[str, Any]:
+        return {
+            "SIZE": self.size,
+            "OUT": self.out,
+            "BIASED": self.bias_F is not None,
+            "GATED": self.gated,
+            "ADDED": residual_NF is not None,
+            "BLOCK_F": tile.block_f,
+            "BLOCK_E": tile.block_e,
+            "num_warps": tile.warps,
+            "num_stages": tile.stages,
+            "enable_fp_fusion": True,
+        }
+
+    def _gate(self, both_NF: Tensor) -> Tensor:
+        out_NF = both_NF.new_empty(len(both_NF), self.out)
+        early = begins_early(len(both_NF), both_NF.device)
+        kernels().gate[(len(both_NF), -(-self.out // _BLOCK))](
+            *(both_NF, out_NF),
+            OUT=self.out,
+            BLOCK=_BLOCK,
+            EARLY=early,
+            num_warps=4,
+            enable_fp_fusion=True,
+            launch_pdl=early,
+        )
+        return out_NF
+
+
+def power(size: int) -> int:
+    """The power of two that holds this many."""
+    return 1 << max(0, size - 1).bit_length()

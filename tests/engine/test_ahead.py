@@ -1,0 +1,118 @@
+"""Forwards that are begun before their tokens are known to the host: what is adopted is what would have been computed."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from multiverse import LLM, SamplingParams
+from multiverse.engine.ahead import Ahead
+from multiverse.engine.sampler import Choice, Row, Sampler
+from multiverse.engine.scripted import ScriptedSampler
+from multiverse.structure import Block, Document
+from tests.attention.families import TwinBackend
+from tests.engine.steering import NESTED, run_documents, two_paths
+from tests.engine.test_graphs import prepare
+from tests.engine.test_oracle import Trouble, check, run_scripted
+
+PARAMS = SamplingParams(temperature=0, max_tokens=40)
+
+
+def framed(folder: Path, *, ahead: bool = True) -> LLM:
+    """An engine with frames, as on a GPU, that begins forwards ahead or does not."""
+    llm = prepare(LLM(folder, kv_memory=4 << 20, device="cpu"), TwinBackend(), graphs=True)
+    if not ahead:
+        llm.engine.ahead.begin = lambda *_: None  # type: ignore[method-assign]
+    return llm
+
+
+@pytest.fixture(scope="module")
+def folder(model_folders: dict[str, Path]) -> Path:
+    return model_folders["qwen2"]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_texts_are_those_of_forwards_that_were_not_begun_ahead(folder: Path, temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, max_tokens=40, seed=3, logprobs=True)
+    prompts = ["first", "a second one", "3"]
+    one, other = framed(folder), framed(folder, ahead=False)
+    one.engine.sampler = other.engine.sampler = Sampler()
+    ours, plain = one.generate(prompts, params), other.generate(prompts, params)
+    assert one.engine.ahead.right > 30
+    assert other.engine.ahead.right == 0
+    for generation, expected in zip(ours, plain, strict=True):
+        assert generation.token_ids == expected.token_ids
+        assert generation.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def test_one_forward_is_wasted_at_a_fork_and_at_a_join(folder: Path) -> None:
+    llm = framed(folder)
+    (generation,) = run_documents(llm, [Document((Block(("o", "o"), (("x" * 30,), ("x" * 30,)), "c"), "y" * 30))])
+    ahead, steps = llm.engine.ahead, generation.usage.critical_path_tokens
+    assert ahead.right > 60
+    assert ahead.right + ahead.wrong <= steps + 2
+    assert ahead.wrong < 15  # around the tags, which are forced
+
+
+def test_branches_of_several_requests_take_their_slots_in_turn(folder: Path) -> None:
+    llm = framed(folder)
+    run_documents(llm, [two_paths("a" * 40, "b" * 40), two_paths("c" * 40, "d" * 40)])
+    assert llm.engine.ahead.right > 30
+
+
+def test_more_branches_than_pay_are_not_begun_ahead(folder: Path) -> None:
+    right = {}
+    for width in (4, 5):
+        llm = framed(folder)
+        run_documents(llm, [Document((Block(("o",) * width, (("x" * 60,),) * width, "c"),))])
+        right[width] = llm.engine.ahead.right
+    assert right[4] - right[5] > 30  # the goal of the wider one is longer
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_oracle_with_preemption_between_a_guess_and_its_answer(folder: Path, seed: int) -> None:
+    llm, rng = framed(folder), random.Random(seed)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+    assert llm.engine.tokens is not None
+    docs = [NESTED, two_paths("one" * 9, "two" * 12), two_paths()]
+    for generation in run_scripted(llm, docs, ["Q", "12", "Q"], [40, 3, 0], disturb=Trouble(rng, evict=True)):
+        assert check(model, generation, llm.engine.tokens) > 50
+    assert llm.engine.ahead.right > 10
+    assert llm.engine.ahead.wrong > 3
+
+
+def test_a_token_that_the_device_did_not_choose_is_read(folder: Path) -> None:
+    class Stubborn(ScriptedSampler):
+        """Changes its mind on the host, of which the forward that was begun knows nothing."""
+
+        def sample(self, logits_BV: Tensor, rows: list[Row], *more: Any) -> Choice:
+            choice = super().sample(logits_BV, rows, *more)
+            return Choice([120 for _ in choice.tokens], choice.logprobs, choice.tops)
+
+    llm = framed(folder)
+    llm.engine.sampler = Stubborn()
+    (generation,) = llm.generate(["Q"], PARAMS)
+    assert set(generation.token_ids) == {120}
+    assert llm.engine.ahead.right == 0
+    assert llm.engine.ahead.wrong > 30
+
+
+def test_nothing_is_begun_where_there_are_no_graphs_or_no_slots(folder: Path) -> None:
+    llm = LLM(folder, kv_memory=1 << 20, device="cpu")
+    llm.generate(["Q"], PARAMS)
+    assert (llm.engine.ahead.right, llm.engine.ahead.wrong) == (0, 0)
+    llm = framed(folder)
+    llm.engine.ahead = Ahead(llm.engine.runner, llm.engine.slots)
+    llm.engine.slots.peek = lambda _: pytest.fail("asked for slots")  # type: ignore[method-assign]
+    pool = llm.engine.slots
+    request = llm.engine.submit([5] * 9, PARAMS)
+    llm.engine.step()
+    taken = pool.take(pool.free)
+    assert llm.engine.ahead._guess is None
+    pool.give_back(taken)
+    llm.engine.abort(request)
