@@ -153,8 +153,8 @@ def copy_speed(device: str, size: int = 1 << 32, repeats: int = 10) -> float:
 class Shape:
     """One model of a shape, and everything that is measured of it."""
 
-    def __init__(self, name: str, device: str, settings: Settings, kv_memory: int | None) -> None:
-        self.name, self.device, self.settings, self.kv_memory = name, device, settings, kv_memory
+    def __init__(self, name: str, device: str, settings: Settings, kv_memory: int | None, *, ahead: bool = True) -> None:
+        self.name, self.device, self.settings, self.kv_memory, self.ahead = name, device, settings, kv_memory, ahead
         self.speed = copy_speed(device, *((1 << 32, 10) if device == "cuda" else (1 << 24, 3)))
         forget(device)
         torch.manual_seed(0)
@@ -173,6 +173,7 @@ class Shape:
             forget(self.device)
             self._ours = Ours(self.model, self.kv_memory, self.device)
             self._ours.engine.scheduler.max_batch_branches = _PATHS * max(self.settings.batches)  # no waves here
+            self._ours.engine.ahead.most *= self.ahead
         return self._ours
 
     def tasks(self) -> Iterator[Task]:
@@ -241,6 +242,7 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
         "machine": describe(options.device),
         "load": os.getloadavg()[0],
         "device": options.device,
+        "ahead": not options.no_ahead,
         "settings": asdict(settings),
         "shapes": {},
         "notes": [],
@@ -254,7 +256,7 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
                 record["notes"].append(f"{name} was left out: the time was over.")
                 continue
             try:
-                shape = Shape(name, options.device, settings, options.kv_memory)
+                shape = Shape(name, options.device, settings, options.kv_memory, ahead=not options.no_ahead)
             except torch.OutOfMemoryError as error:
                 record["notes"].append(f"{name} does not fit: {str(error).splitlines()[0]}")
                 continue
@@ -325,6 +327,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=KINDS, help="only these measurements")
     parser.add_argument("--steps", type=int, help="decode steps of each measurement")
     parser.add_argument("--seconds", type=float, help="begin no measurement when these are over")
+    parser.add_argument("--no-ahead", action="store_true", help="begin no forward before the tokens of the last are known")
     parser.add_argument("--kv-memory", type=int, help="bytes for keys and values; the default is what the engine takes")
     parser.add_argument("--json", type=Path, help="store the run here, after every measurement")
     parser.add_argument("--load", type=Path, help="show a stored run; measure nothing")

@@ -20,6 +20,8 @@ def show(record: dict[str, Any], console: Console | None = None) -> None:
     for note in record["notes"]:
         console.print(note, highlight=False)
     console.print(record["machine"], highlight=False)
+    if not record["ahead"]:
+        console.print("No forward was begun before the tokens of the last were known (--no-ahead).", highlight=False)
     if record["device"] != "cuda":
         console.print("Measured on a CPU: this shows that the benchmark runs, and nothing else.", highlight=False)
 

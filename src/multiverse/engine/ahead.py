@@ -22,7 +22,7 @@ from .model import ModelRunner
 from .scheduler import Chunk
 from .slots import Ints, SlotPool
 
-_MOST = 4
+MOST = 4
 """Branches up to which a guess pays: each may fork or end at any token, and a wrong guess costs nearly a whole forward."""
 
 
@@ -45,12 +45,14 @@ class Ahead:
     """Launches guessed forwards and gives out those that were right.
 
     Attributes:
+        most: branches up to which a forward is guessed; 0 guesses none.
         right, wrong: how many there were of each.
     """
 
     def __init__(self, runner: ModelRunner, pool: SlotPool) -> None:
         self._runner, self._pool = runner, pool
         self._guess: _Guess | None = None
+        self.most = MOST
         self.right = self.wrong = 0
 
     def begin(self, batch: Batch, token_B: Tensor, host_B: Tensor) -> None:
@@ -61,7 +63,7 @@ class Ahead:
             host_B: where the host will have the same before it asks for the next forward.
         """
         graphs, chunks = self._runner.graphs, batch.sampled
-        if graphs is None or batch.buckets or not 1 <= len(chunks) <= _MOST or len(batch.token_N) != len(chunks):
+        if graphs is None or batch.buckets or not 1 <= len(chunks) <= self.most or len(batch.token_N) != len(chunks):
             return
         if self._pool.free < len(chunks):
             return
