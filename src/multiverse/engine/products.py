@@ -101,17 +101,26 @@ class Product:
         rows = len(x_NE)
         if rows == 1:
             return self._one(x_NE, residual_NF)
+        return self._few(x_NE, residual_NF) if rows <= MOST else self.many(x_NE, residual_NF)
+
+    def many(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
+        """The same by torch's product."""
         x_NE = x_NE if self.norm is None else self.norm(x_NE)
-        if rows <= MOST:
-            return self._few(x_NE, residual_NF)
         if residual_NF is not None and self.bias_F is None:
             return residual_NF.addmm_(x_NE, self.weight_FE.t())
         both = linear(x_NE, self.weight_FE, self.bias_F)
         out = self._gate(both) if self.gated else both
         return out if residual_NF is None else out.add_(residual_NF)
 
+    def tile(self, rows: int) -> Tile:
+        """How the kernel for so many rows is cut."""
+        long = self.size > 2 * self.out
+        if rows == 1:
+            return _ONE_LONG if long else _ONE
+        return _FEW_LARGE if long or len(self.weight_FE) >= _LARGE else _FEW
+
     def _one(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
-        tile, norm = _ONE_LONG if self.size > 2 * self.out else _ONE, self.norm
+        tile, norm = self.tile(1), self.norm
         out_NF, early = x_NE.new_empty(1, self.out), begins_early(1, x_NE.device)
         kernels().product_of_one[self._programs(tile)](
             *(x_NE, self.weight_FE),
@@ -128,8 +137,8 @@ class Product:
         return out_NF
 
     def _few(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
-        large = self.size > 2 * self.out or len(self.weight_FE) >= _LARGE
-        tile = _FEW_LARGE if large else _FEW
+        x_NE = x_NE if self.norm is None else self.norm(x_NE)
+        tile = self.tile(len(x_NE))
         out_NF = x_NE.new_empty(len(x_NE), self.out)
         kernels().product_of_few[self._programs(tile)](
             *(x_NE, self.weight_FE),

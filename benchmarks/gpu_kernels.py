@@ -1,0 +1,206 @@
+"""The kernels of a decoder layer on a GPU, one by one, against the time in which what they read can be copied.
+
+Products with what stands around them (norm and bias before queries, keys and values; residual behind the output; norm and gate
+of the MLP), ours beside torch's; and attention of one row and of branches behind a long shared prefix. Several sets of
+weights take turns, so that no cache holds them, and each measurement is a captured graph's, so that no launch is counted.
+
+    python -m benchmarks.gpu_kernels                         # half a minute a shape, most of it compiling
+    python -m benchmarks.gpu_kernels --shape 7b --tiles      # the other ways of cutting the products, too
+    python -m benchmarks.gpu_kernels --device cpu --shape tiny    # in Triton's interpreter: does it run at all?
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.gpu import SHAPES, config_of, copy_speed
+from benchmarks.machine import describe
+from multiverse.attention.cascade import Family, plan
+from multiverse.attention.tree import Call
+from multiverse.attention.triton_decode import TritonBackend
+from multiverse.attention.work import send
+from multiverse.engine.products import Norm, Product, Tile
+
+_TURNS = 400_000_000
+"""Bytes of weights that take turns: several times what a GPU's cache holds."""
+_REPEATS = 7
+_ROWS = (1, 8)
+_CONTEXTS, _BRANCHES, _OWN = (8192, 32768), (1, 4, 16), 64
+_TILES = {
+    1: [Tile(8, 512, 4, 3), Tile(2, 2048, 8, 3), Tile(4, 512, 4, 3), Tile(2, 1024, 4, 3), Tile(4, 512, 2, 3)],
+    8: [Tile(64, 128, 4, 4), Tile(16, 256, 2, 4), Tile(16, 512, 4, 3), Tile(32, 128, 4, 5), Tile(128, 128, 8, 3)],
+}
+
+
+class Layer(NamedTuple):
+    """One product of a layer: output and input numbers of its weights, and what stands around it."""
+
+    name: str
+    out: int
+    size: int
+    normed: bool = False
+    biased: bool = False
+    gated: bool = False
+    added: bool = False
+
+
+def layers_of(config: Any) -> list[Layer]:
+    """The four products of a layer of Qwen2."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    heads = hidden + 2 * hidden // config.num_attention_heads * config.num_key_value_heads
+    return [
+        Layer("queries, keys, values", heads, hidden, normed=True, biased=True),
+        Layer("output", hidden, hidden, added=True),
+        Layer("gate and up", 2 * inner, hidden, normed=True, gated=True),
+        Layer("down", hidden, inner, added=True),
+    ]
+
+
+def seconds(calls: Sequence[Callable[[], object]], device: str) -> float:
+    """Median seconds of one of these calls."""
+    for call in calls[:2]:  # compiles what there is to compile
+        call()
+    if device == "cpu":
+        start = time.perf_counter()
+        for call in calls:
+            call()
+        return (time.perf_counter() - start) / len(calls)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    graph.replay()
+    times: list[float] = []
+    for _ in range(_REPEATS):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end) / 1e3 / len(calls))
+    return median(times)
+
+
+class Products:
+    """A product's weights, several times, and its times."""
+
+    def __init__(self, layer: Layer, device: str, turns: int) -> None:
+        self.layer, self.device = layer, device
+        self.bytes = 2 * layer.out * layer.size
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, device=device).to(torch.float32 if device == "cpu" else torch.bfloat16)
+
+        norm = Norm(normal(layer.size), 1e-6) if layer.normed else None
+        bias = normal(layer.out) if layer.biased else None
+        self.normal = normal
+        self.products = [
+            Product(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
+            for _ in range(max(2, min(48, turns // self.bytes)))
+        ]
+
+    def seconds(self, rows: int, tile: Tile | None = None, *, ours: bool = True) -> float:
+        """Of one product; `tile` instead of the usual ones, or torch's if not `ours`."""
+        x_NE = self.normal(rows, self.layer.size)
+        width = self.layer.out // (2 if self.layer.gated else 1)
+        residual = self.normal(rows, width) if self.layer.added else None
+        calls = []
+        for own in self.products:
+            cut = copy(own)
+            if tile is not None:
+                cut.tile = lambda _: tile  # type: ignore[method-assign, assignment]
+            calls.append(partial(cut if ours else cut.many, x_NE, residual))
+        return seconds(calls, self.device)
+
+
+def branches(context: int, count: int) -> Family:
+    """So many branches behind a shared prefix, each with `_OWN` tokens, the newest of which is its row; or one row alone."""
+    if count == 1:
+        order = np.arange(context)
+        return Family(np.arange(1), order, order, np.zeros(context, dtype=np.int64), np.ones((1, 1), dtype=bool))
+    own = np.tile(np.arange(1, count + 1), _OWN)
+    owners = np.concatenate([np.zeros(context, dtype=np.int64), own])
+    visible = np.eye(count + 1, dtype=bool)
+    visible[0], visible[:, 0] = True, True
+    positions = np.concatenate([np.arange(context), context + np.repeat(np.arange(_OWN), count)])
+    return Family(np.arange(count), np.arange(len(owners)), positions, owners, visible)
+
+
+def attention(config: Any, context: int, count: int, device: str, programs: int) -> tuple[float, int]:
+    """Seconds of one layer's attention, and the bytes of keys and values that it has to read once."""
+    family = branches(context, count)
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    size = config.hidden_size // heads
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    backend = TritonBackend(programs)
+    backend.heads = heads, kv_heads
+    work = send(plan([family], count, backend.tiling), torch.device(device))
+    query = torch.randn(count, heads, size, device=device).to(dtype)
+    calls = []
+    for _ in range(4):
+        pools = [torch.randn(len(family.slots), kv_heads, size, device=device).to(dtype) for _ in range(2)]
+        call = Call(query, pools[0], pools[1], torch.empty_like(query), size**-0.5, None)
+        calls.append(partial(backend.launch, call, work))
+    return seconds(calls, device), 2 * 2 * len(family.slots) * kv_heads * size
+
+
+@torch.inference_mode()
+def table(shape: str, device: str, *, tiles: bool, speed: float) -> Table:
+    """Everything of one shape."""
+    config = config_of(shape)
+    shown = Table(title=f"Qwen2.5 {shape}, {speed / 1e12:.2f} TB/s copied", title_justify="left")
+    for column in ("kernel", "rows", "floor us", "ours us", "of floor", "torch us", "ours is"):
+        shown.add_column(column, justify="left" if column == "kernel" else "right", no_wrap=True)
+    for layer in layers_of(config):
+        measured = Products(layer, device, _TURNS if device == "cuda" else 0)
+        floor = measured.bytes / speed
+        for rows in _ROWS:
+            theirs, own = measured.seconds(rows, ours=False), measured.seconds(rows)
+            shown.add_row(*_cells(layer.name, rows, floor, own), f"{1e6 * theirs:.1f}", f"{theirs / own:.2f}x as fast")
+            for tile in _TILES[rows] if tiles else ():
+                shown.add_row(*_cells(f"  {tuple(tile)}", rows, floor, measured.seconds(rows, tile)), "", "")
+    programs = 2 * torch.cuda.get_device_properties(0).multi_processor_count if device == "cuda" else 2
+    for context in _CONTEXTS if device == "cuda" else (128,):
+        for count in _BRANCHES:
+            own, read = attention(config, context, count, device, programs)
+            shown.add_row(*_cells(f"attention, {context} shared", count, read / speed, own), "", "")
+    return shown
+
+
+def _cells(name: str, rows: int, floor: float, own: float) -> tuple[str, ...]:
+    return name, str(rows), f"{1e6 * floor:.1f}", f"{1e6 * own:.1f}", f"{floor / own:.1%}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--shape", nargs="+", choices=(*SHAPES, "tiny"), default=list(SHAPES))
+    parser.add_argument("--tiles", action="store_true", help="other ways of cutting the products, too")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch finds no CUDA here: TRITON_INTERPRET=1 and --device cpu --shape tiny show that it runs")
+    speed = copy_speed(options.device, *((1 << 32, 10) if options.device == "cuda" else (1 << 24, 3)))
+    console = Console(width=120)
+    for shape in options.shape:
+        console.print(table(shape, options.device, tiles=options.tiles, speed=speed))
+    console.print(describe(options.device), highlight=False)
+    if options.device != "cuda":
+        console.print("Measured on a CPU: this shows that the benchmark runs, and nothing else.", highlight=False)
+
+
+if __name__ == "__main__":
+    main()
