@@ -31,7 +31,7 @@ from multiverse.attention.cascade import Family, plan
 from multiverse.attention.tree import Call
 from multiverse.attention.triton_decode import TritonBackend
 from multiverse.attention.work import send
-from multiverse.engine.products import Norm, Product, Tile
+from multiverse.engine.products import Tile, TritonNorm, TritonProduct
 
 _TURNS = 400_000_000
 """Bytes of weights that take turns: several times what a GPU's cache holds."""
@@ -104,11 +104,11 @@ class Products:
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, device=device).to(torch.float32 if device == "cpu" else torch.bfloat16)
 
-        norm = Norm(normal(layer.size), 1e-6) if layer.normed else None
+        norm = TritonNorm(normal(layer.size), 1e-6) if layer.normed else None
         bias = normal(layer.out) if layer.biased else None
         self.normal = normal
         self.products = [
-            Product(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
+            TritonProduct(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
             for _ in range(max(2, min(48, turns // self.bytes)))
         ]
 

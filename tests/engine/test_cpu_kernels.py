@@ -59,7 +59,7 @@ def model_of(family: str) -> Any:
 
 
 @needs_kernels
-@pytest.mark.parametrize(("inputs", "outputs"), [(64, 48), (96, 50), (33, 17), (31, 5), (896, 130)])
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 48), (96, 50), (33, 17), (31, 5), (896, 130), (4871, 21)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_is_right_and_the_same_in_every_batch(inputs: int, outputs: int, bias: bool) -> None:
     torch.manual_seed(0)
@@ -280,10 +280,10 @@ def test_attention_agrees_with_float32(shape: tuple[int, int, int], groups: list
 
 @needs_kernels
 def test_attention_of_few_rows_does_not_depend_on_their_neighbours() -> None:
-    shape, groups = (2, 64, 64), [(1, 90), (5, 200), (2, 600)]
+    shape, groups = (2, 64, 64), [(1, 90), (FEW_ROWS + 4, 200), (2, 600), (FEW_ROWS, 300)]
     backend = NativeBackend(LIBRARY)
     query_NHD, together = random_context(backend, shape, groups, torch.bfloat16)
-    assert [bucket.row_GR.shape for bucket in backend.arrange(together.buckets)] == [(2, FEW_ROWS), (1, 5)]
+    assert [bucket.row_GR.shape for bucket in backend.arrange(together.buckets)] == [(3, FEW_ROWS), (1, FEW_ROWS + 4)]
     found_NHV, start = backend.attend(query_NHD, 0, together, 0.2, None), 0
     for rows, width in groups:
         if rows <= FEW_ROWS:
@@ -374,7 +374,7 @@ def test_a_library_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_without_kernels_linears_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("multiverse.engine.cpu.modules.kernels", lambda: None)
+    monkeypatch.setattr("multiverse.engine.cpu.layers.kernels", lambda: None)
     loaded = prepare(model_of("llama"), SimpleNamespace(eos_token_id=None), "llama", torch.device("cpu"))
     assert not loaded.native
     assert type(loaded.model.lm_head).__name__ in ("PackedLinear", "Linear")

@@ -13,10 +13,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from multiverse import LLM
 from multiverse.attention.tree import Bucket, KVPool, SdpaBackend, TreeContext, register
-from multiverse.engine.fused import Norm, Product, fuse
+from multiverse.engine.fused import fuse_layers, fuse_norms
+from multiverse.engine.products import TritonKit, TritonNorm, TritonProduct
 from tests.conftest import DEVICE, SHAPE
 
 pytest.importorskip("triton", reason="the kernels need Triton, which has no build for this system")
+
+
+def fuse(model: Any) -> int:
+    """As for a GPU; how many layers and norms."""
+    return fuse_layers(model, TritonKit()) + fuse_norms(model, TritonKit())
 
 
 def ready(model: Any) -> Any:
@@ -116,13 +122,13 @@ def test_products(rows: int, gated: bool, plain: bool) -> None:
         return torch.randn(*shape, generator=generator).to(DEVICE)
 
     x_NE, weight_FE, bias_F = normal(rows, size), normal(out * (1 + gated), size), normal(out * (1 + gated))
-    norm, residual_NF = Norm(normal(size), 1e-5), normal(rows, out)
+    norm, residual_NF = TritonNorm(normal(size), 1e-5), normal(rows, out)
     expected = x_NE.double() if plain else nn.functional.rms_norm(x_NE.double(), (size,), norm.weight_E.double(), 1e-5)
     expected = expected @ weight_FE.double().t() + (0 if plain else bias_F)
     if gated:
         a, b = expected.chunk(2, -1)
         expected = nn.functional.silu(a) * b
-    product = Product(weight_FE, None if plain else bias_F, None if plain else norm, gated=gated)
+    product = TritonProduct(weight_FE, None if plain else bias_F, None if plain else norm, gated=gated)
     found = product(x_NE) if plain else product(x_NE, residual_NF.clone())
     torch.testing.assert_close(found.double(), expected + (0 if plain else residual_NF), atol=1e-3, rtol=1e-4)
 

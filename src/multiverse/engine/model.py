@@ -22,9 +22,10 @@ from ..attention.work import send
 from ..errors import ModelError
 from .batch import Batch
 from .cpu import TRIM_EVERY, NativeBackend, kernels, trim, use_kernels
-from .fused import fuse
+from .fused import fuse_layers, fuse_norms
 from .graphs import Graphs, Recorder, cuda_recorder
 from .packing import pack_linears
+from .products import TritonKit
 from .tensor_parallel import Ranks, check_splittable, distributed_config
 
 _UNBOUNDED = 1 << 20  # for models that state no longest position
@@ -165,7 +166,9 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
         pack_linears(model)  # what the kernels have left
     if packed and device.type == "cuda" and _native():
         try:
-            fuse(model)
+            kit = TritonKit()
+            fuse_layers(model, kit)
+            fuse_norms(model, kit)
         except Exception as error:  # as with the attention: without, everything still runs
             _log.warning("small operators are not fused: %s: %s", type(error).__name__, error)
     return LoadedModel(

@@ -1,6 +1,7 @@
-"""Norms and products of a decoder layer on a GPU, each with what stands before and behind it in one kernel.
+"""What a decoder layer on a GPU is computed with: products that take along what stands before and behind them, and rotation.
 
-Shape legend: N rows of the forward, E numbers in an input row, F numbers in an output row.
+Shape legend: N rows of the forward, E numbers in an input row, F numbers in an output row, H query heads, K key/value heads, D
+head size, S slots.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn.functional import linear
 
 from ..attention.triton_decode import begins_early
 from ..errors import ExtraError
+from .fused import Turn
 
 MOST = 16
 """Rows up to which our own kernels compute the products; beyond, cuBLAS."""
@@ -49,14 +51,14 @@ def kernels() -> Any:
     return fused_kernels
 
 
-class Norm(NamedTuple):
+class TritonNorm(NamedTuple):
     """An RMSNorm."""
 
     weight_E: Tensor
     epsilon: float
 
     @classmethod
-    def of(cls, module: Any) -> Norm | None:
+    def of(cls, module: Any) -> TritonNorm | None:
         """That of a module, if it looks like one; what it really computes is for a trial to show."""
         weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not type(module).__name__.endswith("RMSNorm") or not isinstance(weight, Tensor) or not isinstance(epsilon, float):
@@ -83,7 +85,7 @@ class Norm(NamedTuple):
         return out
 
 
-class Product:
+class TritonProduct:
     """A product with weights, and what stands before and behind it.
 
     Args:
@@ -92,7 +94,9 @@ class Product:
         gated: whether the result is ``silu(a) * b`` of the two halves.
     """
 
-    def __init__(self, weight_FE: Tensor, bias_F: Tensor | None, norm: Norm | None = None, *, gated: bool = False) -> None:
+    def __init__(
+        self, weight_FE: Tensor, bias_F: Tensor | None, norm: TritonNorm | None = None, *, gated: bool = False
+    ) -> None:
         self.weight_FE, self.bias_F, self.norm, self.gated = weight_FE, bias_F, norm, gated
         self.out, self.size = weight_FE.shape[0] // (2 if gated else 1), weight_FE.shape[1]
 
@@ -179,6 +183,51 @@ class Product:
             launch_pdl=early,
         )
         return out_NF
+
+
+class TritonKit:
+    """The Triton kernels as a layer needs them (see `fused.py`).
+
+    Raises:
+        ExtraError: Triton is not installed.
+    """
+
+    trials: tuple[int, ...] = (1, 5, MOST + 1)
+
+    def __init__(self) -> None:
+        kernels()
+
+    def norm(self, module: Any) -> TritonNorm | None:
+        """As `Kit.norm`."""
+        return TritonNorm.of(module)
+
+    def product(
+        self, weight_FE: Tensor, bias_F: Tensor | None, norm: TritonNorm | None = None, *, gated: bool = False
+    ) -> TritonProduct:
+        """As `Kit.product`."""
+        return TritonProduct(weight_FE, bias_F, norm, gated=gated)
+
+    def rotate_and_store(self, turn: Turn) -> None:
+        """As `Kit.rotate_and_store`."""
+        rows, heads, size = turn.query_NHD.shape
+        kv_heads = turn.key_SKD.shape[1]
+        early = begins_early(rows, turn.query_NHD.device)
+        kernels().rotate_and_store[(rows, heads + 2 * kv_heads)](
+            *(turn.qkv_NF, turn.cos_ND, turn.sin_ND),
+            turn.qkv_NF if turn.query_norm is None else turn.query_norm.weight_E,
+            turn.qkv_NF if turn.key_norm is None else turn.key_norm.weight_E,
+            *(turn.slot_N, turn.query_NHD, turn.key_SKD, turn.value_SKD),
+            1.0 if turn.query_norm is None else turn.query_norm.epsilon,
+            HEADS=heads,
+            KV_HEADS=kv_heads,
+            SIZE=size,
+            HALF=power(size // 2),
+            NORMED=turn.query_norm is not None,
+            EARLY=early,
+            num_warps=1,
+            enable_fp_fusion=True,
+            launch_pdl=early,
+        )
 
 
 def power(size: int) -> int:

@@ -2,7 +2,8 @@
 
 from .attention import NativeBackend
 from .build import kernels
-from .modules import NativeGatedMLP, NativeLinear, NativeRMSNorm, use_kernels
+from .layers import use_kernels
+from .modules import NativeGatedMLP, NativeLinear, NativeRMSNorm
 from .trim import EVERY as TRIM_EVERY
 from .trim import trim
 

@@ -11,7 +11,7 @@ from ...attention.tree import Bucket, Call, Plan, SdpaBackend
 from .build import Attend
 
 # Rows of a group up to which the kernel is used; for more, gathering pays and a matrix product is faster.
-FEW_ROWS = 2
+FEW_ROWS = 16
 
 
 class NativeBackend(SdpaBackend):
@@ -31,9 +31,10 @@ class NativeBackend(SdpaBackend):
             if bucket.real_GR is None or bucket.row_GR.shape[1] <= FEW_ROWS:
                 arranged.append(bucket)
                 continue
-            few_G = bucket.real_GR.sum(1) <= FEW_ROWS
+            rows_G = bucket.real_GR.sum(1)
+            few_G = rows_G <= FEW_ROWS
             if few_G.any():
-                arranged.append(_part(bucket, few_G, FEW_ROWS))
+                arranged.append(_part(bucket, few_G, int(rows_G[few_G].max())))
             if not few_G.all():
                 arranged.append(_part(bucket, ~few_G, bucket.row_GR.shape[1]))
         return arranged

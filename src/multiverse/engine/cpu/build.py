@@ -35,6 +35,16 @@ class Attend(ctypes.Structure):
     )
 
 
+class Rotate(ctypes.Structure):
+    """Arguments of `multiverse_rotate`, as in the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("qkv", "cos", "sin", "query_norm", "key_norm", "slot", "query", "key", "value")),
+        *((name, ctypes.c_long) for name in ("N", "H", "KV", "D")),
+        ("epsilon", ctypes.c_float),
+    )
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +108,10 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_long
     library.multiverse_linear.argtypes = [pointer] * 4 + [number] * 3
     library.multiverse_linear.restype = None
+    library.multiverse_linear_add.argtypes = [pointer] * 5 + [number] * 3
+    library.multiverse_linear_add.restype = None
+    library.multiverse_rotate.argtypes = [ctypes.POINTER(Rotate)]
+    library.multiverse_rotate.restype = None
     library.multiverse_gated.argtypes = [pointer] * 5 + [number] * 3
     library.multiverse_gated.restype = None
     library.multiverse_rms_norm.argtypes = [pointer] * 3 + [number] * 2 + [ctypes.c_float, ctypes.c_int]

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #ifdef __AMX_BF16__
 #include <sys/syscall.h>
@@ -101,6 +102,16 @@ struct Linear {
     float bias_of(long n) const { return bias ? widen(bias[n]) : 0.0f; }
 };
 
+struct Rotate {
+    const bf16 *qkv, *cos, *sin, *query_norm, *key_norm;  // [N][H + 2 KV][D], [N][D], [N][D], [D] or null, [D] or null
+    const int64_t* slot;                                  // [N]
+    bf16 *query, *key, *value;                            // [N][H][D], [S][KV][D], [S][KV][D]
+    long N, H, KV, D;
+    float epsilon;
+};
+
+inline __m512 rounded(__m512 v) { return widen16(narrow16(v)); }
+
 // ---- vdpbf16ps: R weight rows against C rows of x, one accumulator for each pair ----
 
 const long AHEAD = 2048;  // bytes of each weight row asked for in advance; without AMX, of several rows those that come next
@@ -150,12 +161,65 @@ void dots_all_rows(const Linear& a, long n) {
     if (m < a.M) dots<R, 1>(a, n, m);
 }
 
+#ifndef __AMX_BF16__
+const long BLOCK_BYTES = 16384;  // of x at a time: half of the nearest cache
+const int PIECES_AHEAD = 2;
+
+// Up to 16 weight rows from n against C long rows of x from m: in blocks, so that the block of x stays near while it meets all of
+// them. A pair's products are added in the same order as above.
+template <int C>
+void dots_in_blocks(const Linear& a, long n, long count, long m) {
+    alignas(64) __m512 sum[16 * C];
+    const bf16 *w = a.w + n * a.K, *x = a.x + m * a.K;
+    const long block = BLOCK_BYTES / (2 * C);
+    for (long from = 0; from < a.K; from += block) {
+        const long to = from + block < a.K ? from + block : a.K;
+        for (long r = 0; r < count; r++) {
+            __m512 own[C];
+            for (int c = 0; c < C; c++) own[c] = from ? sum[r * C + c] : _mm512_setzero_ps();
+            const bf16* row = w + r * a.K;
+            // What is read after the next: a few weight rows on, or the next block of the first ones.
+            const bf16* ahead = row + PIECES_AHEAD * a.K;
+            if (r + PIECES_AHEAD >= count && to < a.K) ahead += to - from - count * a.K;
+            long k = from;
+            for (; k + 32 <= to; k += 32) {
+                __m512bh weight = pairs(_mm512_loadu_si512(row + k));
+                _mm_prefetch((const char*)(ahead + k), _MM_HINT_T0);
+                for (int c = 0; c < C; c++)
+                    own[c] = _mm512_dpbf16_ps(own[c], weight, pairs(_mm512_loadu_si512(x + c * a.K + k)));
+            }
+            if (k < to) {
+                __mmask32 mask = (1u << (to - k)) - 1;
+                __m512bh weight = pairs(_mm512_maskz_loadu_epi16(mask, row + k));
+                for (int c = 0; c < C; c++)
+                    own[c] = _mm512_dpbf16_ps(own[c], weight, pairs(_mm512_maskz_loadu_epi16(mask, x + c * a.K + k)));
+            }
+            for (int c = 0; c < C; c++) sum[r * C + c] = own[c];
+        }
+    }
+    for (long r = 0; r < count; r++)
+        for (int c = 0; c < C; c++)
+            a.y[(m + c) * a.N + n + r] = narrow(_mm512_reduce_add_ps(sum[r * C + c]) + a.bias_of(n + r));
+}
+
+void long_dots_share(const Linear& a, long from, long to) {
+    for (long n = from; n < to; n += 16) {
+        long count = n + 16 < to ? 16 : to - n, m = 0;
+        for (; m + 8 <= a.M; m += 8) dots_in_blocks<8>(a, n, count, m);
+        if (m + 4 <= a.M) { dots_in_blocks<4>(a, n, count, m); m += 4; }
+        for (; m + 2 <= a.M; m += 2) dots_in_blocks<2>(a, n, count, m);
+        if (m < a.M) dots_in_blocks<1>(a, n, count, m);
+    }
+}
+#endif
+
 void dots_share(const Linear& a, long from, long to) {
     long n = from;
 #ifdef __AMX_BF16__
     if (a.M <= 4)
         for (; n + 4 <= to; n += 4) dots_all_rows<4>(a, n);
 #else
+    if (a.M >= 4 && a.M <= 12 && a.M * a.K * (long)sizeof(bf16) > 2 * BLOCK_BYTES) return long_dots_share(a, from, to);
     // One weight row after the other is a single stream, which the prefetchers of other processors need to keep up.
     if (a.M <= 8)
         for (; n < to; n++) dots_all_rows<1>(a, n);
@@ -414,6 +478,23 @@ void multiverse_linear(const bf16* x, const bf16* w, const bf16* bias, bf16* y, 
     }
 }
 
+// y = x w^T + bias, rounded, + residual.
+void multiverse_linear_add(const bf16* x, const bf16* w, const bf16* bias, const bf16* residual, bf16* y, long M, long K, long N) {
+    const Linear a = {x, w, bias, y, M, K, N};
+#pragma omp parallel
+    {
+        Share share((N + 15) / 16);
+        share_of_linear(a, share);
+        // The columns just written, by the thread that wrote them.
+        for (long m = 0; m < M; m++)
+            for (long n = share.from * 16; n < share.to * 16 && n < N; n += 16) {
+                __mmask16 mask = first(N - n);
+                __m512 sum = _mm512_add_ps(load16(y + m * N + n, mask), load16(residual + m * N + n, mask));
+                _mm256_mask_storeu_epi16(y + m * N + n, mask, narrow16(sum));
+            }
+    }
+}
+
 // y = silu(x gate^T) * (x up^T), rounded where two layers and two operators would round. `other` is room of y's size.
 void multiverse_gated(const bf16* x, const bf16* gate, const bf16* up, bf16* y, bf16* other, long M, long K, long N) {
 #pragma omp parallel
@@ -458,6 +539,42 @@ void multiverse_rms_norm(const bf16* x, const bf16* weight, bf16* y, long M, lon
             _mm256_mask_storeu_epi16(out + k, mask, narrow16(_mm512_mul_ps(v, by)));
         }
     }
+}
+
+// Queries, keys and values of N rows: queries are (normed and) rotated, keys likewise and put into their slots, values put there.
+// Rounded where the operators round that this replaces. D is a multiple of 32.
+void multiverse_rotate(const Rotate* rotate) {
+    const Rotate& a = *rotate;
+    const long heads = a.H + 2 * a.KV, half = a.D / 2;
+#pragma omp parallel for if (a.N * heads * a.D > 1 << 16)
+    for (long n = 0; n < a.N; n++)
+        for (long h = 0; h < heads; h++) {
+            const bf16* in = a.qkv + (n * heads + h) * a.D;
+            if (h >= a.H + a.KV) {
+                memcpy(a.value + (a.slot[n] * a.KV + h - a.H - a.KV) * a.D, in, a.D * sizeof(bf16));
+                continue;
+            }
+            bf16* out = h < a.H ? a.query + (n * a.H + h) * a.D : a.key + (a.slot[n] * a.KV + h - a.H) * a.D;
+            const bf16 *norm = h < a.H ? a.query_norm : a.key_norm, *cos = a.cos + n * a.D, *sin = a.sin + n * a.D;
+            __m512 scale = _mm512_set1_ps(1.0f);
+            if (norm) {
+                __m512 square = _mm512_setzero_ps();
+                for (long d = 0; d < a.D; d += 16) square = _mm512_fmadd_ps(load16(in + d), load16(in + d), square);
+                scale = _mm512_set1_ps(1.0f / sqrtf(_mm512_reduce_add_ps(square) / float(a.D) + a.epsilon));
+            }
+            for (long d = 0; d < half; d += 16) {
+                __m512 low = load16(in + d), high = load16(in + d + half);
+                if (norm) {
+                    low = rounded(_mm512_mul_ps(load16(norm + d), rounded(_mm512_mul_ps(low, scale))));
+                    high = rounded(_mm512_mul_ps(load16(norm + d + half), rounded(_mm512_mul_ps(high, scale))));
+                }
+                __m512 first = _mm512_sub_ps(rounded(_mm512_mul_ps(low, load16(cos + d))), rounded(_mm512_mul_ps(high, load16(sin + d))));
+                __m512 second = _mm512_add_ps(rounded(_mm512_mul_ps(high, load16(cos + d + half))),
+                                              rounded(_mm512_mul_ps(low, load16(sin + d + half))));
+                _mm256_storeu_si256((__m256i*)(out + d), narrow16(first));
+                _mm256_storeu_si256((__m256i*)(out + d + half), narrow16(second));
+            }
+        }
 }
 
 // Attention of G groups of R rows over the U slots of each. D is a multiple of 32 and V of 16; every row sees some slot.

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from ..packing import in_few_sizes
-from .build import kernels
 
 # Forms of RMSNorm that the kernel knows: see `multiverse_rms_norm`.
 _NORM_FORMS = (0, 1, 2)
@@ -91,16 +90,11 @@ class NativeGatedMLP(nn.Module):
         return out
 
 
-def use_kernels(model: nn.Module) -> int:
-    """Replace what the kernels can do in a bfloat16 CPU model; returns how many modules were replaced (0 without kernels)."""
-    if next(model.parameters()).dtype != torch.bfloat16:
-        return 0
-    library = kernels()
-    if library is None:
-        return 0
+def replace_modules(model: nn.Module, library: ctypes.CDLL) -> int:
+    """Replace what the kernels can do; returns how many modules were replaced."""
     replaced = 0
     # Linear layers last: the others are recognised by the linear layers in them.
-    for replacement in (_native_mlp, _native_norm, _native_linear):
+    for replacement in (_native_mlp, native_norm, _native_linear):
         for name, module in list(model.named_modules()):
             native = replacement(module, library)
             if native is not None:
@@ -141,7 +135,7 @@ def _native_mlp(module: nn.Module, library: ctypes.CDLL) -> NativeGatedMLP | Non
     return native if _error(module, native, gate_NK.shape[1]) < math.inf else None
 
 
-def _native_norm(module: nn.Module, library: ctypes.CDLL) -> NativeRMSNorm | None:
+def native_norm(module: nn.Module, library: ctypes.CDLL) -> NativeRMSNorm | None:
     """The replacement of a norm, in the form whose results are the module's own; `None` if there is none."""
     weight = getattr(module, "weight", None)
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
