@@ -1,8 +1,10 @@
 """Linear layers of a decode step, bfloat16 on CPU: this project's native kernel against oneDNN's packed weights.
 
-Forty-eight layers of the MLP shape of Qwen2.5-0.5B, so that weights come from memory. Both sides in turn; medians.
+As many layers of one shape (that of gate or up in Qwen2.5-0.5B) as make 418 MB, so that weights come from memory. Both in turn;
+medians.
 
     python -m benchmarks.linears
+    python -m benchmarks.linears --outputs 896 --inputs 4864     # down
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from benchmarks.machine import describe
 from multiverse.engine.cpu.build import kernels
 from multiverse.engine.packing import PackedLinear
 
-LAYERS, OUTPUTS, INPUTS = 48, 4864, 896
+BYTES = 418_000_000
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -33,20 +35,24 @@ def seconds(run: Callable[[], None]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
+    parser.add_argument("--outputs", type=int, default=4864)
+    parser.add_argument("--inputs", type=int, default=896)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     library = kernels()
     if library is None:
         sys.exit("there are no native kernels on this machine: they need a C++ compiler and AVX-512 for bfloat16")
     torch.manual_seed(0)
-    linears = [nn.Linear(INPUTS, OUTPUTS, bias=False).bfloat16() for _ in range(LAYERS)]
+    inputs, outputs = options.inputs, options.outputs
+    layers = max(1, BYTES // (2 * inputs * outputs))
+    linears = [nn.Linear(inputs, outputs, bias=False).bfloat16() for _ in range(layers)]
     packed = [PackedLinear(linear) for linear in linears]
     for rows in options.rows:
-        x_MK, y_MN = torch.randn(rows, INPUTS).bfloat16(), torch.empty(rows, OUTPUTS, dtype=torch.bfloat16)
+        x_MK, y_MN = torch.randn(rows, inputs).bfloat16(), torch.empty(rows, outputs, dtype=torch.bfloat16)
 
         def native(x: int = x_MK.data_ptr(), y: int = y_MN.data_ptr(), rows: int = rows) -> None:
             for linear in linears:
-                library.multiverse_linear(x, linear.weight.data_ptr(), None, y, rows, INPUTS, OUTPUTS)
+                library.multiverse_linear(x, linear.weight.data_ptr(), None, y, rows, inputs, outputs)
 
         @torch.inference_mode()
         def onednn(x_MK: torch.Tensor = x_MK) -> None:
@@ -54,7 +60,7 @@ def main() -> None:
                 linear(x_MK)
 
         pairs = [(seconds(native), seconds(onednn)) for _ in range(1 + options.repeats)][1:]
-        own, other = (LAYERS * OUTPUTS * INPUTS * 2 / median(side) / 1e9 for side in zip(*pairs, strict=True))
+        own, other = (layers * outputs * inputs * 2 / median(side) / 1e9 for side in zip(*pairs, strict=True))
         ratio = median(b / a for a, b in pairs)
         print(f"{rows:3} rows: native {own:5.1f}, oneDNN {other:5.1f} GB of weights a second; native / oneDNN {ratio:.2f}")
     print(describe())
