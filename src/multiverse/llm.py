@@ -50,7 +50,7 @@ class LLM:
             all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, repack linear layers for speed; on CUDA, fuse small operators.
+        packed: fuse layers for speed, where that gives the same; on CPU also native or repacked linear layers.
         tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
         options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
             `prefix_cache`; see `Engine`.

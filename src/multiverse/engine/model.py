@@ -91,7 +91,7 @@ def load(
     Args:
         dtype: ``auto`` takes the type the weights were saved in; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: on CPU, native kernels or repacked linear layers for speed, on CUDA fused small operators; results agree to
+        packed: fused layers for speed, on CPU also native kernels or repacked linear layers; results agree to
             rounding. Not with tensor parallelism, whose layers are transformers' own.
         tensor_parallel: number of processes that the model is spread over, each with its own GPU where there are GPUs.
 
@@ -170,7 +170,7 @@ def prepare(model: Any, tokenizer: Any, name: str, device: torch.device, *, pack
             fuse_layers(model, kit)
             fuse_norms(model, kit)
         except Exception as error:  # as with the attention: without, everything still runs
-            _log.warning("small operators are not fused: %s: %s", type(error).__name__, error)
+            _log.warning("layers are not fused: %s: %s", type(error).__name__, error)
     return LoadedModel(
         path=name,
         model=model,
