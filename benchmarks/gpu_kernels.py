@@ -170,11 +170,11 @@ def table(shape: str, device: str, *, tiles: bool, speed: float) -> Table:
         for rows in _ROWS:
             theirs, own = measured.seconds(rows, ours=False), measured.seconds(rows)
             shown.add_row(*_cells(layer.name, rows, floor, own), f"{1e6 * theirs:.1f}", f"{theirs / own:.2f}x as fast")
-            for tile in _TILES[rows] if tiles else ():
+            for tile in _TILES[rows][: 5 if device == "cuda" else 1] if tiles else ():
                 shown.add_row(*_cells(f"  {tuple(tile)}", rows, floor, measured.seconds(rows, tile)), "", "")
     programs = 2 * torch.cuda.get_device_properties(0).multi_processor_count if device == "cuda" else 2
-    for context in _CONTEXTS if device == "cuda" else (128,):
-        for count in _BRANCHES:
+    for context in _CONTEXTS if device == "cuda" else (32,):
+        for count in _BRANCHES if device == "cuda" else (1, 3):
             own, read = attention(config, context, count, device, programs)
             shown.add_row(*_cells(f"attention, {context} shared", count, read / speed, own), "", "")
     return shown

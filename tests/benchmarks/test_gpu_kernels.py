@@ -14,7 +14,15 @@ pytest.importorskip("triton", reason="the kernels need Triton, which has no buil
 def test_every_kernel_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     gpu_kernels.main(["--device", "cpu", "--shape", "tiny", "--tiles"])
     shown = capsys.readouterr().out
-    for name in ("queries, keys, values", "output", "gate and up", "down", "attention, 128 shared", "(16, 512, 4, 3)"):
+    for name in (
+        "queries, keys, values",
+        "output",
+        "gate and up",
+        "down",
+        "attention, 32 shared",
+        "(8, 512, 4, 3)",
+        "(64, 128, 4, 4)",
+    ):
         assert name in shown
     assert shown.count("x as fast") == 8  # four products, for one row and for eight
 
