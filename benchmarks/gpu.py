@@ -173,7 +173,8 @@ class Shape:
             forget(self.device)
             self._ours = Ours(self.model, self.kv_memory, self.device)
             self._ours.engine.scheduler.max_batch_branches = _PATHS * max(self.settings.batches)  # no waves here
-            self._ours.engine.ahead.most *= self.ahead
+            if not self.ahead:
+                self._ours.engine.ahead.most = 0
         return self._ours
 
     def tasks(self) -> Iterator[Task]:

@@ -4,7 +4,7 @@ Products with what stands around them (norm and bias before queries, keys and va
 of the MLP), ours beside torch's; and attention of one row and of branches behind a long shared prefix. Several sets of
 weights take turns, so that no cache holds them, and each measurement is a captured graph's, so that no launch is counted.
 
-    python -m benchmarks.gpu_kernels                         # half a minute a shape, most of it compiling
+    python -m benchmarks.gpu_kernels
     python -m benchmarks.gpu_kernels --shape 7b --tiles      # the other ways of cutting the products, too
     python -m benchmarks.gpu_kernels --device cpu --shape tiny    # in Triton's interpreter: does it run at all?
 """

@@ -65,7 +65,7 @@ def main(kind: str) -> None:
     if kind == "small":
         found = [
             usage(small.rms_norm, {"SIZE": 3584, "PADDED": 4096, "EARLY": True}, 8, epsilon="fp32"),
-            usage(small.gate, {"OUT": 18944, "BLOCK": 1024, "EARLY": True}, 4),
+            usage(small.gate, {"OUT": 18944, "BLOCK": 1024}, 4),
             usage(
                 small.rotate_and_store,
                 {"HEADS": 28, "KV_HEADS": 4, "SIZE": 128, "HALF": 64, "NORMED": True, "EARLY": True},

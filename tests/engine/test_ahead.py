@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from multiverse import LLM, SamplingParams
-from multiverse.engine.ahead import Ahead
 from multiverse.engine.sampler import Choice, Row, Sampler
 from multiverse.engine.scripted import ScriptedSampler
 from multiverse.structure import Block, Document
@@ -102,17 +101,24 @@ def test_a_token_that_the_device_did_not_choose_is_read(folder: Path) -> None:
     assert llm.engine.ahead.wrong > 30
 
 
-def test_nothing_is_begun_where_there_are_no_graphs_or_no_slots(folder: Path) -> None:
+def test_nothing_is_begun_where_there_are_no_graphs(folder: Path) -> None:
     llm = LLM(folder, kv_memory=1 << 20, device="cpu")
     llm.generate(["Q"], PARAMS)
     assert (llm.engine.ahead.right, llm.engine.ahead.wrong) == (0, 0)
-    llm = framed(folder)
-    llm.engine.ahead = Ahead(llm.engine.runner, llm.engine.slots)
-    llm.engine.slots.peek = lambda _: pytest.fail("asked for slots")  # type: ignore[method-assign]
-    pool = llm.engine.slots
-    request = llm.engine.submit([5] * 9, PARAMS)
-    llm.engine.step()
-    taken = pool.take(pool.free)
-    assert llm.engine.ahead._guess is None
-    pool.give_back(taken)
-    llm.engine.abort(request)
+
+
+def test_nothing_is_begun_without_a_slot_for_it(folder: Path) -> None:
+    engine = framed(folder).engine
+    request = engine.submit([5] * 9, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True))
+    engine.step()  # the prompt
+    engine.step()  # records the frame
+    engine.step()
+    assert engine.ahead._guess is not None
+    taken = engine.slots.take(engine.slots.free - 1)
+    engine.step()  # takes the last one
+    assert engine.slots.free == 0
+    assert engine.ahead._guess is None
+    assert request.finish_reason is None
+    engine.slots.give_back(taken)
+    engine.abort(request)
+    engine.check_integrity()

@@ -146,12 +146,14 @@ def plan(families: Sequence[Family], rows: int, tiling: Tiling, window: int | No
         window: a row reads a slot only if it is less than `window` positions back.
     """
     pieces = _Pieces(tiling)
-    alone = [family for family in families if window is None and len(family.rows) == 1 and len(family.visible) == 1]
+    alone = []
+    for family in families:
+        if window is None and len(family.rows) == 1 and len(family.visible) == 1:
+            alone.append(family)
+        else:
+            _cut_up(family, window, pieces)
     if alone:
         pieces.add_alone(alone)
-    for family in families:
-        if window is not None or len(family.rows) > 1 or len(family.visible) > 1:
-            _cut_up(family, window, pieces)
     tiles = np.array(pieces.tiles, dtype=np.int64).reshape(-1, 5)
     items, narrow = _items(tiles, tiling)
     entries = _join(pieces.entries).reshape(-1, 3)

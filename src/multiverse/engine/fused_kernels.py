@@ -33,11 +33,8 @@ def rms_norm(x_ME, weight_E, out_ME, epsilon, SIZE: tl.constexpr, PADDED: tl.con
 
 
 @triton.jit
-def gate(both_MF, out_MO, OUT: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr):
+def gate(both_MF, out_MO, OUT: tl.constexpr, BLOCK: tl.constexpr):
     """``silu(a) * b``, where a is the first half of a row and b the second."""
-    if EARLY:
-        gdc_wait()
-        gdc_launch_dependents()
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = place < OUT

@@ -172,15 +172,8 @@ class TritonProduct:
 
     def _gate(self, both_NF: Tensor) -> Tensor:
         out_NF = both_NF.new_empty(len(both_NF), self.out)
-        early = begins_early(len(both_NF), both_NF.device)
         kernels().gate[(len(both_NF), -(-self.out // _BLOCK))](
-            *(both_NF, out_NF),
-            OUT=self.out,
-            BLOCK=_BLOCK,
-            EARLY=early,
-            num_warps=4,
-            enable_fp_fusion=True,
-            launch_pdl=early,
+            *(both_NF, out_NF), OUT=self.out, BLOCK=_BLOCK, num_warps=4, enable_fp_fusion=True
         )
         return out_NF
 

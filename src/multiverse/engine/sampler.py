@@ -173,9 +173,10 @@ class Own:
 def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     """Keep what the rows that ask for log-probabilities will want, before the logits are edited."""
     index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
+    if not index:
+        return Own([], [], logits_BV[:0])
     wanted = [rows[i][0].params.top_logprobs for i in index]
-    chosen_BV = logits_BV[send(index, logits_BV.device)] if index else logits_BV[:0]
-    return Own(index, wanted, chosen_BV.log_softmax(dim=-1))
+    return Own(index, wanted, logits_BV[send(index, logits_BV.device)].log_softmax(dim=-1))
 
 
 def score(logits_BV: Tensor, targets: list[int]) -> list[float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...attention.tree import Bucket, Call, Plan, SdpaBackend
 from .build import Attend
 
-# Rows of a group up to which the kernel is used; for more, gathering pays and a matrix product is faster.
+# Rows of a group up to which the kernel is used: so many were timed, and faster. Prompts are gathered for matrix products.
 FEW_ROWS = 16
 
 
