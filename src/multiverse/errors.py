@@ -15,6 +15,9 @@ Each message names the offending value and the way out.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 
 class MultiverseError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -77,3 +80,24 @@ class ExtraError(MultiverseError, ImportError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"this needs {library}, which is not installed: pip install 'multiverse-llm[{extra}]'")
+
+
+def require(name: str, extra: str) -> Any:
+    """Import an optional library and return the module.
+
+    Args:
+        name: of the module, such as ``pyarrow.parquet``.
+        extra: the extra of this package that installs it.
+
+    Raises:
+        ExtraError: it is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ExtraError(name.partition(".")[0].replace("_", "-"), extra) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class if it has no message."""
+    return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__

@@ -92,12 +92,12 @@ def budget(
     multiverse eval budget --out runs/budget
     multiverse eval budget --out runs/budget -m my/model --against-model my/twin --n 100
     """
+    from ..errors import require
     from ..evaluation.budget import curves, measure
     from ..evaluation.budget_report import BUDGET, write_budget
-    from ..evaluation.library import library
 
     for name in ("scipy", "matplotlib"):
-        library(name)  # if it is missing, better told now than after all the work
+        require(name, "eval")  # if it is missing, better told now than after all the work
 
     @cache
     def load(name: str | None) -> LLM:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import require
 from .budget import Curves
-from .library import library
 from .report import Group, Report, spread
 from .statistics import LEVEL
 
@@ -21,13 +21,13 @@ SOFT = "#59636e"
 
 def figure(width: float, height: float) -> Any:
     """An empty figure (`ExtraError` if matplotlib is not installed)."""
-    library("matplotlib")
-    return library("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    require("matplotlib", "eval")
+    return require("matplotlib.figure", "eval").Figure(figsize=(width, height), layout="constrained")
 
 
 def save(drawn: Any, path: Path) -> None:
     """Write a figure in the format of its name; the same figure makes the same file."""
-    with library("matplotlib").rc_context({"svg.hashsalt": path.stem}):
+    with require("matplotlib", "eval").rc_context({"svg.hashsalt": path.stem}):
         drawn.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -66,7 +66,7 @@ def draw_accuracy(report: Report) -> Any:
             elinewidth=1.2,
             capsize=2,
         )
-    line = library("matplotlib.lines").Line2D
+    line = require("matplotlib.lines", "eval").Line2D
     keys = [line([], [], color=COLOURS[i % len(COLOURS)], linewidth=4, label=name) for i, name in enumerate(names)]
     keys += [
         line([], [], color=SOFT, marker=MARKS[i % len(MARKS)], linestyle="", markersize=7, label=task)

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import DataError, ExtraError, MultiverseError
+from ..errors import DataError, MultiverseError, require
 from ..prompting import INSTRUCTIONS, Mode
 from .benchmarks import BENCHMARKS, Benchmark, Question, questions
 from .journal import Journal
@@ -291,10 +291,7 @@ def _kept_at_home(logs: Path) -> Iterator[Path]:
 
 def require_inspect() -> None:
     """Raise `ExtraError` unless inspect is installed."""
-    try:
-        import inspect_ai  # noqa: F401
-    except ImportError as error:
-        raise ExtraError("inspect-ai", "eval") from error
+    require("inspect_ai", "eval")
 
 
 def close(api: ModelAPI) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .library import library
+from ..errors import require
 
 Question = TypeVar("Question", bound=Hashable)
 
@@ -147,7 +147,7 @@ def bootstrap(differences: Sequence[float], *, seed: int = 0, resamples: int = R
         raise ValueError(f"{count} questions are common to both runs: a comparison needs at least 2")
     mean = float(values.mean())
     means = _resampled(values, np.random.default_rng(seed), resamples)
-    special = library("scipy.special")
+    special = require("scipy.special", "eval")
     # Resampled means spread too little by sqrt((n - 1) / n), and the normal's tail is thinner than Student's.
     wider = math.sqrt(count / (count - 1))
     tail = float(special.ndtr(-wider * _student(count)))
@@ -188,7 +188,7 @@ def _stderr(sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
 
 def _student(questions: int) -> float:
     """Quantile of Student's distribution for a two-sided interval at `LEVEL`."""
-    return float(library("scipy.special").stdtrit(questions - 1, 0.5 + LEVEL / 2))
+    return float(require("scipy.special", "eval").stdtrit(questions - 1, 0.5 + LEVEL / 2))
 
 
 def _estimate(mean: float, stderr: float, low: float, high: float, sizes: NDArray[np.float64]) -> Estimate:

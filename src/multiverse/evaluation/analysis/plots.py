@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, ExtraError
+from ...errors import DataError, require
 
 FORMATS = (".svg", ".png", ".pdf")
 BLUE, ORANGE, GREY = "#0b62d6", "#d1690e", "#8c959f"
@@ -104,8 +103,4 @@ def _row(tally: dict[str, Any]) -> str:
 
 def _figure(path: Path, width: float, height: float) -> Any:
     check_format(path)
-    try:
-        module = import_module("matplotlib.figure")
-    except ImportError as error:
-        raise ExtraError("matplotlib", "eval") from error
-    return module.Figure(figsize=(width, height), layout="constrained")
+    return require("matplotlib.figure", "eval").Figure(figsize=(width, height), layout="constrained")

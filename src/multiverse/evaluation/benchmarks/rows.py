@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from ...errors import DataError, ExtraError
+from ...errors import DataError, first_line, require
 from .base import Benchmark, Hub, Question, Row
 
 FAMILY_SIZE = 200
@@ -75,7 +73,7 @@ def _lines(path: Path, limit: int | None) -> list[Row]:
 
 
 def _parquet(path: Path, limit: int | None) -> list[Row]:
-    parquet, arrow = _library("pyarrow.parquet"), _library("pyarrow")
+    parquet, arrow = require("pyarrow.parquet", "eval"), require("pyarrow", "eval")
     try:
         table = parquet.read_table(path)
     except arrow.ArrowInvalid as error:
@@ -84,23 +82,15 @@ def _parquet(path: Path, limit: int | None) -> list[Row]:
 
 
 def _hub(name: str, hub: Hub, limit: int | None) -> list[Row]:
-    datasets = _library("datasets")
+    datasets = require("datasets", "eval")
     try:
         if hub.files is not None:
             found = datasets.load_dataset("json", data_files=f"hf://datasets/{hub.name}/{hub.files}", split="train")
         else:
             found = datasets.load_dataset(hub.name, hub.config, split=hub.split)
     except Exception as error:  # of many kinds, from the network to a licence that was not accepted
-        reason = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"the rows of {name} cannot be had from the hub ({hub.name}: {reason or type(error).__name__}); some data sets "
+            f"the rows of {name} cannot be had from the hub ({hub.name}: {first_line(error)}); some data sets "
             f"want their terms accepted and a token. Or give a local file: --data {name}=FILE"
         ) from None
     return list(islice(found, limit))
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ExtraError(name.partition(".")[0], "eval") from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from ...errors import ExtraError
+from ...errors import require
 from .verdict import Verdict
 
 Check = Callable[..., bool]
@@ -52,14 +52,11 @@ def language_of(text: str) -> str | None:
     Raises:
         ExtraError: langdetect is not installed.
     """
+    langdetect = require("langdetect", "eval")
+    langdetect.DetectorFactory.seed = 0  # it draws, and would tell the same text apart from itself
     try:
-        from langdetect import DetectorFactory, LangDetectException, detect
-    except ImportError as error:
-        raise ExtraError("langdetect", "eval") from error
-    DetectorFactory.seed = 0  # it draws, and would tell the same text apart from itself
-    try:
-        return str(detect(text))
-    except LangDetectException:
+        return str(langdetect.detect(text))
+    except langdetect.LangDetectException:
         return None
 
 
