@@ -29,6 +29,9 @@ class Option:
         metavar: how `--help` writes the value, such as ``N``.
         flag: name on the command line, such as ``-t``, in addition to the long one that the field's name gives.
         group: heading under which `--help` lists it.
+        name: long name on the command line, if another than the field's, such as ``--api-key`` of `api_keys`.
+        env: environment variable that the command line reads in its absence.
+        show_default: how `--help` and the reference write a default that the value does not tell, such as ``by device``.
         was: an earlier name of the field, which is refused with the new one in the message.
     """
 
@@ -41,6 +44,9 @@ class Option:
     metavar: str | None = None
     flag: str | None = None
     group: str | None = None
+    name: str | None = None
+    env: str | None = None
+    show_default: str | None = None
     was: str | None = None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from ..errors import DataError, MultiverseError
+from .declared import renamed_option
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -70,6 +71,9 @@ def _usage(error: Any, args: list[str]) -> str:
     context = getattr(error, "ctx", None)
     remedy = f"see {context.command_path if context is not None else 'multiverse'} --help"
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        known = {name for param in context.command.params for name in param.opts} if context is not None else set()
+        if (new := renamed_option(error.option_name, known)) is not None:
+            return f"{error.option_name} is now called {new}"
         near = " or ".join(error.possibilities or ())
         return f"no such option {error.option_name}: {f'did you mean {near}?' if near else remedy}"
     value = _given(error.param, args) if type(error) is typer.BadParameter and error.param is not None else None
