@@ -47,6 +47,7 @@ types: setup
 	$(BIN)/mypy
 
 tests: setup
+	tests/programs.sh
 	$(PYTEST)
 
 proofs: setup  ## the long proofs (many more random trees)

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.serving.browser import Browser, find_browser
+from playwright.sync_api import Browser, Page
+
+from tests.serving.browser import chromium, find_chromium, new_page, wait_until
 from tests.serving.imagined import Moment, Plan, generation
 from tests.serving.playback import Playback
 
@@ -76,20 +78,19 @@ def squares(first: int, last: int) -> list[str | Plan]:
     return ["Half by half.", Plan(lanes, f"{sums[0]} + {sums[1]} = {sum(sums)}.")]
 
 
-def put(page: Browser, server: Playback, question: str, runs: dict[str, list[Moment]], until: int | None = None) -> None:
+def put(page: Page, server: Playback, question: str, runs: dict[str, list[Moment]], until: int | None = None) -> None:
     """Ask, and come as far as this moment."""
     server.answer = lambda body: runs[body["multiverse"]["mode"]]
     server.hold(until)
-    page.goto("about:blank")
     page.goto(server.url)
     if len(runs) > 1:
-        page.eval("document.querySelector('#compare').checked = true")
-    page.eval(f"document.querySelector('#question').value = {json.dumps(question)}")
-    page.eval("document.querySelector('#ask-form').requestSubmit()")
+        page.evaluate("document.querySelector('#compare').checked = true")
+    page.evaluate(f"document.querySelector('#question').value = {json.dumps(question)}")
+    page.evaluate("document.querySelector('#ask-form').requestSubmit()")
     if until is None:
-        page.wait(f"document.querySelectorAll('.run[data-state=over]').length === {len(runs)}")
+        wait_until(page, f"document.querySelectorAll('.run[data-state=over]').length === {len(runs)}")
     else:
-        page.wait(f"document.querySelector('#chart').getAttribute('aria-valuetext').includes(' {told(runs, until)} ')")
+        wait_until(page, f"document.querySelector('#chart').getAttribute('aria-valuetext').includes(' {told(runs, until)} ')")
     time.sleep(1.5)  # until everything has come to rest
 
 
@@ -99,21 +100,21 @@ def told(runs: dict[str, list[Moment]], until: int) -> int:
 
 
 def take(folder: Path, recorded: dict[str, dict[str, list[Moment]]]) -> None:
-    """All of them."""
-    path = find_browser()
+    """Take all pictures."""
+    path = find_chromium()
     if path is None:
-        raise SystemExit("there is no Chromium here: name one with CHROMIUM=/path/to/it")
+        raise SystemExit("Chromium is not installed: name one with CHROMIUM=/path/to/it")
     side, teams = recorded["side"], recorded["teams"]
     alone = {"parallel": teams["parallel"]}
     inner = [n for n, moment in enumerate(alone["parallel"]) if moment["event"] == "join"][1]
     wide, deep = {"parallel": remainders()}, {"parallel": generation(squares(1, 16), "1496")}
-    with Playback() as server, Browser(path) as page:
+    with Playback() as server, chromium(path) as browser:
 
         def shot(name: str, *what: Any, width: int = 1440, height: int = 900, **screen: Any) -> None:
-            page.size(width, height, **screen)
-            put(page, server, *what)
-            page.screenshot(folder / f"page-{name}.png")
-            server.go()
+            with new_page(browser, [], width, height, **screen) as page:
+                put(page, server, *what)
+                page.screenshot(path=folder / f"page-{name}.png")
+                server.go()
 
         shot("fork", SIDE_BY_SIDE, {"parallel": side["parallel"]}, int(len(side["parallel"]) * 0.62))
         shot("nested", TEAMS, alone, inner + 12)
@@ -122,16 +123,19 @@ def take(folder: Path, recorded: dict[str, dict[str, list[Moment]]]) -> None:
         shot("compare", TEAMS, teams)
         shot("wide", REMAINDERS, wide, int(len(wide["parallel"]) * 0.75), width=1280, height=1080)
         shot("deep", SQUARES, deep, int(len(deep["parallel"]) * 0.8), height=1150)
-        page.size(1440, 900)
-        page.goto("about:blank")
-        page.goto(server.url + "#document")
         server.answer = lambda _: alone["parallel"]
-        text = "".join(document(alone["parallel"]))
-        page.eval(f"document.querySelector('#source').value = {json.dumps(text.strip())}")
-        page.eval("document.querySelector('#document-form').requestSubmit()")
-        page.wait("!!document.querySelector('.run[data-state=over]')")
+        take_document(browser, server.url, "".join(document(alone["parallel"])), folder / "page-document.png")
+
+
+def take_document(browser: Browser, url: str, text: str, file: Path) -> None:
+    """The document viewer with this text."""
+    with new_page(browser, []) as page:
+        page.goto(url + "#document")
+        page.evaluate(f"document.querySelector('#source').value = {json.dumps(text.strip())}")
+        page.evaluate("document.querySelector('#document-form').requestSubmit()")
+        wait_until(page, "!!document.querySelector('.run[data-state=over]')")
         time.sleep(1.5)
-        page.screenshot(folder / "page-document.png")
+        page.screenshot(path=file)
 
 
 def document(moments: list[Moment], branch: str = "") -> list[str]:

@@ -1,6 +1,6 @@
 """The official `openai` package of npm, unmodified, against a real server.
 
-Needs node, and the package:  npm install --prefix tests/serving/openai_node
+Needs node and the package, which `make test` installs:  npm install --prefix tests/serving/openai_node
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from multiverse import LLM
+from tests.needs import missing
 from tests.serving.conftest import serving
 
 FOLDER = Path(__file__).parent / "openai_node"
@@ -20,9 +19,9 @@ FOLDER = Path(__file__).parent / "openai_node"
 
 def test_the_node_package_runs_unmodified(mini_model: LLM) -> None:
     if shutil.which("node") is None:
-        pytest.skip("node is not installed")
+        missing("node is not installed")
     if not (FOLDER / "node_modules" / "openai").is_dir():
-        pytest.skip(f"the package is not installed: npm install --prefix {FOLDER.relative_to(Path.cwd())}")
+        missing(f"the npm package is not installed: npm install --prefix {FOLDER.relative_to(Path.cwd())}")
     with serving(mini_model, api_keys=("sesame",)) as site:
         environment = {
             **os.environ,

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from multiverse.evaluation.recording import link, recording
 from multiverse.evaluation.sample import Sample
 from multiverse.structure import DIALECTS, MULTIVERSE
-from tests.serving.browser import Browser, find_browser
+from tests.needs import missing
+from tests.serving.browser import chromium, find_chromium, new_page, wait_until
 from tests.serving.conftest import Site
 from tests.serving.imagined import Moment, Plan, generation
 from tests.serving.playback import STATIC, Playback
@@ -49,11 +51,11 @@ def at(event: str, moments: list[Moment] = NESTED, *, branch: str = "") -> int:
 
 
 @pytest.fixture(scope="module")
-def opened() -> Iterator[Browser]:
-    path = find_browser()
+def browser() -> Iterator[Browser]:
+    path = find_chromium()
     if path is None:
-        pytest.skip("there is no Chromium here")
-    with Browser(path) as browser:
+        missing("Chromium is not installed (apt-get install chromium)")
+    with chromium(path) as browser:
         yield browser
 
 
@@ -75,48 +77,64 @@ def server(played: Playback) -> Iterator[Playback]:
 
 
 @pytest.fixture
-def page(opened: Browser, server: Playback) -> Iterator[Browser]:
-    """The page, freshly opened on a desktop; a test that expects problems takes them out of the list."""
-    opened.size(1440, 900)
-    opened.goto("about:blank")
-    opened.problems.clear()
-    opened.goto(server.url)
-    opened.eval("localStorage.clear(); sessionStorage.clear()")
-    opened.wait("document.querySelector('#model').textContent === 'multiverse-mini'")
-    yield opened
-    assert opened.problems == []
+def errors() -> Iterator[list[str]]:
+    """Errors of the page so far; a test that expects some clears the list."""
+    errors: list[str] = []
+    yield errors
+    assert errors == []
 
 
-def ask(page: Browser, *, compare: bool = False, over: bool = True) -> None:
+def visit(page: Page, server: Playback) -> Page:
+    page.goto(server.url)
+    wait_until(page, "document.querySelector('#model').textContent === 'multiverse-mini'")
+    return page
+
+
+@pytest.fixture
+def page(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
+    """The page on a desktop, with empty storage."""
+    with new_page(browser, errors) as page:
+        yield visit(page, server)
+
+
+@pytest.fixture
+def phone(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
+    """The page on a phone."""
+    with new_page(browser, errors, 390, 844, phone=True) as page:
+        yield visit(page, server)
+
+
+def ask(page: Page, *, compare: bool = False, over: bool = True) -> None:
     """Put the question as somebody would."""
     if compare:
         page.click("label.switch")
     page.click("#question")
-    page.type(QUESTION)
-    page.key("Enter")
+    page.keyboard.insert_text(QUESTION)
+    page.keyboard.press("Enter")
     if over:
         finished(page, 2 if compare else 1)
 
 
-def finished(page: Browser, runs: int = 1, seconds: float = 60) -> None:
-    page.wait(
+def finished(page: Page, runs: int = 1, seconds: float = 60) -> None:
+    wait_until(
+        page,
         f"document.querySelectorAll('.run[data-state=over]').length === {runs} && !document.body.hasAttribute('data-busy')",
         seconds,
     )
 
 
-def texts(page: Browser, selector: str) -> list[str]:
+def texts(page: Page, selector: str) -> list[str]:
     """The text of everything that a selector finds and that can be seen."""
-    found: list[str] = page.eval(
+    found: list[str] = page.evaluate(
         f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility())"
         ".map(e => e.textContent.trim())"
     )
     return found
 
 
-def give(page: Browser, name: str, text: str) -> None:
+def give(page: Page, name: str, text: str) -> None:
     """Open a file."""
-    page.eval(
+    page.evaluate(
         "(() => { const all = new DataTransfer();"
         f" all.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));"
         " const input = document.querySelector('#file');"
@@ -124,74 +142,74 @@ def give(page: Browser, name: str, text: str) -> None:
     )
 
 
-def view_documents(page: Browser) -> None:
-    page.key("d")
-    page.wait("document.querySelector('#document-form').checkVisibility()")
+def view_documents(page: Page) -> None:
+    page.keyboard.press("d")
+    wait_until(page, "document.querySelector('#document-form').checkVisibility()")
 
 
 # ---- watching
 
 
-def test_lanes_fill_side_by_side_while_they_are_written(page: Browser, server: Playback) -> None:
+def test_lanes_fill_side_by_side_while_they_are_written(page: Page, server: Playback) -> None:
     server.hold(at("fork", branch="1") - 1)
     ask(page, over=False)
-    page.wait("document.querySelectorAll('.trunk > .block > .lanes > .lane[data-stage=running]').length === 2")
+    wait_until(page, "document.querySelectorAll('.trunk > .block > .lanes > .lane[data-stage=running]').length === 2")
     assert texts(page, ".trunk > .text") == ["Two people."]
     assert texts(page, ".lane .chip")[0] == "1"
     assert texts(page, ".trunk > .block > .lanes > .lane > .card > .head > .title") == ["Mia", "Tom"]
-    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "running"
+    assert page.evaluate("document.querySelector('.trunk > .block').dataset.stage") == "running"
     mia, tom = (texts(page, f".lanes > .lane:nth-child({n}) > .card > .body > .text")[0] for n in (1, 2))
     assert mia == "Mia counts twice."
     assert tom.startswith("Tom counts")
     assert not tom.endswith("4.")
-    tops = page.eval(
+    tops = page.evaluate(
         "[...document.querySelectorAll('.trunk > .block > .lanes > .lane')].map(e => e.getBoundingClientRect().top)"
     )
     assert tops[0] == tops[1]
     assert texts(page, ".answer") == []
 
 
-def test_outlines_are_seen_before_the_fork(page: Browser, server: Playback) -> None:
+def test_outlines_are_seen_before_the_fork(page: Page, server: Playback) -> None:
     server.hold(at("fork") - 1)
     ask(page, over=False)
-    page.wait("document.querySelectorAll('.lane[data-stage=planned]').length === 2")
+    wait_until(page, "document.querySelectorAll('.lane[data-stage=planned]').length === 2")
     assert texts(page, ".lane .title") == ["Mia", "Tom"]
-    assert page.eval("document.querySelector('.block').dataset.stage") == "planned"
+    assert page.evaluate("document.querySelector('.block').dataset.stage") == "planned"
 
 
-def test_a_nested_block_joins_while_its_parent_s_sibling_goes_on(page: Browser, server: Playback) -> None:
+def test_a_nested_block_joins_while_its_parent_s_sibling_goes_on(page: Page, server: Playback) -> None:
     server.hold(at("join", branch="1"))
     ask(page, over=False)
-    page.wait("!!document.querySelector('.lane .block[data-stage=joined]')")
+    wait_until(page, "!!document.querySelector('.lane .block[data-stage=joined]')")
     assert texts(page, ".lane .lane .title") == ["left hand", "right hand"]
     assert texts(page, ".lane .lane .text") == ["one two three four", "one two"]
-    stages = page.eval("[...document.querySelectorAll('.trunk > .block > .lanes > .lane')].map(e => e.dataset.stage)")
+    stages = page.evaluate("[...document.querySelectorAll('.trunk > .block > .lanes > .lane')].map(e => e.dataset.stage)")
     assert stages == ["running", "running"]
-    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "running"
+    assert page.evaluate("document.querySelector('.trunk > .block').dataset.stage") == "running"
     server.go()
     finished(page)
     assert texts(page, ".lane .is-conclusion") == ["four and two make six"]
     assert texts(page, ".lane .block + .text") == ["Mia has 6."]
 
 
-def test_the_end_shows_the_join_the_conclusion_and_the_answer(page: Browser) -> None:
+def test_the_end_shows_the_join_the_conclusion_and_the_answer(page: Page) -> None:
     ask(page)
     assert texts(page, ".trunk > .block > .is-conclusion") == ["six and four make ten"]
     assert texts(page, ".answer .text") == ["10"]
-    assert page.eval("document.querySelector('.trunk > .block').dataset.stage") == "joined"
-    assert set(page.eval("[...document.querySelectorAll('.lane')].map(e => e.dataset.stage)")) == {"ended"}
+    assert page.evaluate("document.querySelector('.trunk > .block').dataset.stage") == "joined"
+    assert set(page.evaluate("[...document.querySelectorAll('.lane')].map(e => e.dataset.stage)")) == {"ended"}
     assert texts(page, ".lane .count") == [str(n) for n in own_tokens("1", "1.1", "1.2", "2")]
-    assert page.eval("document.querySelector('#status').textContent") == "Answer: 10"
+    assert page.evaluate("document.querySelector('#status').textContent") == "Answer: 10"
 
 
 def own_tokens(*branches: str) -> list[int]:
     return [max(m["tokens"]["branch"] for m in NESTED if "tokens" in m and m["branch"] == branch) for branch in branches]
 
 
-def test_what_is_asked_for(page: Browser, server: Playback) -> None:
+def test_what_is_asked_for(page: Page, server: Playback) -> None:
     page.click("#options summary")
     for field, value in (("temperature", "0.5"), ("max-tokens", "99"), ("budget", "50"), ("seed", "7")):
-        page.eval(f"document.querySelector('#{field}').value = '{value}'")
+        page.evaluate(f"document.querySelector('#{field}').value = '{value}'")
     ask(page)
     assert server.requests == [
         (
@@ -209,7 +227,7 @@ def test_what_is_asked_for(page: Browser, server: Playback) -> None:
     ]
 
 
-def test_the_sequential_run_stands_beside_it_with_a_clock_of_its_own(page: Browser, server: Playback) -> None:
+def test_the_sequential_run_stands_beside_it_with_a_clock_of_its_own(page: Page, server: Playback) -> None:
     ask(page, compare=True)
     assert [body["multiverse"]["mode"] for _, body in server.requests] == ["parallel", "sequential"]
     assert texts(page, ".run-head h2") == ["Parallel", "Sequential"]
@@ -218,12 +236,12 @@ def test_the_sequential_run_stands_beside_it_with_a_clock_of_its_own(page: Brows
     assert texts(page, ".line .clock") == clocks
     assert texts(page, ".answer .text") == ["10", "10"]
     assert all(clock in texts(page, "#saving")[0] for clock in clocks)
-    left, right = page.eval("[...document.querySelectorAll('.run')].map(e => e.getBoundingClientRect().left)")
+    left, right = page.evaluate("[...document.querySelectorAll('.run')].map(e => e.getBoundingClientRect().left)")
     assert left < right
 
 
-def test_a_phone_shows_one_of_two_runs_and_both_clocks(page: Browser) -> None:
-    page.size(390, 844, phone=True)
+def test_a_phone_shows_one_of_two_runs_and_both_clocks(phone: Page) -> None:
+    page = phone
     ask(page, compare=True)
     assert texts(page, ".run[data-mode=sequential] .answer") == []
     assert len(texts(page, ".line .clock")) == 2
@@ -232,13 +250,13 @@ def test_a_phone_shows_one_of_two_runs_and_both_clocks(page: Browser) -> None:
     assert texts(page, ".run[data-mode=parallel] .answer") == []
 
 
-def test_cut_runs_say_so(page: Browser, server: Playback) -> None:
+def test_cut_runs_say_so(page: Page, server: Playback) -> None:
     server.answer = lambda _: [*NESTED[:-1], {**NESTED[-1], "finish_reason": "length"}]
     ask(page)
     assert "most tokens" in texts(page, ".ending")[0]
 
 
-def test_a_model_that_does_not_think_is_shown_too(page: Browser, server: Playback) -> None:
+def test_a_model_that_does_not_think_is_shown_too(page: Page, server: Playback) -> None:
     server.answer = lambda _: [moment if moment.get("role") != "answer" else {**moment, "role": "text"} for moment in LINE]
     ask(page)
     assert texts(page, ".trunk > .text")[0].endswith("slowly counted.Answer: 10")
@@ -246,43 +264,43 @@ def test_a_model_that_does_not_think_is_shown_too(page: Browser, server: Playbac
     assert texts(page, "#saving") == ["Nothing was forked."]
 
 
-def test_what_a_model_writes_is_text_and_nothing_else(page: Browser, server: Playback) -> None:
+def test_what_a_model_writes_is_text_and_nothing_else(page: Page, server: Playback) -> None:
     nasty = "<img src=x onerror=document.title='gone'><script>document.title='gone'</script>"
     server.answer = lambda _: generation([nasty, Plan([(nasty, [nasty]), ("b", ["b"])], nasty)], nasty)
     ask(page)
     assert texts(page, ".trunk > .text") == [nasty]
     assert texts(page, ".answer .text") == [nasty]
-    page.eval("document.querySelector('.head').click()")
+    page.evaluate("document.querySelector('.head').click()")
     assert texts(page, "#lane-title") == [nasty]
-    assert page.eval("document.title") == "Multiverse"
-    assert page.eval("document.querySelectorAll('main img, main script, dialog img').length") == 0
+    assert page.evaluate("document.title") == "Multiverse"
+    assert page.evaluate("document.querySelectorAll('main img, main script, dialog img').length") == 0
 
 
 # ---- the time line
 
 
-def test_the_axis_shows_the_critical_path_against_all_tokens(page: Browser) -> None:
+def test_the_axis_shows_the_critical_path_against_all_tokens(page: Page) -> None:
     ask(page)
     usage = NESTED[-1]["usage"]
     assert texts(page, ".measured.chain .count") == [str(usage["critical_path_tokens"])]
     assert texts(page, ".measured.sum .count") == [str(usage["total_tokens"])]
-    width = page.eval("document.querySelector('.ruler').clientWidth")
-    rights = page.eval(
+    width = page.evaluate("document.querySelector('.ruler').clientWidth")
+    rights = page.evaluate(
         "[...document.querySelectorAll('.bar:not(.strip)')].map(e => +e.getAttribute('x') + +e.getAttribute('width'))"
     )
     assert max(rights) == pytest.approx(width * usage["critical_path_tokens"] / usage["total_tokens"], abs=1.5)
-    strip = page.eval("[...document.querySelectorAll('.bar.strip')].map(e => +e.getAttribute('width'))")
+    strip = page.evaluate("[...document.querySelectorAll('.bar.strip')].map(e => +e.getAttribute('width'))")
     assert sum(strip) == pytest.approx(width, abs=5)
     assert f"{usage['parallelism']:.2f}× parallel" in texts(page, ".line .facts")
 
 
-def test_in_seconds_both_runs_share_one_axis(page: Browser) -> None:
+def test_in_seconds_both_runs_share_one_axis(page: Page) -> None:
     ask(page, compare=True)
-    page.key("a")
-    page.wait("document.querySelector('#axis-seconds').getAttribute('aria-pressed') === 'true'")
-    page.wait("document.querySelectorAll('.bar.strip').length === 0")
-    width = page.eval("document.querySelector('.ruler').clientWidth")
-    ends = page.eval(
+    page.keyboard.press("a")
+    wait_until(page, "document.querySelector('#axis-seconds').getAttribute('aria-pressed') === 'true'")
+    wait_until(page, "document.querySelectorAll('.bar.strip').length === 0")
+    width = page.evaluate("document.querySelector('.ruler').clientWidth")
+    ends = page.evaluate(
         "[...document.querySelectorAll('.line[data-mode] > svg')].map(s => Math.max(...[...s.querySelectorAll('.bar')]"
         ".map(e => +e.getAttribute('x') + +e.getAttribute('width'))))"
     )
@@ -291,61 +309,65 @@ def test_in_seconds_both_runs_share_one_axis(page: Browser) -> None:
         assert end == pytest.approx(width * moments[-1]["seconds"] / longest, rel=0.1)
 
 
-def test_a_replay_ends_where_it_began(page: Browser) -> None:
+def test_a_replay_ends_where_it_began(page: Page) -> None:
     ask(page)
-    before = page.eval("document.querySelector('#stage').textContent")
-    page.key(" ")
-    page.wait("document.body.dataset.player === 'playing'")
-    assert page.eval("document.querySelector('#stage').textContent") != before
-    page.eval("(() => { const s = document.querySelector('#speed'); s.value = '8'; s.dispatchEvent(new Event('change')); })()")
-    page.wait("document.body.dataset.player === 'paused'")
-    assert page.eval("document.querySelector('#stage').textContent") == before
+    before = page.evaluate("document.querySelector('#stage').textContent")
+    page.keyboard.press("Space")
+    wait_until(page, "document.body.dataset.player === 'playing'")
+    assert page.evaluate("document.querySelector('#stage').textContent") != before
+    page.evaluate(
+        "(() => { const s = document.querySelector('#speed'); s.value = '8'; s.dispatchEvent(new Event('change')); })()"
+    )
+    wait_until(page, "document.body.dataset.player === 'paused'")
+    assert page.evaluate("document.querySelector('#stage').textContent") == before
 
 
-def test_one_can_go_to_any_moment(page: Browser) -> None:
+def test_one_can_go_to_any_moment(page: Page) -> None:
     ask(page)
-    page.key("Home")
-    page.wait("document.querySelectorAll('.lane').length === 0")
-    page.key("ArrowRight", shift=True)
-    page.wait("document.querySelectorAll('.lane').length > 0")
+    page.keyboard.press("Home")
+    wait_until(page, "document.querySelectorAll('.lane').length === 0")
+    page.keyboard.press("Shift+ArrowRight")
+    wait_until(page, "document.querySelectorAll('.lane').length > 0")
     few = len(texts(page, ".lane"))
-    page.key("ArrowRight", shift=True)
-    page.wait(f"document.querySelectorAll('.lane').length > {few} || document.querySelectorAll('.lane .text').length > 0")
-    assert page.eval("document.querySelectorAll('.bar.ghost').length") > 0
-    page.key("End")
-    page.wait("!!document.querySelector('.run[data-state=over]')")
+    page.keyboard.press("Shift+ArrowRight")
+    wait_until(
+        page, f"document.querySelectorAll('.lane').length > {few} || document.querySelectorAll('.lane .text').length > 0"
+    )
+    assert page.evaluate("document.querySelectorAll('.bar.ghost').length") > 0
+    page.keyboard.press("End")
+    wait_until(page, "!!document.querySelector('.run[data-state=over]')")
     assert texts(page, ".answer .text") == ["10"]
-    box = page.eval(
+    box = page.evaluate(
         "(() => { const b = document.querySelector('.ruler').getBoundingClientRect(); return [b.x, b.y, b.width]; })()"
     )
-    page.press_at(box[0] + 2, box[1] - 20)
-    page.wait("document.querySelectorAll('.lane').length === 0 && !document.querySelector('.run[data-state=over]')")
+    page.mouse.click(box[0] + 2, box[1] - 20)
+    wait_until(page, "document.querySelectorAll('.lane').length === 0 && !document.querySelector('.run[data-state=over]')")
 
 
-def test_pausing_what_is_live_holds_the_picture_and_loses_nothing(page: Browser, server: Playback) -> None:
+def test_pausing_what_is_live_holds_the_picture_and_loses_nothing(page: Page, server: Playback) -> None:
     server.hold(at("fork"))
     ask(page, over=False)
-    page.wait("document.querySelectorAll('.lane[data-stage=running]').length === 2")
+    wait_until(page, "document.querySelectorAll('.lane[data-stage=running]').length === 2")
     page.click("#play")
-    page.wait("document.body.dataset.player === 'paused'")
+    wait_until(page, "document.body.dataset.player === 'paused'")
     server.go()
-    page.wait("!document.body.hasAttribute('data-busy')")
+    wait_until(page, "!document.body.hasAttribute('data-busy')")
     assert texts(page, ".answer") == []
-    page.key("End")
-    page.wait("!!document.querySelector('.answer:not([hidden])')")
+    page.keyboard.press("End")
+    wait_until(page, "!!document.querySelector('.answer:not([hidden])')")
 
 
 # ---- files and documents
 
 
-def test_a_saved_generation_opens_again(page: Browser, server: Playback, tmp_path: Path) -> None:
+def test_a_saved_generation_opens_again(page: Page, server: Playback, tmp_path: Path) -> None:
     ask(page, compare=True)
-    before = page.eval("document.querySelector('#stage').textContent")
-    page.download_to(tmp_path)
-    page.click("#save")
-    page.wait("document.querySelector('#status').textContent.startsWith('Saved')")
-    name = page.eval("document.querySelector('#status').textContent").removeprefix("Saved as ")
-    page.wait_for_file(tmp_path / name)
+    before = page.evaluate("document.querySelector('#stage').textContent")
+    with page.expect_download() as download:
+        page.click("#save")
+    wait_until(page, "document.querySelector('#status').textContent.startsWith('Saved')")
+    name = page.evaluate("document.querySelector('#status').textContent").removeprefix("Saved as ")
+    download.value.save_as(tmp_path / name)
     saved = json.loads((tmp_path / name).read_text())
     assert [run["mode"] for run in saved["runs"]] == ["parallel", "sequential"]
     assert saved["runs"][0]["moments"] == NESTED
@@ -353,20 +375,20 @@ def test_a_saved_generation_opens_again(page: Browser, server: Playback, tmp_pat
     page.goto(server.url)
     give(page, name, json.dumps(saved))
     finished(page, 2)
-    assert page.eval("document.querySelector('#stage').textContent") == before
-    assert page.eval("document.querySelector('#question').value") == QUESTION
+    assert page.evaluate("document.querySelector('#stage').textContent") == before
+    assert page.evaluate("document.querySelector('#question').value") == QUESTION
 
 
-def test_a_plain_list_of_moments_opens_too(page: Browser) -> None:
+def test_a_plain_list_of_moments_opens_too(page: Page) -> None:
     give(page, "moments.json", json.dumps(NESTED))
     finished(page)
     assert texts(page, ".answer .text") == ["10"]
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"runs": [{"moments": [{}]}]}', '{"version": 9, "runs": [{"moments": []}]}'])
-def test_a_file_of_something_else_is_refused(page: Browser, content: str) -> None:
+def test_a_file_of_something_else_is_refused(page: Page, content: str) -> None:
     give(page, "other.json", content)
-    page.wait("!document.querySelector('#notice').hidden")
+    wait_until(page, "!document.querySelector('#notice').hidden")
     assert texts(page, "#notice")[0].startswith("other.json: ")
 
 
@@ -387,20 +409,20 @@ def parsing(server: Playback) -> None:
 NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop); 40 tokens, critical path 20"
 
 
-def test_a_sample_s_file_is_parsed_and_drawn(page: Browser, server: Playback) -> None:
+def test_a_sample_s_file_is_parsed_and_drawn(page: Page, server: Playback) -> None:
     parsing(server)
     give(page, "0001-7-0.json", json.dumps(recording(sample(), "some/model")))
     finished(page)
     assert server.requests == [("/parse", {"text": "what was written: 6 · 4"})]
     assert texts(page, ".answer .text") == ["10"]
-    assert page.eval("document.querySelector('#question').value") == QUESTION
+    assert page.evaluate("document.querySelector('#question').value") == QUESTION
     assert texts(page, "#notice") == [NOTE]
-    assert page.eval("document.querySelector('#notice').dataset.kind") == "note"
+    assert page.evaluate("document.querySelector('#notice').dataset.kind") == "note"
     ask(page)
     assert texts(page, "#notice") == []
 
 
-def test_a_sample_opens_from_its_address(page: Browser, server: Playback) -> None:
+def test_a_sample_opens_from_its_address(page: Page, server: Playback) -> None:
     parsing(server)
     address = link({**recording(sample(), "m"), "runs": [{"mode": "parallel", "text": "…", "dialect": "npr"}]}, server.url)
     assert address is not None
@@ -412,63 +434,65 @@ def test_a_sample_opens_from_its_address(page: Browser, server: Playback) -> Non
         assert server.requests == [("/parse", {"text": "…", "dialect": "npr"})]
         assert texts(page, "#notice") == [NOTE]
         assert texts(page, ".answer .text") == ["10"]
-        assert page.eval("location.hash") == "#ask"
+        assert page.evaluate("location.hash") == "#ask"
 
 
-def test_a_sample_that_breaks_the_grammar_is_shown_as_text_with_its_fault(page: Browser, server: Playback) -> None:
+def test_a_sample_that_breaks_the_grammar_is_shown_as_text_with_its_fault(
+    page: Page, server: Playback, errors: list[str]
+) -> None:
     server.refusal = (400, {}, "line 1, offset 6: found 'x', expected a goal")
     give(page, "sample.json", json.dumps(recording(sample(), "m")))
-    page.wait("!document.querySelector('#source-problem').hidden")
-    assert page.eval("document.querySelector('#source').value") == "what was written: 6 · 4"
+    wait_until(page, "!document.querySelector('#source-problem').hidden")
+    assert page.evaluate("document.querySelector('#source').value") == "what was written: 6 · 4"
     assert texts(page, "#source-problem") == ["line 1, offset 6: found 'x', expected a goal"]
-    expected_problem(page, "400")
+    expect_failed_requests(errors, "400")
 
 
 @pytest.mark.parametrize("packed", ["eJxTAQ", "not base64!", "e30"])
-def test_an_address_that_was_cut_short_is_told_of(page: Browser, server: Playback, packed: str) -> None:
+def test_an_address_that_was_cut_short_is_told_of(page: Page, server: Playback, packed: str) -> None:
     page.goto(f"{server.url}#sample={packed}")
-    page.wait("!document.querySelector('#notice').hidden")
+    wait_until(page, "!document.querySelector('#notice').hidden")
     assert "cut short" in texts(page, "#notice")[0]
 
 
-def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Browser, server: Playback) -> None:
+def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Page, server: Playback) -> None:
     # The server that parses gives no seconds, and no finish.
     server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED[:-1]]
     view_documents(page)
     page.click("#source")
-    page.type("some document")
-    page.eval("document.querySelector('#dialect').value = 'npr'")
+    page.keyboard.insert_text("some document")
+    page.evaluate("document.querySelector('#dialect').value = 'npr'")
     page.click("#document-form .primary")
-    page.wait("!!document.querySelector('.run[data-state=over]')")
+    wait_until(page, "!!document.querySelector('.run[data-state=over]')")
     assert server.requests == [("/parse", {"text": "some document", "dialect": "npr"})]
     assert texts(page, ".lane .title") == ["Mia", "left hand", "right hand", "Tom"]
     assert texts(page, ".answer .text") == ["10"]
     assert texts(page, ".line .clock") == [""] or texts(page, ".line .clock") == []
-    page.key("Home")
-    page.wait("document.querySelectorAll('.lane').length === 0")
+    page.keyboard.press("Home")
+    wait_until(page, "document.querySelectorAll('.lane').length === 0")
 
 
-def test_a_fault_in_a_document_is_pointed_at(page: Browser, server: Playback) -> None:
+def test_a_fault_in_a_document_is_pointed_at(page: Page, server: Playback, errors: list[str]) -> None:
     server.refusal = (400, {}, "line 2, offset 6: found 'x', expected a goal")
     view_documents(page)
-    page.eval("document.querySelector('#source').value = 'first\\nsecond\\nthird'")
+    page.evaluate("document.querySelector('#source').value = 'first\\nsecond\\nthird'")
     page.click("#document-form .primary")
-    page.wait("!document.querySelector('#source-problem').hidden")
+    wait_until(page, "!document.querySelector('#source-problem').hidden")
     assert texts(page, "#source-problem") == ["line 2, offset 6: found 'x', expected a goal"]
     assert (
-        page.eval(
+        page.evaluate(
             "(() => { const s = document.querySelector('#source'); return s.value.slice(s.selectionStart, s.selectionEnd); })()"
         )
         == "second"
     )
-    expected_problem(page, "400")
+    expect_failed_requests(errors, "400")
 
 
-def test_what_is_shown_can_be_had_as_text(page: Browser) -> None:
+def test_what_is_shown_can_be_had_as_text(page: Page) -> None:
     ask(page)
     view_documents(page)
     page.click("#current")
-    text = page.eval("document.querySelector('#source').value")
+    text = page.evaluate("document.querySelector('#source').value")
     assert text.startswith("Two people.")
     order = [
         text.index(part)
@@ -480,90 +504,91 @@ def test_what_is_shown_can_be_had_as_text(page: Browser) -> None:
 # ---- what goes wrong
 
 
-def expected_problem(page: Browser, status: str) -> None:
-    """The browser itself notes failed requests."""
-    assert page.problems
-    assert all(status in problem for problem in page.problems)
-    page.problems.clear()
+def expect_failed_requests(errors: list[str], reason: str) -> None:
+    """Clear the failed requests that the browser reports, after checking that there are some and all for this reason."""
+    assert errors
+    assert all(reason in error for error in errors)
+    errors.clear()
 
 
-def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Browser, server: Playback) -> None:
+def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Page, server: Playback, errors: list[str]) -> None:
     server.key = "secret"
     ask(page, over=False)
-    page.wait("document.querySelector('#key-dialog').open")
-    page.type("wrong")
-    page.key("Enter")
-    page.wait("!document.querySelector('#key-dialog').open")
-    page.wait("document.querySelector('#key-dialog').open")
-    page.eval("document.querySelector('#key').value = ''")
-    page.type("secret")
-    page.key("Enter")
+    wait_until(page, "document.querySelector('#key-dialog').open")
+    page.keyboard.insert_text("wrong")
+    page.keyboard.press("Enter")
+    wait_until(page, "!document.querySelector('#key-dialog').open")
+    wait_until(page, "document.querySelector('#key-dialog').open")
+    page.evaluate("document.querySelector('#key').value = ''")
+    page.keyboard.insert_text("secret")
+    page.keyboard.press("Enter")
     finished(page)
     assert texts(page, ".answer .text") == ["10"]
-    assert page.eval("Object.values(sessionStorage)") == ["secret"]
-    assert "secret" not in page.eval("Object.values(localStorage).join()")
-    expected_problem(page, "401")
+    assert page.evaluate("Object.values(sessionStorage)") == ["secret"]
+    assert "secret" not in page.evaluate("Object.values(localStorage).join()")
+    expect_failed_requests(errors, "401")
 
 
-def test_a_busy_server_is_told_of_and_can_be_asked_again(page: Browser, server: Playback) -> None:
+def test_a_busy_server_is_told_of_and_can_be_asked_again(page: Page, server: Playback, errors: list[str]) -> None:
     server.refusal = (429, {"retry-after": "3"}, "the queue is full")
     ask(page, over=False)
-    page.wait("!document.querySelector('#notice').hidden")
+    wait_until(page, "!document.querySelector('#notice').hidden")
     assert "wait 3 s" in texts(page, "#notice")[0]
-    assert page.eval("document.querySelector('#dock').hidden")
+    assert page.evaluate("document.querySelector('#dock').hidden")
     server.refusal = None
     page.click("#notice button")
     finished(page)
-    expected_problem(page, "429")
+    expect_failed_requests(errors, "429")
 
 
-def test_an_error_in_the_middle_keeps_what_there_is(page: Browser, server: Playback) -> None:
+def test_an_error_in_the_middle_keeps_what_there_is(page: Page, server: Playback) -> None:
     server.answer = lambda _: [*NESTED[: at("fork") + 6], {"error": {"message": "the model gave no numbers"}}]
     ask(page, over=False)
-    page.wait("!document.querySelector('#notice').hidden")
+    wait_until(page, "!document.querySelector('#notice').hidden")
     assert texts(page, "#notice")[0].startswith("the model gave no numbers")
-    page.wait("document.querySelector('.ending')?.textContent === 'Stopped.'")
+    wait_until(page, "document.querySelector('.ending')?.textContent === 'Stopped.'")
     assert texts(page, ".lane .title") == ["Mia", "Tom"]
 
 
-def test_stopping_hangs_up(page: Browser, server: Playback) -> None:
+def test_stopping_hangs_up(page: Page, server: Playback) -> None:
     server.hold(at("fork"))
     ask(page, over=False)
-    page.wait("document.querySelectorAll('.lane[data-stage=running]').length === 2")
-    page.key("Escape")
-    page.wait("!document.body.hasAttribute('data-busy')")
+    wait_until(page, "document.querySelectorAll('.lane[data-stage=running]').length === 2")
+    page.keyboard.press("Escape")
+    wait_until(page, "!document.body.hasAttribute('data-busy')")
     assert server.hung_up.wait(60)
-    page.wait("document.querySelector('.ending')?.textContent === 'Stopped.'")
+    wait_until(page, "document.querySelector('.ending')?.textContent === 'Stopped.'")
     assert texts(page, "#notice") == []
 
 
-def test_a_server_that_is_gone(page: Browser, server: Playback) -> None:
-    page.eval("window.fetch = () => Promise.reject(new TypeError('gone'))")
+def test_a_server_that_is_gone(page: Page, server: Playback, errors: list[str]) -> None:
+    page.route("**/v1/chat/completions", lambda route: route.abort("connectionrefused"))
     ask(page, over=False)
-    page.wait("!document.querySelector('#notice').hidden")
+    wait_until(page, "!document.querySelector('#notice').hidden")
     assert "cannot be reached" in texts(page, "#notice")[0]
     assert server.requests == []
+    expect_failed_requests(errors, "ERR_CONNECTION_REFUSED")
 
 
 # ---- keyboard, dark, small, large
 
 
-def test_everything_by_keyboard(page: Browser, server: Playback) -> None:
-    page.key("c")
-    assert page.eval("document.querySelector('#compare').checked")
-    page.key("c")
-    page.key("/")
-    page.type("by hand")
-    page.key("Enter")
+def test_everything_by_keyboard(page: Page, server: Playback) -> None:
+    page.keyboard.press("c")
+    assert page.evaluate("document.querySelector('#compare').checked")
+    page.keyboard.press("c")
+    page.keyboard.press("/")
+    page.keyboard.insert_text("by hand")
+    page.keyboard.press("Enter")
     finished(page)
     assert server.requests[0][1]["messages"][0]["content"] == "by hand"
-    page.key("j")
-    assert page.eval("document.activeElement.getAttribute('aria-label')") == "Branch 1 Mia, closed"
-    page.key("j")
-    assert page.eval("document.activeElement.getAttribute('aria-label')") == "Branch 1.1 left hand, closed"
-    page.key("k")
-    page.key("Enter")
-    page.wait("document.querySelector('#lane-dialog').open")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Branch 1 Mia, closed"
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Branch 1.1 left hand, closed"
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    wait_until(page, "document.querySelector('#lane-dialog').open")
     assert texts(page, "#lane-title") == ["Mia"]
     assert texts(page, "#lane-text p") == [
         "Mia counts twice.",
@@ -572,38 +597,38 @@ def test_everything_by_keyboard(page: Browser, server: Playback) -> None:
         "four and two make six",
         "Mia has 6.",
     ]
-    page.key("ArrowRight")
+    page.keyboard.press("ArrowRight")
     assert texts(page, "#lane-title") == ["left hand"]
-    page.key("Escape")
-    page.wait("!document.querySelector('#lane-dialog').open")
-    page.key("?")
-    assert page.eval("document.querySelector('#help-dialog').open")
-    page.key("Escape")
-    speed = page.eval("document.querySelector('#speed').value")
-    page.key(">")
-    page.wait(f"document.querySelector('#speed').value !== '{speed}'")
+    page.keyboard.press("Escape")
+    wait_until(page, "!document.querySelector('#lane-dialog').open")
+    page.keyboard.press("?")
+    assert page.evaluate("document.querySelector('#help-dialog').open")
+    page.keyboard.press("Escape")
+    speed = page.evaluate("document.querySelector('#speed').value")
+    page.keyboard.press(">")
+    wait_until(page, f"document.querySelector('#speed').value !== '{speed}'")
 
 
-def lightness(page: Browser) -> float:
+def lightness(page: Page) -> float:
     """Of the ground, from 0 to 1."""
-    color = page.eval("getComputedStyle(document.body).backgroundColor")
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
     found = re.match(r"oklch\(([0-9.]+)", color)
     assert found is not None, color
     return float(found[1])
 
 
-def test_dark_follows_the_system_unless_told_otherwise(page: Browser) -> None:
+def test_dark_follows_the_system_unless_told_otherwise(page: Page) -> None:
     assert lightness(page) > 0.9
-    page.size(1440, 900, dark=True)
+    page.emulate_media(color_scheme="dark")
     assert lightness(page) < 0.3
-    page.key("t")
+    page.keyboard.press("t")
     assert lightness(page) > 0.9
-    page.size(1440, 900)
-    page.key("t")
+    page.emulate_media(color_scheme="light")
+    page.keyboard.press("t")
     assert lightness(page) < 0.3
     page.reload()
-    page.wait("document.documentElement.dataset.theme === 'dark'")
-    page.key("t")
+    wait_until(page, "document.documentElement.dataset.theme === 'dark'")
+    page.keyboard.press("t")
     assert lightness(page) > 0.9
 
 
@@ -630,35 +655,44 @@ DEEP = generation(deep(4), "through")
     [(WIDE, 1440, False), (WIDE, 390, True), (DEEP, 1440, False), (DEEP, 820, False), (DEEP, 390, True)],
     ids=["20 lanes", "20 lanes on a phone", "depth 4", "depth 4 on a tablet", "depth 4 on a phone"],
 )
-def test_nothing_hangs_over_the_edge(page: Browser, server: Playback, moments: list[Moment], width: int, phone: bool) -> None:
-    page.size(width, 844, phone=phone)
+def test_nothing_hangs_over_the_edge(
+    browser: Browser, server: Playback, errors: list[str], moments: list[Moment], width: int, phone: bool
+) -> None:
     server.answer = lambda _: moments
-    ask(page)
-    page.wait(
-        "Math.min(...[...document.querySelectorAll('.card')].map(e => e.clientWidth))" + (" >= 140" if phone else " >= 165")
+    with new_page(browser, errors, width, 844, phone=phone) as page:
+        ask(visit(page, server))
+        check_edges(page, width, phone, cards=30 if moments is DEEP else 20)
+
+
+def check_edges(page: Page, width: int, phone: bool, cards: int) -> None:
+    wait_until(
+        page,
+        "Math.min(...[...document.querySelectorAll('.card')].map(e => e.clientWidth))" + (" >= 140" if phone else " >= 165"),
     )
-    assert len(texts(page, ".card")) == (30 if moments is DEEP else 20)
-    assert page.eval("document.documentElement.scrollWidth") <= width
-    out = page.eval(
+    assert len(texts(page, ".card")) == cards
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    out = page.evaluate(
         f"[...document.querySelectorAll('.card, .text')].filter(e => e.getBoundingClientRect().right > {width}).length"
     )
     assert out == 0
 
 
-def test_long_branches_show_their_ends_and_can_be_read_whole(page: Browser, server: Playback) -> None:
+def test_long_branches_show_their_ends_and_can_be_read_whole(page: Page, server: Playback) -> None:
     server.answer = lambda _: WIDE
     ask(page)
-    heights = page.eval("[...document.querySelectorAll('.lane .text')].map(e => [e.clientHeight, e.scrollHeight, e.scrollTop])")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.lane .text')].map(e => [e.clientHeight, e.scrollHeight, e.scrollTop])"
+    )
     assert max(height for height, _, _ in heights) < 330
     cut = [(height, all_of_it, top) for height, all_of_it, top in heights if all_of_it > height]
     assert cut
     assert all(top == pytest.approx(all_of_it - height, abs=2) for height, all_of_it, top in cut)
-    page.eval("document.querySelectorAll('.head')[3].click()")
+    page.evaluate("document.querySelectorAll('.head')[3].click()")
     assert texts(page, "#lane-text") == [("so we go on and on " * 68).strip()]
 
 
-def test_lanes_are_spread_evenly_over_the_rows_that_they_take(page: Browser) -> None:
-    columns = page.eval(
+def test_lanes_are_spread_evenly_over_the_rows_that_they_take(page: Page) -> None:
+    columns = page.evaluate(
         "import('./static/stage.js').then(({columns}) =>"
         " [[20, 1400, 208], [4, 1400, 208], [7, 1400, 208], [4, 380, 172],"
         " [2, 340, 172], [2, 380, 172], [3, 380, 172], [1, 90, 172]]"
@@ -693,18 +727,18 @@ def test_only_the_dialects_spell_tags() -> None:
     assert not [tag for tag in MULTIVERSE.tags if tag in index]
 
 
-def test_whoever_turns_to_the_viewer_is_not_taken_back_to_what_is_written(page: Browser, server: Playback) -> None:
-    page.size(1440, 500)
+def test_whoever_turns_to_the_viewer_is_not_taken_back_to_what_is_written(page: Page, server: Playback) -> None:
+    page.set_viewport_size({"width": 1440, "height": 500})
     server.hold(at("fork") - 1)
     ask(page, over=False)
-    page.wait("document.querySelectorAll('.trunk > .text').length > 0")
+    wait_until(page, "document.querySelectorAll('.trunk > .text').length > 0")
     view_documents(page)
     server.go()
     finished(page)
-    page.eval("new Promise((done) => setTimeout(done, 300))")  # the page follows for 200 ms after the last change
-    assert page.eval("scrollY") == 0
-    page.key("d")
-    page.wait("document.querySelector('#ask-form').checkVisibility()")
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")  # the page follows for 200 ms after the last change
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("d")
+    wait_until(page, "document.querySelector('#ask-form').checkVisibility()")
 
 
 def test_what_the_page_keeps_out_of_the_browser_s_reach() -> None:
@@ -717,17 +751,14 @@ def test_what_the_page_keeps_out_of_the_browser_s_reach() -> None:
 
 
 @pytest.fixture
-def real(opened: Browser, mini: Site) -> Iterator[Browser]:
-    opened.size(1440, 900)
-    opened.goto("about:blank")
-    opened.problems.clear()
-    opened.goto(mini.url)
-    opened.wait("document.querySelector('#model').textContent !== ''")
-    yield opened
-    assert opened.problems == []
+def real(browser: Browser, mini: Site, errors: list[str]) -> Iterator[Page]:
+    with new_page(browser, errors) as page:
+        page.goto(mini.url)
+        wait_until(page, "document.querySelector('#model').textContent !== ''")
+        yield page
 
 
-def test_the_model_of_the_package_answers_and_its_text_is_a_document(real: Browser) -> None:
+def test_the_model_of_the_package_answers_and_its_text_is_a_document(real: Page) -> None:
     real.click("#examples li:nth-child(3) button")
     finished(real, seconds=180)
     assert texts(real, ".answer .text") == ["6"]
@@ -735,9 +766,9 @@ def test_the_model_of_the_package_answers_and_its_text_is_a_document(real: Brows
     assert len(lanes) == 5
     view_documents(real)
     real.click("#current")
-    source = real.eval("document.querySelector('#source').value")
+    source = real.evaluate("document.querySelector('#source').value")
     assert MULTIVERSE.goal.open in source
     real.click("#document-form .primary")
-    real.wait("!!document.querySelector('.run[data-mode=document][data-state=over]')")
+    wait_until(real, "!!document.querySelector('.run[data-mode=document][data-state=over]')")
     assert texts(real, ".lane .title") == lanes
     assert texts(real, ".answer .text") == ["6"]
