@@ -516,8 +516,8 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Page, server: Playbac
     ask(page, over=False)
     wait_until(page, "document.querySelector('#key-dialog').open")
     page.keyboard.insert_text("wrong")
-    page.keyboard.press("Enter")
-    wait_until(page, "!document.querySelector('#key-dialog').open")
+    with page.expect_response("**/v1/chat/completions"):  # refused again, after the dialog has closed
+        page.keyboard.press("Enter")
     wait_until(page, "document.querySelector('#key-dialog').open")
     page.evaluate("document.querySelector('#key').value = ''")
     page.keyboard.insert_text("secret")
