@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from multiverse.live import Counts, Moment, Reader, Transcript, opens_thinking
+from multiverse.live import Counts, Moment, Transcript, opens_thinking
+from multiverse.live import moments as moments_of
 from multiverse.structure import MULTIVERSE, Role, TokenDialect, render
 from tests.cli.scripted import NESTED, scripted_llm
 
@@ -28,14 +28,8 @@ def events(llm: LLM) -> list[Event]:
 
 
 @pytest.fixture(scope="module")
-def moments(llm: LLM, events: list[Event]) -> list[Moment]:
-    return list(read(llm, events))
-
-
-def read(llm: LLM, events: list[Event]) -> Iterator[Moment]:
-    reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids)
-    for event in events:
-        yield from reader.feed(event)
+def moments(events: list[Event]) -> list[Moment]:
+    return [moment for event in events for moment in moments_of(event)]
 
 
 def text_of(moments: list[Moment], role: str, branch: str = "") -> str:
@@ -133,52 +127,27 @@ def test_what_is_no_moment_is_refused(values: dict[str, object]) -> None:
         Moment.from_json(values)
 
 
-@pytest.mark.parametrize(
-    ("pieces", "expected"),
-    [
-        (["\n", "1", ":", " Red", " team", "\n"], " Red team\n"),
-        (["\n1", ": Red"], " Red"),
-        (["1:Red"], "Red"),
-        (["\n1: ", "1: Red"], " 1: Red"),
-        (["odd"], "odd"),
-        (["", "\n1:", ""], ""),
-    ],
-)
-def test_an_outline_is_told_without_its_label(tokens: TokenDialect, pieces: list[str], expected: str) -> None:
-    reader = Reader(tokens)
-    opening = [Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN, Role.OUTLINE_OPEN]
-    for role in opening:
-        reader.feed(TokenEvent("", tokens.ids[role], tokens.tag(role), 0, False))
-    told = [moment for piece in pieces for moment in reader.feed(TokenEvent("", 5, piece, 0, False))]
-    assert text_of(told, "outline") == expected
-    assert "".join(moment.text or "" for moment in told) == "".join(pieces)
-    assert {moment.outline for moment in told if moment.role == "outline"} <= {"1"}
+def test_a_token_that_ends_a_label_is_two_moments() -> None:
+    counts = Counts(3, 3, 3)
+    event = TokenEvent("", 5, "1: Red", 7, False, role="outline", outline="1", label_length=2, counts=counts)
+    assert [(moment.text, moment.role, moment.outline) for moment in moments_of(event)] == [
+        ("1:", "structure", None),
+        (" Red", "outline", "1"),
+    ]
+    assert all(moment.tokens == counts and moment.position == 7 for moment in moments_of(event))
 
 
-def test_a_plain_model_writes_text() -> None:
-    reader = Reader(None, frozenset({9}))
-    told = [m for token, text in ((1, "one "), (9, "end")) for m in reader.feed(TokenEvent("", token, text, 7, False))]
-    assert [(moment.text, moment.role) for moment in told] == [("one ", "text"), ("", "structure")]
-    assert told[0].tokens == Counts(1, 1, 1)
+def test_the_end_of_a_text_has_no_text() -> None:
+    event = TokenEvent("", 9, "<end>", 7, False, role="structure", end_of_text=True)
+    assert [(moment.text, moment.role) for moment in moments_of(event)] == [("", "structure")]
 
 
-def test_a_thinking_that_the_prompt_has_opened(tokens: TokenDialect) -> None:
-    close = tokens.ids[Role.THINK_CLOSE]
+def test_a_prompt_may_have_opened_the_thinking(tokens: TokenDialect) -> None:
     prompt = [3, tokens.ids[Role.THINK_OPEN], *tokens.sep]
     assert opens_thinking(prompt, tokens)
-    assert not opens_thinking([*prompt, close], tokens)
+    assert not opens_thinking([*prompt, tokens.ids[Role.THINK_CLOSE]], tokens)
     assert not opens_thinking([3], tokens)
     assert not opens_thinking(prompt, None)
-    for opened in (True, False):  # it is found out by the closing tag at the latest
-        reader = Reader(tokens, prompt_thinking=opened)
-        told = [m for token in (5, close, 6) for m in reader.feed(TokenEvent("", token, "x", 0, False))]
-        assert [moment.role for moment in told] == ["text", "structure", "answer"]
-
-
-def test_a_tag_that_breaks_the_grammar_is_structure(tokens: TokenDialect) -> None:
-    reader = Reader(tokens)
-    (moment,) = reader.feed(TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False))
-    assert moment.role == "structure"
 
 
 # -- transcript --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A generation while it is written: what each token is, and what may be shown of it so far. Torch-free.
 
-`Reader` turns the engine's events into `Moment`s, which say what a token is (text, outline, conclusion, answer, structure) and
+`moments` turns the engine's events into `Moment`s, which say what a token is (text, outline, conclusion, answer, structure) and
 how far the generation has come. As JSON they travel from a server to whoever watches: the page, a terminal, another program.
 `Transcript` puts the tokens in the order of the document.
 """
@@ -8,31 +8,14 @@ how far the generation has come. As JSON they travel from a server to whoever wa
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from .engine.events import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from .engine.events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from .engine.generation import Generation
-from .errors import StructureError
-from .structure import Machine, Role, State, TokenDialect, child_label
+from .structure import Role, TextRole, TokenDialect
 
 Kind = Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
-TextRole = Literal["text", "outline", "conclusion", "answer", "structure"]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Tokens so far.
-
-    Attributes:
-        total: of all branches.
-        critical_path: longest chain.
-        branch: own tokens of the branch that the moment is about.
-    """
-
-    total: int
-    critical_path: int
-    branch: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +71,7 @@ class Moment:
             if value is not None:
                 values[name] = value
         if self.tokens is not None:
-            values["tokens"] = asdict(self.tokens)
+            values["tokens"] = self.tokens._asdict()
         if self.labels is not None:
             values["labels"] = list(self.labels)
         if self.event == "finish":
@@ -139,192 +122,79 @@ def opens_thinking(prompt: Sequence[int], tokens: TokenDialect | None) -> bool:
     return next((token == think[0] for token in reversed(prompt) if token in think), False)
 
 
-@dataclass
-class _Branch:
-    machine: Machine | None
-    tokens: int = 0
-    # What has been written of the outline that is open.
-    plan: str = ""
-
-
 class Reader:
-    """Follows one generation and says what its events mean.
+    """Turns the events of one generation into moments. Deprecated: `moments` needs no object; all arguments are ignored."""
 
-    Args:
-        tokens: the dialect that the model writes; `None` for a plain model.
-        hidden: tokens whose text is not shown (end of text).
-        prompt_thinking: the prompt has opened the thinking (see `opens_thinking`).
-        prompt_positions: where the generation begins; `None` takes the position of its first token.
-    """
-
-    def __init__(
-        self,
-        tokens: TokenDialect | None,
-        hidden: frozenset[int] = frozenset(),
-        *,
-        prompt_thinking: bool = False,
-        prompt_positions: int | None = None,
-    ) -> None:
-        self.tokens = tokens
-        self.hidden = hidden
-        self.prompt_positions = prompt_positions
-        # By label; a later block of one branch has the labels of an earlier one, and takes its place.
-        self._branches = {"": _Branch(Machine(tokens) if tokens is not None else None)}
-        self._total = 0
-        self._highest = -1
-        self._answering = False
-        if prompt_thinking and tokens is not None:
-            self._advance(self._branches[""].machine, tokens.ids[Role.THINK_OPEN])
+    def __init__(self, *_args: object, **_options: object) -> None:
+        pass
 
     def feed(self, event: Event) -> list[Moment]:
-        """Take in what has happened."""
-        match event:
-            case TokenEvent():
-                return self._token(event)
-            case ForkEvent():
-                for label in event.labels:
-                    self._branches[label] = _Branch(Machine(self.tokens, label) if self.tokens is not None else None)
-                return [Moment("fork", event.branch, labels=event.labels, tokens=self.counts(event.branch))]
-            case BranchEndEvent():
-                return [Moment("branch_end", event.branch, reason=event.reason, tokens=self.counts(event.branch))]
-            case JoinEvent():
-                machine = self._branches[event.branch].machine
-                if machine is not None and machine.waiting:
-                    machine.resume()
-                return [Moment("join", event.branch, labels=event.labels, tokens=self.counts(event.branch))]
-            case FinishEvent():
-                return [self._finish(event.generation)]
-
-    def _finish(self, generation: Generation) -> Moment:
-        return Moment(
-            "finish",
-            tokens=self.counts(""),
-            finish_reason=generation.finish_reason,
-            usage=usage_json(generation),
-            structure_error=generation.structure_error,
-            answer=generation.answer,
-        )
-
-    def counts(self, label: str) -> Counts:
-        """Tokens so far, with those of the branch with this label."""
-        start = self.prompt_positions if self.prompt_positions is not None else self._highest + 1
-        return Counts(self._total, max(0, self._highest + 1 - start), self._branches[label].tokens)
-
-    def _token(self, event: TokenEvent) -> list[Moment]:
-        branch = self._branches[event.branch]
-        if self.prompt_positions is None:
-            self.prompt_positions = event.position
-        branch.tokens += 1
-        self._total += 1
-        self._highest = max(self._highest, event.position)
-        if event.token_id in self.hidden:
-            return [self._told(event, "", "structure")]
-        if self.tokens is None:
-            return [self._told(event, event.text, "text")]
-        role = self.tokens.roles.get(event.token_id)
-        stands = self._advance(branch.machine, event.token_id)
-        if role is None and stands and not event.forced:
-            return self._text(branch, event)
-        moments = [self._told(event, event.text, "structure")]
-        if stands and role is Role.THINK_CLOSE:
-            self._answering = True
-        elif stands and role is Role.GOAL_OPEN:
-            moments.append(Moment("goal", event.branch, tokens=self.counts(event.branch)))
-        elif stands and role is Role.OUTLINE_OPEN:
-            branch.plan = ""
-        return moments
-
-    def _text(self, branch: _Branch, event: TokenEvent) -> list[Moment]:
-        """A token of free text, or of the separator between two tags."""
-        assert branch.machine is not None
-        match branch.machine.state:
-            case State.TEXT:
-                return [self._told(event, event.text, "answer" if self._answering else "text")]
-            case State.BODY:
-                return [self._told(event, event.text, "text")]
-            case State.CONCLUSION:
-                return [self._told(event, event.text, "conclusion")]
-            case State.OUTLINE:
-                return self._outline(branch, branch.machine, event)
-            case _:
-                return [self._told(event, event.text, "structure")]
-
-    def _outline(self, branch: _Branch, machine: Machine, event: TokenEvent) -> list[Moment]:
-        """A token of an outline, which begins with the label; a token that holds an end of it is told in two parts."""
-        assert self.tokens is not None
-        label = child_label(machine.label, machine.outlines - 1)
-        before, branch.plan = len(branch.plan), branch.plan + event.text
-        split = max(0, _head_length(branch.plan, f"{label}{self.tokens.dialect.label_end}") - before)
-        parts: list[Moment] = []
-        if split or not event.text:
-            parts.append(self._told(event, event.text[:split], "structure"))
-        if event.text[split:]:
-            parts.append(self._told(event, event.text[split:], "outline", label))
-        return parts
-
-    def _told(self, event: TokenEvent, text: str, role: TextRole, outline: str | None = None) -> Moment:
-        return Moment(
-            "token",
-            event.branch,
-            text=text,
-            role=role,
-            outline=outline,
-            position=event.position,
-            forced=event.forced,
-            tokens=self.counts(event.branch),
-        )
-
-    def _advance(self, machine: Machine | None, token: int) -> bool:
-        """Whether the token could stand where it does."""
-        assert self.tokens is not None
-        assert machine is not None
-        try:
-            machine.feed(token)
-        except StructureError:
-            if machine.label or machine.state is not State.TEXT or self._answering or Role.THINK_OPEN not in self.tokens.ids:
-                return False
-            # A tag of the thinking before any thinking was opened: then the prompt has opened it.
-            machine.feed(self.tokens.ids[Role.THINK_OPEN])
-            return self._advance(machine, token)
-        return True
+        """See `moments`."""
+        return moments(event)
 
 
-def _head_length(plan: str, head: str) -> int:
-    """How much of an outline's beginning is its label, or may yet become it."""
-    rest = plan.lstrip()
-    if head.startswith(rest):
-        return len(plan)
-    return len(plan) - len(rest) + len(head) if rest.startswith(head) else 0
+def moments(event: Event) -> list[Moment]:
+    """The moments of one event: one, or two for a token that ends an outline's label or opens a goal."""
+    match event:
+        case TokenEvent():
+            return _token(event)
+        case ForkEvent():
+            return [Moment("fork", event.branch, labels=event.labels, tokens=event.counts)]
+        case BranchEndEvent():
+            return [Moment("branch_end", event.branch, reason=event.reason, tokens=event.counts)]
+        case JoinEvent():
+            return [Moment("join", event.branch, labels=event.labels, tokens=event.counts)]
+        case FinishEvent():
+            generation = event.generation
+            return [
+                Moment(
+                    "finish",
+                    tokens=event.counts,
+                    finish_reason=generation.finish_reason,
+                    usage=usage_json(generation),
+                    structure_error=generation.structure_error,
+                    answer=generation.answer,
+                )
+            ]
+
+
+def _token(event: TokenEvent) -> list[Moment]:
+    text = "" if event.end_of_text else event.text
+    told = Moment(
+        "token",
+        event.branch,
+        text=text,
+        role=event.role,
+        outline=event.outline,
+        position=event.position,
+        forced=event.forced,
+        tokens=event.counts,
+    )
+    if event.label_length:
+        head, rest = text[: event.label_length], text[event.label_length :]
+        return [replace(told, text=head, role="structure", outline=None), replace(told, text=rest)]
+    return [told, Moment("goal", event.branch, tokens=event.counts)] if event.opens_goal else [told]
 
 
 class _Node:
     """A branch's tokens, and its blocks between them."""
 
-    def __init__(self, stops: tuple[str, ...]) -> None:
+    def __init__(self) -> None:
         self.parts: list[TokenEvent | list[_Node]] = []
         self.ended = False
         # How many parts are sure to be text: what might become a stop string is not.
         self.sure = 0
-        self._stops = stops
-        self._longest = max(map(len, stops), default=0)
-        # The newest tokens, as many as a stop string could begin in: number of the part, and its text.
-        self._recent: list[tuple[int, str]] = []
-        self._cut = False
 
     def add(self, token: TokenEvent) -> None:
-        if self._cut:  # the engine still writes what the grammar prescribes; it is no part of the text
-            return
         self.parts.append(token)
-        if not self._stops:
-            self.sure = len(self.parts)
+        if token.excess:
+            self._cut(token.excess)
             return
-        self._recent.append((len(self.parts) - 1, token.text))
-        text = "".join(piece for _, piece in self._recent)
-        found = [at for at in map(text.find, self._stops) if at >= 0]
-        if found:
-            self._cut_at(min(found))
-        else:
-            self._hold(max((_overlap(text, stop) for stop in self._stops), default=0))
+        self.sure = len(self.parts)
+        held = token.held
+        while held:
+            self.sure -= 1
+            held -= isinstance(self.parts[self.sure], TokenEvent)
 
     def fork(self, children: list[_Node]) -> None:
         self.parts.append(children)
@@ -335,27 +205,13 @@ class _Node:
         self.ended = True
         self.sure = len(self.parts)
 
-    def _hold(self, count: int) -> None:
-        """All but the last `count` characters are sure; tokens too far back to matter are forgotten."""
-        self.sure = len(self.parts)
-        length = 0
-        for at, (number, piece) in reversed(list(enumerate(self._recent))):
-            if length < count:
-                self.sure = number
-            length += len(piece)
-            if length >= self._longest:
-                del self._recent[:at]
-                return
-
-    def _cut_at(self, length: int) -> None:
-        """Take off what stands behind so many of the recent characters."""
-        self._cut = True
-        for number, piece in self._recent:
-            if length < len(piece):
-                token = self.parts[number]
-                assert isinstance(token, TokenEvent)
-                self.parts[number] = replace(token, text=piece[: max(0, length)])
-            length -= len(piece)
+    def _cut(self, excess: int) -> None:
+        """Take so many characters off the end; the tokens stay."""
+        for number in range(len(self.parts) - 1, -1, -1):
+            part = self.parts[number]
+            if isinstance(part, TokenEvent) and excess > 0:
+                self.parts[number] = replace(part, text=part.text[: max(0, len(part.text) - excess)])
+                excess -= len(part.text)
 
     def walk(self) -> Iterator[TokenEvent | None]:
         """The tokens in document order; `None` where what comes next is not there yet."""
@@ -375,12 +231,6 @@ class _Node:
                     yield from child.walk()
 
 
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of a text may be the beginning of a stop string."""
-    longest = min(len(text), len(stop) - 1)
-    return next((count for count in range(longest, 0, -1) if text.endswith(stop[:count])), 0)
-
-
 class Transcript:
     """Puts what happens in the order of the document.
 
@@ -389,13 +239,12 @@ class Transcript:
 
     Args:
         hidden: tokens that are no part of the text (end of text).
-        stops: the request's stop strings: a branch's text ends before the first of them.
+        stops: not used any more: the events say what a stop string holds back.
     """
 
-    def __init__(self, hidden: frozenset[int] = frozenset(), stops: tuple[str, ...] = ()) -> None:
+    def __init__(self, hidden: frozenset[int] = frozenset(), stops: tuple[str, ...] = ()) -> None:  # noqa: ARG002
         self.hidden = hidden
-        self.stops = stops
-        self._nodes = {"": _Node(stops)}
+        self._nodes = {"": _Node()}
         # Every node in the order of its coming, since labels are used again.
         self._all = list(self._nodes.values())
         self._walk = self._nodes[""].walk()
@@ -410,7 +259,7 @@ class Transcript:
             case TokenEvent():
                 self._nodes[event.branch].add(event)
             case ForkEvent():
-                children = [_Node(self.stops) for _ in event.labels]
+                children = [_Node() for _ in event.labels]
                 self._nodes[event.branch].fork(children)
                 self._nodes.update(zip(event.labels, children, strict=True))
                 self._all += children

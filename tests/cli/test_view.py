@@ -12,7 +12,7 @@ from multiverse.cli.errors import InputError
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from multiverse.live import Moment, Reader, Transcript
-from multiverse.structure import MULTIVERSE, Block, Body, Document, Role, TokenDialect, encode
+from multiverse.structure import Block, Body, Document, Machine, RoleTracker, TokenDialect, encode
 from tests.cli.scripted import NESTED, scripted_llm
 from tests.strategies import documents
 
@@ -106,27 +106,10 @@ def test_end_of_text_is_not_shown(nested_events: Recorded) -> None:
     assert (without.answer or "").strip() == "Answer: 34"
 
 
-def test_thinking_opened_by_the_prompt(tokens: TokenDialect) -> None:
-    close = tokens.ids[Role.THINK_CLOSE]
-    texts = ((5, "some thought"), (close, MULTIVERSE.think.close if MULTIVERSE.think else ""), (6, "Answer: 1"))
-    events: list[Event] = [TokenEvent("", token, text, 0, False) for token, text in texts]
-    reader, view = Reader(tokens, prompt_thinking=True), View()
-    for event in events:
-        for moment in reader.feed(event):
-            view.feed(moment)
-    assert view.trunk.items == ["some thought"]
-    assert view.answer == "Answer: 1"
-
-
-def test_token_that_breaks_the_grammar_is_passed_over(tokens: TokenDialect) -> None:
-    bad = TokenEvent("", tokens.ids[Role.OUTLINE_OPEN], MULTIVERSE.outline.open, 1, False)
-    view = fed([TokenEvent("", 5, "text", 0, False), bad], tokens, frozenset())
-    assert view.trunk.items == ["text"]
-
-
 def test_plain_model_has_one_trunk() -> None:
-    texts = ((1, "one "), (2, "two"), (9, "end"))
-    view = fed([TokenEvent("", token, text, 0, False) for token, text in texts], None, frozenset({9}))
+    events: list[Event] = [TokenEvent("", 1, "one ", 0, False), TokenEvent("", 2, "two", 1, False)]
+    end = TokenEvent("", 9, "", 2, False, role="structure", end_of_text=True)
+    view = fed([*events, end], None, frozenset({9}))
     assert view.trunk.items == ["one two"]
     assert view.answer is None
 
@@ -180,6 +163,8 @@ def serial_events(token_ids: tuple[int, ...], branches: tuple[int, ...], table: 
     events: list[Event] = []
     before = 0
     begun: set[int] = set()
+    machines = [Machine(tokens, branch.label) for branch in table]
+    roles = [RoleTracker(machine) for machine in machines]
     for token, branch in zip(token_ids, branches, strict=True):
         if branch != before:
             if table[branch].parent == before:
@@ -190,7 +175,11 @@ def serial_events(token_ids: tuple[int, ...], branches: tuple[int, ...], table: 
                 events.append(BranchEndEvent(table[before].label))
                 if table[before].parent == branch:
                     events.append(JoinEvent(table[branch].label, ()))
-        events.append(TokenEvent(table[branch].label, token, f"<{token}>" if token in tokens.roles else "x", 0, False))
+        if machines[branch].waiting:
+            machines[branch].resume()
+        machines[branch].feed(token)
+        text = f"<{token}>" if token in tokens.roles else "x"
+        events.append(TokenEvent(table[branch].label, token, text, 0, False, None, None, *roles[branch].classify(token, text)))
         before = branch
     return events
 

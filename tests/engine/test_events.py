@@ -141,6 +141,24 @@ def test_token_events_carry_what_the_generation_reports(llm: LLM) -> None:
     seen = [(event.branch, event.token_id, event.position, event.forced, event.logprob) for event in token_events]
     assert sorted(seen, key=repr) == sorted(reported, key=repr)
     assert len(seen) == generation.usage.total_tokens
+    assert [event.counts.total for event in token_events] == list(range(1, len(seen) + 1))
+    usage = generation.usage
+    assert finish.counts[:2] == (usage.total_tokens, usage.critical_path_tokens)
+    for number, event in enumerate(token_events):
+        before = token_events[: number + 1]
+        assert event.counts.critical_path == max(e.position for e in before) + 1 - usage.prompt_tokens
+
+
+def test_events_count_the_tokens_of_their_branch(llm: LLM) -> None:
+    counted: dict[str, int] = {"": 0}
+    for event in stream(llm, NESTED)[:-1]:
+        assert not isinstance(event, FinishEvent)
+        if isinstance(event, TokenEvent):
+            counted[event.branch] += 1
+        elif isinstance(event, ForkEvent):  # a later block takes the labels of an earlier one, and counts afresh
+            counted |= dict.fromkeys(event.labels, 0)
+        own = counted[event.branch]
+        assert event.counts.branch == own
 
 
 def test_every_token_is_told_as_it_comes(llm: LLM) -> None:

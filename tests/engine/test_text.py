@@ -68,3 +68,43 @@ def test_words_keep_their_spaces_in_tokenizers_that_drop_the_first() -> None:
     for token in (0, 1, 2, 3, 4, 0):
         stream.push(token)
     assert stream.text == pieces([0, 1, 2, 3, 4, 0]) == "a bc d a"
+
+
+def stream_of(text: str, *stops: str) -> list[tuple[int, int | None]]:
+    """After each character, a token each: how many tokens are held back, and where a stop string was met."""
+    stream = TextStream(lambda ids: "".join(map(chr, ids)), stops)
+    states = []
+    for character in text:
+        stream.push(ord(character))
+        states.append((stream.held, stream.stop_at))
+    return states
+
+
+def test_what_may_begin_a_stop_string_is_held_back() -> None:
+    assert stream_of("aab", "ab") == [(1, None), (1, None), (2, 1)]
+    assert stream_of("xabab", "abac", "z") == [(0, None), (1, None), (2, None), (3, None), (2, None)]
+    assert stream_of("ab", "b") == [(0, None), (1, 1)]
+    assert stream_of("ab") == [(0, None), (0, None)]
+
+
+def test_tokens_without_text_are_held_back_with_what_precedes_them() -> None:
+    stream = TextStream(lambda ids: "".join(("a", "", "bc")[i] for i in ids), ("ab",))
+    held = [(stream.push(token), stream.held)[1] for token in (1, 0, 1, 2)]
+    assert held == [0, 1, 2, 3]
+    assert (stream.stop_at, stream.excess) == (0, 3)
+    stream = TextStream(lambda ids: "a" * len(ids), ("ab",))
+    stream.push(0)
+    stream.push_end()
+    assert stream.held == 2
+
+
+@given(text=st.text("ab", max_size=12), stops=st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3))
+def test_the_first_stop_string_is_found(text: str, stops: list[str]) -> None:
+    met = False
+    for end, (held, stop_at) in enumerate(stream_of(text, *stops), 1):
+        places = [at for at in (text[:end].find(stop) for stop in stops) if at >= 0]
+        if not met:
+            assert stop_at == (min(places) if places else None)
+            longest = max((n for stop in stops for n in range(len(stop)) if text[:end].endswith(stop[:n])), default=0)
+            assert held == longest or places
+        met = met or bool(places)

@@ -10,7 +10,8 @@ from multiverse.structure import DIALECTS, Block, Body, Dialect, Document, Token
 from tests.conftest import build_tokenizer
 from tests.strategies import documents
 
-TOKENS: dict[str, TokenDialect] = {name: resolve(build_tokenizer(dialect), dialect) for name, dialect in DIALECTS.items()}
+TOKENIZERS = {name: build_tokenizer(dialect) for name, dialect in DIALECTS.items()}
+TOKENS: dict[str, TokenDialect] = {name: resolve(TOKENIZERS[name], dialect) for name, dialect in DIALECTS.items()}
 """Every dialect, bound to a byte tokenizer of its own."""
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..structure import Machine
+from ..structure import Machine, RoleTracker
 from .text import TextStream
 
 Top = tuple[tuple[int, float], ...]
@@ -47,7 +47,8 @@ class Branch:
         blocks: children of each block, with the number of own tokens that precede them in document order.
         allowance: how many branches it may still fork, those of its children included.
         closing: why it is being closed before its time; `None` if it is not.
-        stream: its text as it grows; `None` unless somebody listens.
+        stream: its text as it grows; `None` unless somebody listens or there are stop strings.
+        roles: classifies its tokens; `None` unless somebody listens.
     """
 
     index: int
@@ -68,6 +69,7 @@ class Branch:
     allowance: int = 0
     closing: str | None = None
     stream: TextStream | None = None
+    roles: RoleTracker | None = None
 
     @cached_property
     def rng(self) -> np.random.Generator:

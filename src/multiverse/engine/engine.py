@@ -259,5 +259,5 @@ class Engine:
         """Take the events that a listening request has collected since the last call; the last one is a `FinishEvent`."""
         events, request.events = request.events, []
         if request.finish_reason is not None:
-            events.append(FinishEvent(self.generation(request)))
+            events.append(FinishEvent(self.generation(request), request.counts(request.trunk)))
         return events

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError, StructureError
 from ..structure import Event as MachineEvent
-from ..structure import Exit, Fork, Machine, Replay, TokenDialect, partings, visibility
+from ..structure import Exit, Fork, Machine, Replay, RoleTracker, TokenDialect, TokenRole, partings, visibility
 from .branch import Branch, Run, Top
 from .cache import Node
-from .events import BranchEndEvent, Event, ForkEvent, JoinEvent, TokenEvent
+from .events import BranchEndEvent, Counts, Event, ForkEvent, JoinEvent, TokenEvent
 from .params import SamplingParams
 from .reading import Reading
 from .text import TextStream
+
+_END_OF_TEXT = TokenRole("structure")
 
 
 class Traits(NamedTuple):
@@ -62,6 +64,7 @@ class Request:
         conclude_by: once it is being wound up, the trunk's number of tokens at which its conclusion has to end.
         room: how much a branch may open in the next step and still be closed in time (see `bounds`).
         max_written, end_position: where writing ends for good: number of tokens, position.
+        furthest: highest generated position + 1.
         priority: higher goes first.
         leader: a request with the same prompt that reads it for both.
         prompt_read: whether the model has read the prompt, so that others can use it.
@@ -113,7 +116,7 @@ class Request:
         self.scores: dict[tuple[int, int], float] = {}
         self._take_prompt()
         self.trunk.allowance = params.max_branches
-        self.prompt_positions = self.trunk.next_position
+        self.prompt_positions = self.furthest = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
         self.max_written = params.max_tokens
         critical = params.max_critical_path_tokens
@@ -200,7 +203,8 @@ class Request:
             machine=machine,
             next_position=parent.next_position if parent is not None else 0,
             seed=self.seed,
-            stream=TextStream(self.decode) if self.listening or self.params.stop else None,
+            stream=TextStream(self.decode, self.params.stop_strings) if self.listening or self.params.stop else None,
+            roles=RoleTracker(machine) if self.listening else None,
         )
         self.branches.append(branch)
         size = len(self.branches)
@@ -335,8 +339,12 @@ class Request:
         Raises:
             StructureError: the token cannot stand there. It is written all the same, so that it can be looked at.
         """
+        try:
+            event = branch.machine.feed(token) if branch.machine is not None else None
+        except StructureError:
+            self._write(branch, token, logprob=logprob, top=top, legal=False)
+            raise
         self._write(branch, token, logprob=logprob, top=top)
-        event = branch.machine.feed(token) if branch.machine is not None else None
         self._follow(branch, event)
 
     def force(self, branch: Branch, token_ids: tuple[int, ...]) -> None:
@@ -345,8 +353,8 @@ class Request:
         event: MachineEvent | None = None
         for token in token_ids:
             if self.finish_reason is None:
-                self._write(branch, token, forced=True)
                 event = branch.machine.feed(token)
+                self._write(branch, token, forced=True)
         self._follow(branch, event)
 
     def _follow(self, branch: Branch, event: MachineEvent | None) -> None:
@@ -360,12 +368,11 @@ class Request:
 
     def end_of_text(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
         """Take an end-of-text token: the request is over, in good form only if the grammar allows it here."""
-        stream, branch.stream = branch.stream, None  # it is no part of the text
-        self._write(branch, token, logprob=logprob, top=top)
-        branch.stream = stream
+        self._append(branch, token, logprob=logprob, top=top)
         self.ended_by = branch
-        if self.listening:
-            self.events.append(TokenEvent(branch.label, token, "", branch.positions[-1], False, logprob, top))
+        if branch.stream is not None:
+            branch.stream.push_end()
+            self._emit_token(branch, "", _END_OF_TEXT, end=True)
         machine = branch.machine
         if machine is None or machine.complete:
             self.finish_reason = self.closing if self.closing is not None else "stop"
@@ -377,6 +384,28 @@ class Request:
         self.finish_reason, self.error = reason, error
 
     def _write(
+        self,
+        branch: Branch,
+        token: int,
+        *,
+        forced: bool = False,
+        logprob: float | None = None,
+        top: Top | None = None,
+        legal: bool = True,
+    ) -> None:
+        """Append a token that the branch's machine has been fed (`legal`) or has refused."""
+        self._append(branch, token, forced=forced, logprob=logprob, top=top)
+        if branch.stream is None:
+            return
+        text = branch.stream.push(token)
+        if branch.stream.stop_at is not None:
+            self.finish_reason, self.stopped = "stop", (branch, branch.stream.stop_at)
+        if branch.roles is not None:
+            end = token in self.stop_ids
+            role = _END_OF_TEXT if end else branch.roles.classify(token, text, forced=forced, legal=legal)
+            self._emit_token(branch, text, role, end=end)
+
+    def _append(
         self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
     ) -> None:
         if branch.tail is None:
@@ -391,32 +420,47 @@ class Request:
         branch.tops.append(top)
         branch.next_position += 1
         self.written += 1
+        self.furthest = max(self.furthest, branch.next_position)
         if branch.next_position >= self.end_position:
             self.finish_reason = self.closing or ("length" if self.end_position == self.max_positions else "budget")
         if self.written >= self.max_written:
             self.finish_reason = self.closing or "length"
-        if branch.stream is not None:
-            text = branch.stream.push(token)
-            if self.listening:
-                self.events.append(TokenEvent(branch.label, token, text, branch.positions[-1], forced, logprob, top))
-            self._look_for_stop(branch)
 
-    def _look_for_stop(self, branch: Branch) -> None:
+    def counts(self, branch: Branch) -> Counts:
+        """Tokens generated so far, with those of this branch."""
+        return Counts(self.written, self.furthest - self.prompt_positions, len(branch.token_ids))
+
+    def _emit_token(self, branch: Branch, text: str, role: TokenRole, *, end: bool) -> None:
+        if not self.listening:
+            return
         assert branch.stream is not None
-        found = [at for at in map(branch.stream.text.find, self.params.stop_strings) if at >= 0]
-        if found:
-            self.finish_reason, self.stopped = "stop", (branch, min(found))
+        self.events.append(
+            TokenEvent(
+                branch.label,
+                branch.token_ids[-1],
+                text,
+                branch.positions[-1],
+                branch.forced[-1],
+                branch.logprobs[-1],
+                branch.tops[-1],
+                *role,
+                end_of_text=end,
+                held=branch.stream.held,
+                excess=branch.stream.excess,
+                counts=self.counts(branch),
+            )
+        )
 
     def _write_forced(self, branch: Branch) -> None:
         """Write what the grammar prescribes next."""
         while branch.machine is not None and branch.machine.forced and self.finish_reason is None:
             token = branch.machine.forced[0]
-            self._write(branch, token, forced=True)
             branch.machine.feed(token)
+            self._write(branch, token, forced=True)
 
     def _fork(self, parent: Branch, labels: tuple[str, ...]) -> None:
         assert self.tokens is not None
-        self._emit(ForkEvent(parent.label, labels))
+        self._emit(ForkEvent(parent.label, labels, self.counts(parent)))
         self.forks += 1
         number = len(parent.blocks)
         children: list[Branch] = []
@@ -437,7 +481,7 @@ class Request:
     def _end(self, branch: Branch) -> None:
         """A path has closed; if it was the last of its block, the parent goes on."""
         reason = branch.closing if branch.closing is not None else "stop"
-        self._emit(BranchEndEvent(branch.label, reason))
+        self._emit(BranchEndEvent(branch.label, reason, self.counts(branch)))
         if branch.closing is not None:
             self.closed.append((branch.label, branch.closing))
         if branch.tail is not None and branch.tail in self.heads:  # closed before it began
@@ -448,7 +492,7 @@ class Request:
         assert parent.machine is not None
         if not all(child.ended for child in parent.children):
             return
-        self._emit(JoinEvent(parent.label, tuple(child.label for child in parent.children)))
+        self._emit(JoinEvent(parent.label, tuple(child.label for child in parent.children), self.counts(parent)))
         parent.next_position = max(child.next_position for child in parent.children)
         parent.allowance += sum(child.allowance for child in parent.children)
         parent.machine.resume()

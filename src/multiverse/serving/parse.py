@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..engine.events import BranchEndEvent, Event, ForkEvent, JoinEvent, TokenEvent
+from ..engine.events import BranchEndEvent, Counts, ForkEvent, JoinEvent, TokenEvent
 from ..errors import StructureError
-from ..live import Moment, Reader
+from ..live import Moment, moments
 from ..structure import (
     DIALECTS,
     Dialect,
     Document,
     Encoded,
+    Machine,
+    RoleTracker,
     TokenDialect,
     encode,
     resolve,
@@ -25,6 +27,7 @@ from ..structure import (
 from ..structure import parse as parse_document
 from .errors import ApiError, invalid
 
+_Event = TokenEvent | ForkEvent | BranchEndEvent | JoinEvent
 MOST_WORDS = 50_000
 MOST_DEPTH = 64
 
@@ -98,6 +101,8 @@ class _Line:
 
     label: str
     parent: _Line | None
+    machine: Machine
+    roles: RoleTracker
     words: list[TokenEvent] = field(default_factory=list)
     blocks: list[tuple[int, list[_Line]]] = field(default_factory=list)
     at: int = 0
@@ -105,13 +110,18 @@ class _Line:
     open: int = 0  # how many of the children have not ended
 
 
-def _lines(encoded: Encoded, texts: list[str]) -> _Line:
+def _lines(encoded: Encoded, tokens: TokenDialect, texts: list[str]) -> _Line:
     """The trunk, and with it everything else."""
     layout = encoded.layout
-    lines = [_Line("", None)]
+
+    def line_of(label: str, parent: _Line | None) -> _Line:
+        machine = Machine(tokens, label)
+        return _Line(label, parent, machine, RoleTracker(machine))
+
+    lines = [line_of("", None)]
     blocks: dict[int, list[_Line]] = {}
     for number, branch in enumerate(layout.table[1:], 1):
-        lines.append(_Line(branch.label, lines[branch.parent]))
+        lines.append(line_of(branch.label, lines[branch.parent]))
         blocks.setdefault(branch.block, []).append(lines[number])
     begun: set[int] = set()
     columns = zip(encoded.token_ids, layout.positions, layout.branches, layout.forced, strict=True)
@@ -121,11 +131,15 @@ def _lines(encoded: Encoded, texts: list[str]) -> _Line:
             begun.add(block)
             assert line.parent is not None
             line.parent.blocks.append((len(line.parent.words), blocks[block]))
-        line.words.append(TokenEvent(line.label, token, texts[token], position, forced))
+        if line.machine.waiting:  # its children stand before this word
+            line.machine.resume()
+        line.machine.feed(token)
+        role = line.roles.classify(token, texts[token], forced=forced)
+        line.words.append(TokenEvent(line.label, token, texts[token], position, forced, None, None, *role))
     return lines[0]
 
 
-def _events(trunk: _Line) -> Iterator[Event]:
+def _events(trunk: _Line) -> Iterator[_Event]:
     """As an engine writes: every open branch a word a step, and what is forced at once."""
     rows = [trunk]
     while rows:
@@ -136,7 +150,7 @@ def _events(trunk: _Line) -> Iterator[Event]:
         rows = going
 
 
-def _write(line: _Line) -> Iterator[Event]:
+def _write(line: _Line) -> Iterator[_Event]:
     """The next word, and the forced ones behind it, up to the next fork."""
     end = line.blocks[0][0] if line.blocks else len(line.words)
     first = line.at
@@ -145,13 +159,13 @@ def _write(line: _Line) -> Iterator[Event]:
         line.at += 1
 
 
-def _forced(line: _Line) -> Iterator[Event]:
+def _forced(line: _Line) -> Iterator[_Event]:
     while line.at < len(line.words) and line.words[line.at].forced and not (line.blocks and line.blocks[0][0] == line.at):
         yield line.words[line.at]
         line.at += 1
 
 
-def _settle(line: _Line) -> Generator[Event, None, list[_Line]]:
+def _settle(line: _Line) -> Generator[_Event, None, list[_Line]]:
     """Fork, end or join where a branch has come to it; returns the branches that go on."""
     if line.blocks and line.blocks[0][0] == line.at:
         _, line.children = line.blocks.pop(0)
@@ -176,9 +190,14 @@ def _settle(line: _Line) -> Generator[Event, None, list[_Line]]:
 
 def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: _Words) -> Iterator[Moment]:
     yield Moment("start", id="document", prompt_tokens=0)
-    reader = Reader(tokens, prompt_positions=0)
-    for event in _events(_lines(encoded, words.texts)):
-        yield from reader.feed(event)
+    counts, own = Counts(), {"": 0}
+    for event in _events(_lines(encoded, tokens, words.texts)):
+        if isinstance(event, TokenEvent):
+            own[event.branch] += 1
+            counts = Counts(counts.total + 1, max(counts.critical_path, event.position + 1))
+        elif isinstance(event, ForkEvent):
+            own.update(dict.fromkeys(event.labels, 0))
+        yield from moments(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
     usage = {
         "prompt_tokens": 0,
@@ -192,7 +211,7 @@ def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: 
     answer = document.answer.strip().removeprefix("Answer:").strip()
     yield Moment(
         "finish",
-        tokens=reader.counts(""),
+        tokens=counts._replace(branch=own[""]),
         finish_reason="stop",
         usage=usage,
         answer=answer,

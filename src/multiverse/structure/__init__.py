@@ -10,6 +10,7 @@ from .layout import TRUNK, Branch, Layout, Replay, check_share_every, layout, pa
 from .machine import BranchEnd, Event, Fork, Join, Machine, State
 from .parse import parse
 from .render import Segment, render, segments
+from .roles import RoleTracker, TextRole, TokenRole
 from .shape import Shape, measure, word_tokens
 from .tokens import TokenDialect, detect, resolve
 from .tree import Block, Body, Document
@@ -36,12 +37,15 @@ __all__ = [
     "Machine",
     "Replay",
     "Role",
+    "RoleTracker",
     "Rule",
     "Segment",
     "Shape",
     "State",
     "Tag",
+    "TextRole",
     "TokenDialect",
+    "TokenRole",
     "check_share_every",
     "child_label",
     "detect",
