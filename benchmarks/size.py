@@ -261,7 +261,7 @@ def way(modules: dict[str, ast.Module], edges: Graph) -> list[str]:
         f"{name}.{node.name}"
         for name in chosen
         for node in _classes(modules[name])
-        if not (_bases(node.name, parents) & {"BaseModel", "Exception"})
+        if not any(base == "BaseModel" or base.endswith(("Error", "Exception")) for base in _bases(node.name, parents))
     ]
 
 

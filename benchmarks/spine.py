@@ -194,7 +194,8 @@ def measure(checkouts: dict[str, Path], settings: Settings) -> Figures:
     figures = Figures(describe())
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        folders = models(folder)
+        folders: dict[str, str | None] = {name: write_model(folder / name, *shape) for name, shape in shapes().items()}
+        folders["mini"] = None
         sides = {name: stack.enter_context(opened(path, folder / name, folders)) for name, path in checkouts.items()}
         for repeat in range(settings.repeats + 1):
             order = SIDES if repeat % 2 else SIDES[::-1]
@@ -225,20 +226,21 @@ def opened(path: Path, scratch: Path, folders: dict[str, str | None]) -> Iterato
             pipe.close()
 
 
-def models(folder: Path) -> dict[str, str | None]:
-    """Random models on disk, by name: six layers of a real shape, and a tiny one with many positions."""
-    fields = QWEN_05B.to_dict() | {"num_hidden_layers": 6, "vocab_size": 32_000, "layer_types": None}
-    tiny = fields | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 512}
+def shapes() -> dict[str, tuple[Qwen2Config, torch.dtype]]:
+    """Random models: six layers of a real shape, and a tiny one with many positions."""
+    layers = QWEN_05B.to_dict() | {"num_hidden_layers": 6, "vocab_size": 32_000, "layer_types": None}
+    tiny = layers | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "vocab_size": 512}
     tiny |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 65_536}
-    found: dict[str, str | None] = {"mini": None}
-    for name, shape in (("layers", fields), ("tiny", tiny)):
-        torch.manual_seed(0)
-        dtype = torch.bfloat16 if name == "layers" else torch.float32
-        model: Any = Qwen2ForCausalLM(Qwen2Config(**shape))
-        model.to(dtype).save_pretrained(folder / name)
-        byte_tokenizer().save_pretrained(folder / name)
-        found[name] = str(folder / name)
-    return found
+    return {"layers": (Qwen2Config(**layers), torch.bfloat16), "tiny": (Qwen2Config(**tiny), torch.float32)}
+
+
+def write_model(folder: Path, config: Qwen2Config, dtype: torch.dtype) -> str:
+    """Write a model with random weights, the same in every run; its folder."""
+    torch.manual_seed(0)
+    model: Any = Qwen2ForCausalLM(config)
+    model.to(dtype).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
 
 
 def show(figures: Figures) -> None:
