@@ -2,7 +2,7 @@
 
 Each checkout runs in processes of its own that stay up (`spine_worker`, and ``multiverse serve`` with the embedded model).
 Every repeat measures each case on both sides directly one after the other, and begins with the other side in every other
-repeat. Figures are medians over the repeats; the ratio is the median of the ratios within a repeat.
+repeat. Figures are medians over the repeats; the ratio is the median of the ratios within a repeat, beside their quartiles.
 
 - Milliseconds of a decode step at 1, 8 and 16 rows behind prompts of 512 tokens: six layers of the shape of Qwen2.5-0.5B with
   random weights in bf16 and fp32, and the embedded model, whose steps are short, so that what the engine itself takes shows.
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -92,10 +92,14 @@ class Figures:
         self.units[case] = unit
         self.values[case][side].append(value)
 
+    def ratios(self, case: str) -> list[float]:
+        """After over before, repeat by repeat."""
+        before, after = (self.values[case][side] for side in SIDES)
+        return [new / old for old, new in zip(before, after, strict=True)]
+
     def ratio(self, case: str) -> float:
         """After over before: the median over the repeats."""
-        before, after = (self.values[case][side] for side in SIDES)
-        return float(median(new / old for old, new in zip(before, after, strict=True)))
+        return median(self.ratios(case))
 
     def slower(self, case: str) -> float:
         """By how much the side after is slower, as a share; negative if it is faster."""
@@ -247,11 +251,13 @@ def show(figures: Figures) -> None:
     """Print a table; ratios are after over before."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for name in (*SIDES, "ratio", "slower by"):
+    for name in (*SIDES, "ratio", "quartiles", "slower by"):
         table.add_column(name, justify="right")
     for case, values in figures.values.items():
         middles = [f"{median(values[side]):.4g} {figures.units[case]}" for side in SIDES]
-        table.add_row(case, *middles, f"{figures.ratio(case):.3f}", f"{figures.slower(case):+.1%}")
+        ratios = figures.ratios(case)
+        low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        table.add_row(case, *middles, f"{figures.ratio(case):.3f}", f"{low:.3f} to {high:.3f}", f"{figures.slower(case):+.1%}")
     console = Console(width=130)
     console.print(table)
     console.print(figures.machine)

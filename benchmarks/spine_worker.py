@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from transformers.utils import logging
+
 from multiverse import LLM, SamplingParams
 
 VOCABULARY = 200
@@ -117,6 +119,7 @@ def main() -> None:
     """Answer until standard input is closed; what libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    logging.disable_progress_bar()
     side = Side(json.loads(sys.argv[1]))
     for line in sys.stdin:
         name, arguments = json.loads(line)

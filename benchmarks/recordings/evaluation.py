@@ -33,8 +33,8 @@ def record(checkout: Checkout, out: Path) -> None:
     keep(checkout, out / "report", checkout.run("eval", "report", *named, "--json"))
     keep(checkout, out / "compare", checkout.run("eval", "compare", *named, "--json"))
 
-    limited = ("budget", "--family", "worksheet", "{limit}", "3", "--budgets", "96,192", "--out", "budget")
-    budget = checkout.run("eval", *limited, *GREEDY)
+    asked = ("--family", "worksheet") if "--family" in checkout.options(("eval", "budget")) else ("worksheet",)
+    budget = checkout.run("eval", "budget", *asked, "{limit}", "3", "--budgets", "96,192", "--out", "budget", *GREEDY)
     _keep(checkout, out / "budget", budget, list(points(_json(budget))))
 
 
