@@ -1,12 +1,10 @@
-"""The commands and how they hang together."""
+"""All commands, as one typer application."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .. import __version__
 from .chat import chat
@@ -19,6 +17,7 @@ from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
 from .evaluate_run import run as eval_run
 from .generate import generate
+from .groups import HELP_OPTIONS, RunByDefault
 from .serve import serve
 from .show import show
 from .tasks import tasks
@@ -26,7 +25,7 @@ from .train import train
 
 app = typer.Typer(
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -42,7 +41,7 @@ def _version(wanted: bool) -> None:
 def multiverse(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Language models that decide for themselves when to think in parallel.
@@ -61,17 +60,7 @@ def multiverse(
         typer.echo(context.get_help())
 
 
-class _RunByDefault(TyperGroup):
-    """A group in which names of benchmarks need no command before them: ``eval aime24`` is ``eval run aime24``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # A slip of a command's name is left to be told as one.
-        if args and args[0] not in ctx.help_option_names and not get_close_matches(args[0], self.commands, cutoff=0.8):
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-evaluations = typer.Typer(cls=_RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+evaluations = typer.Typer(cls=RunByDefault, context_settings=HELP_OPTIONS)
 
 
 @evaluations.callback(invoke_without_command=True, subcommand_metavar="NAME... | COMMAND [ARGS]...")

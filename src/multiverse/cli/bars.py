@@ -1,4 +1,4 @@
-"""Progress bars on a terminal's standard error; none where it is no terminal."""
+"""Progress bars on standard error, where that is a terminal."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def bars(*told: str) -> Progress:
-    """Bars with what is done, how much of how much, and the time it took; a context.
+def bars(*columns: str) -> Progress:
+    """Progress bars, as a context: description, bar, count of total, elapsed time.
 
     Args:
-        told: further columns, in rich's markup with a bar as ``task``.
+        columns: further columns, in rich's markup with a bar as ``task``.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,7 +22,7 @@ def bars(*told: str) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        *(TextColumn(text) for text in told),
+        *(TextColumn(text) for text in columns),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),

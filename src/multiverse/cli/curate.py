@@ -6,15 +6,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .curate_audit import audit
 from .curate_distill import distill
 from .curate_progress import Live, leave, print_estimate, print_stages, print_summary
 from .errors import InputError, check_url, known
+from .groups import HELP_OPTIONS, RunByDefault
 from .options import (
     BOUNDS,
     MODEL,
@@ -42,18 +42,9 @@ CURATION = "Curation"
 COST = "Cost"
 
 
-class Curating(TyperGroup):
-    """A group whose first word may be left out: what names no command is what `run` is to read."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 curate = typer.Typer(
-    cls=Curating,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=RunByDefault,
+    context_settings=HELP_OPTIONS,
     rich_markup_mode="rich",
     subcommand_metavar="INPUT | COMMAND",
 )

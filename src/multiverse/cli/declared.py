@@ -32,7 +32,23 @@ from ..options import Option, Options, alternatives, declared, types
 from .errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel="Output")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", rich_help_panel="Output")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="DIR",
+        help="Folder of the results; started again, the command continues there.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", metavar="N", help="Take only the first N of each input.", min=1, show_default="all"),
+]
+DialectName = Annotated[
+    str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
+]
 
 # Former names of options, and what each is called now. One is refused in commands that have the new one; fields that declare
 # an earlier name (`was`) are added when a command is made from them.

@@ -1,4 +1,4 @@
-"""Load a model without letting the libraries below talk over our own output."""
+"""Which model a command runs, and how it is loaded without output from the libraries below."""
 
 from __future__ import annotations
 
@@ -7,25 +7,66 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ModelError, MultiverseError
+from ..errors import ModelError, MultiverseError, first_line
+from ..options import Options, option
 
 if TYPE_CHECKING:
     from ..llm import LLM
 
+MINI = "multiverse-mini"
+_MODEL, _GIB = "Model", 1 << 30
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """The model that a command loads, and what it runs on."""
+
+    model: str | None = option(
+        None, "Folder or hub id of a model.", flag="-m", metavar="PATH|ID", group=_MODEL, show_default=MINI
+    )
+    device: str = option(
+        "auto", "Where to run it: auto (CUDA if there is a GPU), cpu, cuda, cuda:1.", metavar="NAME", group=_MODEL
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Type of the weights; auto is the one they were saved in.", group=_MODEL
+    )
+    kv_memory: float | None = option(
+        None, "GiB of memory for keys and values.", gt=0, metavar="GIB", group=_MODEL, show_default="by device"
+    )
+    packed_linears: bool = option(True, "Fuse or repack linear layers for speed; the results are the same.", group=_MODEL)
+    tensor_parallel: int = option(1, "GPUs (processes) that the model is split over.", ge=1, metavar="K", group=_MODEL)
+
+    @property
+    def name(self) -> str:
+        """What to call the model in output."""
+        return self.model if self.model is not None else MINI
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `LLM`."""
+        given: dict[str, Any] = {"model": self.model, "device": self.device, "dtype": self.dtype}
+        if self.kv_memory is not None:
+            given["kv_memory"] = int(self.kv_memory * _GIB)
+        return {**given, "packed": self.packed_linears, "tensor_parallel": self.tensor_parallel}
+
+    def load(self, **engine: Any) -> LLM:
+        """Load the model; a note on a terminal's stderr says so meanwhile.
+
+        Args:
+            engine: further keyword arguments of `LLM`.
+
+        Raises:
+            ModelError: it cannot be found or loaded, its layers cannot run with forks, or the device does not exist.
+        """
+        return open_model(**self.arguments(), **engine)
+
 
 def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto", **options: Any) -> LLM:
-    """The model, loaded; a note on a terminal's stderr says what the wait is for.
-
-    Args:
-        options: of the engine, as `LLM` takes them.
-
-    Raises:
-        ModelError: it cannot be found, loaded or joined, or the device is not there.
-    """
+    """Load a model as `ModelOptions.load` does, from keyword arguments of `LLM`."""
     with quietly(model):
         import torch
 
@@ -50,42 +91,41 @@ def open_tokenizer(model: str | None) -> Any:
         warnings.simplefilter("ignore")
         from transformers import AutoTokenizer
 
-        _hush()
-        with _told(f"the tokenizer of {model!r} could not be loaded: give a folder that has one, or a hub id"):
+        _silence_libraries()
+        with _as_model_errors(f"the tokenizer of {model!r} could not be loaded: give a folder that has one, or a hub id"):
             return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model)
 
 
 @contextmanager
 def quietly(name: str | None) -> Iterator[None]:
-    """Load a model or a tokenizer in here: a note on a terminal's stderr says what the wait is for, and nothing else talks.
+    """Context in which a model or a tokenizer is loaded: a spinner on a terminal's stderr, and no output from libraries.
 
     Raises:
-        ModelError: for whatever the libraries below raise over a model's files.
+        ModelError: for whatever the libraries raise over a model's files.
     """
     from rich.console import Console
 
-    name = name if name is not None else "multiverse-mini"
+    name = name if name is not None else MINI
     # Only on a terminal: a log has no use for a spinner.
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"loading {name}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _hush()
-        with _told(f"the model {name!r} could not be loaded"):
+        _silence_libraries()
+        with _as_model_errors(f"the model {name!r} could not be loaded"):
             yield
 
 
 @contextmanager
-def _told(problem: str) -> Iterator[None]:
-    """Whatever the libraries below raise over a model's files, from a wrong field to a torn file, is about the model."""
+def _as_model_errors(problem: str) -> Iterator[None]:
+    """Raise whatever the libraries raise over a model's files, from a wrong field to a truncated file, as `ModelError`."""
     try:
         yield
     except MultiverseError:
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{problem} ({reason or type(error).__name__})") from error
+        raise ModelError(f"{problem} ({first_line(error)})") from error
 
 
-def _hush() -> None:
+def _silence_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
