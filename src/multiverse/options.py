@@ -16,6 +16,9 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 from .errors import ConfigError
 
 _KEY = "option"
+# Both are asked for whenever an object is made.
+_declared: dict[type[Any], Mapping[str, Option]] = {}
+_types: dict[type[Any], Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Option:
     Attributes:
         help: one sentence for `--help`, the API's description and the reference.
         ge, gt, le, lt: bounds of a number, or of each number in a list; the names are pydantic's.
+        finite: whether infinity is refused.
         allowed: what a value has to be, in words; `None` derives it from type and bounds.
         metavar: how `--help` writes the value, such as ``N``.
         flag: name on the command line, such as ``-t``, in addition to the long one that the field's name gives.
@@ -40,6 +44,7 @@ class Option:
     gt: float | None = None
     le: float | None = None
     lt: float | None = None
+    finite: bool = True
     allowed: str | None = None
     metavar: str | None = None
     flag: str | None = None
@@ -67,12 +72,16 @@ def option(default: Any = MISSING, help: str = "", *, factory: Callable[[], Any]
 
 def declared(kind: type[Any]) -> Mapping[str, Option]:
     """The options of a dataclass by field name, in order; fields declared otherwise are left out."""
-    return {item.name: item.metadata[_KEY] for item in fields(kind) if _KEY in item.metadata}
+    if kind not in _declared:
+        _declared[kind] = {item.name: item.metadata[_KEY] for item in fields(kind) if _KEY in item.metadata}
+    return _declared[kind]
 
 
 def types(kind: type[Any]) -> Mapping[str, Any]:
     """Type of each field of a dataclass, annotations resolved."""
-    return get_type_hints(kind)
+    if kind not in _types:
+        _types[kind] = get_type_hints(kind)
+    return _types[kind]
 
 
 class Options:
@@ -97,7 +106,12 @@ class Options:
         for name, own in declared(type(self)).items():
             value = getattr(self, name)
             if not _fits(value, hints[name], own):
-                raise self.error(f"{name}={value!r} is not valid: it must be {own.allowed or describe(hints[name], own)}")
+                raise self.invalid(name)
+
+    def invalid(self, name: str) -> Exception:
+        """The error for the value of this field."""
+        own, hint = declared(type(self))[name], types(type(self))[name]
+        return self.error(f"{name}={getattr(self, name)!r} is not valid: it must be {own.allowed or describe(hint, own)}")
 
 
 def renamed(kind: type[Any], name: str) -> str | None:
@@ -135,7 +149,7 @@ def _fits_one(value: Any, hint: Any, own: Option) -> bool:
 
 def _within(value: float, own: Option) -> bool:
     return (
-        math.isfinite(value)
+        (math.isfinite(value) if own.finite else not math.isnan(value))
         and (own.ge is None or value >= own.ge)
         and (own.gt is None or value > own.gt)
         and (own.le is None or value <= own.le)

@@ -209,7 +209,7 @@ def test_a_bound_that_leaves_little_for_the_answer_leaves_it_readable(llm: LLM, 
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens))
     bounds = range(100, 180, 9)
-    each = [SamplingParams(max_tokens=bound, tail_tokens=tail) for bound in bounds]
+    each = [SamplingParams(max_tokens=bound, reserved_tokens=tail) for bound in bounds]
     for bound, generation in zip(bounds, llm.generate(["Q"] * len(bounds), each), strict=True):
         assert generation.usage.total_tokens <= bound
         whole(generation, tokens)
@@ -475,7 +475,7 @@ def test_at_the_deadline_a_request_is_wound_up(llm: LLM, clock: Clock, at: int, 
         return forever(request, branch)
 
     llm.engine.sampler = PolicySampler(policy)
-    events, generation = run_listening(llm, SamplingParams(max_seconds=50, tail_tokens=tail, max_tokens=2000))
+    events, generation = run_listening(llm, SamplingParams(max_seconds=50, reserved_tokens=tail, max_tokens=2000))
     assert generation.finish_reason == "deadline"
     assert generation.usage.seconds == 50
     whole(generation, tokens)
@@ -530,7 +530,7 @@ def test_a_deadline_without_the_guard_cuts(llm: LLM, clock: Clock, guard: bool) 
         return only[0] if only is not None else (opening + tokens.encode("w") * 1000)[len(branch.token_ids)]
 
     llm.engine.sampler = PolicySampler(policy)
-    (generation,) = llm.generate("Q", SamplingParams(max_seconds=1, guard=guard, tail_tokens=20, max_tokens=1000))
+    (generation,) = llm.generate("Q", SamplingParams(max_seconds=1, guard=guard, reserved_tokens=20, max_tokens=1000))
     assert generation.finish_reason == "deadline"
     assert (generation.tree is not None) == guard
     # Guarded, there follow the closing of the thinking and the tail.

@@ -33,7 +33,13 @@ from multiverse.errors import RequestError
         ("logit_bias", {3: 0.0, 4: float("inf")}, "token ids with a bias within -1e6 to 1e6 each"),
         ("max_critical_path_tokens", 0, "1 or more, or None"),
         ("thinking_budget", -1, "0 or more, or None"),
-        ("tail_tokens", -1, "0 or more, or None (an eighth of the bound)"),
+        ("reserved_tokens", -1, "0 or more, or None (an eighth of the limit)"),
+        ("repetition_penalty", float("inf"), "above 0"),
+        ("max_tokens", 2.5, "1 or more"),
+        ("max_tokens", True, "1 or more"),
+        ("top_p", "0.9", "above 0 and at most 1"),
+        ("temperature", 1e-7, "0 or more (0 is greedy), within 1e-6 to 1e6"),
+        ("guard", 1, "true or false"),
         ("max_branch_tokens", 0, "1 or more"),
         ("max_seconds", 0, "above 0"),
         ("max_seconds", float("nan"), "above 0"),
@@ -66,7 +72,8 @@ def test_stop_is_one_string_or_several(stop: Any, strings: tuple[str, ...]) -> N
         {"temperature": 0}, {"top_p": 1}, {"top_k": 0}, {"min_p": 0}, {"min_p": 1}, {"repetition_penalty": 0.5}, {"seed": 0},
         {"max_tokens": 1}, {"max_depth": 0}, {"max_branches": 0}, {"max_width": 1}, {"n": 1}, {"n": 9}, {"logit_bias": {}},
         {"logit_bias": {0: -100, 5: 100}}, {"max_critical_path_tokens": None}, {"max_critical_path_tokens": 1},
-        {"thinking_budget": None}, {"thinking_budget": 0}, {"tail_tokens": None}, {"tail_tokens": 0}, {"max_branch_tokens": 1},
+        {"thinking_budget": None}, {"thinking_budget": 0}, {"reserved_tokens": None}, {"reserved_tokens": 0},
+        {"max_branch_tokens": 1},
         {"max_seconds": 1e-9}, {"max_seconds": float("inf")}, {"top_logprobs": 0}, {"top_logprobs": 100}, {"share_every": None},
         {"share_every": 1}, {"guard": False},
     ],
@@ -80,9 +87,14 @@ def test_nothing_but_the_bounds_is_on_by_default() -> None:
     params = SamplingParams()
     assert (params.guard, params.n, params.logprobs, params.top_logprobs) == (True, 1, False, 0)
     assert (params.logit_bias, params.repetition_penalty, params.share_every) == ({}, 1.0, None)
-    assert (params.max_critical_path_tokens, params.thinking_budget, params.tail_tokens) == (None, None, None)
+    assert (params.max_critical_path_tokens, params.thinking_budget, params.reserved_tokens) == (None, None, None)
 
 
 def test_parameters_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         SamplingParams().temperature = 1.0  # type: ignore[misc]
+
+
+def test_a_former_name_is_refused_with_the_present_one() -> None:
+    with pytest.raises(RequestError, match="tail_tokens is now called reserved_tokens"):
+        SamplingParams(**{"tail_tokens": 3})  # type: ignore[arg-type]

@@ -134,8 +134,8 @@ def _look_ahead(request: Request) -> None:
 def tail(request: Request) -> int:
     """Tokens kept for the conclusion and the answer."""
     params = request.params
-    if params.tail_tokens is not None:
-        return params.tail_tokens
+    if params.reserved_tokens is not None:
+        return params.reserved_tokens
     bounds = [params.max_tokens, request.end_position - request.prompt_positions]
     if params.thinking_budget is not None:
         bounds.append(params.thinking_budget)

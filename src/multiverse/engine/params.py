@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import RequestError
+from ..options import Options, option
+
+_SAMPLING = "Sampling"
+_LIMITS = "Limits"
 
 
 @dataclass(frozen=True)
-class SamplingParams:
-    """Sampling parameters of one request; the names are vLLM's where vLLM has the thing.
+class SamplingParams(Options):
+    """Sampling parameters and limits of one request; names and meanings are vLLM's where vLLM has the parameter.
 
-    A request that comes near one of its bounds is wound up in good form: open paths are closed, the model writes the
-    conclusion of the outermost block and the answer in the tail that is kept for them, and `finish_reason` names the bound.
+    A request that comes near one of its limits is closed in good form: open paths are closed, the model writes the conclusion
+    of the outermost block and the answer within the reserved tokens, and `finish_reason` names the limit.
 
     Attributes:
         temperature: 0 takes the likeliest token; above, logits are divided by it.
@@ -23,22 +28,23 @@ class SamplingParams:
         repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch can see; 1 is off.
         logit_bias: added to the logits of these token ids before anything else; -100 bans, 100 as good as forces.
         seed: makes a request repeatable; each branch draws from its own stream, derived from the seed and its place in the
-            tree, whoever else is in the batch. `None` draws a fresh seed.
+            tree, independent of the rest of the batch. `None` draws a fresh seed.
         n: generations of each prompt; they share the prompt's keys and values. With a seed, each has its own streams.
         stop: the request ends when a branch's own text comes to hold one of these; the text is cut before it.
-        guard: let only legal tags be sampled, and wind up before a bound. `False` shows the raw model: what breaks the grammar
-            ends the request as ``malformed``, bounds cut, and only those on depth, width and branches still hold tags back.
-        max_tokens: bound on all generated tokens, over all branches, forced ones included.
-        max_critical_path_tokens: bound on the longest chain of generated tokens, the same for parallel and sequential thinking.
-        thinking_budget: bound on the longest chain of generated tokens up to the end of the thinking; the answer is not
+        guard: allow only legal tags to be sampled, and close in good form before a limit. `False` shows the raw model: what
+            breaks the grammar ends the request as ``malformed``, limits cut the text off, and only those on depth, width and
+            branches still ban tags.
+        max_tokens: limit on all generated tokens, over all branches, forced ones included.
+        max_critical_path_tokens: limit on the longest chain of generated tokens, parallel or sequential.
+        thinking_budget: limit on the longest chain of generated tokens up to the end of the thinking; the answer is not
             counted.
-        tail_tokens: tokens kept for the conclusion and the answer when a bound is near; half of them at most go to the
-            conclusion. `None` keeps an eighth of the bound, within 8 to 256.
-        max_branch_tokens: bound on the own tokens of a path; the path is closed, the others go on.
+        reserved_tokens: tokens reserved for the conclusion and the answer when a limit is near; at most half of them go to
+            the conclusion. `None` reserves an eighth of the limit, within 8 to 256.
+        max_branch_tokens: limit on the own tokens of a path; that path is closed, the others go on.
         max_depth: blocks nest at most this deep; 0 forbids forking.
-        max_width: bound on the paths of one block.
-        max_branches: bound on the branches of the whole request; a block that would pass it is not opened wider.
-        max_seconds: wall-clock bound from submission, the time in the queue included; afterwards `tail_tokens` more are
+        max_width: limit on the paths of one block.
+        max_branches: limit on the branches of the whole request; a block that would pass it is not opened wider.
+        max_seconds: wall-clock limit from submission, time in the queue included; afterwards `reserved_tokens` more are
             written.
         ignore_eos: go on after the end-of-text token (for benchmarks).
         logprobs: report the log-probability of every sampled token, under the model's own distribution (temperature 1,
@@ -46,66 +52,147 @@ class SamplingParams:
         top_logprobs: report the log-probabilities of this many likeliest tokens too, under the same distribution.
         share_every: ablation. Paths of one block see each other's earlier stretches of this many positions; `None` keeps them
             apart, as the model was trained.
+
+    Raises:
+        RequestError: a value is not valid; the message names the parameter, the value and what is allowed.
     """
 
-    temperature: float = 0.6
-    top_p: float = 0.95
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    n: int = 1
-    stop: tuple[str, ...] | list[str] | str = ()
-    guard: bool = True
-    max_tokens: int = 2048
-    max_critical_path_tokens: int | None = None
-    thinking_budget: int | None = None
-    tail_tokens: int | None = None
-    max_branch_tokens: int = 8192
-    max_depth: int = 8
-    max_width: int = 32
-    max_branches: int = 64
-    max_seconds: float = 3600.0
-    ignore_eos: bool = False
-    logprobs: bool = False
-    top_logprobs: int = 0
-    share_every: int | None = None
+    error: ClassVar[type[Exception]] = RequestError
+
+    temperature: float = option(
+        0.6,
+        "0 takes the likeliest token; higher is more random.",
+        ge=0,
+        lt=1e6,
+        allowed="0 or more (0 is greedy), within 1e-6 to 1e6",
+        metavar="T",
+        flag="-t",
+        group=_SAMPLING,
+    )
+    top_p: float = option(
+        0.95,
+        "Keep the likeliest tokens that together reach P.",
+        gt=0,
+        le=1,
+        allowed="above 0 and at most 1",
+        metavar="P",
+        group=_SAMPLING,
+    )
+    top_k: int = option(
+        0, "Keep the K likeliest tokens; 0 keeps all.", ge=0, allowed="0 (off) or more", metavar="K", group=_SAMPLING
+    )
+    min_p: float = option(
+        0.0,
+        "Drop tokens less likely than P times the likeliest.",
+        ge=0,
+        le=1,
+        allowed="from 0 to 1",
+        metavar="P",
+        group=_SAMPLING,
+    )
+    repetition_penalty: float = option(
+        1.0,
+        "Above 1 discourages repetition; 1 is off.",
+        gt=0,
+        allowed="above 0 (1 is off)",
+        metavar="R",
+        group=_SAMPLING,
+    )
+    logit_bias: Mapping[int, float] = option(
+        factory=dict,
+        help="Added to the logits of these token ids; -100 bans a token.",
+        allowed="token ids with a bias within -1e6 to 1e6 each",
+        group=_SAMPLING,
+    )
+    seed: int | None = option(None, "Makes sampling repeatable.", ge=0, allowed="0 or more", metavar="N", group=_SAMPLING)
+    n: int = option(1, "Generations of each prompt.", ge=1, allowed="1 or more", metavar="N", group=_SAMPLING)
+    stop: tuple[str, ...] | list[str] | str = option(
+        (), "End before this text; may be given again.", allowed="non-empty strings", metavar="TEXT", group=_LIMITS
+    )
+    guard: bool = option(True, "Keep the model to the grammar; without, limits cut the text off.", group=_SAMPLING)
+    max_tokens: int = option(
+        2048,
+        "Most generated tokens, over all branches together.",
+        ge=1,
+        allowed="1 or more",
+        metavar="N",
+        group=_LIMITS,
+    )
+    max_critical_path_tokens: int | None = option(
+        None,
+        "Longest chain of generated tokens altogether.",
+        ge=1,
+        allowed="1 or more, or None",
+        metavar="N",
+        group=_LIMITS,
+    )
+    thinking_budget: int | None = option(
+        None,
+        "Longest chain of tokens before the answer.",
+        ge=0,
+        allowed="0 or more, or None",
+        metavar="N",
+        group=_LIMITS,
+    )
+    reserved_tokens: int | None = option(
+        None,
+        "Tokens reserved for the conclusion and the answer when a limit is near.",
+        ge=0,
+        allowed="0 or more, or None (an eighth of the limit)",
+        metavar="N",
+        group=_LIMITS,
+        was="tail_tokens",
+    )
+    max_branch_tokens: int = option(8192, "Most tokens of one path.", ge=1, allowed="1 or more", metavar="N", group=_LIMITS)
+    max_depth: int = option(
+        8,
+        "Blocks nest at most this deep; 0 forbids forking.",
+        ge=0,
+        allowed="0 or more (0 forbids forking)",
+        metavar="N",
+        group=_LIMITS,
+    )
+    max_width: int = option(32, "Most paths of one block.", ge=1, allowed="1 or more", metavar="N", group=_LIMITS)
+    max_branches: int = option(
+        64,
+        "Most branches overall; 0 forbids forking.",
+        ge=0,
+        allowed="0 or more (0 forbids forking)",
+        metavar="N",
+        group=_LIMITS,
+    )
+    max_seconds: float = option(
+        3600.0, "Close the generation after so many seconds.", gt=0, finite=False, allowed="above 0", metavar="S", group=_LIMITS
+    )
+    ignore_eos: bool = option(False, "Go on after the end-of-text token (for benchmarks).", group=_SAMPLING)
+    logprobs: bool = option(False, "Report the log-probability of every sampled token.", group=_SAMPLING)
+    top_logprobs: int = option(
+        0,
+        "Report the log-probabilities of the N likeliest tokens too.",
+        ge=0,
+        le=100,
+        allowed="from 0 to 100",
+        metavar="N",
+        group=_SAMPLING,
+    )
+    share_every: int | None = option(
+        None,
+        "Ablation: paths see each other's earlier stretches of K positions.",
+        ge=1,
+        allowed="1 or more, or None (paths stay apart)",
+        metavar="K",
+        group=_SAMPLING,
+    )
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
-        critical, thinking, tail = self.max_critical_path_tokens, self.thinking_budget, self.tail_tokens
-        biases = self.logit_bias.values()
-        checks = (
-            (
-                "temperature",
-                self.temperature == 0 or 1e-6 <= self.temperature < 1e6,
-                "0 or more (0 is greedy), within 1e-6 to 1e6",
-            ),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 (off) or more"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0 (1 is off)"),
-            ("logit_bias", all(-1e6 < bias < 1e6 for bias in biases), "token ids with a bias within -1e6 to 1e6 each"),
-            ("seed", self.seed is None or self.seed >= 0, "0 or more"),
-            ("n", self.n >= 1, "1 or more"),
-            ("stop", all(isinstance(text, str) and text for text in stop), "non-empty strings"),
-            ("max_tokens", self.max_tokens >= 1, "1 or more"),
-            ("max_critical_path_tokens", critical is None or critical >= 1, "1 or more, or None"),
-            ("thinking_budget", thinking is None or thinking >= 0, "0 or more, or None"),
-            ("tail_tokens", tail is None or tail >= 0, "0 or more, or None (an eighth of the bound)"),
-            ("max_branch_tokens", self.max_branch_tokens >= 1, "1 or more"),
-            ("max_depth", self.max_depth >= 0, "0 or more (0 forbids forking)"),
-            ("max_width", self.max_width >= 1, "1 or more"),
-            ("max_branches", self.max_branches >= 0, "0 or more (0 forbids forking)"),
-            ("max_seconds", self.max_seconds > 0, "above 0"),
-            ("top_logprobs", 0 <= self.top_logprobs <= 100, "from 0 to 100"),
-            ("share_every", self.share_every is None or self.share_every >= 1, "1 or more, or None (paths stay apart)"),
-        )
-        for name, good, allowed in checks:
-            if not good:
-                raise RequestError(f"{name}={getattr(self, name)!r} is not valid: it must be {allowed}")
+        super().__post_init__()
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if 0 < self.temperature < 1e-6:
+            raise self.invalid("temperature")
+        if not all(self.stop):
+            raise self.invalid("stop")
+        if not all(isinstance(token, int) and -1e6 < bias < 1e6 for token, bias in self.logit_bias.items()):
+            raise self.invalid("logit_bias")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

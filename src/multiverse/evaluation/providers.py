@@ -107,6 +107,8 @@ class EngineAPI(ModelAPI):
             given["max_tokens"] = MAX_TOKENS
         # A path may be as long as the answer: nothing but the bounds that were asked for should end one.
         extension = {"max_branch_tokens": given["max_tokens"], "max_seconds": _DAYS, **extension}
+        if "tail_tokens" in extension:  # the server's name of it
+            extension["reserved_tokens"] = extension.pop("tail_tokens")
         try:
             params = SamplingParams(**given, **extension)
         except TypeError as error:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 _GREEDY_BELOW = 1e-6  # the engine divides by the temperature
 _SEED_MASK = (1 << 64) - 1
-_EXTENDED = tuple(name for name in Extension.model_fields if name not in ("branches", "mode"))
+_EXTENDED = {
+    name: "reserved_tokens" if name == "tail_tokens" else name
+    for name in Extension.model_fields
+    if name not in ("branches", "mode")
+}
+"""Fields of the request's `multiverse` object, and the names of the sampling parameters that they set."""
 
 
 def refuse(error: RequestError, param: str | None = None) -> ApiError:
@@ -95,7 +100,7 @@ def _max_tokens(request: Sampling, settings: Settings, most_room: int) -> int:
 def _extended(extension: Extension | None) -> dict[str, Any]:
     if extension is None:
         return {}
-    given = {name: value for name in _EXTENDED if (value := getattr(extension, name)) is not None}
+    given = {ours: value for name, ours in _EXTENDED.items() if (value := getattr(extension, name)) is not None}
     if extension.mode == "sequential":
         given.setdefault("max_depth", 0)
     return given
