@@ -46,8 +46,9 @@ def record(source: Path, out: Path, names: list[str]) -> None:
             SECTIONS[name](checkout, out / name)
             took[name] = round(time.monotonic() - began, 1)
             print(f"{name}: {took[name]} s", file=sys.stderr, flush=True)
-        about = {"revision": checkout.revision, "seconds": took}
-    (out / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+        about = out / "about.json"
+        earlier = json.loads(about.read_text())["seconds"] if about.is_file() else {}
+        about.write_text(json.dumps({"revision": checkout.revision, "seconds": earlier | took}, indent=1) + "\n")
 
 
 def _options() -> argparse.Namespace:

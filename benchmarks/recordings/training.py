@@ -1,10 +1,13 @@
-"""Record a training curve: 20 steps of the embedded model in fp32, and the plan of the same run."""
+"""Record a training curve: 20 steps in fp32 of a model like the embedded one with random weights, and the plan of the run."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from .checkout import Checkout, Output
 from .commands import keep
@@ -51,8 +54,9 @@ def settings(model: str, earlier: bool) -> dict[str, Any]:
 def record(checkout: Checkout, out: Path) -> None:
     """Plan, train, and keep the losses, one line a step."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = "".join(checkout.run("tasks", name, "{limit}", "20", "--split", "train").out for name in ("worksheet", "cases"))
+    rows = "".join(checkout.run("tasks", name, "{limit}", "30", "--split", "train").out for name in ("worksheet", "cases"))
     (checkout.scratch / "train.jsonl").write_text(rows)
+    write_model(checkout.source / "src" / "multiverse" / "models" / "mini", checkout.scratch / "start")
     plan = _train(checkout, earlier=False)
     earlier = plan.code != 0
     keep(checkout, out / "plan", _train(checkout, earlier=True) if earlier else plan)
@@ -68,7 +72,14 @@ def record(checkout: Checkout, out: Path) -> None:
     (out / "losses.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept))
 
 
+def write_model(like: Path, folder: Path) -> None:
+    """A model of the same shape and tokenizer with random weights, the same in every recording."""
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(like), dtype=torch.float32)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(like).save_pretrained(folder)
+
+
 def _train(checkout: Checkout, *, earlier: bool, dry: bool = True) -> Output:
-    model = str(checkout.source / "src" / "multiverse" / "models" / "mini")
-    (checkout.scratch / "train.yaml").write_text(json.dumps(settings(model, earlier)))  # JSON is YAML
+    (checkout.scratch / "train.yaml").write_text(json.dumps(settings("start", earlier)))  # JSON is YAML
     return checkout.run("train", "train.yaml", "--json", *(["--dry-run"] if dry else []))
