@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## three questions to the embedded model: one wide, one nested, one sequential
 	$(BIN)/multiverse generate "$(WIDE)"
 	$(BIN)/multiverse generate "$(NESTED)"
-	$(BIN)/multiverse generate --sequential "$(CHAIN)"
+	$(BIN)/multiverse generate --mode sequential "$(CHAIN)"
 
 test: lint types tests  ## lint, types and tests
 

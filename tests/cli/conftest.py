@@ -45,7 +45,8 @@ def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> C
         def open_model(model: str | None, **_: Any) -> LLM:  # noqa: ARG001
             return llm
 
-        for command in ("generate", "evaluate", "evaluate_run", "evaluate_analysis", "chat"):
+        monkeypatch.setattr("multiverse.cli.loading.open_model", open_model)
+        for command in ("evaluate", "evaluate_run", "evaluate_analysis", "chat"):
             monkeypatch.setattr(importlib.import_module(f"multiverse.cli.{command}"), "open_model", open_model)
         return llm
 

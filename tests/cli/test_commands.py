@@ -99,7 +99,7 @@ def test_generate_json_of_a_block_that_was_wound_up(run: Run, writes: Writes) ->
     ("args", "reason", "told"),
     [
         (("--thinking-budget", "20", "--max-tokens", "200"), "budget", "--thinking-budget"),
-        (("--max-critical-path", "20"), "budget", "--max-critical-path"),
+        (("--max-critical-path-tokens", "20"), "budget", "--max-critical-path-tokens"),
         (("--max-seconds", "1e-9"), "deadline", "--max-seconds"),
         (("--max-tokens", "20"), "length", "--max-tokens"),
         (("--max-tokens", "20", "--no-guard"), "length", "--max-tokens"),
@@ -118,7 +118,7 @@ def test_generate_within_bounds(run: Run, writes: Writes, args: tuple[str, ...],
 
 @pytest.mark.parametrize(
     ("option", "value", "name"),
-    [("--thinking-budget", "-1", "thinking_budget"), ("--max-width", "0", "max_width"), ("--max-seconds", "0", "max_seconds")],
+    [("--thinking-budget", "-1", "--thinking-budget -1"), ("--max-width", "0", "--max-width 0"), ("--max-seconds", "0", "--max-seconds 0")],
 )
 def test_generate_with_a_bound_that_is_none(run: Run, writes: Writes, option: str, value: str, name: str) -> None:
     writes(lambda _: NESTED)
@@ -194,7 +194,7 @@ def test_question_reaches_the_model(run: Run, writes: Writes, monkeypatch: pytes
     llm = writes(write)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Wie viele? é\n".encode())))
     assert run("generate", "-").code == 0
-    run("generate", "How many?", "--sequential")
+    run("generate", "How many?", "--mode", "sequential")
     run("generate", " as it is ", "--raw")
     assert prompts == [
         "user: Wie viele? é Think step by step and in parallel before answering.\nassistant: ",

@@ -4,146 +4,75 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..engine.params import SamplingParams
+from ..options import Options, option
+from ..prompting import Mode
+from .declared import Fields, Json, expand_options
 from .errors import InputError
-from .loading import open_model
-from .options import BOUNDS, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature, ThinkingBudget
+from .jsonio import print_json
+from .loading import ModelOptions
 from .watch import moments, watch
 
 if TYPE_CHECKING:
-    from ..engine import Event, Generation, SamplingParams
+    from ..engine import Event, Generation
     from ..llm import LLM
 
-PROMPT = "Prompt"
+_PROMPT = "Prompt"
 
 
+@dataclass(frozen=True)
+class PromptOptions(Options):
+    """How the question is put to the model."""
+
+    mode: Mode = option("parallel", "Ask for parallel or for sequential thinking; sequential forbids forking.", group=_PROMPT)
+    raw: bool = option(False, "Continue the text as it is: no chat template, no instruction.", group=_PROMPT)
+
+
+@expand_options
 def generate(
     question: Annotated[
         str, typer.Argument(metavar="QUESTION", help="What to ask; - reads it from standard input.", show_default=False)
     ],
-    sequential: Annotated[
-        bool, typer.Option("--sequential", help="Ask for thinking in a line, and let nothing fork.", rich_help_panel=PROMPT)
-    ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option("--raw", help="Continue the text as it is: no chat template, no instruction.", rich_help_panel=PROMPT),
-    ] = False,
-    model: Model = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    temperature: Temperature = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option("--top-p", metavar="P", help="Keep the likeliest tokens that together reach P.", rich_help_panel=SAMPLING),
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option("--top-k", metavar="K", help="Keep the K likeliest tokens; 0 keeps all.", rich_help_panel=SAMPLING)
-    ] = 0,
-    min_p: Annotated[
-        float,
-        typer.Option(
-            "--min-p", metavar="P", help="Drop tokens less likely than P times the likeliest.", rich_help_panel=SAMPLING
+    prompt: PromptOptions,
+    model: ModelOptions,
+    sampling: Annotated[
+        SamplingParams,
+        Fields(
+            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "share_every"),
+            defaults={"temperature": 0.0, "top_p": 1.0},
         ),
-    ] = 0.0,
-    repetition_penalty: Annotated[
-        float,
-        typer.Option(
-            "--repetition-penalty", metavar="R", help="Above 1 discourages repetition; 1 is off.", rich_help_panel=SAMPLING
-        ),
-    ] = 1.0,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="Makes sampling repeatable.", rich_help_panel=SAMPLING, show_default="fresh"),
-    ] = None,
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop",
-            metavar="TEXT",
-            help="End before this text; may be given again.",
-            rich_help_panel=BOUNDS,
-            show_default=False,
-        ),
-    ] = None,
-    max_tokens: MaxTokens = 2048,
-    max_depth: Annotated[
-        int,
-        typer.Option(
-            "--max-depth", metavar="N", help="Blocks nest at most this deep; 0 forbids forking.", rich_help_panel=BOUNDS
-        ),
-    ] = 8,
-    max_branches: Annotated[
-        int,
-        typer.Option("--max-branches", metavar="N", help="Most branches overall; 0 forbids forking.", rich_help_panel=BOUNDS),
-    ] = 64,
-    max_width: Annotated[
-        int, typer.Option("--max-width", metavar="N", help="Most paths of one block.", rich_help_panel=BOUNDS)
-    ] = 32,
-    thinking_budget: ThinkingBudget = None,
-    max_critical_path_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-critical-path",
-            metavar="N",
-            help="Longest chain of tokens altogether.",
-            rich_help_panel=BOUNDS,
-            show_default="none",
-        ),
-    ] = None,
-    max_seconds: Annotated[
-        float, typer.Option("--max-seconds", metavar="S", help="Wind up after so many seconds.", rich_help_panel=BOUNDS)
-    ] = 3600.0,
-    guard: Annotated[
-        bool,
-        typer.Option(
-            "--guard/--no-guard", help="Keep the model to the grammar; without, bounds cut.", rich_help_panel=SAMPLING
-        ),
-    ] = True,
+    ],
     as_json: Json = False,
 ) -> None:
     """Ask a question and watch the answer fork and join.
 
-    On a terminal, branches fill side by side as they are written. Piped, the
-    text streams as the model writes it, then come the answer and what it took.
+    On a terminal, branches are drawn side by side while they are generated.
+    Piped, the text is streamed, followed by the answer and the token counts.
 
     [bold]Examples[/bold]
     multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \
         Tom starts with 12, triples it, takes away 4 and adds 9. What is the total?"
-    multiverse generate --sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
+    multiverse generate --mode sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
     multiverse generate --temperature 0.6 --top-p 0.95 --seed 1 - < question.txt
     multiverse generate --json "QUESTION" | jq .usage
     """
-    from ..engine import SamplingParams
-
-    params = SamplingParams(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=tuple(stop or ()),
-        max_tokens=max_tokens,
-        max_depth=0 if sequential else max_depth,
-        max_branches=max_branches,
-        max_width=max_width,
-        thinking_budget=thinking_budget,
-        max_critical_path_tokens=max_critical_path_tokens,
-        max_seconds=max_seconds,
-        guard=guard,
-    )
+    if prompt.mode == "sequential":
+        sampling = replace(sampling, max_depth=0)
     text = _question(question)
-    llm = open_model(model, device=device, dtype=dtype.value)
-    events = _ask(llm, text, params, sequential=sequential, raw=raw)
+    llm = model.load()
+    events = _events(llm, text, sampling, prompt)
     if as_json:
-        _print_json(events)
+        for generation in _finished(events):
+            print_json(_generation_json(generation))
     elif sys.stdout.isatty():
         watch(moments(events, llm))
     else:
-        _stream(llm, events, live=not params.stop)
+        _stream(llm, events, live=not sampling.stop)
 
 
 def _question(argument: str) -> str:
@@ -164,27 +93,23 @@ def _question(argument: str) -> str:
     return text
 
 
-def _ask(llm: LLM, question: str, params: SamplingParams, *, sequential: bool, raw: bool) -> Iterator[Event]:
+def _events(llm: LLM, question: str, params: SamplingParams, prompt: PromptOptions) -> Iterator[Event]:
     from ..prompting import ask
 
-    if raw:
+    if prompt.raw:
         return llm.stream(question, params)
     if getattr(llm.tokenizer, "chat_template", None) is None:
         raise InputError(f"the model {llm.model_path!r} has no chat template: use --raw")
-    return llm.stream(ask(question, "sequential" if sequential else "parallel"), params)
+    return llm.stream(ask(question, prompt.mode), params)
 
 
-def _print_json(events: Iterator[Event]) -> None:
+def _finished(events: Iterator[Event]) -> Iterator[Generation]:
     from ..engine import FinishEvent
-    from .jsonio import dump
 
-    for event in events:
-        if isinstance(event, FinishEvent):
-            typer.echo(dump(_generation_json(event.generation)))
+    return (event.generation for event in events if isinstance(event, FinishEvent))
 
 
 def _generation_json(generation: Generation) -> dict[str, Any]:
-
     usage = generation.usage
     return {
         "text": generation.text,
@@ -205,9 +130,11 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
 
 
 def _stream(llm: LLM, events: Iterator[Event], *, live: bool) -> None:
-    """The text as it is, then the answer and what it took.
+    """Print the text, then the answer and the token counts.
 
-    `live` is false with stop strings: they cut text that has been written already, so it is known only at the end.
+    Args:
+        live: print the text as it is generated. Stop strings cut text that has been generated already, so with them it is
+            printed at the end.
     """
     from ..engine import FinishEvent
     from ..live import Reader, Transcript

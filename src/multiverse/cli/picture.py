@@ -77,7 +77,7 @@ def ending(finish: Moment) -> str:
     if finish.finish_reason == "length":
         return "wound up before its end: raise --max-tokens for more, if the model can read that much"
     if finish.finish_reason == "budget":
-        return "wound up before its end: it came to --thinking-budget or --max-critical-path"
+        return "wound up before its end: it came to --thinking-budget or --max-critical-path-tokens"
     if finish.finish_reason == "deadline":
         return "wound up before its end: it came to --max-seconds"
     if finish.finish_reason == "error":
