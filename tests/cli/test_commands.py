@@ -118,7 +118,11 @@ def test_generate_within_bounds(run: Run, writes: Writes, args: tuple[str, ...],
 
 @pytest.mark.parametrize(
     ("option", "value", "name"),
-    [("--thinking-budget", "-1", "--thinking-budget -1"), ("--max-width", "0", "--max-width 0"), ("--max-seconds", "0", "--max-seconds 0")],
+    [
+        ("--thinking-budget", "-1", "--thinking-budget -1"),
+        ("--max-width", "0", "--max-width 0"),
+        ("--max-seconds", "0", "--max-seconds 0"),
+    ],
 )
 def test_generate_with_a_bound_that_is_none(run: Run, writes: Writes, option: str, value: str, name: str) -> None:
     writes(lambda _: NESTED)
