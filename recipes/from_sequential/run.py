@@ -46,8 +46,8 @@ def main() -> None:
         data.write(RUNS / "data.jsonl", SEED, PROBLEMS)
     if not (RUNS / "thousand.jsonl").exists():
         data.write(RUNS / "thousand.jsonl", SEED + 1, EXAMPLES, narrow=0)
-    before = train(load(HERE / "sequential.yaml"), show=console)
-    after = train(load(HERE / "finetune.yaml"), show=console)
+    before = train(load(HERE / "sequential.yaml"), console=console)
+    after = train(load(HERE / "finetune.yaml"), console=console)
     figures = {"machine": describe(), "n": options.n, "before": measure(before, options.n), "after": measure(after, options.n)}
     options.json.write_text(json.dumps(figures, indent=1) + "\n")
     print(table(figures))

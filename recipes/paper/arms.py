@@ -24,8 +24,8 @@ class Arm(NamedTuple):
 
     Attributes:
         mode: the form that it is trained on and asked for.
-        training: settings of the training run that make the arm. `length` holds its longest document, and is chosen so that a
-            step sees about ten documents in every arm.
+        training: settings of the training run that make the arm. `max_length` fits its longest document, and gives steps of
+            about ten documents in every arm.
         decoding: how it is decoded.
         also: a second way of decoding, reported beside the first.
         what: in words, for tables.
@@ -52,8 +52,8 @@ class Arm(NamedTuple):
 
 ARMS: dict[str, Arm] = {
     "multiverse": Arm("parallel", {}, "engine", "KV join: nothing is read again"),
-    "sequential": Arm("sequential", {"mixture": "sequential", "length": 864}, "engine", "the same reasoning in a line"),
-    "text-join": Arm("parallel", {"join": "text", "length": 1984}, "joined", "paths are read again as text (ThreadWeaver)"),
+    "sequential": Arm("sequential", {"mixture": "sequential", "max_length": 864}, "engine", "the same reasoning in a line"),
+    "text-join": Arm("parallel", {"join": "text", "max_length": 1984}, "joined", "paths are read again as text (ThreadWeaver)"),
     "causal": Arm(
         "parallel",
         {"attention": "causal", "positions": "linear"},
@@ -61,7 +61,9 @@ ARMS: dict[str, Arm] = {
         "plain fine-tuning on structured text, decoded in parallel",
         also="line",
     ),
-    "message-join": Arm("parallel", {"join": "message", "length": 1216}, "joined", "only a path's last clause returns (APR)"),
+    "message-join": Arm(
+        "parallel", {"join": "message", "max_length": 1216}, "joined", "only a path's last clause returns (APR)"
+    ),
     "linear-positions": Arm("parallel", {"positions": "linear"}, "engine", "structured mask, positions counted through"),
     "share-8": Arm("parallel", {"share_every": 8}, "engine", "paths see each other every 8 tokens"),
     "share-1": Arm("parallel", {"share_every": 1}, "engine", "paths see each other every token"),

@@ -69,8 +69,8 @@ ROUNDS = (
             "data": [str(RUNS / "base-2.jsonl")],
             "out": str(RUNS / "base-2"),
             "seed": SEED + 1,
-            "batch": 3,
-            "rows": 3,
+            "global_batch_size": 3,
+            "micro_batch_size": 3,
             "max_steps": 5000,
         },
     ),
@@ -120,7 +120,7 @@ def main() -> None:
         start.write(RUNS / "fresh", "paper", SEED)
     for part in ROUNDS:
         prepare(part)
-        folder: Path = train(load(HERE / "base.yaml", part.settings), show=Console(stderr=True))
+        folder: Path = train(load(HERE / "base.yaml", part.settings), console=Console(stderr=True))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     model.save_pretrained(START)
     AutoTokenizer.from_pretrained(folder).save_pretrained(START)

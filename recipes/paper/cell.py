@@ -59,7 +59,7 @@ def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dic
     config = config_of(arm, seed, runs, scale.start)
     out = Path(config.out)
     if not (out / TRAINED).exists():
-        train(config, show=console)
+        train(config, console=console)
         (out / TRAINED).touch()
     for checkpoint in out.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

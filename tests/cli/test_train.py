@@ -20,7 +20,7 @@ def recipe(tmp_path: Path) -> Path:
     path = tmp_path / "train.yaml"
     path.write_text(
         f"model: {tmp_path}/start\ndata: [{tmp_path}/data.jsonl]\nout: {tmp_path}/run\n"
-        "mixture: [0.5, 1.0]\nlength: 512\nbatch: 2\nprecision: fp32\noptimizer: {lr: 1.0e-3}\n"
+        "mixture: [0.5, 1.0]\nmax_length: 512\nglobal_batch_size: 2\nprecision: fp32\noptimizer: {lr: 1.0e-3}\n"
     )
     return path
 
@@ -32,7 +32,7 @@ def test_a_dry_run_shows_the_plan_and_trains_nothing(recipe: Path, capsys: pytes
     assert "6 steps, 12 rows" in shown
     assert "50%  100%  parallel" in shown
     assert not (recipe.parent / "run").exists()
-    assert main(["train", str(recipe), "--dry-run", "--json", "--set", "batch=4", "--devices", "2"]) == 0
+    assert main(["train", str(recipe), "--dry-run", "--json", "--set", "global_batch_size=4", "--devices", "2"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["steps"] == 3
     assert report["devices"] == 2
@@ -49,11 +49,14 @@ def test_training_writes_a_model_that_generates(recipe: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set", "batch"], "--set 'batch' is not valid: write NAME=VALUE"),
-        (["--set", "bacth=2"], "unknown setting bacth: did you mean 'batch'?"),
+        (["--set", "seed"], "--set 'seed' is not valid: write NAME=VALUE"),
+        (["--set", "sede=2"], "unknown setting sede: did you mean 'seed'?"),
         (["--set", "model=/nowhere/at/all"], "/nowhere/at/all"),
-        (["--set", "length=20"], "data.jsonl:1: "),
-        (["--devices", "2"], "--devices 2 only goes with --dry-run"),
+        (["--set", "max_length=20"], "data.jsonl:1: "),
+        (["--devices", "2"], "--devices 2 has no effect without --dry-run"),
+        (["--dry-run", "--fresh"], "--fresh has no effect with --dry-run"),
+        (["--set", "epochs=2"], "epochs=2 has no effect"),
+        (["--set", "optimizer.betas=[0.9]"], "optimizer.betas=[0.9] is not valid"),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_code_2(

@@ -80,7 +80,7 @@ def main() -> None:
             "mixture": [0.5, 1.0, 1.0, 1.0],
             "optimizer.lr": 1e-3,
         }
-        figures[column] = measure(train(load(HERE / "finetune.yaml", settings), show=Console(stderr=True)), options.n)
+        figures[column] = measure(train(load(HERE / "finetune.yaml", settings), console=Console(stderr=True)), options.n)
     (options.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     print("before: planted, after: curated\n")
     print(table(figures))

@@ -116,7 +116,7 @@ def test_a_cell_that_was_stopped_goes_on_and_says_everything(tmp_path: Path, mon
         nonlocal stopped
         if not stopped:
             stopped += 1
-            monkeypatch.setattr("multiverse.training.callbacks.Watch.on_step_end", _stop_at_two)
+            monkeypatch.setattr("multiverse.training.callbacks.GracefulStop.on_step_end", _stop_at_two)
             with pytest.raises(InterruptedRunError):
                 honest(config, **kwargs)
             monkeypatch.undo()
@@ -145,9 +145,9 @@ def test_a_cell_that_was_stopped_goes_on_and_says_everything(tmp_path: Path, mon
 def _small(config: Any) -> Any:
     from dataclasses import replace
 
-    return replace(config, max_steps=4, batch=1, rows=1)
+    return replace(config, max_steps=4, global_batch_size=1, micro_batch_size=1)
 
 
 def _stop_at_two(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG001
     if state.global_step == 2:
-        self.asked = control.should_save = control.should_training_stop = True
+        self.requested = control.should_save = control.should_training_stop = True

@@ -37,7 +37,7 @@ def test_the_big_recipes(tmp_path: Path, recipe: str, parameters: float, least: 
     assert report.trained <= report.parameters
     assert (report.trained < 0.1 * report.parameters) == (config.lora is not None)
     assert report.documents == 16
-    assert report.steps == math.ceil(report.rows / config.batch)
+    assert report.steps == math.ceil(report.rows / config.global_batch_size)
     assert report.steps == (8 if not config.packing else report.steps)
     assert least < report.memory.total / 2**30 < most
     assert report.loss[1] < report.loss[0]

@@ -17,8 +17,8 @@ from multiverse.structure import Document, TokenDialect
 from multiverse.training import IGNORED, Features, Featurizer, View
 from multiverse.training.batch import answer_logits, collate
 from multiverse.training.config import Config, Lora
+from multiverse.training.lora import enable_training
 from multiverse.training.prepare import Prepared
-from multiverse.training.run import adapt
 from tests.engine.test_oracle import PARAMS, run_scripted
 from tests.strategies import documents
 
@@ -130,7 +130,7 @@ def test_merged_adapters_are_what_was_trained(
     model = AutoModelForCausalLM.from_pretrained(model_folders[family])
     model.set_attn_implementation(register())
     tags = tuple(sorted(tokens.roles))
-    adapted = adapt(model, config, Prepared(tokens, (), tags, 0))
+    adapted = enable_training(model, config, Prepared(tokens, (), tags, 0))
     llm = LLM(model_folders[family], kv_memory=8 << 20)
     nested = Block(("x",), (("yes",),), "so")
     document = Document(("Well. ", Block(("a", "b"), (("one", nested), ("two",)), "both")), "Answer: 4")

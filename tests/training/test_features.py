@@ -97,7 +97,7 @@ def test_an_earlier_turn_that_forks_has_its_own_layout(mini_tokenizer: Any, mini
     replayed = layout(features.token_ids[:-1], mini_tokens)
     assert len(replayed.table) == 5
     assert features.positions[:-1] == replayed.positions
-    assert features.learned == Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, None).learned
+    assert features.num_loss_tokens == Featurizer(mini_tokenizer, mini_tokens)(QUESTION, SOLUTION, None).num_loss_tokens
 
 
 def test_views_that_are_baselines(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:

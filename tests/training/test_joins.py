@@ -126,7 +126,7 @@ def test_the_packed_sequence_says_what_each_context_says_by_itself(
     stock, packed = models
     features = featurize(mini_tokenizer, mini_tokens, DOCUMENT, join)
     neighbour = featurize(mini_tokenizer, mini_tokens, Document(("other",), "Answer: 1"), join)
-    found = learned_logits(packed, [[neighbour, features]])[0][neighbour.learned :]
+    found = learned_logits(packed, [[neighbour, features]])[0][neighbour.num_loss_tokens :]
     prompt = Featurizer(mini_tokenizer, mini_tokens).encode_prompt(
         [{"role": "user", "content": "What is it? Think step by step and in parallel before answering."}]
     )

@@ -67,10 +67,10 @@ def config(start: Path, data: Path, tmp_path: Path) -> Config:
         data=[str(data)],
         out=str(tmp_path / "run"),
         mixture=[0.0, 0.5, 1.0],
-        length=512,
+        max_length=512,
         packing=True,
-        batch=4,
-        rows=2,
+        global_batch_size=4,
+        micro_batch_size=2,
         precision="fp32",
         optimizer=Optimizer(lr=3e-3, warmup=0.2),
         save_every=1,
@@ -111,7 +111,13 @@ def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"share_every": 4}, {"lora": Lora(rank=2)}, {"checkpointing": True}, {"packing": False, "rows": 1}],
+    [
+        {},
+        {"share_every": 4},
+        {"lora": Lora(rank=2)},
+        {"gradient_checkpointing": True},
+        {"packing": False, "micro_batch_size": 1},
+    ],
     ids=["plain", "sharing", "adapters", "checkpointing", "unpacked"],
 )
 def test_the_loss_of_the_first_step_is_what_the_engine_scores(config: Config, change: dict[str, Any]) -> None:
@@ -119,7 +125,7 @@ def test_the_loss_of_the_first_step_is_what_the_engine_scores(config: Config, ch
     from multiverse.structure import parse
     from multiverse.training import IGNORED, Featurizer, View
 
-    config = replace(config, mixture=[1.0], batch=12, max_steps=1, **change)
+    config = replace(config, mixture=[1.0], global_batch_size=12, max_steps=1, **change)
     folder = train(replace(config, optimizer=Optimizer(lr=0.0)))  # the model as it is prepared, and as it is logged
     llm = LLM(folder, kv_memory=8 << 20)
     assert llm.engine.tokens is not None
@@ -130,7 +136,7 @@ def test_the_loss_of_the_first_step_is_what_the_engine_scores(config: Config, ch
         features = make([{"role": "user", "content": question}], parse(answer), "parallel")
         scored = llm.score([list(features.token_ids)], share_every=config.share_every)[0]
         values = [v for v, label in zip(scored.logprobs, features.labels, strict=True) if label != IGNORED and v is not None]
-        total, count = total - sum(values), count + features.learned
+        total, count = total - sum(values), count + features.num_loss_tokens
     assert losses(Path(config.out))[1] == pytest.approx(total / count, abs=1e-4)
 
 
@@ -177,7 +183,7 @@ def test_two_processes_train_to_the_same_loss_as_one(config: Config, tmp_path: P
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    two = replace(one, out=str(tmp_path / "two"), fsdp=fsdp, rows=1)
+    two = replace(one, out=str(tmp_path / "two"), fsdp=fsdp, micro_batch_size=1)
     launch = ("torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m")
     line = command(two, tmp_path, *launch)
     done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
@@ -200,7 +206,10 @@ def test_two_processes_train_to_the_same_loss_as_one(config: Config, tmp_path: P
 
 
 def test_forward_passes_of_any_size_make_the_same_step(config: Config, tmp_path: Path) -> None:
-    alone, many = replace(config, out=str(tmp_path / "alone"), rows=1), replace(config, out=str(tmp_path / "many"), rows=4)
+    alone, many = (
+        replace(config, out=str(tmp_path / "alone"), micro_batch_size=1),
+        replace(config, out=str(tmp_path / "many"), micro_batch_size=4),
+    )
     train(alone)
     train(many)
     assert losses(Path(alone.out)) == pytest.approx(losses(Path(many.out)), rel=1e-4)
@@ -208,7 +217,7 @@ def test_forward_passes_of_any_size_make_the_same_step(config: Config, tmp_path:
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_adapters(config: Config, start: Path, merge: bool) -> None:
-    config = replace(config, lora=Lora(rank=4, merge=merge), checkpointing=True, optimizer=Optimizer(lr=2e-2))
+    config = replace(config, lora=Lora(rank=4, merge=merge), gradient_checkpointing=True, optimizer=Optimizer(lr=2e-2))
     folder = train(config)
     seen = losses(Path(config.out))
     assert seen[max(seen)] < seen[1]
@@ -223,7 +232,7 @@ def test_adapters(config: Config, start: Path, merge: bool) -> None:
 
 
 def test_muon_and_bf16(config: Config) -> None:
-    muon = Optimizer(name="muon", lr=3e-3, muon_lr=5e-3, schedule="steady", warmup=0.1)
+    muon = Optimizer(name="muon", lr=3e-3, muon_lr=5e-3, schedule="wsd", warmup=0.1)
     config = replace(config, optimizer=muon, precision="bf16", save_every=2)
     train(config)
     seen = losses(Path(config.out))
@@ -268,10 +277,10 @@ def test_faulty_rows_stop_the_run_before_it_starts_each_with_its_line(config: Co
     assert "4 faulty rows, 3 good ones" in text
     for line in (2, 4, 5, 6):
         assert f"mixed.jsonl:{line}: " in text
-    assert "over the length limit of 512" in text
+    assert "over the limit max_length=512" in text
     assert not (Path(config.out) / "log.jsonl").exists()
 
-    train(replace(config, faults="skip", mixture=[1.0]), fresh=True)
+    train(replace(config, on_error="skip", mixture=[1.0]), fresh=True)
     kept = [json.loads(line) for line in (Path(config.out) / "faults.jsonl").read_text().splitlines()]
     assert sorted(fault["line"] for fault in kept) == [2, 4, 5, 6]
 
@@ -291,6 +300,41 @@ def test_other_settings_in_the_same_folder_are_refused(config: Config) -> None:
     assert len(losses(Path(config.out))) == 2
 
 
+def test_a_run_of_an_earlier_version_resumes(config: Config) -> None:
+    """Its stored configuration has the earlier names of the settings."""
+    config = replace(config, optimizer=replace(config.optimizer, schedule="wsd", stable_ratio=0.5))
+    train(config)
+    out = Path(config.out)
+    seen = losses(out)
+    stored = (out / "config.yaml").read_text()
+    for now, before in {
+        "max_length": "length",
+        "packing: true": "packing: true\nrow_length: null\nphases: 8",
+        "global_batch_size": "batch",
+        "micro_batch_size": "rows",
+        "gradient_checkpointing": "checkpointing",
+        "on_error": "faults",
+        "schedule: wsd": "schedule: steady",
+        "stable_ratio": "steady",
+        "max_grad_norm": "clip",
+    }.items():
+        assert now in stored
+        stored = stored.replace(now, before)
+    (out / "config.yaml").write_text(stored)
+    *_, last = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    shutil.rmtree(last)
+    shutil.rmtree(out / "model")
+    train(config)
+    assert losses(out) == seen
+    with pytest.raises(ConfigError, match=r"optimizer\.stable_ratio was 0\.5, is 0\.6"):
+        train(replace(config, optimizer=replace(config.optimizer, stable_ratio=0.6)))
+
+
+def test_adapters_for_layers_that_the_model_does_not_have(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"lora\.targets=\['query'\] does not fit this model"):
+        train(replace(config, lora=Lora(targets=["query"])))
+
+
 def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> None:
     config = replace(config, save_every=1000)
     line = command(config, tmp_path)
@@ -301,7 +345,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> Non
     running.send_signal(signal.SIGINT)
     _, stderr = running.communicate()
     assert running.returncode == 130, stderr
-    assert "start again to go on" in stderr
+    assert "start again to continue" in stderr
     stopped = max(losses(Path(config.out)))
     train(config)
     assert min(losses(Path(config.out))) == 1
@@ -309,8 +353,11 @@ def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> Non
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(config: Config) -> None:
-    with pytest.raises(ConfigError, match="batch=4 rows cannot be shared out evenly over 1 processes of rows=3"):
-        train(replace(config, rows=3))
+    with pytest.raises(
+        ConfigError,
+        match="global_batch_size=4 cannot be divided over 1 processes with micro_batch_size=3: make it a multiple of 3",
+    ):
+        train(replace(config, micro_batch_size=3))
 
 
 @pytest.mark.parametrize("name", ["CP_SIZE", "SP_SIZE"])
@@ -333,7 +380,7 @@ def test_block_masks_need_cuda(config: Config) -> None:
 
 
 def test_a_folder_with_splits_trains_on_one_and_is_measured_on_the_other(config: Config, tmp_path: Path) -> None:
-    from multiverse.training.run import read_rows
+    from multiverse.training.loading import read_rows
 
     (tmp_path / "set" / "data").mkdir(parents=True)
     write_data(tmp_path / "set" / "data" / "train.jsonl", 3)

@@ -18,37 +18,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..training.dryrun import Report
-    from ..training.run import Tick
+    from ..training.loading import ProgressCallback
 
 GIB = 1 << 30
 
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The run's settings.", show_default=False)],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings of the run.", show_default=False)],
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Replace a setting, such as optimizer.lr=2e-5. May be repeated.",
+            help="Override a setting, such as optimizer.lr=2e-5. May be repeated.",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data and settings, show the plan, take one tiny step; train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Check data and settings, print steps and memory, take one step with a tiny model."),
     ] = False,
     devices: Annotated[
         int | None,
-        typer.Option("--devices", metavar="N", help="With --dry-run: how many devices to plan for.", min=1, show_default=False),
+        typer.Option(
+            "--devices", metavar="N", help="With --dry-run: number of devices to estimate for.", min=1, show_default=False
+        ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew, even if the run's folder holds a checkpoint.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew, even if the folder of the run holds a checkpoint.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune any causal language model to think in parallel.
+    """Fine-tune a causal language model to think in parallel.
 
-    The run's folder holds checkpoints, the log, the loss as a picture and, at the
-    end, the model. Started again, a run that was stopped or killed goes on from
-    its newest checkpoint. On several devices, start it through torchrun.
+    The folder of the run holds checkpoints, the log, the loss curve and, at the
+    end, the model. A run that was stopped or killed resumes from its newest
+    checkpoint when it is started again. Use torchrun for several devices.
 
     [bold]Examples[/bold]
     multiverse train recipes/lora-0.5b.yaml --dry-run
@@ -69,26 +74,27 @@ def train(
         try:
             overrides[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise InputError(f"--set {setting!r} is not valid: its value is no YAML") from None
+            raise InputError(f"--set {setting!r} is not valid: its value is not YAML") from None
     if devices is not None and not dry_run:
-        raise InputError(f"--devices {devices} only goes with --dry-run: a run takes the devices that torchrun gives it")
+        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
+    if fresh and dry_run:
+        raise InputError("--fresh has no effect with --dry-run: leave it out")
     chosen = load(config, overrides)
     logging.disable_progress_bar()
     main = int(os.environ.get("RANK", 0)) == 0
     console = Console(stderr=True, quiet=not main)
-    with _reading(console) as tick:
+    with _progress(console) as on_progress:
         if dry_run:
-            from ..training.dryrun import dry_run as plan
+            from ..training.dryrun import dry_run as run_dry
 
-            report = plan(chosen, devices=devices, tick=tick)
-            _show(report, as_json)
+            _show(run_dry(chosen, devices=devices, on_progress=on_progress), as_json)
             return
         from ..training.callbacks import InterruptedRunError
         from ..training.run import train as run
 
         began = time.monotonic()
         try:
-            folder = run(chosen, fresh=fresh, tick=tick, show=console)
+            folder = run(chosen, fresh=fresh, on_progress=on_progress, console=console)
         except InterruptedRunError as stopped:
             typer.echo(str(stopped), err=True)
             raise typer.Exit(130) from None
@@ -102,20 +108,20 @@ def train(
 
 
 @contextmanager
-def _reading(console: Any) -> Iterator[Tick]:
-    """A bar for what takes long before training begins; it goes as soon as it is full."""
+def _progress(console: Any) -> Iterator[ProgressCallback]:
+    """A progress bar while the data is read; it disappears when it is full."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
 
-        def tick(what: str, done: int, total: int | None) -> None:
+        def advance(what: str, done: int, total: int | None) -> None:
             bar.update(task, description=what, completed=done, total=total, visible=total != done)
             if total == done:
                 bar.stop()
 
-        yield tick
+        yield advance
 
 
 def _show(report: Report, as_json: bool) -> None:
@@ -133,8 +139,8 @@ def _show(report: Report, as_json: bool) -> None:
     row: Callable[[str, str], None] = table.add_row
     row("model", f"{report.model}, {_count(report.parameters)} parameters, {_count(report.trained)} trained")
     row("data", f"{report.documents:,} documents, {report.validation:,} for validation, {report.faulty:,} faulty")
-    row("phases", "  ".join(f"{share:.0%}" for share in report.phases) + "  parallel")
-    row("run", f"{report.steps:,} steps, {report.rows:,} rows, {report.tokens:,} tokens, {report.learned:,} take loss")
+    row("epochs", "  ".join(f"{share:.0%}" for share in report.epochs) + "  parallel")
+    row("run", f"{report.steps:,} steps, {report.rows:,} rows, {report.tokens:,} tokens, {report.learned:,} with loss")
     row("padding", f"{report.padding:.0%} of all positions computed")
     for name, size in report.memory._asdict().items():
         row(f"memory: {name}", f"{size / GIB:8.1f} GiB")

@@ -1,6 +1,6 @@
-"""Fine-tuning: from structured documents to a model that forks.
+"""Fine-tuning a causal language model on structured documents.
 
-Features, mixtures and configurations are torch-free; batches are tensors for a plain transformers model.
+Features, mixtures and configurations need no torch; batches are tensors for a plain transformers model.
 """
 
 from .features import IGNORED, Features, Featurizer, View, pack

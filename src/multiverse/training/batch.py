@@ -1,7 +1,7 @@
 """Rows of documents as tensors, and the loss of a model on them.
 
-Several documents may share a row. Each has its own positions from 0 and its own segments, which no other document sees. The
-mask is not made here but on the device, from the segments: a batch stays small however long its rows are.
+Several documents may share a row. Each has positions from 0 and segments of its own, to which no other document may attend.
+The mask is made on the device from the segments, so a batch stays small for rows of any length.
 
 Shape legend: B rows, L tokens in a row, S segments in a row, N tokens whose logits are computed, V vocabulary.
 """
@@ -19,33 +19,35 @@ from ..attention.packed import Kind, Visibility
 from .features import IGNORED, Features
 
 Batch = dict[str, Tensor]
-"""What `collate` makes: one flat dictionary of tensors, which any trainer can move, shard and count.
+"""Result of `collate`: a flat dictionary of tensors, which any trainer can move to devices, shard and count.
 
-input_ids, position_ids, labels [B, L]; labels stand at their own token, `IGNORED` where no loss is taken.
+input_ids, position_ids, labels [B, L]; labels are not shifted; `IGNORED` where there is no loss.
 segments [B, L]: segment of each token within its row; the last segment is padding.
-documents [B, L]: which document of its row each token belongs to; -1 is padding.
+documents [B, L]: index of each token's document within its row; -1 is padding.
 visibility [B, S, S]: whether tokens of one segment may attend to earlier tokens of another.
-starts [B, S, S]: only where paths share; see `Features`.
+starts [B, S, S]: only with `share_every`; see `Features`.
 """
 
 SEGMENT_BUCKET = 16
-"""Numbers of segments are rounded up to this: compiled attention is compiled once for each."""
+"""The number of segments is rounded up to a multiple of this, since attention is compiled for each number."""
 
 
 def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 1, segment_multiple: int = 1) -> Batch:
-    """Rows of documents as one batch, as long as the longest row, in tokens and in segments, rounded up to a multiple.
+    """Rows of documents as one batch, padded to the longest row.
 
-    A row without documents is a row of padding.
+    Args:
+        rows: the documents of each row; a row without documents is padding.
+        multiple_of, segment_multiple: row length and number of segments are rounded up to multiples of these.
     """
-    width = _up(max(2, *(sum(map(len, row)) for row in rows)), multiple_of)  # one column to predict from, one to predict
-    size = _up(max(sum(len(document.visibility) for document in row) for row in rows) + 1, segment_multiple)
+    width = _round_up(max(2, *(sum(map(len, row)) for row in rows)), multiple_of)  # a prediction needs two columns
+    size = _round_up(max(sum(len(document.visibility) for document in row) for row in rows) + 1, segment_multiple)
     shape = (len(rows), width)
     input_ids_BL = torch.full(shape, pad_id, dtype=torch.long)
     position_ids_BL = torch.arange(width).repeat(len(rows), 1)
     labels_BL = torch.full(shape, IGNORED, dtype=torch.long)
     segments_BL = torch.full(shape, size - 1, dtype=torch.long)
     documents_BL = torch.full(shape, -1, dtype=torch.long)
-    # Padding sees padding before it, so that no softmax is empty; nothing sees padding.
+    # Padding attends to earlier padding, so that no softmax is empty; no token attends to padding.
     visibility_BSS = torch.zeros((len(rows), size, size), dtype=torch.bool)
     visibility_BSS[:, -1, -1] = True
     starts_BSS = torch.full((len(rows), size, size), -1, dtype=torch.long)
@@ -76,7 +78,7 @@ def collate(rows: Sequence[Sequence[Features]], pad_id: int, multiple_of: int = 
 
 
 def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> Visibility:
-    """Who may see whom in a batch, on the batch's device."""
+    """The visibility of a batch, from which attention makes its mask on the batch's device."""
     return Visibility(
         batch["segments"],
         batch["visibility"],
@@ -89,16 +91,15 @@ def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "de
 
 
 def answer_logits(model: Any, batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> tuple[Tensor, Tensor]:
-    """Logits at the columns where some row takes loss, and what they should have predicted.
+    """Logits at the columns where some row has loss, and their targets.
 
-    Prompts cost no logits where they stand in the same columns, as they do with one row: for a large vocabulary, logits are
-    most of the memory.
+    Columns in which no row has loss, such as prompts, get no logits: with a large vocabulary logits are most of the memory.
 
     Args:
         model: a transformers causal language model set to packed attention.
 
     Returns:
-        `logits_BNV` in fp32, and `targets_BN`, `IGNORED` where a row takes no loss.
+        `logits_BNV` in fp32, and `targets_BN`, `IGNORED` where a row has no loss.
     """
     targets_BL = batch["labels"][:, 1:]
     columns_N = (targets_BL != IGNORED).any(0).nonzero().squeeze(1)
@@ -115,9 +116,9 @@ def answer_logits(model: Any, batch: Batch, share_every: int | None = None, kind
 
 
 def answer_loss(logits_BNV: Tensor, targets_BN: Tensor) -> Tensor:
-    """Cross entropy summed over all tokens that take loss."""
+    """Cross entropy summed over all tokens with loss."""
     return cross_entropy(logits_BNV.flatten(0, 1), targets_BN.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def _up(length: int, multiple: int) -> int:
+def _round_up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple

@@ -1,4 +1,4 @@
-"""What stands beside the training loop: a log in a file, a progress bar, and a way to stop without losing anything."""
+"""Callbacks of the trainer: the log file, the progress bar, and stopping on a signal with a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import torch
 from transformers import TrainerCallback
 
 from ..errors import MultiverseError
-from .corpus import Plan
 from .curve import read_log
 
 
 class InterruptedRunError(MultiverseError):
-    """A signal ended the run early; its checkpoint is where it stopped."""
+    """A signal stopped the run before its end; its last checkpoint is of the step at which it stopped."""
 
 
 class Log(TrainerCallback):
-    """A file of JSON lines: step, loss per token, learning rate, length of the gradient, seconds; and validation losses.
+    """Log as JSON lines: step, loss per token, learning rate, gradient norm, seconds; and validation losses.
 
-    Lines of steps that a resumed run does again are dropped first.
+    Lines of steps that a resumed run repeats are dropped first.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,15 +51,15 @@ class Log(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A progress bar; where there is no terminal, a line now and then.
+    """A progress bar; without a terminal, a line of text about twenty times per run.
 
     Args:
-        plan: the run.
-        console: a rich console, or `None` for silence.
+        steps: steps of the whole run.
+        console: a rich console, or `None` for no output.
     """
 
-    def __init__(self, plan: Plan, console: Any) -> None:
-        self.plan, self.console = plan, console
+    def __init__(self, steps: int, console: Any) -> None:
+        self.steps, self.console = steps, console
         self._bar: Any = None
         self._task: Any = None
         self._smooth: float | None = None
@@ -79,7 +78,7 @@ class Progress(TrainerCallback):
             TimeRemainingColumn(),
         )
         self._bar = Bar(*columns, console=self.console, refresh_per_second=2)
-        self._task = self._bar.add_task("", total=self.plan.steps, completed=state.global_step)
+        self._task = self._bar.add_task("", total=self.steps, completed=state.global_step)
         self._bar.start()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
@@ -89,11 +88,11 @@ class Progress(TrainerCallback):
             self._smooth = logs["loss"] if self._smooth is None else 0.9 * self._smooth + 0.1 * logs["loss"]
             text = f"loss {self._smooth:.4f}"
             self._bar.update(self._task, completed=state.global_step, description=text)
-            if not self.console.is_terminal and state.global_step % max(1, self.plan.steps // 20) == 0:
-                self.console.print(f"step {state.global_step} of {self.plan.steps}  {text}", highlight=False)
-        held = {name: value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_loss")}
-        if held:
-            parts = (f"{name.removeprefix('eval_').removesuffix('_loss')} {value:.4f}" for name, value in held.items())
+            if not self.console.is_terminal and state.global_step % max(1, self.steps // 20) == 0:
+                self.console.print(f"step {state.global_step} of {self.steps}  {text}", highlight=False)
+        measured = {name: value for name, value in logs.items() if name.startswith("eval_") and name.endswith("_loss")}
+        if measured:
+            parts = (f"{name.removeprefix('eval_').removesuffix('_loss')} {value:.4f}" for name, value in measured.items())
             self.console.print(f"step {state.global_step}: validation loss  {'  '.join(parts)}", highlight=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
@@ -102,36 +101,36 @@ class Progress(TrainerCallback):
             self._bar = None
 
 
-class Watch(TrainerCallback):
-    """While entered, Ctrl-C and SIGTERM end the run with a checkpoint behind the running step; a second one ends it at once."""
+class GracefulStop(TrainerCallback):
+    """While entered, SIGINT and SIGTERM end the run with a checkpoint after the current step; a second one ends it at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> GracefulStop:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._ask)
+            self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: object) -> None:  # noqa: ARG002
-        if self.asked:
+    def _on_signal(self, number: int, frame: object) -> None:  # noqa: ARG002
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if _anyone(self.asked):
-            self.asked = control.should_save = control.should_training_stop = True
+        if _any_process(self.requested):
+            self.requested = control.should_save = control.should_training_stop = True
 
 
-def _anyone(asked: bool) -> bool:
-    """Whether any process was asked: one that stopped alone would leave the others waiting for it."""
+def _any_process(requested: bool) -> bool:
+    """Whether any process got a signal: all stop together, since one that stopped alone would leave the others waiting."""
     if not torch.distributed.is_initialized():
-        return asked
-    answers: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(answers, asked)
-    return any(answers)
+        return requested
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, requested)
+    return any(gathered)

@@ -1,154 +1,160 @@
-"""What a training run is: one YAML file, read strictly. No torch here."""
+"""Configuration of a training run: one YAML file, read strictly. No torch.
+
+Every value is checked when a `Config` is made, before a model or a data set is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from ..errors import ConfigError, ExtraError
+from ..options import Options, alternatives, option, renamed, types
 from ..structure import DIALECTS
 from .features import View
 from .joins import Join
-from .mixture import schedule
+from .mixture import parallel_shares
+
+_RENAMED_SCHEDULES = {"steady": "wsd"}
 
 
 @dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters instead of all weights; the tags' embedding rows are trained beside them.
+class Lora(Options):
+    """Low-rank adapters (LoRA) in place of training all weights; the embedding rows of the tags are trained as well."""
 
-    Attributes:
-        rank: width of the adapters.
-        alpha: their scale, over the rank.
-        dropout: on their input.
-        targets: names of the linear layers they stand beside; ``all-linear`` is every one but the head.
-        merge: whether the adapters are folded into the weights at the end, so that any engine loads the model as it is.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
-    targets: str | list[str] = "all-linear"
-    merge: bool = True
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """How weights are updated.
-
-    Attributes:
-        name: ``adamw``; or ``muon`` for the matrices between embedding and head, with AdamW for everything else.
-        lr: peak learning rate of AdamW.
-        muon_lr: peak learning rate of Muon, scaled to match the size of AdamW's updates.
-        schedule: ``cosine`` or ``linear`` to zero, ``constant``, or ``steady`` and then straight down to zero.
-        warmup: share of all steps in which the learning rate climbs.
-        steady: with ``steady``, the share of all steps after which it falls.
-        weight_decay: of matrices, not of norms and biases.
-        betas: of AdamW.
-        clip: longest gradient.
-    """
-
-    name: Literal["adamw", "muon"] = "adamw"
-    lr: float = 1e-5
-    muon_lr: float = 5e-3
-    schedule: Literal["cosine", "linear", "constant", "steady"] = "cosine"
-    warmup: float = 0.05
-    steady: float = 0.3
-    weight_decay: float = 1e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    clip: float = 1.0
-
-
-@dataclass(frozen=True)
-class Config:
-    """A training run. Only `model`, `data` and `out` have to be given; the rest is the paper's recipe.
-
-    Attributes:
-        model: local folder or hub id of the model to start from.
-        data: files, folders or hub ids of structured documents (`multiverse data`); of one with a split ``train``, only that.
-        out: folder of the run: checkpoints, log, curve, and the finished model in ``model``.
-        dialect: the tag set.
-        validation: files, folders or hub ids to measure the loss on (of one with a split ``validation``, only that); or a share
-            of the data to keep for it.
-        mixture: ``paper``, ``parallel``, ``sequential``, ``half``, or a list of shares of parallel examples, one a phase.
-        phases: how often every example comes, with a mixture that stays the same.
-        shuffle: whether examples are shuffled in every phase; else they come in the order of the data.
-        instruct: whether the prompt ends with the sentence that asks for parallel or sequential thinking.
-        attention, positions, share_every, join: see `View`.
-        length: longest document in tokens, prompt included.
-        row_length: tokens in a row of packed documents; `None` is `length`.
-        packing: whether short documents share a row.
-        batch: rows a step, over all devices.
-        rows: rows in one forward pass on one device.
-        max_steps: the run ends here at the latest; `None` is the end of the mixture.
-        optimizer: see `Optimizer`.
-        lora: adapters; `None` trains all weights.
-        precision: of the arithmetic; the weights that are updated stay in fp32 unless ``bf16_weights``.
-        checkpointing: recompute activations instead of storing them.
-        mask: ``block`` (FlexAttention, CUDA) or ``dense``; ``auto`` chooses by the device.
-        fsdp: shard the weights over all processes of torchrun; without it each process holds all of them.
-        faults: what to do when rows of the data are faulty: ``stop``, or ``skip`` them, listed in ``faults.jsonl``.
-        save_every: steps between checkpoints; a fiftieth of the run if `None`.
-        keep: how many checkpoints are kept.
-        eval_every: steps between measurements of the validation loss; once a phase if `None`.
-        report_to: trackers that transformers knows, such as ``wandb``, ``tensorboard`` or ``mlflow``.
-        seed: of the order, the forms, new rows of the embedding and dropout.
-        shape: a model configuration (JSON) to plan with when the model itself cannot be read; for ``--dry-run``.
-    """
-
-    model: str
-    data: list[str]
-    out: str
-    dialect: str = "multiverse"
-    validation: float | list[str] = 0.0
-    mixture: str | list[float] = "paper"
-    phases: int = 8
-    shuffle: bool = True
-    instruct: bool = True
-    attention: Literal["structured", "causal"] = "structured"
-    positions: Literal["structured", "linear"] = "structured"
-    share_every: int | None = None
-    join: Join = "kv"
-    length: int = 32768
-    row_length: int | None = None
-    packing: bool = False
-    batch: int = 16
-    rows: int = 1
-    max_steps: int | None = None
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    lora: Lora | None = None
-    precision: Literal["bf16", "fp32", "bf16_weights"] = "bf16"
-    checkpointing: bool = False
-    mask: Literal["auto", "block", "dense"] = "auto"
-    fsdp: bool = False
-    faults: Literal["stop", "skip"] = "stop"
-    save_every: int | None = None
-    keep: int = 2
-    eval_every: int | None = None
-    report_to: list[str] = field(default_factory=list)
-    seed: int = 0
-    shape: str | None = None
+    rank: int = option(16, "Rank of the adapters.", ge=1)
+    alpha: float = option(32.0, "Scale of the adapters; their output is multiplied by alpha / rank.", gt=0)
+    dropout: float = option(0.0, "Dropout probability on the input of the adapters.", ge=0, lt=1)
+    targets: str | list[str] = option(
+        "all-linear", "Names of the linear layers that get adapters; all-linear is every one but the output head."
+    )
+    merge: bool = option(True, "Merge the adapters into the weights at the end, so that any engine loads the model.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.targets:
+            raise ConfigError(f"targets={self.targets!r} is empty: name linear layers, or use all-linear")
+
+
+@dataclass(frozen=True)
+class Optimizer(Options):
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adamw", "muon"] = option(
+        "adamw", "AdamW; or Muon for the weight matrices of the layers and AdamW for all other parameters."
+    )
+    lr: float = option(1e-5, "Peak learning rate of AdamW.", ge=0)
+    muon_lr: float = option(5e-3, "Peak learning rate of Muon, whose updates are scaled to the RMS of AdamW's.", ge=0)
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = option(
+        "cosine", "Learning rate after the warm-up: cosine or linear decay to 0, constant, or warmup-stable-decay."
+    )
+    warmup: float = option(0.05, "Fraction of all steps over which the learning rate rises linearly.", ge=0, le=1)
+    stable_ratio: float = option(0.3, "With wsd: fraction of all steps before the linear decay to 0.", ge=0, lt=1, was="steady")
+    weight_decay: float = option(1e-4, "Weight decay of matrices; norms and biases have none.", ge=0)
+    betas: list[float] = option(factory=lambda: [0.9, 0.95], help="Betas of AdamW.", ge=0, lt=1)
+    max_grad_norm: float = option(1.0, "Gradients are clipped to this norm; 0 turns clipping off.", ge=0, was="clip")
+
+    def __post_init__(self) -> None:
+        if (now := _RENAMED_SCHEDULES.get(str(self.schedule))) is not None:
+            raise ConfigError(f"schedule={self.schedule!r} is now called {now!r}")
+        super().__post_init__()
+        if len(self.betas) != 2:
+            raise ConfigError(f"betas={self.betas!r} is not valid: AdamW needs exactly two")
+        if self.schedule == "wsd" and self.stable_ratio < self.warmup:
+            raise ConfigError(
+                f"stable_ratio={self.stable_ratio} is below warmup={self.warmup}: the decay would start during the warm-up"
+            )
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """A training run. Only `model`, `data` and `out` are required; the defaults are the paper's recipe."""
+
+    model: str = option(help="Local folder or hub id of the model to start from.")
+    data: list[str] = option(
+        help="Files, folders or hub ids of structured documents; of a source that has a split train, only that split."
+    )
+    out: str = option(help="Folder of the run: checkpoints, log, loss curve, and the finished model in model/.")
+    dialect: str = option("multiverse", "Tag set of the documents.")
+    validation: float | list[str] = option(
+        0.0,
+        "Files, folders or hub ids for the validation loss (of one with a split validation, only that); or the fraction of "
+        "the data to hold out for it.",
+        ge=0,
+        lt=1,
+    )
+    mixture: str | list[float] = option(
+        "paper",
+        "Examples in parallel form: paper, parallel, sequential, half, or a list with their fraction in each epoch.",
+        ge=0,
+        le=1,
+    )
+    epochs: int = option(8, "Number of epochs, with the mixtures parallel, sequential and half.", ge=1, was="phases")
+    shuffle: bool = option(True, "Shuffle the examples in every epoch; otherwise they keep the order of the data.")
+    instruct: bool = option(True, "End each prompt with the sentence that asks for parallel or sequential thinking.")
+    attention: Literal["structured", "causal"] = option("structured", "Attention mask; see View.")
+    positions: Literal["structured", "linear"] = option("structured", "Position ids; see View.")
+    share_every: int | None = option(
+        None, "Paths also see each other's earlier stretches of this many positions; see View.", ge=1
+    )
+    join: Join = option("kv", "What the parent gets back from its paths; see View.")
+    max_length: int = option(32768, "Most tokens of a document, prompt included; a longer one is an error.", ge=1, was="length")
+    packed_length: int | None = option(
+        None, "Most tokens of a row of packed documents; None is max_length.", ge=1, was="row_length"
+    )
+    packing: bool = option(False, "Pack several short documents into one row.")
+    global_batch_size: int = option(16, "Rows per step, over all devices.", ge=1, was="batch")
+    micro_batch_size: int = option(1, "Rows per forward pass on one device.", ge=1, was="rows")
+    max_steps: int | None = option(None, "End the run after this many steps; None is the end of the last epoch.", ge=1)
+    optimizer: Optimizer = option(factory=Optimizer, help="Optimizer and learning-rate schedule.")
+    lora: Lora | None = option(None, "Low-rank adapters; None trains all weights.")
+    precision: Literal["bf16", "fp32", "bf16_weights"] = option(
+        "bf16", "Precision of the arithmetic; the weights that are updated stay in fp32 unless bf16_weights."
+    )
+    gradient_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass instead of storing them.", was="checkpointing"
+    )
+    mask: Literal["auto", "block", "dense"] = option(
+        "auto", "Mask: block (FlexAttention, needs CUDA) or dense; auto is block on CUDA and dense on CPU."
+    )
+    fsdp: bool = option(False, "Shard the weights over all processes of torchrun; otherwise each process holds all of them.")
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "When rows of the data are faulty: stop, or skip them and list them in faults.jsonl.", was="faults"
+    )
+    save_every: int | None = option(None, "Steps between checkpoints; None is a fiftieth of the run.", ge=1)
+    keep: int = option(2, "Number of checkpoints to keep.", ge=1)
+    eval_every: int | None = option(None, "Steps between measurements of the validation loss; None is once per epoch.", ge=1)
+    report_to: list[str] = option(
+        factory=list, help="Experiment trackers that transformers supports, such as wandb, tensorboard or mlflow."
+    )
+    seed: int = option(
+        0,
+        "Seed of the order and form of the examples, of new embedding rows and of dropout.",
+        ge=0,
+        lt=2**32,
+        allowed="a whole number from 0 to 4,294,967,295",
+    )
+    shape: str | None = option(
+        None, "For --dry-run where the model cannot be read: a JSON file with a model configuration to plan with."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.dialect not in DIALECTS:
             raise ConfigError(f"dialect={self.dialect!r} is not known: use {', '.join(DIALECTS)}")
         try:
-            schedule(self.mixture, self.phases)
+            parallel_shares(self.mixture, self.epochs)
             _ = self.view
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        for name in ("phases", "length", "batch", "rows", "row_length", "max_steps", "save_every", "keep", "eval_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value} is not valid: it must be 1 or more")
-        if self.row_length is not None and self.row_length < self.length:
-            raise ConfigError(f"row_length={self.row_length} is below length={self.length}: a row has to hold any document")
-        if isinstance(self.validation, float) and not 0 <= self.validation < 1:
-            raise ConfigError(f"validation={self.validation} is not valid: give a share from 0 to 1, or files")
+        if self.packed_length is not None and self.packed_length < self.max_length:
+            raise ConfigError(
+                f"packed_length={self.packed_length} is below max_length={self.max_length}: a row must fit any document"
+            )
         if self.fsdp and self.optimizer.name == "muon":
             raise ConfigError("optimizer.name='muon' needs whole matrices, and fsdp=True cuts them: use adamw, or fsdp: false")
         if not self.data:
@@ -156,17 +162,39 @@ class Config:
 
     @property
     def view(self) -> View:
-        """What of the structure the model is shown."""
+        """Mask, positions and join in training."""
         return View(self.attention, self.positions, self.share_every, self.join)
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of parallel examples, phase by phase."""
-        return schedule(self.mixture, self.phases)
+        """Fraction of parallel examples in each epoch."""
+        return parallel_shares(self.mixture, self.epochs)
+
+    @property
+    def row_length(self) -> int:
+        """Most tokens of a row."""
+        return self.packed_length or self.max_length if self.packing else self.max_length
+
+
+def without_effect(config: Config) -> dict[str, tuple[str, str]]:
+    """Settings that this configuration does not use, by dotted name: the setting that decides it, and what they need."""
+    optimizer = config.optimizer
+    rules = {
+        "packed_length": (config.packing, "packing", "packing: true"),
+        "epochs": (
+            isinstance(config.mixture, str) and config.mixture != "paper",
+            "mixture",
+            "mixture parallel, sequential or half",
+        ),
+        "eval_every": (bool(config.validation), "validation", "a validation set"),
+        "optimizer.muon_lr": (optimizer.name == "muon", "optimizer.name", "optimizer.name: muon"),
+        "optimizer.stable_ratio": (optimizer.schedule == "wsd", "optimizer.schedule", "optimizer.schedule: wsd"),
+    }
+    return {name: (decider, needs) for name, (used, decider, needs) in rules.items() if not used}
 
 
 def check_extra() -> None:
-    """Raise `ExtraError` unless the libraries are there that training needs."""
+    """Raise `ExtraError` unless the libraries for training are installed."""
     for name in ("accelerate", "peft", "yaml", "matplotlib"):
         if find_spec(name) is None:
             raise ExtraError(name, "train")
@@ -179,10 +207,72 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         overrides: values that replace the file's, by dotted name such as ``optimizer.lr``.
 
     Raises:
-        ConfigError: it cannot be read, has a key that is not known, lacks one, or a value is of the wrong kind.
+        ConfigError: the file cannot be read, or a key or value is unknown, missing, not valid or without effect.
         ExtraError: a library is missing.
     """
     check_extra()
+    values = _read_yaml(path)
+    overrides = overrides or {}
+    for name, value in overrides.items():
+        *sections, last = name.split(".")
+        place = values
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        place[last] = value
+    try:
+        config: Config = _build(Config, values, "")
+        given = dict(flatten(values))
+        for name, (decider, needs) in without_effect(config).items():
+            # An override may leave settings of the file without effect: nobody can take them out from the command line.
+            if name in given and (name in overrides or decider not in overrides):
+                raise ConfigError(f"{name}={given[name]!r} has no effect: it needs {needs}")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def load_stored(path: Path) -> Config:
+    """The configuration that a run has stored with `dump`, also under the names of earlier versions.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    values = _current_names(Config, _read_yaml(path))
+    if isinstance(optimizer := values.get("optimizer"), Mapping):
+        optimizer = _current_names(Optimizer, optimizer)
+        if (schedule := optimizer.get("schedule")) in _RENAMED_SCHEDULES:
+            optimizer["schedule"] = _RENAMED_SCHEDULES[schedule]
+        values["optimizer"] = optimizer
+    try:
+        stored: Config = _build(Config, values, "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return stored
+
+
+def dump(config: Config) -> str:
+    """The configuration as YAML with every value written out, except those without effect."""
+    import yaml
+
+    values = asdict(config)
+    for name in without_effect(config):
+        section, _, last = name.rpartition(".")
+        (values[section] if section else values).pop(last)
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested sections by dotted name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -193,74 +283,44 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no settings: write at least model, data and out")
-    for name, value in (overrides or {}).items():
-        *sections, last = name.split(".")
-        place = values
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[last] = value
-    try:
-        config: Config = _build(Config, values, "")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return config
+    return values
 
 
-def dump(config: Config) -> str:
-    """The configuration as YAML, every value written out."""
-    import yaml
-
-    return str(yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True))
+def _current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {renamed(kind, name) or name: value for name, value in values.items()}
 
 
-def _build(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+def _build(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
+    """A dataclass of options from a mapping; every message names the setting with its section."""
     known = {item.name: item for item in fields(kind)}
     for name in values:
+        if (now := renamed(kind, name)) is not None:
+            raise ConfigError(f"{section}{name} is now called {section}{now}")
         if name not in known:
             near = get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"unknown setting {where}{name}: {hint}")
-    missing = [
-        name
-        for name, item in known.items()
-        if name not in values and item.default is MISSING and item.default_factory is MISSING
-    ]
-    if missing:
-        raise ConfigError(f"{where}{missing[0]} is missing")
-    hints = get_type_hints(kind)
-    return kind(**{name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()})
+            raise ConfigError(f"unknown setting {section}{name}: {hint}")
+    for name, item in known.items():
+        if name not in values and item.default is MISSING and item.default_factory is MISSING:
+            raise ConfigError(f"{section}{name} is missing")
+    hints = types(kind)
+    converted = {name: _convert(hints[name], value, f"{section}{name}.") for name, value in values.items()}
+    try:
+        return kind(**converted)
+    except ConfigError as error:
+        raise ConfigError(f"{section}{error}") from None
 
 
-def _value(kind: Any, value: Any, name: str) -> Any:
-    """The value as this type, or an error that names both."""
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    for option in options:
-        if option is type(None) and value is None:
-            return None
-        if hasattr(option, "__dataclass_fields__") and isinstance(value, Mapping):
-            return _build(option, value, f"{name}.")
-        if get_origin(option) is Literal and value in get_args(option):
-            return value
-        if get_origin(option) is list and isinstance(value, list):
-            return [_value(get_args(option)[0], item, f"{name}[{index}]") for index, item in enumerate(value)]
-        if option is float and not isinstance(value, bool) and isinstance(value, int | float | str):
+def _convert(hint: Any, value: Any, section: str) -> Any:
+    """The value as its type wants it: mappings become sections, and numbers that YAML reads as text (1e-5) numbers."""
+    for one in alternatives(hint):
+        if is_dataclass(one) and isinstance(one, type) and isinstance(value, Mapping):
+            return _build(one, value, section)
+        if get_origin(one) is list and isinstance(value, list):
+            return [_convert(get_args(one)[0], item, section) for item in value]
+        if one is float and isinstance(value, int | str) and not isinstance(value, bool):
             try:
-                return float(value)  # YAML reads 1e-5 as a text
-            except ValueError:
+                return float(value)
+            except (ValueError, OverflowError):
                 continue
-        if option in (int, str, bool) and type(value) is option:
-            return value
-    wanted = " or ".join(dict.fromkeys(_describe(option) for option in options))
-    raise ConfigError(f"{name}={value!r} is not valid: it must be {wanted}")
-
-
-def _describe(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return ", ".join(map(repr, get_args(kind)))
-    if get_origin(kind) is list:
-        return f"a list, each {_describe(get_args(kind)[0])}"
-    if hasattr(kind, "__dataclass_fields__"):
-        return f"a section with {', '.join(item.name for item in fields(kind))}"
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}[kind]
+    return value

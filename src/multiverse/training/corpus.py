@@ -1,7 +1,7 @@
-"""From rows of a data set to rows of tokens, in the order in which a run shows them. No torch here.
+"""From rows of a data set to rows of tokens, in the order in which a run takes them. No torch.
 
-Every document is looked at once, in both forms, before training starts: its length decides which row it goes into, and what
-is wrong with it is known with its file and line. Only lengths are kept; features are made again when a row is asked for.
+Every document is tokenized once in each form before training starts: its length decides which row it goes into, and faults are
+found with file and line. Only lengths are kept; features are made again when a row is fetched.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from ..errors import MultiverseError
 from ..prompting import Mode
 from ..structure import twin
 from .features import Features, Featurizer, pack
-from .mixture import Shown
+from .mixture import Variant
 
 
 class Example(NamedTuple):
-    """One row of the data set, in both forms.
+    """One row of the data set in both forms.
 
     Attributes:
         lengths: tokens in each form.
-        learned: tokens that take loss in each form.
+        loss_tokens: tokens with loss in each form.
     """
 
     row: Row
     lengths: dict[Mode, int]
-    learned: dict[Mode, int]
+    loss_tokens: dict[Mode, int]
 
 
 class Corpus:
-    """Examples that can be shown in either form.
+    """Examples in both forms.
 
     Args:
         instruct: whether the prompt ends with the sentence that asks for a form.
-        modes: the forms that the run shows; the others are never made.
+        modes: the forms that the run uses; others are not made.
     """
 
     def __init__(self, featurizer: Featurizer, *, instruct: bool = True, modes: Iterable[Mode] = ("parallel", "sequential")):
@@ -45,11 +45,11 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def add(self, row: Row, longest: int) -> Fault | None:
-        """Take in a row, or say what is wrong with it.
+    def add(self, row: Row, max_length: int) -> Fault | None:
+        """Add a row, or return what is wrong with it.
 
         Args:
-            longest: longest document in tokens, prompt included.
+            max_length: most tokens of a document, prompt included.
         """
         faults = check([row], self.featurizer.tokens).faults
         if faults:
@@ -60,20 +60,20 @@ class Corpus:
                 found[mode] = self._features(row, mode)
             except (MultiverseError, ValueError) as error:
                 return Fault(row.source, row.line, str(error))
-            if len(found[mode]) > longest:
+            if len(found[mode]) > max_length:
                 return Fault(
                     row.source,
                     row.line,
-                    f"{len(found[mode])} tokens in {mode} form are over the length limit of {longest}: "
-                    f"raise length, or shorten or leave out the document",
+                    f"{len(found[mode])} tokens in {mode} form are over the limit max_length={max_length}: "
+                    f"raise it, or shorten or leave out the document",
                 )
         lengths = {mode: len(features) for mode, features in found.items()}
-        self.examples.append(Example(row, lengths, {mode: features.learned for mode, features in found.items()}))
+        self.examples.append(Example(row, lengths, {mode: features.num_loss_tokens for mode, features in found.items()}))
         return None
 
-    def features(self, shown: Shown) -> Features:
+    def features(self, variant: Variant) -> Features:
         """The features of an example in one form."""
-        return self._features(self.examples[shown.example].row, shown.mode)
+        return self._features(self.examples[variant.example].row, variant.mode)
 
     def _features(self, row: Row, mode: Mode) -> Features:
         document = row.document if mode == "parallel" else row.sequential or twin(row.document)
@@ -81,60 +81,62 @@ class Corpus:
         return self.featurizer(prompt, document, mode if self.instruct else None)
 
 
-class Plan(NamedTuple):
+class RowSchedule(NamedTuple):
     """The rows of a whole run, in order.
 
     Attributes:
-        rows: which examples share each row; the last step is filled up with empty rows.
-        steps: number of updates.
-        tokens: tokens shown, without padding.
-        learned: tokens that take loss.
+        rows: the examples of each row; the last step is filled up with empty rows.
+        steps: number of optimizer steps.
+        tokens: tokens over all rows, without padding.
+        loss_tokens: tokens with loss over all rows.
     """
 
-    rows: list[list[Shown]]
+    rows: list[list[Variant]]
     steps: int
     tokens: int
-    learned: int
+    loss_tokens: int
 
 
-def plan(corpus: Corpus, shown: Iterable[Shown], row_length: int | None, batch: int, max_steps: int | None = None) -> Plan:
-    """Rows for a run.
+def schedule_rows(
+    corpus: Corpus, order: Iterable[Variant], row_length: int | None, batch_size: int, max_steps: int | None = None
+) -> RowSchedule:
+    """Arrange examples in rows, and rows in steps.
 
     Args:
-        shown: examples in the order in which they come.
-        row_length: tokens in a row of packed documents; `None` gives every document a row of its own.
-        batch: rows a step.
-        max_steps: the run ends here at the latest.
+        order: examples in the order in which they come.
+        row_length: most tokens of a row of packed documents; `None` gives every document a row of its own.
+        batch_size: rows per step.
+        max_steps: the run ends after this many steps.
     """
-    items = list(shown)
+    items = list(order)
     lengths = [corpus.examples[item.example].lengths[item.mode] for item in items]
     packed: Sequence[Sequence[int]] = [[i] for i in range(len(items))] if row_length is None else pack(lengths, row_length)
     rows = [[items[i] for i in row] for row in packed]
     if max_steps is not None:
-        rows = rows[: max_steps * batch]
-    steps = -(-len(rows) // batch)
-    rows += [[] for _ in range(steps * batch - len(rows))]
+        rows = rows[: max_steps * batch_size]
+    steps = -(-len(rows) // batch_size)
+    rows += [[] for _ in range(steps * batch_size - len(rows))]
     chosen = [(corpus.examples[item.example], item.mode) for row in rows for item in row]
-    return Plan(
+    return RowSchedule(
         rows,
         steps,
         sum(example.lengths[mode] for example, mode in chosen),
-        sum(example.learned[mode] for example, mode in chosen),
+        sum(example.loss_tokens[mode] for example, mode in chosen),
     )
 
 
-class PlannedRows:
-    """The rows of a plan as a data set: `rows[i]` is a list of features.
+class RowDataset:
+    """Scheduled rows as a map-style data set: `dataset[i]` is the list of features of row i.
 
     Args:
         features: makes the features of an example.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Shown]], features: Callable[[Shown], Features]) -> None:
+    def __init__(self, rows: Sequence[Sequence[Variant]], features: Callable[[Variant], Features]) -> None:
         self.rows, self.features = rows, features
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> list[Features]:
-        return [self.features(shown) for shown in self.rows[index]]
+        return [self.features(variant) for variant in self.rows[index]]

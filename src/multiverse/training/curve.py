@@ -1,4 +1,4 @@
-"""The loss of a run as a picture, from its log."""
+"""The loss curve of a run, plotted from its log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a run's ``log.jsonl``; a last line that was cut short is left out."""
+    """Records of a run's ``log.jsonl``; an incomplete last line is left out."""
     records = []
     for line in path.read_text().splitlines():
         try:
@@ -18,11 +18,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw(log: Path, out: Path, phases: int = 1) -> None:
-    """Loss of each step, its running mean, validation losses, and the learning rate below.
+def plot_curve(log: Path, out: Path, epochs: int = 1) -> None:
+    """Plot the loss of each step with its running mean, the validation losses, and the learning rate below.
 
     Args:
-        phases: lines are drawn where each of this many phases ends.
+        log: the run's ``log.jsonl``.
+        out: the figure to write, such as an .svg file.
+        epochs: number of epochs; their boundaries are marked.
     """
     from matplotlib.figure import Figure
 
@@ -44,8 +46,8 @@ def draw(log: Path, out: Path, phases: int = 1) -> None:
         points = [(r["step"], r[name]) for r in records if name in r]
         label = f"validation, {name.removeprefix('eval_').removesuffix('_loss')}"
         top.plot(*zip(*points, strict=True), "o-", color=colour, markersize=4, label=label)
-    for phase in range(1, phases):
-        top.axvline(x[-1] * phase / phases, color="#e4e8ec", linewidth=1, zorder=0)
+    for epoch in range(1, epochs):
+        top.axvline(x[-1] * epoch / epochs, color="#e4e8ec", linewidth=1, zorder=0)
     top.set_ylabel("loss per token")
     if 0 < min(y) < max(y):
         top.set_yscale("log")

@@ -1,8 +1,8 @@
-"""What a run would be, before any weight is there: its tokens and steps, memory per device, and one tiny step.
+"""Dry run: tokens and steps of a run, its memory per device, and one step with a tiny model, without the weights.
 
-The model's shape is enough: its configuration, or the one that ``shape`` names in its place. Without the tokenizer, lengths are
-counted with the embedded model's, and the report says so. The tiny step takes the way of a real one (data, dialect,
-adapters, mask, loss, update) with a model of the same family that is a few layers small.
+The model's configuration is enough, or the file that ``shape`` names in its place. Without the tokenizer, lengths are counted
+with the embedded model's, and the report says so. The tiny step runs all code of a real step (data, dialect, adapters, mask,
+loss, update) with a model of the same family that has two small layers.
 """
 
 from __future__ import annotations
@@ -16,32 +16,34 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, first_line
 from .batch import answer_logits, answer_loss
 from .config import Config, check_extra
-from .memory import Memory, estimate
-from .run import Material, Tick, accumulation, adapt, gather, kind_of, world
+from .loading import ProgressCallback, RunInputs, load_inputs, world_size
+from .lora import enable_training
+from .memory import MemoryEstimate, estimate_memory
+from .run import accumulation_steps, mask_kind
 
 TINY = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
 
 
 @dataclass
 class Report:
-    """What a run would be.
+    """Result of a dry run.
 
     Attributes:
-        model: what it starts from.
-        parameters, trained: of the real model, and how many of them are updated.
+        model: the model that the run starts from.
+        parameters, trained: parameters of the real model, and how many of them are trained.
         documents: examples of the data set.
         validation: documents held out.
         faulty: rows left out for their faults.
-        phases: share of parallel examples in each.
-        steps, rows, tokens, learned: of the whole run; `learned` tokens take loss.
-        padding: share of all positions computed that hold no token.
-        devices: processes.
+        epochs: fraction of parallel examples in each epoch.
+        steps, rows, tokens, learned: of the whole run; `learned` counts the tokens with loss.
+        padding: fraction of all computed positions that hold no token.
+        devices: number of processes.
         memory: of one device.
-        loss: of the tiny model, before and after its step, on the same row.
-        notes: what was not there, and what was taken instead.
+        loss: of the tiny model on the same row, before and after its step.
+        notes: what was missing, and what was used in its place.
     """
 
     model: str
@@ -50,30 +52,30 @@ class Report:
     documents: int
     validation: int
     faulty: int
-    phases: tuple[float, ...]
+    epochs: tuple[float, ...]
     steps: int
     rows: int
     tokens: int
     learned: int
     padding: float
     devices: int
-    memory: Memory
+    memory: MemoryEstimate
     loss: tuple[float, float]
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The report as JSON values."""
         return {**asdict(self), "memory": self.memory._asdict() | {"total": self.memory.total}}
 
 
-def dry_run(config: Config, *, devices: int | None = None, tick: Tick = lambda *_: None) -> Report:
-    """Plan a run, and take one tiny step of it.
+def dry_run(config: Config, *, devices: int | None = None, on_progress: ProgressCallback = lambda *_: None) -> Report:
+    """Schedule a run and estimate its memory, and take one step with a tiny model.
 
     Args:
-        devices: processes to plan for; as many as torchrun has started if `None`.
+        devices: number of processes to estimate for; `None` is as many as torchrun has started.
 
     Raises:
-        ConfigError, DataError, DialectError, ModelError: as `train` would, and if there is no shape to plan with.
+        ConfigError, DataError, DialectError, ModelError: as `train`, and if there is no model configuration.
     """
     check_extra()
     from transformers import AutoModelForCausalLM
@@ -81,51 +83,51 @@ def dry_run(config: Config, *, devices: int | None = None, tick: Tick = lambda *
     notes: list[str] = []
     model_config, tokenizer = _shape(config, notes), _tokenizer(config, notes)
     if devices is None:
-        accumulation(config)
+        accumulation_steps(config)
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(model_config)
     torch.manual_seed(config.seed)
     tiny = AutoModelForCausalLM.from_config(_tiny(model_config))
-    material = gather(config, tiny, tokenizer, tick)
-    size = max(material.prepared.vocabulary, -(-model_config.vocab_size // 64) * 64)
+    inputs = load_inputs(config, tiny, tokenizer, on_progress)
+    size = max(inputs.prepared.vocabulary, -(-model_config.vocab_size // 64) * 64)
     with torch.device("meta"):
         whole.resize_token_embeddings(size, mean_resizing=False)
     parameters = sum(p.numel() for p in whole.parameters())
-    adapted = adapt(whole, replace(config, checkpointing=False), material.prepared)
+    adapted = enable_training(whole, replace(config, gradient_checkpointing=False), inputs.prepared)
     trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    count = devices or world()
+    count = devices or world_size()
     return Report(
         model=config.model,
         parameters=parameters,
         trained=trained,
-        documents=len(material.corpus),
-        validation=material.held_out,
-        faulty=len(material.faults),
-        phases=config.shares,
-        steps=material.plan.steps,
-        rows=len(material.plan.rows),
-        tokens=material.plan.tokens,
-        learned=material.plan.learned,
-        padding=_padding(config, material),
+        documents=len(inputs.corpus),
+        validation=inputs.validation_documents,
+        faulty=len(inputs.faults),
+        epochs=config.shares,
+        steps=inputs.schedule.steps,
+        rows=len(inputs.schedule.rows),
+        tokens=inputs.schedule.tokens,
+        learned=inputs.schedule.loss_tokens,
+        padding=_padding(config, inputs),
         devices=count,
-        memory=estimate(config, model_config, parameters, trained, devices=count, dense=config.mask == "dense"),
-        loss=tiny_step(config, material),
+        memory=estimate_memory(config, model_config, parameters, trained, devices=count, dense=config.mask == "dense"),
+        loss=tiny_step(config, inputs),
         notes=notes,
     )
 
 
-def tiny_step(config: Config, material: Material) -> tuple[float, float]:
-    """One update of the tiny model on the run's shortest row; its loss before and after."""
+def tiny_step(config: Config, inputs: RunInputs) -> tuple[float, float]:
+    """One step of the tiny model on the run's shortest document; its loss before and after."""
     from transformers import TrainingArguments
 
     from .trainer import Collator, StructuredTrainer
 
-    kind = kind_of(config)
-    items = [item for row in material.plan.rows for item in row]
-    shortest = min(items, key=lambda item: material.corpus.examples[item.example].lengths[item.mode])
-    rows = [[material.corpus.features(shortest)]]
-    model = adapt(material.model, config, material.prepared)
-    collate = Collator(material.tokenizer.pad_token_id, kind)
+    kind = mask_kind(config)
+    items = [item for row in inputs.schedule.rows for item in row]
+    shortest = min(items, key=lambda item: inputs.corpus.examples[item.example].lengths[item.mode])
+    rows = [[inputs.corpus.features(shortest)]]
+    model = enable_training(inputs.model, config, inputs.prepared)
+    collate = Collator(inputs.tokenizer.pad_token_id, kind)
     batch = collate(rows)
 
     def loss() -> float:
@@ -164,8 +166,8 @@ def _shape(config: Config, notes: list[str]) -> Any:
     except (OSError, ValueError, KeyError) as error:
         if config.shape is None:
             raise ModelError(
-                f"the configuration of {config.model!r} cannot be read ({str(error).splitlines()[0]}): give its shape as a "
-                f"JSON file (shape: ...) to plan without it"
+                f"the configuration of {config.model!r} cannot be read ({first_line(error)}): name a JSON file with its "
+                f"configuration (shape: ...) for a dry run without the model"
             ) from None
     path = Path(config.shape)
     try:
@@ -173,7 +175,7 @@ def _shape(config: Config, notes: list[str]) -> Any:
         shape = AutoConfig.for_model(**values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"shape={config.shape!r} cannot be read as a model configuration: {error}") from None
-    notes.append(f"The configuration of {config.model} is not there; planned with {config.shape}.")
+    notes.append(f"The configuration of {config.model} is not available; {config.shape} was used.")
     return shape
 
 
@@ -186,8 +188,8 @@ def _tokenizer(config: Config, notes: list[str]) -> Any:
         return AutoTokenizer.from_pretrained(config.model)
     except (OSError, ValueError, KeyError):
         notes.append(
-            f"The tokenizer of {config.model} is not there: tokens are counted with multiverse-mini's, which cuts other "
-            f"words than its own into more pieces."
+            f"The tokenizer of {config.model} is not available: tokens were counted with multiverse-mini's, which splits most "
+            f"words into more tokens."
         )
         return AutoTokenizer.from_pretrained(str(files("multiverse") / "models" / "mini"))
 
@@ -205,10 +207,10 @@ def _tiny(model_config: Any) -> Any:
     return type(model_config).from_dict(values)
 
 
-def _padding(config: Config, material: Material) -> float:
-    """Share of positions that hold no token, in forward passes as long as their longest row."""
-    examples, rows = material.corpus.examples, material.plan.rows
+def _padding(config: Config, inputs: RunInputs) -> float:
+    """Fraction of positions that hold no token, in forward passes as long as their longest row."""
+    examples, rows = inputs.corpus.examples, inputs.schedule.rows
     lengths = [sum(examples[item.example].lengths[item.mode] for item in row) for row in rows]
-    passes = [lengths[i : i + config.rows] for i in range(0, len(lengths), config.rows)]
+    passes = [lengths[i : i + config.micro_batch_size] for i in range(0, len(lengths), config.micro_batch_size)]
     computed = sum(max(part) * len(part) for part in passes)
     return 1 - sum(lengths) / computed if computed else math.nan

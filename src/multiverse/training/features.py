@@ -1,7 +1,7 @@
-"""From a question and its solution to token ids, labels, positions and segments. No torch here.
+"""From a question and its solution to token ids, labels, positions and segments. No torch.
 
-A document is the chat prompt, the solution encoded segment by segment, and the token that ends a turn. Loss is taken on what
-the model will have to write itself: not on the prompt, and not on forced tokens, which the engine writes.
+A document is the chat prompt, the solution encoded segment by segment, and the end-of-turn token. Loss is taken on the tokens
+that the model has to generate: not on the prompt, nor on forced tokens, which the engine inserts.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ..structure import Document, Encoded, Layout, TokenDialect, check_share_eve
 from .joins import Join, pack_contexts
 
 IGNORED = -100
-"""Label of a token that takes no loss (the value that torch's cross entropy leaves out)."""
+"""Label of a token without loss (the `ignore_index` of torch's cross entropy)."""
 
 Table = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class View:
-    """How a model is shown structured text. The default is what the engine computes; the others are baselines.
+    """Mask, positions and join of structured text in training. The default is what the engine computes; others are baselines.
 
     Attributes:
-        attention: ``structured`` keeps the paths of a block apart; ``causal`` lets every token see all before it.
-        positions: ``structured`` lets the paths of a block begin at the same position; ``linear`` counts through.
-        share_every: paths also see each other's earlier stretches of this many positions (rule 7 of the layout).
-        join: ``kv`` goes on with what the paths have computed; ``text`` reads their text again; ``message`` reads only the last
-            clause of each (see `joins`).
+        attention: with ``structured`` the paths of a block do not attend to each other; ``causal`` is a plain causal mask.
+        positions: with ``structured`` the paths of a block start at the same position; ``linear`` is 0, 1, 2, ...
+        share_every: paths also attend to each other's earlier stretches of this many positions (rule 7 of the layout).
+        join: after a block the parent attends to the keys and values of its paths (``kv``), or prefills their text (``text``)
+            or the last clause of each (``message``); see `joins`.
 
     Raises:
-        ValueError: `share_every` is below 1; or it, or `join`, stands beside settings with which it has no meaning.
+        ValueError: `share_every` is below 1, or a combination has no meaning.
     """
 
     attention: Literal["structured", "causal"] = "structured"
@@ -50,11 +50,13 @@ class View:
                     f"attention={self.attention!r}, positions={self.positions!r}"
                 )
         if self.join != "kv" and self.share_every is not None:
-            raise ValueError(f"join={self.join} needs share_every=None, not {self.share_every}: its paths never share")
+            raise ValueError(
+                f"join={self.join} needs share_every=None, not {self.share_every}: its paths never attend to each other"
+            )
 
     @property
     def plain(self) -> bool:
-        """Whether the text is shown as any other: the model then has to write all of it, heads and labels, too."""
+        """Whether mask and positions are those of plain text; then forced tokens have loss too, as nothing inserts them."""
         return self.attention == "causal" and self.positions == "linear"
 
 
@@ -67,12 +69,12 @@ class Features:
 
     Attributes:
         token_ids: prompt, solution, end of turn.
-        labels: the token itself where loss is taken, `IGNORED` elsewhere; the trainer shifts, as transformers does.
-        positions: what the model gets as position ids.
+        labels: the token itself where there is loss, `IGNORED` elsewhere; not shifted.
+        positions: position ids.
         segments: index of each token's branch; 0 is the trunk.
-        visibility: for every pair of segments, whether tokens of the one may attend to earlier tokens of the other.
-        starts: for every pair of segments, the position at which the paths begin that keep them apart, -1 where none do;
-            `None` unless paths share.
+        visibility: for every pair of segments, whether tokens of the first may attend to earlier tokens of the second.
+        starts: for every pair of segments, the start position of the paths that separate them, -1 if none do; `None` unless
+            `View.share_every` is set.
     """
 
     token_ids: tuple[int, ...]
@@ -86,8 +88,8 @@ class Features:
         return len(self.token_ids)
 
     @property
-    def learned(self) -> int:
-        """How many tokens take loss."""
+    def num_loss_tokens(self) -> int:
+        """Number of tokens with loss."""
         return sum(label != IGNORED for label in self.labels)
 
 
@@ -97,10 +99,10 @@ class Featurizer:
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         tokens: the dialect resolved against that tokenizer.
-        view: what of the structure the model is shown.
+        view: mask, positions and join.
 
     Attributes:
-        end: the token that ends a turn.
+        end: the end-of-turn token.
     """
 
     def __init__(self, tokenizer: Any, tokens: TokenDialect, view: View = STRUCTURED) -> None:
@@ -108,11 +110,11 @@ class Featurizer:
         self.end = end_of_turn(tokenizer)
 
     def __call__(self, prompt: str | Sequence[Mapping[str, str]], document: Document, mode: Mode | None) -> Features:
-        """Features of one solved question.
+        """Features of a question with its solution.
 
         Args:
-            prompt: a question, or the messages that precede the solution.
-            mode: the sentence that asks for this way of thinking ends the prompt; `None` adds nothing.
+            prompt: a question, or the messages before the solution.
+            mode: the sentence that asks for this mode is appended to the prompt; `None` appends nothing.
         """
         messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
@@ -121,23 +123,23 @@ class Featurizer:
             return self._joined(prompt_ids, encoded)
         token_ids = (*prompt_ids, *encoded.token_ids, self.end)
         if self.tokens.roles.keys().isdisjoint(prompt_ids):
-            whole = _behind(encoded.layout, len(prompt_ids))
+            whole = _shift(encoded.layout, len(prompt_ids))
         else:
-            # Earlier turns that fork: the engine reads them with their own layout.
+            # Earlier turns that fork: the engine prefills them with their own layout.
             whole = layout(token_ids[:-1], self.tokens)
-        return self._shown(token_ids, self._labels(len(prompt_ids), encoded), whole)
+        return self._with_layout(token_ids, self._labels(len(prompt_ids), encoded), whole)
 
     def encode_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a chat that waits for its answer."""
+        """Token ids of a chat with the generation prompt."""
         chat = [dict(message) for message in messages]
         return self.tokens.encode(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
     def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
         packed = pack_contexts(prompt_ids, encoded, self.end, self.view.join, self.tokens, self._decode)
-        pairs = zip(packed.token_ids, packed.learned, strict=True)
+        pairs = zip(packed.token_ids, packed.has_loss, strict=True)
         return Features(
             token_ids=tuple(packed.token_ids),
-            labels=tuple(token if learned else IGNORED for token, learned in pairs),
+            labels=tuple(token if has_loss else IGNORED for token, has_loss in pairs),
             positions=tuple(packed.positions),
             segments=tuple(packed.segments),
             visibility=packed.visibility,
@@ -152,8 +154,8 @@ class Featurizer:
         answer = (IGNORED if forced and not self.view.plain else token for token, forced in pairs)
         return (*(IGNORED for _ in range(start)), *answer, self.end)
 
-    def _shown(self, token_ids: tuple[int, ...], labels: tuple[int, ...], whole: Layout) -> Features:
-        # The document begins and ends in the trunk, so that the end of turn stands behind everything.
+    def _with_layout(self, token_ids: tuple[int, ...], labels: tuple[int, ...], whole: Layout) -> Features:
+        # The end of turn is in the trunk, after the longest path.
         positions = (*whole.positions, max(whole.positions, default=-1) + 1)
         segments = (*whole.branches, 0)
         visibility: Table = tuple(map(tuple, whole.visibility()))
@@ -167,8 +169,8 @@ class Featurizer:
         return Features(token_ids, labels, positions, segments, visibility, starts)
 
 
-def _behind(found: Layout, start: int) -> Layout:
-    """The layout moved behind a prompt of `start` tokens that does not fork."""
+def _shift(found: Layout, start: int) -> Layout:
+    """The layout after a prompt of `start` tokens that does not fork."""
     return Layout(
         positions=(*range(start), *(start + position for position in found.positions)),
         branches=(*(0 for _ in range(start)), *found.branches),
@@ -178,7 +180,7 @@ def _behind(found: Layout, start: int) -> Layout:
 
 
 def end_of_turn(tokenizer: Any) -> int:
-    """The token that ends an answer: what the chat template writes behind one, or else the end of text."""
+    """The end-of-turn token: the one that the chat template writes after an answer, or else the end-of-text token."""
     answer = "answer"
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}], tokenize=False
@@ -189,11 +191,10 @@ def end_of_turn(tokenizer: Any) -> int:
 
 
 def pack(lengths: Iterable[int], row_length: int, ahead: int = 64) -> list[list[int]]:
-    """Which documents share a row of at most `row_length` tokens, by index.
+    """Best-fit packing: indices of the documents of each row of at most `row_length` tokens.
 
-    Documents are taken in order, each into the fullest row with room for it; when `ahead` rows are open, the fullest is closed.
-    So rows come out nearly in the order of the documents, whatever their number. A document longer than `row_length`
-    gets a row of its own.
+    Documents are taken in order, each into the fullest open row with room for it; when `ahead` rows are open, the fullest is
+    closed. So rows are nearly in the order of the documents. A document longer than `row_length` gets a row of its own.
     """
     closed: list[list[int]] = []
     rows: list[list[int]] = []

@@ -1,15 +1,14 @@
-"""Training features for the other ways of joining, in which keys and values of paths are thrown away. No torch here.
+"""Training features for text joins and message joins, which discard the keys and values of paths. No torch.
 
-Under a *text join* each path is decoded by itself behind the text that precedes the block, and its text is then read again,
-as plain linear text, by whoever forked it (ThreadWeaver's way). Under a *message join* only a short message of each path comes
-back to whoever forked it (APR's way). In both a model only ever sees plain causal contexts, one for the trunk and one for each
-path, with positions counted through. Here all contexts of a document are packed into one sequence, in which what a path shares
-with its parent is computed once:
+With a *text join* each path is decoded after the text before its block, and its parent then prefills the path's text as plain
+linear text (as in ThreadWeaver). With a *message join* the parent prefills only a short message of each path (as in APR). In
+both, a model only has plain causal contexts, one for the trunk and one for each path, with positions 0, 1, 2, ... Here all
+contexts of a document are packed into one sequence, in which the prefix that a path shares with its parent is computed once:
 
     trunk up to the block | path 1 | path 2 | joined text, and the rest of the trunk
 
-A path sees itself and what stands before it in its parent; the parent never sees the path, only the joined text in its own
-line. Blocks inside a path are joined within the path's line in the same way.
+A path attends to itself and to what precedes it in its parent; the parent never attends to the path, only to the joined text in
+its own context. Blocks inside a path are joined within the path's context in the same way.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from typing import Literal
 from ..structure import Encoded, Role, TokenDialect
 
 Join = Literal["kv", "text", "message"]
-"""What comes back from a path: its keys and values as they are, its text to be read again, or its message alone."""
+"""What a parent gets from its paths: their keys and values, their text to prefill, or a message to prefill."""
 
-Write = Callable[[list[int]], str]
+Decode = Callable[[list[int]], str]
 
 _CLAUSE_ENDS = re.compile(r"(?<=[,.;!?])\s+|\n")
 
 
-def message(path: Sequence[int], tokens: TokenDialect, decode: Write) -> list[int]:
-    """What a path tells whoever forked it: its head, the last clause that it wrote, and its closing.
+def message(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> list[int]:
+    """The message of a path to its parent: its head, its last clause, and its closing tag.
 
-    A clause ends at a comma, semicolon, sentence end or line end. The last one is looked for in the last stretch between tags
-    that holds any text; a path without text sends an empty message.
+    A clause ends at a comma, semicolon, sentence end or line end. The last one is taken from the last stretch between tags that
+    has text; the message of a path without text is empty.
 
     Args:
-        path: the path's tokens in document order, from its tag on, with or without the closing tag.
+        path: the path's tokens in document order, from its opening tag, with or without the closing tag.
         decode: token ids to text.
     """
     close = tokens.ids[Role.PATH_CLOSE]
@@ -54,21 +53,21 @@ def message(path: Sequence[int], tokens: TokenDialect, decode: Write) -> list[in
 
 
 def _head(path: Sequence[int], tokens: TokenDialect) -> int:
-    """Length of a path's head. The label is the path's own; it ends where every path's head ends, behind the label's end."""
+    """Length of a path's head: it ends with the same token for every label."""
     end = tokens.path_head("1")[-1]
     return path.index(end) + 1
 
 
 @dataclass
 class Line:
-    """What the trunk or a path writes, in order: stretches of its own tokens, and blocks."""
+    """The content of the trunk or of a path in order: stretches of its own tokens, and blocks."""
 
     items: list[Stretch | Block] = field(default_factory=list)
 
 
 @dataclass
 class Stretch:
-    """Tokens in a row, and whether the engine, or here the client, writes them."""
+    """Consecutive tokens, and whether each is forced."""
 
     token_ids: list[int] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
@@ -76,13 +75,13 @@ class Stretch:
 
 @dataclass
 class Block:
-    """The lines of a block's paths."""
+    """The paths of a block."""
 
     lines: list[Line] = field(default_factory=list)
 
 
 def lines_of(encoded: Encoded) -> Line:
-    """The document as lines within lines."""
+    """The document as a tree of lines and blocks."""
     where = encoded.layout
     lines = {0: Line()}
     blocks: dict[int, Block] = {}
@@ -106,32 +105,32 @@ def lines_of(encoded: Encoded) -> Line:
 
 @dataclass
 class Packed:
-    """All contexts of a document as one sequence; see the module's head.
+    """All contexts of a document as one sequence, as the module describes.
 
     Attributes:
-        learned: whether a token takes loss: it is the model's own, and not read a second time.
-        parents: for each segment, the one whose earlier tokens it sees, too; -1 for the trunk.
+        has_loss: whether a token has loss: it is neither forced nor part of the joined text.
+        parents: for each segment, the segment to whose earlier tokens it attends as well; -1 for the trunk.
     """
 
     join: Join
     tokens: TokenDialect
-    decode: Write
+    decode: Decode
     token_ids: list[int] = field(default_factory=list)
-    learned: list[bool] = field(default_factory=list)
+    has_loss: list[bool] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=lambda: [-1])
 
-    def put(self, token_ids: Sequence[int], learned: Sequence[bool], position: int, segment: int) -> int:
-        """Append tokens to a context; returns its next position."""
+    def put(self, token_ids: Sequence[int], has_loss: Sequence[bool], position: int, segment: int) -> int:
+        """Append tokens to a context; returns the next position."""
         self.token_ids += token_ids
-        self.learned += learned
+        self.has_loss += has_loss
         self.positions += range(position, position + len(token_ids))
         self.segments += [segment] * len(token_ids)
         return position + len(token_ids)
 
     def line(self, line: Line, position: int, segment: int) -> tuple[int, list[int]]:
-        """Append a line with everything below it; returns its next position, and its text as its parent reads it again."""
+        """Append a line and its paths; returns the next position, and the line's tokens as its parent prefills them."""
         text: list[int] = []
         for item in line.items:
             if isinstance(item, Stretch):
@@ -141,15 +140,15 @@ class Packed:
             joined: list[int] = []
             for path in item.lines:
                 self.parents.append(segment)
-                _, told = self.line(path, position, len(self.parents) - 1)
-                joined += told if self.join == "text" else message(told, self.tokens, self.decode)
+                _, written = self.line(path, position, len(self.parents) - 1)
+                joined += written if self.join == "text" else message(written, self.tokens, self.decode)
             position = self.put(joined, [False] * len(joined), position, segment)
             text += joined
         return position, text
 
     @property
     def visibility(self) -> tuple[tuple[bool, ...], ...]:
-        """For every pair of segments, whether tokens of the one may attend to earlier tokens of the other."""
+        """For every pair of segments, whether tokens of the first may attend to earlier tokens of the second."""
         size = len(self.parents)
         rows = [[False] * size for _ in range(size)]
         for index, row in enumerate(rows):
@@ -160,12 +159,14 @@ class Packed:
         return tuple(map(tuple, rows))
 
 
-def pack_contexts(prompt: Sequence[int], encoded: Encoded, end: int, join: Join, tokens: TokenDialect, decode: Write) -> Packed:
-    """All contexts of one solved question as one sequence.
+def pack_contexts(
+    prompt: Sequence[int], encoded: Encoded, end: int, join: Join, tokens: TokenDialect, decode: Decode
+) -> Packed:
+    """All contexts of a question with its solution as one sequence.
 
     Args:
-        prompt: token ids of the question; no loss is taken on them.
-        end: the token that ends the answer.
+        prompt: token ids of the question, without loss.
+        end: the end-of-turn token.
         join: ``text`` or ``message``.
     """
     packed = Packed(join, tokens, decode)

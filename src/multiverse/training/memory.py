@@ -1,7 +1,7 @@
-"""What a run needs of a device's memory, from the model's shape alone.
+"""Memory of a training step on one device, estimated from the model's shape.
 
-An estimate to choose hardware by, not a promise: it counts what grows with the model and the rows, and leaves out what a
-framework keeps for itself (often one or two GiB).
+The estimate counts what grows with the model and the rows. It leaves out what CUDA and the framework reserve for themselves
+(often 1 to 2 GiB).
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from .config import Config
 GIB = 1 << 30
 
 
-class Memory(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes on one device.
 
     Attributes:
-        weights: of the model as it is computed with; and in fp32, where those are the ones that are updated.
-        gradients: of what is trained.
-        optimizer: two moments of what is trained (one for matrices under Muon).
+        weights: in the precision of the computation, and in fp32 where those are the ones that are updated.
+        gradients: of the trained parameters.
+        optimizer: two moments of each trained parameter (one for matrices with Muon).
         activations: kept for the backward pass.
-        logits: at the tokens that take loss, as computed and in fp32, with their gradients.
-        mask: the dense mask; next to nothing when it is block-sparse.
+        logits: at the tokens with loss, as computed and in fp32, with their gradients.
+        mask: the dense mask; a block mask is negligible.
     """
 
     weights: int
@@ -34,39 +34,40 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return sum(self)
 
 
-def estimate(config: Config, model_config: Any, parameters: int, trained: int, *, devices: int, dense: bool) -> Memory:
+def estimate_memory(
+    config: Config, model_config: Any, parameters: int, trained: int, *, devices: int, dense: bool
+) -> MemoryEstimate:
     """Memory of one device during a step.
 
     Args:
         model_config: the model's transformers configuration.
         parameters: of the whole model.
-        trained: how many of them are updated.
-        devices: processes over which weights are sharded, where they are.
+        trained: number of trained parameters.
+        devices: processes over which FSDP shards the weights.
         dense: whether the mask is dense.
     """
     shards = devices if config.fsdp else 1
     text = model_config.get_text_config()
-    length = (config.row_length or config.length) * config.rows
-    half = config.precision != "fp32"
+    tokens = config.row_length * config.micro_batch_size
     master = 2 if config.precision == "bf16_weights" else 4
-    # Under autocast each layer's weights are cast as they are used; under FSDP they are gathered a layer at a time.
+    # Under autocast each layer's weights are cast when they are used; under FSDP they are gathered layer by layer.
     working = 2 * parameters // max(1, text.num_hidden_layers) if config.precision == "bf16" or shards > 1 else 0
     width, layers = text.hidden_size, text.num_hidden_layers
     intermediate = getattr(text, "intermediate_size", None) or 4 * width
-    element = 2 if half else 4
-    # A layer keeps about: its input, what goes into norms, projections, attention and the gated feed-forward.
-    one_layer = length * (12 * width + 3 * intermediate) * element
-    kept = layers * length * width * element + one_layer if config.checkpointing else layers * one_layer
+    element = 4 if config.precision == "fp32" else 2
+    # A layer keeps about: its input, and the inputs of norms, projections, attention and the gated feed-forward.
+    one_layer = tokens * (12 * width + 3 * intermediate) * element
+    kept = layers * tokens * width * element + one_layer if config.gradient_checkpointing else layers * one_layer
     moments = 4 if config.optimizer.name == "muon" else 8
-    return Memory(
+    return MemoryEstimate(
         weights=parameters * master // shards + working,
         gradients=trained * master // shards,
         optimizer=trained * (moments if master == 4 else moments // 2) // shards,
         activations=kept,
-        logits=length * text.vocab_size * (element + 4 + 4),
-        mask=config.rows * (config.row_length or config.length) ** 2 if dense else 0,
+        logits=tokens * text.vocab_size * (element + 4 + 4),
+        mask=config.micro_batch_size * config.row_length**2 if dense else 0,
     )

@@ -1,7 +1,6 @@
-"""Make a model ready to learn a dialect: tags as tokens of their own, embedding rows to begin with, a padded vocabulary.
+"""Prepare a model for a dialect: each tag becomes one token with an initialized embedding row, and the vocabulary is padded.
 
-What is written is a plain Hugging Face folder. The engine finds the dialect in it by itself: the configuration names it,
-tag by tag.
+The result can be saved as a plain Hugging Face folder, in whose configuration the engine finds the dialect.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ..structure import Dialect, TokenDialect, resolve, write_dialect
 from .features import end_of_turn
 
 VOCABULARY_MULTIPLE = 64
-"""Matrix products are fastest when the vocabulary is a multiple of this."""
+"""The vocabulary is padded to a multiple of this, for which matrix products are fastest."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -27,16 +26,16 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The template of a base model that has none."""
+"""Chat template for a model without one."""
 
 
 class Prepared(NamedTuple):
-    """What was done to a model.
+    """Result of `prepare`.
 
     Attributes:
         tokens: the dialect resolved against the tokenizer.
         new_ids: token ids that the tokenizer did not have before.
-        trained_ids: token ids whose embedding rows have to be trained even where the others are not.
+        trained_ids: token ids whose embedding rows are trained even when LoRA freezes the others.
         vocabulary: rows of the embedding.
     """
 
@@ -47,20 +46,20 @@ class Prepared(NamedTuple):
 
 
 def prepare(model: Any, tokenizer: Any, dialect: Dialect) -> Prepared:
-    """Add the dialect's tags to tokenizer and model, both changed in place. Done twice, it changes nothing more.
+    """Add the dialect's tags to tokenizer and model, in place; idempotent.
 
-    Each new row, of the embedding and of an untied head, begins as the mean of the rows of its word's sub-tokens, as in
-    the paper; a closing tag gets the mean over its slash and its word. A tag that the tokenizer has already keeps its row.
-    A tokenizer without a chat template gets ChatML, and the tokens it needs.
+    Each new row of the embedding, and of an untied head, is initialized with the mean of the rows of its word's sub-tokens, as
+    in the paper (arXiv 2506.09991); a closing tag with the mean over its slash and its word. A tag that is already a token
+    keeps its row. A tokenizer without a chat template gets ChatML and its tokens.
 
     Raises:
         DialectError: a tag is still not one token.
-        ModelError: the model cannot be forked and joined.
+        ModelError: the model does not support fork and join.
     """
     check_joinable(model.config, getattr(model.config, "name_or_path", "") or model.config.model_type)
     words = {tag: _word_ids(tokenizer, tag) for tag in dialect.tags}
     before = len(tokenizer)
-    # Not special: decoding with `skip_special_tokens` has to keep the structure.
+    # Not special, so that decoding with `skip_special_tokens` keeps the tags.
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in dialect.tags])
     if tokenizer.chat_template is None:
         markers = ("<|im_start|>", "<|im_end|>")
@@ -80,15 +79,15 @@ def prepare(model: Any, tokenizer: Any, dialect: Dialect) -> Prepared:
     tied = head is None or head.weight.data_ptr() == embedding.weight.data_ptr()
     with torch.no_grad():
         for weight_VD in [embedding.weight] if tied else [embedding.weight, head.weight]:
-            _fill(weight_VD, {tokenizer.convert_tokens_to_ids(word): ids for word, ids in words.items()}, new_ids)
+            _init_rows(weight_VD, {tokenizer.convert_tokens_to_ids(word): ids for word, ids in words.items()}, new_ids)
     write_dialect(model.config, dialect)
-    _stop_at(model, end_of_turn(tokenizer))
+    _add_stop_token(model, end_of_turn(tokenizer))
     trained_ids = tuple(sorted(tokenizer.convert_tokens_to_ids(list(words))))
     return Prepared(tokens, new_ids, trained_ids, size)
 
 
-def _stop_at(model: Any, end: int) -> None:
-    """Have every engine that reads the generation config end an answer at the token that is trained to end one."""
+def _add_stop_token(model: Any, end: int) -> None:
+    """Add the end-of-turn token to the generation configuration, so that every engine stops there."""
     stops = model.generation_config.eos_token_id
     known = [] if stops is None else [stops] if isinstance(stops, int) else list(stops)
     if end not in known:
@@ -96,13 +95,13 @@ def _stop_at(model: Any, end: int) -> None:
 
 
 def _word_ids(tokenizer: Any, tag: str) -> list[int]:
-    """Sub-tokens of what a tag says: ``/Goal`` for the closing of a goal."""
+    """Sub-tokens of a tag's word, such as ``/Goal``."""
     return list(tokenizer.encode(re.sub(r"[<>|]", "", tag).replace("_", " "), add_special_tokens=False))
 
 
-def _fill(weight_VD: Tensor, words: dict[int, list[int]], new_ids: Sequence[int]) -> None:
+def _init_rows(weight_VD: Tensor, words: dict[int, list[int]], new_ids: Sequence[int]) -> None:
     means = {token: weight_VD[ids].mean(0) for token, ids in words.items() if token in new_ids and ids}
-    # Rows behind the last token are never asked for, but a softmax runs over them all: they begin as the mean of all.
+    # Rows of padding are never looked up, but are part of every softmax: they are initialized with the mean of all rows.
     last = max(new_ids, default=-1)
     if last >= 0:
         weight_VD[last + 1 :] = weight_VD[: min(new_ids)].mean(0)

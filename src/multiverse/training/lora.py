@@ -1,0 +1,58 @@
+"""Gradient checkpointing and LoRA adapters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import ConfigError, first_line
+from .config import Config
+from .prepare import Prepared
+
+
+def enable_training(model: Any, config: Config, prepared: Prepared) -> Any:
+    """The model with gradient checkpointing and LoRA adapters as configured; without adapters the same object.
+
+    Raises:
+        ConfigError: the model has no such layers for adapters.
+    """
+    if config.gradient_checkpointing:
+        # Renamed in transformers 5; supported releases have one of the two names.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        model.config.use_cache = False
+    if config.lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    rows = list(prepared.trained_ids)
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tables = {names[id(embedding)]: rows}
+    if head is not None and head.weight is not embedding.weight:
+        tables[names[id(head)]] = rows
+    if config.gradient_checkpointing:
+        model.enable_input_require_grads()
+    adapters = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # annotated as int; any number works
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.targets,
+        trainable_token_indices=tables,
+        task_type="CAUSAL_LM",
+    )
+    with ignore_deprecation():
+        try:
+            return get_peft_model(model, adapters)
+        except ValueError as error:
+            raise ConfigError(f"lora.targets={config.lora.targets!r} does not fit this model: {first_line(error)}") from error
+
+
+@contextmanager
+def ignore_deprecation() -> Iterator[None]:
+    """peft uses the name for gradient checkpointing that transformers has deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
