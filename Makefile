@@ -17,7 +17,7 @@ CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/engine/test_cuda.py tests/engine/test_fused.py tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests proofs soak mini from-sequential paper bench latency bench-envs gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs soak mini from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -49,6 +49,9 @@ types: setup
 tests: setup
 	tests/programs.sh
 	$(PYTEST)
+
+reference: setup  ## write docs/cli.md and docs/configuration.md from the declared options
+	$(BIN)/python docs/reference.py
 
 proofs: setup  ## the long proofs (many more random trees)
 	$(BIN)/pytest -m slow

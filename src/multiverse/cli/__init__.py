@@ -1,6 +1,6 @@
-"""The command line: thin, over the same calls that a script would make.
+"""The command line, over the same calls that a script would make.
 
-Every command loads what it needs when it runs, so that help, `tasks` and `show` start without torch.
+A command imports what it needs when it runs, so that `--help`, `tasks` and `show` start without torch.
 """
 
 from .entry import main

@@ -1,6 +1,6 @@
-"""`main`: run a command, and turn whatever a user can get wrong into one line on stderr.
+"""`main`: run a command; an error in the input becomes one line on stderr.
 
-Exit codes: 0 done, 1 the reader of our output went away, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 the reader of standard output closed it, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .declared import renamed_option
 BAD_INPUT = 2
 INTERRUPTED = 130
 
-# The class of everything that the option parser complains with. Typer has it under several names, depending on its version,
-# but its one public complaint has always been derived from it: BadParameter, UsageError, this.
-_Complaint: Any = typer.BadParameter.__mro__[2]
+# Base class of the option parser's exceptions. Its name depends on typer's version, but its public exception is always
+# derived from it: BadParameter, UsageError, this one.
+_ParserError: Any = typer.BadParameter.__mro__[2]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What a model writes must not fail on a terminal that lacks a character.
+            # A character that the terminal cannot show must not end the command.
             stream.reconfigure(errors="replace")
-    # Read by libraries when they are imported, which no command has done yet.
+    # Libraries read these when they are imported, which no command has done yet.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        return _reader_gone()
-    except _Complaint as error:
+        return _output_closed()
+    except _ParserError as error:
         return _fail(_usage(error, args))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)  # a line for each faulty row
@@ -67,7 +67,7 @@ def _fail(message: str) -> int:
 
 
 def _usage(error: Any, args: list[str]) -> str:
-    """The option parser's complaint, with the value it is about and what to do."""
+    """The option parser's message, with the value it is about and the remedy."""
     context = getattr(error, "ctx", None)
     remedy = f"see {context.command_path if context is not None else 'multiverse'} --help"
     if hasattr(error, "option_name") and hasattr(error, "possibilities"):
@@ -76,10 +76,10 @@ def _usage(error: Any, args: list[str]) -> str:
             return f"{error.option_name} is now called {new}"
         near = " or ".join(error.possibilities or ())
         return f"no such option {error.option_name}: {f'did you mean {near}?' if near else remedy}"
-    value = _given(error.param, args) if type(error) is typer.BadParameter and error.param is not None else None
+    value = _given_value(error.param, args) if type(error) is typer.BadParameter and error.param is not None else None
     if value is not None:
         name, text = value
-        # Typer hands on the words of the library that checks its values.
+        # Typer repeats the words of the library that checks its values.
         wanted = re.sub("^(Value error, |Input )", "", error.message).partition(", unable to parse")[0].rstrip(".")
         wanted = wanted.removeprefix(f"{text!r} ")
         return f"{name} {text!r} is not valid: it {wanted} ({remedy})"
@@ -88,8 +88,8 @@ def _usage(error: Any, args: list[str]) -> str:
     return message.replace(". Did", ": did") if message.endswith("?") else f"{message} ({remedy})"
 
 
-def _given(param: Any, args: list[str]) -> tuple[str, str] | None:
-    """The option as it was written, and the value that it was given."""
+def _given_value(param: Any, args: list[str]) -> tuple[str, str] | None:
+    """The option as it was written, and its value."""
     for index, arg in enumerate(args):
         name, equals, value = arg.partition("=")
         if name in param.opts and (equals or index + 1 < len(args)):
@@ -97,8 +97,8 @@ def _given(param: Any, args: list[str]) -> tuple[str, str] | None:
     return None
 
 
-def _reader_gone() -> int:
-    # The interpreter flushes stdout once more on its way out, and would complain.
+def _output_closed() -> int:
+    # The interpreter flushes stdout again at exit, which would fail.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1

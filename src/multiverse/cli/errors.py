@@ -1,4 +1,4 @@
-"""What only a command line can get wrong: files, standard input, names of families."""
+"""Errors of the command line alone: files, standard input, names."""
 
 from __future__ import annotations
 

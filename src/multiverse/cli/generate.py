@@ -55,7 +55,7 @@ def generate(
     Piped, the text is streamed, followed by the answer and the token counts.
 
     [bold]Examples[/bold]
-    multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \
+    multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \\
         Tom starts with 12, triples it, takes away 4 and adds 9. What is the total?"
     multiverse generate --mode sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
     multiverse generate --temperature 0.6 --top-p 0.95 --seed 1 - < question.txt

@@ -1,17 +1,19 @@
-"""`multiverse show`: is this document well-formed, and what does it look like."""
+"""`multiverse show`: check a document against the grammar, and draw its tree."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import StructureError
+from .declared import DialectName, Fields, Json, expand_options
 from .errors import InputError, known
-from .options import MODEL, Json
+from .jsonio import print_json
+from .loading import ModelOptions
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,31 +22,20 @@ if TYPE_CHECKING:
     from ..structure import Body, Dialect, Document, Shape
 
 
+@expand_options
 def show(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="A document; - reads it from standard input.", show_default=False)
     ],
-    dialect: Annotated[
-        str, typer.Option("--dialect", metavar="NAME", help="Its tag set: multiverse, npr or threadweaver.")
-    ] = "multiverse",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="PATH|ID",
-            help="Count this model's tokens; otherwise words and tags are counted.",
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
+    model: Annotated[ModelOptions, Fields(only=("model",), show_default={"model": "words and tags are counted"})],
+    dialect: DialectName = "multiverse",
     as_json: Json = False,
 ) -> None:
     """Check a document and draw its tree.
 
     A document that breaks the grammar is an error, with the line it happens on.
-    A good one is drawn with its blocks, branches and depth, and its parallelism:
-    all tokens over the longest chain of them.
+    A correct one is drawn with its blocks, branches and depth, and its parallelism:
+    all tokens over the longest chain of them, counted as the model's tokens.
 
     [bold]Examples[/bold]
     multiverse show document.xml
@@ -57,15 +48,15 @@ def show(
     name = "standard input" if file == "-" else file
     text = _read(file, name)
     document = _parse(text, tags, name)
-    if model is None:
+    if model.model is None:
         tokens, counted = word_tokens(tags), "words and tags"
     else:
         from .loading import open_tokenizer
 
-        tokens, counted = resolve(open_tokenizer(model), tags), f"tokens of {model}"
+        tokens, counted = resolve(open_tokenizer(model.model), tags), f"tokens of {model.model}"
     shape = measure(document, tokens)
     if as_json:
-        _print_json(document, shape, name=name, dialect=dialect, counted=counted)
+        print_json(_json(document, shape, {"file": name, "dialect": dialect}, counted=counted))
     else:
         _print_tree(document, shape, name=name, counted=counted)
 
@@ -105,25 +96,18 @@ def _parse(text: str, dialect: Dialect, name: str) -> Document:
     return document
 
 
-def _print_json(document: Document, shape: Shape, *, name: str, dialect: str, counted: str) -> None:
-    from .jsonio import dump
-
-    typer.echo(
-        dump(
-            {
-                "file": name,
-                "dialect": dialect,
-                "blocks": shape.blocks,
-                "branches": shape.branches,
-                "depth": shape.depth,
-                "total_tokens": shape.total_tokens,
-                "critical_path_tokens": shape.critical_path_tokens,
-                "parallelism": shape.parallelism,
-                "counted": counted,
-                "tree": document.to_json(),
-            }
-        )
-    )
+def _json(document: Document, shape: Shape, source: dict[str, str], *, counted: str) -> dict[str, Any]:
+    return {
+        **source,
+        "blocks": shape.blocks,
+        "branches": shape.branches,
+        "depth": shape.depth,
+        "total_tokens": shape.total_tokens,
+        "critical_path_tokens": shape.critical_path_tokens,
+        "parallelism": shape.parallelism,
+        "counted": counted,
+        "tree": document.to_json(),
+    }
 
 
 def _print_tree(document: Document, shape: Shape, *, name: str, counted: str) -> None:
@@ -132,7 +116,7 @@ def _print_tree(document: Document, shape: Shape, *, name: str, counted: str) ->
     from rich.tree import Tree
 
     root = Tree(Text.assemble((name, "bold"), (f"  {shape.own_tokens[0]} in the trunk", "dim")), guide_style="dim")
-    # Paths are met here in document order, as they were counted.
+    # Paths are visited in document order, the order of `own_tokens`.
     _grow(root, document.thinking or (), "", iter(shape.own_tokens[1:]))
     if document.answer.strip():
         root.add(_line("Answer: ", document.answer.strip().removeprefix("Answer:"), "bold green"))
@@ -173,7 +157,7 @@ def _grow(tree: Tree, body: Body, label: str, counts: Iterator[int]) -> None:
 
 
 def _line(head: str, text: str, style: str) -> Text:
-    """One line of a tree: as much of the text as fits."""
+    """One line of a tree: the text, cut to the width of the terminal."""
     from rich.text import Text
 
     return Text.assemble((head, style), _flat(text), no_wrap=True, overflow="ellipsis")
