@@ -13,7 +13,8 @@ are looked up in the tables of `checkout` and `training`. Recorded are:
 
 Ids, times, durations and paths are masked. Compared are bytes first; what differs is compared again after normalising: of
 streams, consecutive deltas of one choice are merged and choices are taken apart (how events share a chunk and how choices
-interleave depends on timing); of JSON, renamed keys and the order of keys are ignored. The report says which was needed.
+interleave depends on timing) and log-probabilities may differ by 1e-5 (the samples of one request share a forward or do not);
+of JSON, renamed keys and the order of keys are ignored. The report counts what was the same only in this sense.
 
     python -m benchmarks.recordings record OUT --source CHECKOUT
     python -m benchmarks.recordings compare BEFORE AFTER

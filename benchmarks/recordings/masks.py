@@ -27,7 +27,7 @@ def mask_json(value: Any) -> Any:
 
 
 def mask_lines(text: str) -> str:
-    """JSON, or JSON lines, with every volatile key masked; other text as it is."""
+    """JSON, or JSON lines, with every volatile key masked; of other text, the duration in the line of usage."""
     try:
         return f"{json.dumps(mask_json(json.loads(text)), ensure_ascii=False)}\n"
     except ValueError:
@@ -35,5 +35,5 @@ def mask_lines(text: str) -> str:
     try:
         values = [json.loads(line) for line in text.splitlines()]
     except ValueError:
-        return text
+        return re.sub(r"^(usage: .*?)[\d.]+ s\b", rf"\1{MASK} s", text, flags=re.MULTILINE)
     return "".join(f"{json.dumps(mask_json(value), ensure_ascii=False)}\n" for value in values)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.recordings.checkout import Checkout
-from benchmarks.recordings.compare import compare, report
+from benchmarks.recordings.compare import compare, differences, report
 from benchmarks.recordings.evaluation import accuracies, points
 from benchmarks.recordings.masks import mask_body, mask_lines
 from benchmarks.recordings.requests import Problem, questions, refused
@@ -51,7 +51,7 @@ def test_ids_and_times_are_masked_and_nothing_else() -> None:
         '{"seconds": "<masked>", "a": [{"date": "<masked>", "n": 1}]}\n'
     )
     assert mask_lines('{"a": 1}\n{"a": 2}\n') == '{"a": 1}\n{"a": 2}\n'
-    assert mask_lines("no JSON: 1\n") == "no JSON: 1\n"
+    assert mask_lines("no JSON: 1\nusage: 9 tokens · 1.25 s\n") == "no JSON: 1\nusage: 9 tokens · <masked> s\n"
 
 
 def test_streams_are_the_same_whatever_shares_a_chunk() -> None:
@@ -102,6 +102,12 @@ def test_a_difference_of_numbers_is_told_with_its_size(recorded: tuple[Path, Pat
         (side / "streams" / "losses.jsonl").write_text(f'{{"loss": 1}}\n{{"loss": {loss}}}\n')
     (section,) = compare(*recorded)
     assert section.different == {"losses.jsonl": ["[1].loss: 2.0 and 2.5 (+0.25 of it)"]}
+
+
+def test_only_log_probabilities_may_be_rounded_otherwise() -> None:
+    before, after = ({"logprobs": [{"logprob": -17.03951 + shift}], "n": shift} for shift in (0.0, 4e-6))
+    assert list(differences(before, after)) == [".n: 0.0 and 4e-06"]
+    assert list(differences({"logprob": -1.0}, {"logprob": -1.001})) == [".logprob: -1.0 and -1.001 (-0.001 of it)"]
 
 
 def test_options_are_spelled_as_the_checkout_knows_them(tmp_path: Path) -> None:
