@@ -15,7 +15,7 @@ Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What
 CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
 
 QUICK ?= --quick
-GPU_TESTS := tests/attention tests/engine/test_cuda.py tests/engine/test_fused.py tests/engine/test_oracle.py tests/engine/test_stress.py
+GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
 .PHONY: help setup demo test lint types tests reference proofs soak mini from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help

@@ -153,8 +153,11 @@ def copy_speed(device: str, size: int = 1 << 32, repeats: int = 10) -> float:
 class Shape:
     """One model of a shape, and everything that is measured of it."""
 
-    def __init__(self, name: str, device: str, settings: Settings, kv_memory: int | None, *, ahead: bool = True) -> None:
-        self.name, self.device, self.settings, self.kv_memory, self.ahead = name, device, settings, kv_memory, ahead
+    def __init__(
+        self, name: str, device: str, settings: Settings, kv_memory: int | None, *, async_scheduling: bool = True
+    ) -> None:
+        self.name, self.device, self.settings = name, device, settings
+        self.kv_memory, self.async_scheduling = kv_memory, async_scheduling
         self.speed = copy_speed(device, *((1 << 32, 10) if device == "cuda" else (1 << 24, 3)))
         forget(device)
         torch.manual_seed(0)
@@ -173,8 +176,8 @@ class Shape:
             forget(self.device)
             self._ours = Ours(self.model, self.kv_memory, self.device)
             self._ours.engine.scheduler.max_batch_branches = _PATHS * max(self.settings.batches)  # no waves here
-            if not self.ahead:
-                self._ours.engine.ahead.most = 0
+            if not self.async_scheduling:
+                self._ours.engine.backend.max_rows_ahead = 0
         return self._ours
 
     def tasks(self) -> Iterator[Task]:
@@ -243,7 +246,7 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
         "machine": describe(options.device),
         "load": os.getloadavg()[0],
         "device": options.device,
-        "ahead": not options.no_ahead,
+        "async_scheduling": not options.no_async_scheduling,
         "settings": asdict(settings),
         "shapes": {},
         "notes": [],
@@ -257,7 +260,9 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
                 record["notes"].append(f"{name} was left out: the time was over.")
                 continue
             try:
-                shape = Shape(name, options.device, settings, options.kv_memory, ahead=not options.no_ahead)
+                shape = Shape(
+                    name, options.device, settings, options.kv_memory, async_scheduling=not options.no_async_scheduling
+                )
             except torch.OutOfMemoryError as error:
                 record["notes"].append(f"{name} does not fit: {str(error).splitlines()[0]}")
                 continue
@@ -328,7 +333,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=KINDS, help="only these measurements")
     parser.add_argument("--steps", type=int, help="decode steps of each measurement")
     parser.add_argument("--seconds", type=float, help="begin no measurement when these are over")
-    parser.add_argument("--no-ahead", action="store_true", help="begin no forward before the tokens of the last are known")
+    parser.add_argument(
+        "--no-async-scheduling", action="store_true", help="begin no forward before the last one's tokens are on the host"
+    )
     parser.add_argument("--kv-memory", type=int, help="bytes for keys and values; the default is what the engine takes")
     parser.add_argument("--json", type=Path, help="store the run here, after every measurement")
     parser.add_argument("--load", type=Path, help="show a stored run; measure nothing")

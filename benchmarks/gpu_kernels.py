@@ -1,11 +1,11 @@
-"""The kernels of a decoder layer on a GPU, one by one, against the time in which what they read can be copied.
+"""The kernels of a decoder layer on a GPU, one by one, against the time that copying what they read takes.
 
-Products with what stands around them (norm and bias before queries, keys and values; residual behind the output; norm and gate
-of the MLP), ours beside torch's; and attention of one row and of branches behind a long shared prefix. Several sets of
-weights take turns, so that no cache holds them, and each measurement is a captured graph's, so that no launch is counted.
+Fused linear layers (norm and bias of queries, keys and values; residual of the output; norm and gate of the MLP) beside
+torch's, and attention of one row and of branches after a long shared prefix. Several sets of weights take turns, so that no
+cache holds them, and each measurement is a captured graph, so that launches are not counted.
 
     python -m benchmarks.gpu_kernels
-    python -m benchmarks.gpu_kernels --shape 7b --tiles      # the other ways of cutting the products, too
+    python -m benchmarks.gpu_kernels --shape 7b --tiles      # other tiles of the linear layers, too
     python -m benchmarks.gpu_kernels --device cpu --shape tiny    # in Triton's interpreter: does it run at all?
 """
 
@@ -27,11 +27,12 @@ from torch import Tensor
 
 from benchmarks.gpu import SHAPES, config_of, copy_speed
 from benchmarks.machine import describe
-from multiverse.attention.cascade import Family, plan
-from multiverse.attention.tree import Call
-from multiverse.attention.triton_decode import TritonBackend
-from multiverse.attention.work import send
-from multiverse.engine.products import Tile, TritonNorm, TritonProduct
+from multiverse.backends.batch import Family
+from multiverse.backends.cuda.attention import TiledAttention
+from multiverse.backends.cuda.buffers import send
+from multiverse.backends.cuda.layers import LinearTile, TritonLinear, TritonNorm
+from multiverse.backends.cuda.plan import plan
+from multiverse.backends.torch import Call
 
 _TURNS = 400_000_000
 """Bytes of weights that take turns: several times what a GPU's cache holds."""
@@ -39,13 +40,13 @@ _REPEATS = 7
 _ROWS = (1, 8)
 _CONTEXTS, _BRANCHES, _OWN = (8192, 32768), (1, 4, 16), 64
 _TILES = {
-    1: [Tile(8, 512, 4, 3), Tile(2, 2048, 8, 3), Tile(4, 512, 4, 3), Tile(2, 1024, 4, 3), Tile(4, 512, 2, 3)],
-    8: [Tile(64, 128, 4, 4), Tile(16, 256, 2, 4), Tile(16, 512, 4, 3), Tile(32, 128, 4, 5), Tile(128, 128, 8, 3)],
+    1: [(8, 512, 4, 3), (2, 2048, 8, 3), (4, 512, 4, 3), (2, 1024, 4, 3), (4, 512, 2, 3)],
+    8: [(64, 128, 4, 4), (16, 256, 2, 4), (16, 512, 4, 3), (32, 128, 4, 5), (128, 128, 8, 3)],
 }
 
 
 class Layer(NamedTuple):
-    """One product of a layer: output and input numbers of its weights, and what stands around it."""
+    """One linear layer: outputs and inputs of its weights, and what is fused into it."""
 
     name: str
     out: int
@@ -57,7 +58,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(config: Any) -> list[Layer]:
-    """The four products of a layer of Qwen2."""
+    """The four linear layers of a decoder layer of Qwen2."""
     hidden, inner = config.hidden_size, config.intermediate_size
     heads = hidden + 2 * hidden // config.num_attention_heads * config.num_key_value_heads
     return [
@@ -94,8 +95,8 @@ def seconds(calls: Sequence[Callable[[], object]], device: str) -> float:
     return median(times)
 
 
-class Products:
-    """A product's weights, several times, and its times."""
+class Linears:
+    """A linear layer with several sets of weights, and its times."""
 
     def __init__(self, layer: Layer, device: str, turns: int) -> None:
         self.layer, self.device = layer, device
@@ -107,22 +108,22 @@ class Products:
         norm = TritonNorm(normal(layer.size), 1e-6) if layer.normed else None
         bias = normal(layer.out) if layer.biased else None
         self.normal = normal
-        self.products = [
-            TritonProduct(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
+        self.linears = [
+            TritonLinear(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
             for _ in range(max(2, min(48, turns // self.bytes)))
         ]
 
-    def seconds(self, rows: int, tile: Tile | None = None, *, ours: bool = True) -> float:
-        """Of one product; `tile` instead of the usual ones, or torch's if not `ours`."""
+    def seconds(self, rows: int, tile: LinearTile | None = None, *, ours: bool = True) -> float:
+        """Seconds of one linear layer; with `tile` instead of the usual ones, or torch's if not `ours`."""
         x_NE = self.normal(rows, self.layer.size)
         width = self.layer.out // (2 if self.layer.gated else 1)
         residual = self.normal(rows, width) if self.layer.added else None
         calls = []
-        for own in self.products:
+        for own in self.linears:
             cut = copy(own)
             if tile is not None:
                 cut.tile = lambda _: tile  # type: ignore[method-assign, assignment]
-            calls.append(partial(cut if ours else cut.many, x_NE, residual))
+            calls.append(partial(cut if ours else cut.gemm, x_NE, residual))
         return seconds(calls, self.device)
 
 
@@ -145,15 +146,15 @@ def attention(config: Any, context: int, count: int, device: str, programs: int)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = config.hidden_size // heads
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    backend = TritonBackend(programs)
-    backend.heads = heads, kv_heads
-    work = send(plan([family], count, backend.tiling), torch.device(device))
+    kernels = TiledAttention(programs)
+    kernels.heads = heads, kv_heads
+    work = send(plan([family], count, kernels.tiling), torch.device(device))
     query = torch.randn(count, heads, size, device=device).to(dtype)
     calls = []
     for _ in range(4):
         pools = [torch.randn(len(family.slots), kv_heads, size, device=device).to(dtype) for _ in range(2)]
         call = Call(query, pools[0], pools[1], torch.empty_like(query), size**-0.5, None)
-        calls.append(partial(backend.launch, call, work))
+        calls.append(partial(kernels.launch, call, work))
     return seconds(calls, device), 2 * 2 * len(family.slots) * kv_heads * size
 
 
@@ -165,13 +166,13 @@ def table(shape: str, device: str, *, tiles: bool, speed: float) -> Table:
     for column in ("kernel", "rows", "floor us", "ours us", "of floor", "torch us", "ours is"):
         shown.add_column(column, justify="left" if column == "kernel" else "right", no_wrap=True)
     for layer in layers_of(config):
-        measured = Products(layer, device, _TURNS if device == "cuda" else 0)
+        measured = Linears(layer, device, _TURNS if device == "cuda" else 0)
         floor = measured.bytes / speed
         for rows in _ROWS:
             theirs, own = measured.seconds(rows, ours=False), measured.seconds(rows)
             shown.add_row(*_cells(layer.name, rows, floor, own), f"{1e6 * theirs:.1f}", f"{theirs / own:.2f}x as fast")
             for tile in _TILES[rows][: 5 if device == "cuda" else 1] if tiles else ():
-                shown.add_row(*_cells(f"  {tuple(tile)}", rows, floor, measured.seconds(rows, tile)), "", "")
+                shown.add_row(*_cells(f"  {tile}", rows, floor, measured.seconds(rows, LinearTile(*tile))), "", "")
     programs = 2 * torch.cuda.get_device_properties(0).multi_processor_count if device == "cuda" else 2
     for context in _CONTEXTS if device == "cuda" else (32,):
         for count in _BRANCHES if device == "cuda" else (1, 3):
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--shape", nargs="+", choices=(*SHAPES, "tiny"), default=list(SHAPES))
-    parser.add_argument("--tiles", action="store_true", help="other ways of cutting the products, too")
+    parser.add_argument("--tiles", action="store_true", help="other tiles of the linear layers, too")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch finds no CUDA here: TRITON_INTERPRET=1 and --device cpu --shape tiny show that it runs")

@@ -20,8 +20,10 @@ def show(record: dict[str, Any], console: Console | None = None) -> None:
     for note in record["notes"]:
         console.print(note, highlight=False)
     console.print(record["machine"], highlight=False)
-    if not record["ahead"]:
-        console.print("No forward was begun before the tokens of the last were known (--no-ahead).", highlight=False)
+    if not record["async_scheduling"]:
+        console.print(
+            "No forward was begun before the last one's tokens were on the host (--no-async-scheduling).", highlight=False
+        )
     if record["device"] != "cuda":
         console.print("Measured on a CPU: this shows that the benchmark runs, and nothing else.", highlight=False)
 

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from benchmarks.machine import describe
-from multiverse.engine.cpu.build import kernels
-from multiverse.engine.packing import PackedLinear
+from multiverse.backends.cpu.build import kernels
+from multiverse.backends.cpu.packed_linears import PackedLinear
 
 BYTES = 418_000_000
 

@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.record import Join
 from benchmarks.shape import byte_tokenizer
+from multiverse.backends import select
 from multiverse.engine import SamplingParams
 from multiverse.engine.engine import Engine
 from multiverse.engine.model import prepare
@@ -75,7 +76,7 @@ class Ours:
         self.end: int = tokenizer.eos_token_id
         self.sampler = ScriptedSampler()
         self.random = random.Random(0)
-        loaded = prepare(model, tokenizer, "random weights", torch.device(device))
+        loaded = prepare(model, tokenizer, "random weights", select(torch.device(device), model.dtype))
         self.engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=self.sampler)
 
     def prompt(self, length: int) -> list[int]:

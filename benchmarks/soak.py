@@ -108,7 +108,7 @@ class Soak:
         answers = self.llm.generate([self.prompt(number) for number in range(16)])
         typical = [generation.usage for generation in answers]
         tokens = median(usage.prompt_tokens + usage.total_tokens for usage in typical)
-        self.llm = LLM(kv_memory=int(SIZED_FOR * tokens * self.llm.engine.runner.pool.bytes_per_slot))
+        self.llm = LLM(kv_memory=int(SIZED_FOR * tokens * self.llm.engine.backend.pool.bytes_per_slot))
         self.alive: list[Request] = []
         self.reasons: Counter[str] = Counter()
         self.tokens = self.forks = self.steps = 0

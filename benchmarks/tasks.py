@@ -22,7 +22,7 @@ from benchmarks.others.worker import Worker, WorkerError
 from benchmarks.ours import Ours, balanced
 from benchmarks.record import FORKED, PACKED, PLAIN, STOCK, Case, Record, Whole
 from benchmarks.shape import random_model, weight_bytes
-from multiverse.engine.packing import pack_linears
+from multiverse.backends.cpu.packed_linears import pack_linears
 from multiverse.structure import Document
 
 KV_MEMORY = 1 << 30

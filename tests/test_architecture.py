@@ -13,14 +13,15 @@ from multiverse.structure import DIALECTS
 PACKAGE = Path(__file__).parents[1] / "src" / "multiverse"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BELOW_SERVING = {"errors", "options", "structure", "tasks", "attention", "engine", "llm", "live", "prompting"}
+BELOW_SERVING = {"errors", "options", "structure", "tasks", "attention", "backends", "engine", "llm", "live", "prompting"}
 # What each room may import; a room that is not here may import nothing.
 ALLOWED: dict[str, set[str]] = {
     "options": {"errors"},
     "structure": {"errors"},
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
-    "engine": {"errors", "options", "structure", "attention"},
+    "backends": {"errors", "attention"},
+    "engine": {"errors", "options", "structure", "attention", "backends"},
     "llm": {"errors", "structure", "engine"},
     "live": {"errors", "structure", "engine"},
     "data": {"errors", "options", "structure"},

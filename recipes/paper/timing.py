@@ -27,6 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.machine import describe
 from benchmarks.shape import random_model
+from multiverse.backends import select
 from multiverse.engine.engine import Engine
 from multiverse.engine.model import LoadedModel, embedded_model, prepare
 from multiverse.engine.params import SamplingParams
@@ -59,7 +60,7 @@ def shape(name: str) -> LoadedModel:
     tokenizer = AutoTokenizer.from_pretrained(embedded_model())
     torch.manual_seed(0)
     model = random_model() if name == "qwen-0.5b" else build_model(SHAPES[name], tokenizer).bfloat16()
-    return prepare(model, tokenizer, f"{name}, random weights", torch.device("cpu"))
+    return prepare(model, tokenizer, f"{name}, random weights", select(torch.device("cpu"), model.dtype))
 
 
 class Ways:

@@ -50,7 +50,7 @@ class LLM:
             all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
-        packed: fuse layers for speed, where that gives the same; on CPU also native or repacked linear layers.
+        packed_linears: replace layers by faster ones (fused; on CPU native or packed linear layers) that agree to rounding.
         tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
         options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
             `prefix_cache`; see `Engine`.
@@ -72,11 +72,11 @@ class LLM:
         dialect: Dialect | None = None,
         dtype: str = "auto",
         device: str = "auto",
-        packed: bool = True,
+        packed_linears: bool = True,
         tensor_parallel: int = 1,
         **options: Unpack[EngineOptions],
     ) -> None:
-        loaded = load(model, dtype=dtype, device=device, packed=packed, tensor_parallel=tensor_parallel)
+        loaded = load(model, dtype=dtype, device=device, packed_linears=packed_linears, tensor_parallel=tensor_parallel)
         wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path

@@ -336,7 +336,7 @@ def test_defaults(llm: LLM) -> None:
 
 def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = llm.engine
-    good, short, failing = engine.runner.run, prompt_ids(llm, "Q"), threading.Event()
+    good, short, failing = engine.backend.run, prompt_ids(llm, "Q"), threading.Event()
     (alone,) = llm.generate([short], SHORT)
     assert engine.tokens is not None
     word = engine.tokens.encode("w")[0]
@@ -346,7 +346,7 @@ def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, 
             raise RuntimeError("out of memory, say")
         return good(batch)
 
-    monkeypatch.setattr(engine.runner, "run", forward)
+    monkeypatch.setattr(engine.backend, "run", forward)
     monkeypatch.setattr(engine.scheduler, "max_requests", 2)  # so that some of them wait
     engine.sampler = PolicySampler(lambda _request, _branch: word)
 
@@ -377,13 +377,13 @@ def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, 
 
 
 def test_what_came_before_a_failure_is_told_before_it(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, forwards = llm.engine.runner.run, iter(range(3))
+    forward, forwards = llm.engine.backend.run, iter(range(3))
 
     def fails_in_the_end(batch: Any) -> Any:
         next(forwards)
         return forward(batch)
 
-    monkeypatch.setattr(llm.engine.runner, "run", fails_in_the_end)
+    monkeypatch.setattr(llm.engine.backend, "run", fails_in_the_end)
 
     async def main() -> None:
         async with AsyncEngine(llm.engine) as aio:
@@ -409,7 +409,7 @@ def test_an_error_that_is_kept_keeps_nothing_of_the_failed_forward(llm: LLM, mon
         kept.append(weakref.ref(activations))
         raise RuntimeError("out of memory, say")
 
-    monkeypatch.setattr(llm.engine.runner, "run", forward)
+    monkeypatch.setattr(llm.engine.backend, "run", forward)
 
     async def main() -> None:
         async with AsyncEngine(llm.engine) as aio:
@@ -458,7 +458,7 @@ def test_nothing_of_a_failed_forward_is_used_again(
     async def main() -> None:
         async with AsyncEngine(engine) as aio:
             with monkeypatch.context() as patch:
-                patch.setattr(engine.runner, "run", fail)
+                patch.setattr(engine.backend, "run", fail)
                 with pytest.raises(EngineError, match="broken"):
                     await aio.generate(prompt, SHORT)
             assert (await aio.generate(prompt, SHORT)).text == expected.text

@@ -24,8 +24,8 @@ from transformers import (
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
+from multiverse.backends.cpu.packed_linears import PackedLinear
 from multiverse.engine.model import check_joinable, load
-from multiverse.engine.packing import PackedLinear, few_sizes, pack_linears, packing_works
 from multiverse.engine.scripted import ScriptedSampler
 from multiverse.errors import ModelError
 from multiverse.structure import layout
@@ -42,9 +42,9 @@ def plain_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("plain"), FAMILIES["llama"](len(tokenizer)), tokenizer)
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_model_without_a_dialect_runs_as_any_other(plain_folder: Path, packed: bool) -> None:
-    llm = LLM(plain_folder, kv_memory=1 << 20, packed=packed)
+@pytest.mark.parametrize("packed_linears", [True, False])
+def test_a_model_without_a_dialect_runs_as_any_other(plain_folder: Path, packed_linears: bool) -> None:
+    llm = LLM(plain_folder, kv_memory=1 << 20, packed_linears=packed_linears)
     assert llm.engine.tokens is None
     prompts = ["hello", "a longer prompt, with more words in it", "x"]
     found = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=20, logprobs=True))
@@ -129,57 +129,12 @@ def test_sliding_windows_reach_back_by_position(tmp_path: Path, tokenizer: PreTr
         assert compared > 50
 
 
-def test_packed_linears_equal_plain_ones() -> None:
-    assert packing_works(torch.float32)
-    assert not packing_works(torch.float64)
-    torch.manual_seed(0)
-    for bias in (True, False):
-        linear = nn.Linear(24, 40, bias=bias)
-        for rows in (0, 1, 2, 17):
-            x = torch.randn(1, rows, 24)
-            with torch.inference_mode():
-                torch.testing.assert_close(PackedLinear(linear)(x), linear(x), atol=1e-5, rtol=1e-5)
-
-
-def test_layers_meet_a_few_numbers_of_rows_only() -> None:
-    sizes = [few_sizes(rows) for rows in range(1, 2049)]
-    assert all(rows <= size <= max(rows, 1.25 * rows) for rows, size in enumerate(sizes, 1))
-    assert sorted(set(sizes))[:20] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
-    assert len(set(sizes)) == 40
-
-
-def test_a_text_of_any_length_makes_no_new_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    met: set[int] = set()
-    apply = PackedLinear._apply_packed
-    monkeypatch.setattr(PackedLinear, "_apply_packed", lambda self, x: met.add(x.shape[:-1].numel()) or apply(self, x))  # type: ignore[func-returns-value]
-    packed = PackedLinear(nn.Linear(24, 40))
-    with torch.inference_mode():
-        for rows in range(65, 129):
-            packed(torch.randn(1, rows, 24))
-    assert met == {80, 96, 112, 128}
-
-
-def test_packing_replaces_plain_linears_only() -> None:
-    class Own(nn.Linear):
-        pass
-
-    model = nn.Sequential(nn.Linear(16, 8), nn.Sequential(Own(8, 8), nn.Linear(8, 4)), nn.LayerNorm(4))
-    x = torch.randn(3, 16)
-    expected = model(x)
-    assert pack_linears(model) == 2
-    kinds = [type(module) for module in model.modules() if not isinstance(module, nn.Sequential)]
-    assert kinds == [PackedLinear, Own, PackedLinear, nn.LayerNorm]
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
-    assert pack_linears(nn.Sequential(nn.Linear(4, 4).double())) == 0
-
-
 def test_a_tied_output_layer_leaves_the_embedding_as_it_was(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     torch.manual_seed(0)
     config = Qwen2Config(vocab_size=len(tokenizer), tie_word_embeddings=True, **SHAPE)
     folder = save_model(tmp_path, Qwen2ForCausalLM(config), tokenizer)
     embedding = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings().weight
-    packed, plain = LLM(folder, kv_memory=1 << 20), LLM(folder, kv_memory=1 << 20, packed=False)
+    packed, plain = LLM(folder, kv_memory=1 << 20), LLM(folder, kv_memory=1 << 20, packed_linears=False)
     assert isinstance(packed.engine.loaded.model.lm_head, PackedLinear)
     assert type(plain.engine.loaded.model.lm_head) is nn.Linear
     assert torch.equal(packed.engine.loaded.model.get_input_embeddings().weight, embedding)
@@ -253,7 +208,7 @@ def test_a_folder_without_weights(tmp_path: Path, model_folders: dict[str, Path]
 
 
 def test_a_hub_id_without_a_network() -> None:
-    with pytest.raises(ModelError, match=r"'nobody/no-such-model' could not be read \(it is no local folder, .*the network\)"):
+    with pytest.raises(ModelError, match=r"'nobody/no-such-model' could not be read \(it is not a local .*the network\)"):
         load("nobody/no-such-model")
 
 
@@ -274,5 +229,5 @@ def test_what_a_loaded_model_knows(model_folders: dict[str, Path], tokenizer: Pr
     assert loaded.path == str(model_folders["qwen3"])
     assert loaded.max_positions == SHAPE["max_position_embeddings"]
     assert loaded.stop_ids == {tokenizer.eos_token_id}
-    assert loaded.device == torch.device("cpu")
+    assert loaded.backend.device == torch.device("cpu")
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())

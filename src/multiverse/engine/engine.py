@@ -14,12 +14,11 @@ from ..errors import RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
 from . import bounds
-from .ahead import Ahead
-from .batch import Batch
+from .batch import ScheduledBatch
 from .cache import PrefixCache
 from .events import Event, FinishEvent
 from .generation import Generation, finish
-from .model import LoadedModel, ModelRunner
+from .model import LoadedModel
 from .params import SamplingParams
 from .request import Request, Traits
 from .sampler import Choice, Sampler, score
@@ -74,12 +73,11 @@ class Engine:
         self.loaded = loaded
         self.tokens = tokens
         self.traits = Traits(tokens, self.decode, loaded.max_positions, loaded.stop_ids)
-        self.runner = ModelRunner(loaded, kv_memory)
-        self.slots = SlotPool(self.runner.slots)
+        self.backend = loaded.backend.allocate(kv_memory)
+        self.slots = SlotPool(self.backend.num_slots)
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
         self.scheduler = Scheduler(self.slots, self.cache, **limits)
         self.sampler = sampler if sampler is not None else Sampler()
-        self.ahead = Ahead(self.runner, self.slots)
         self._ids = count()
 
     def submit(
@@ -164,9 +162,10 @@ class Engine:
             return over
         touched = {chunk.request.id: chunk.request for chunk in chunks}
         try:
-            batch, logits = self.ahead.take(chunks) or self._run(chunks)
+            batch = batching.build(chunks)
+            logits = self.backend.run(batch)
             rows = [(chunk.request, chunk.branch) for chunk in batch.sampled]
-            choice = self.sampler.sample(logits[: len(rows)], rows, partial(self.ahead.begin, batch))
+            choice = self.sampler.sample(logits[: len(rows)], rows, partial(self._run_ahead, batch))
             self._score(batch, logits[len(batch.sampled) :])
             self._advance(batch.sampled, choice)
         except BaseException as error:  # an interrupt, too: nobody knows what has really been read
@@ -176,9 +175,10 @@ class Engine:
             raise
         return over + self._retire(touched)
 
-    def _run(self, chunks: list[Chunk]) -> tuple[Batch, Tensor]:
-        batch = batching.build(chunks, self.runner.backend.planner)
-        return batch, self.runner.run(batch)
+    def _run_ahead(self, batch: ScheduledBatch, token_B: Tensor, host_B: Tensor) -> None:
+        """Begin the forward that follows if every branch continues with one token (see `Backend.run_ahead`)."""
+        if len(batch.sampled) <= self.backend.max_rows_ahead and (following := batching.next_batch(batch, self.slots)):
+            self.backend.run_ahead(following, token_B, host_B)
 
     def _check_bounds(self) -> list[Request]:
         """Wind up who comes near a bound; returns the requests that are over without another forward."""
@@ -189,7 +189,7 @@ class Engine:
             {r.id: r for r in [*self.scheduler.running, *self.scheduler.waiting] if r.finish_reason is not None}
         )
 
-    def _score(self, batch: Batch, logits_BV: Tensor) -> None:
+    def _score(self, batch: ScheduledBatch, logits_BV: Tensor) -> None:
         """Keep the log-probability of each scored token under the row of the one before it in its branch."""
         at = 0
         for chunk in batch.scored:

@@ -1,7 +1,7 @@
-"""A sampler that writes a given document, whatever the model thinks of it.
+"""A sampler that generates a given document, whatever the model's logits are.
 
-Logits are computed and log-probabilities reported as always; only the choice is scripted. This makes fork and join work on any
-weights, so that the engine can be proved (against a dense forward) and timed (on real shapes with random weights).
+Logits are computed and log-probabilities reported as usual; only the choice of tokens is scripted. So fork and join work with
+any weights, to compare the engine with a dense forward and to time it on real shapes with random weights.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ Path = tuple[int, ...]
 
 
 class Script:
-    """The tokens that each branch of one document is to write, keyed by the branch's path of (block, child) steps."""
+    """The tokens of each branch of one document, keyed by the branch's path of (block, child) steps."""
 
     def __init__(self, document: Document, tokens: TokenDialect, end: int | None = None) -> None:
-        """Take the script from a document; `end` is an end-of-text token to close with."""
+        """Read the script from a document.
+
+        Args:
+            end: end-of-text token that closes the trunk.
+        """
         encoded = encode(document, tokens)
         self.by_path: dict[Path, list[int]] = {}
         paths: dict[int, Path] = {0: ()}
@@ -36,12 +40,12 @@ class Script:
             self.by_path.setdefault((), []).append(end)
 
     def next(self, branch: Branch) -> int:
-        """The token that the branch writes next."""
+        """The next token of the branch."""
         return self.by_path[branch.path][len(branch.token_ids)]
 
 
 class ScriptedSampler(Sampler):
-    """Samples as usual, except for requests that have a script, until a bound makes the engine wind them up.
+    """Samples as usual, except for requests that have a script, until the engine force-closes them.
 
     Attributes:
         scripts: script of each request id.

@@ -107,9 +107,8 @@ class Replica:
     async def check_health(self) -> None:
         """Say how this replica is; an error has it replaced."""
         await self._runner.start()
-        ranks = self._runner.llm.engine.loaded.ranks
-        if ranks is not None and ranks.broken is not None:
-            raise RuntimeError(f"the tensor-parallel ranks do not run any more: {ranks.broken}")
+        if (broken := self._runner.llm.engine.backend.broken) is not None:
+            raise RuntimeError(f"the tensor-parallel ranks do not run any more: {broken}")
         if not self._runner.ready:
             raise RuntimeError("the engine is closed")
         metrics = self._runner.metrics.render().decode()

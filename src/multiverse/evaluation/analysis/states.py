@@ -53,7 +53,7 @@ def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: 
     Raises:
         ModelError: it cannot be found or loaded, or has no attention that takes a mask of ours.
     """
-    loaded = load(path, dtype=dtype, device=device, packed=False)
+    loaded = load(path, dtype=dtype, device=device, packed_linears=False)
     loaded.model.set_attn_implementation("sdpa")  # takes a bool mask as it is
     config = loaded.model.config.get_text_config()
     # A mask of ours would silently replace the one of a sliding window, so no text may reach beyond it.

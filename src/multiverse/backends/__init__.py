@@ -1,0 +1,16 @@
+"""Everything that depends on the device: attention, kernels, fused and packed layers, CUDA graphs, asynchronous scheduling.
+
+    base.py             `Backend`: what the engine asks of a device; `ForwardContext`: one forward as attention sees it
+    batch.py            `Batch`: the rows of a forward, as the engine hands them over
+    torch.py            wherever torch runs: attention over padded groups (`buckets.py`)
+    cpu/                bfloat16 kernels compiled on first use, linear layers packed for oneDNN
+    cuda/               Triton kernels: attention over tiles, fused layers; CUDA graphs
+    tensor_parallel.py  one model over several processes (`rank.py` is the others' side)
+    fused_layers.py     decoder layers on a kernel backend, of the CPU or of CUDA
+
+`select` chooses the backend once, when a model is loaded. Nothing outside of this package asks which device it is on.
+"""
+
+from .select import find_device, select
+
+__all__ = ["find_device", "select"]

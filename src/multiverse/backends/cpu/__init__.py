@@ -1,0 +1,1 @@
+"""The CPU backend (`backend.py`): native kernels (`kernels.cpp`, `build.py`), modules that call them, packed linears."""

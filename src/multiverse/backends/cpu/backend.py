@@ -1,0 +1,86 @@
+"""The CPU backend: native bfloat16 kernels where they can be compiled, packed linear layers elsewhere."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..batch import Batch
+from ..buckets import BucketPlan
+from ..torch import CPU, Call, TorchBackend
+from .build import Attend, kernels
+from .layers import use_kernels
+from .packed_linears import pack_linears
+from .trim import trim
+
+MAX_KERNEL_ROWS = 16
+"""Rows of a group up to which the attention kernel is used: faster in measurements. Larger groups are gathered for SDPA."""
+TRIM_INTERVAL = 10.0
+"""Seconds between two calls of `trim`, which takes a few milliseconds."""
+
+
+class CpuBackend(TorchBackend):
+    """Attention of few rows by a native kernel that reads slots in place; other groups, dtypes and head sizes by torch.
+
+    Which of the two computes a group depends on the group alone (groups of few and of many rows are in separate buckets),
+    so results do not depend on the other requests of the batch.
+
+    Attributes:
+        library: the native kernels; `None` until `prepare` has found that the model uses them.
+    """
+
+    library: ctypes.CDLL | None = None
+
+    def __init__(self, device: torch.device = CPU, *, packed_linears: bool = True) -> None:
+        super().__init__(device)
+        self._packed_linears = packed_linears
+        self._trimmed_at = time.monotonic()
+
+    def prepare(self, model: Any, name: str) -> None:
+        """As `Backend.prepare`; replaces layers and modules by native ones, and the remaining linear layers by packed ones."""
+        super().prepare(model, name)
+        if self._packed_linears:
+            library = kernels() if next(model.parameters()).dtype == torch.bfloat16 else None
+            if library is not None and use_kernels(model, library):
+                self.use_library(library)
+            pack_linears(model)
+
+    def use_library(self, library: ctypes.CDLL) -> None:
+        """Compute attention with these kernels."""
+        self.library, self.split_rows = library, MAX_KERNEL_ROWS
+
+    def run(self, batch: Batch) -> Tensor:
+        """As `Backend.run`; now and then returns free memory to the system."""
+        logits = super().run(batch)
+        if time.monotonic() - self._trimmed_at >= TRIM_INTERVAL:
+            trim()
+            self._trimmed_at = time.monotonic()
+        return logits
+
+    def attend_bucket(self, call: Call, plan: BucketPlan) -> None:
+        """Write the output of one bucket's rows."""
+        bucket, (_, heads, size) = plan.bucket, call.query_NHD.shape
+        groups, rows = bucket.row_GR.shape
+        kv_heads, value_size = call.value_SKV.shape[1:]
+        fits = call.query_NHD.dtype == call.key_SKD.dtype == torch.bfloat16 and size % 32 == 0 and value_size % 16 == 0
+        if self.library is None or rows > MAX_KERNEL_ROWS or not fits:
+            super().attend_bucket(call, plan)
+            return
+        visible_GRU = plan.visible(call.window)
+        self.library.multiverse_attend(
+            Attend(
+                call.query_NHD.data_ptr(),
+                call.key_SKD.data_ptr(),
+                call.value_SKV.data_ptr(),
+                call.out_NHV.data_ptr(),
+                bucket.row_GR.data_ptr(),
+                bucket.slot_GU.data_ptr(),
+                None if visible_GRU is None else visible_GRU.data_ptr(),
+                *(heads, kv_heads, size, value_size, groups, rows, bucket.slot_GU.shape[1]),
+                call.scale,
+            )
+        )

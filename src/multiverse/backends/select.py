@@ -1,0 +1,52 @@
+"""Choose the backend of a device."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+
+from ..errors import ModelError, first_line
+from .base import Backend
+from .cpu.backend import CpuBackend
+from .cuda.backend import CudaBackend
+from .torch import TorchBackend
+
+_log = logging.getLogger(__name__)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name; ``auto`` is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        ModelError: torch does not know it, or there is no CUDA.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"device={name!r} is not known to torch: use 'auto', 'cpu', or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device={name!r} asks for CUDA, which torch does not find here: use 'cpu'")
+    return device
+
+
+def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True) -> Backend:
+    """The fastest backend that works for this device and dtype.
+
+    ``MULTIVERSE_NATIVE=0`` in the environment does without native and Triton kernels.
+
+    Args:
+        packed_linears: let it replace layers by fused ones and linear layers by packed ones; results agree to rounding.
+    """
+    native = os.environ.get("MULTIVERSE_NATIVE", "1") != "0"
+    if device.type == "cpu":
+        return CpuBackend(device, packed_linears=packed_linears)
+    if device.type == "cuda" and native:
+        try:
+            return CudaBackend.create(device, dtype, packed_linears=packed_linears)
+        except Exception as error:  # no Triton, no compiler, or an unknown GPU: torch's attention always works
+            _log.warning("attention goes through torch, which is slower: %s: %s", type(error).__name__, first_line(error))
+    return TorchBackend(device)
