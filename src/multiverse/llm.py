@@ -76,6 +76,8 @@ class LLM:
         tensor_parallel: int = 1,
         **options: Unpack[EngineOptions],
     ) -> None:
+        if "packed" in options:
+            raise TypeError("LLM() has no argument 'packed': it is now called 'packed_linears'")
         loaded = load(model, dtype=dtype, device=device, packed_linears=packed_linears, tensor_parallel=tensor_parallel)
         wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))

@@ -51,7 +51,7 @@ class ModelOptions(Options):
         given: dict[str, Any] = {"model": self.model, "device": self.device, "dtype": self.dtype}
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
-        return {**given, "packed": self.packed_linears, "tensor_parallel": self.tensor_parallel}
+        return {**given, "packed_linears": self.packed_linears, "tensor_parallel": self.tensor_parallel}
 
     def load(self, **engine: Any) -> LLM:
         """Load the model; a note on a terminal's stderr says so meanwhile.
