@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from multiverse.errors import ConfigError, RequestError
-from multiverse.options import Options, declared, describe, option, types
+from multiverse.options import Options, declared, describe, like, option, types
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,17 @@ def test_declarations_can_be_read() -> None:
     assert declared(Sampling)["count"].metavar == "N"
     assert types(Sampling)["longest"] == int | None
     assert describe(types(Sampling)["longest"], declared(Sampling)["longest"]) == "a whole number of 1 or more, or None"
+
+
+def test_a_field_may_be_declared_like_another() -> None:
+    @dataclass(frozen=True)
+    class Other(Options):
+        count: int = like(Sampling, "count")
+        share: float = like(Sampling, "share", 0.75, help="Of everything.")
+        betas: list[float] = like(Sampling, "betas")
+
+    assert Other() == Other(count=1, share=0.75, betas=[0.9])
+    assert declared(Other)["count"] == declared(Sampling)["count"]
+    assert (declared(Other)["share"].help, declared(Other)["share"].le) == ("Of everything.", 1)
+    with pytest.raises(ConfigError, match="share=2 is not valid: it must be a number above 0 and at most 1"):
+        Other(share=2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -68,6 +68,22 @@ def option(default: Any = MISSING, help: str = "", *, factory: Callable[[], Any]
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+def like(kind: type[Any], name: str, default: Any = MISSING, **changes: Any) -> Any:
+    """A dataclass field declared as one of another dataclass is: ``seed: int | None = like(SamplingParams, "seed")``.
+
+    Args:
+        kind: the other dataclass.
+        name: of its field.
+        default: the default value; without one it is the other field's.
+        changes: attributes of `Option` that differ.
+    """
+    other = next(item for item in fields(kind) if item.name == name)
+    metadata = {_KEY: replace(other.metadata[_KEY], **changes)}
+    if default is MISSING and other.default_factory is not MISSING:
+        return field(default_factory=other.default_factory, metadata=metadata)
+    return field(default=other.default if default is MISSING else default, metadata=metadata)
 
 
 def declared(kind: type[Any]) -> Mapping[str, Option]:

@@ -31,21 +31,32 @@ import typer
 from ..options import Option, Options, alternatives, declared, types
 from .errors import InputError
 
+# Options that belong to no dataclass and that several commands have.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel="Output")]
 Out = Annotated[
     Path,
     typer.Option(
         "--out",
         "-o",
-        metavar="DIR",
-        help="Folder of the results; started again, the command continues there.",
+        metavar="PATH",
+        help="Where to write the results; a run started again continues there.",
         show_default=False,
     ),
 ]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", "-n", metavar="N", help="Take only the first N of each input.", min=1, show_default="all"),
+Save = Annotated[
+    Path | None,
+    typer.Option("--save", metavar="FILE", help="Write every question and its generation as JSON lines.", show_default=False),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw the result into an .svg, .png or .pdf file.", show_default=False),
+]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="Take only the first N.", min=1)]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.", min=0)]
+Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Take only this split, such as train or test.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds an earlier run.")]
+KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Leave faulty rows out, and list them in faults.jsonl.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate; do not run.")]
 DialectName = Annotated[
     str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
 ]

@@ -104,7 +104,7 @@ class SamplingParams(Options):
         allowed="token ids with a bias within -1e6 to 1e6 each",
         group=_SAMPLING,
     )
-    seed: int | None = option(None, "Makes sampling repeatable.", ge=0, allowed="0 or more", metavar="N", group=_SAMPLING)
+    seed: int | None = option(None, "Seed of everything random.", ge=0, allowed="0 or more", metavar="N", group=_SAMPLING)
     n: int = option(1, "Generations of each prompt.", ge=1, allowed="1 or more", metavar="N", group=_SAMPLING)
     stop: tuple[str, ...] | list[str] | str = option(
         (), "End before this text; may be given again.", allowed="non-empty strings", metavar="TEXT", group=_LIMITS
