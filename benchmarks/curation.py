@@ -24,10 +24,10 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
-from multiverse.curation.client import Client, Endpoint
+from multiverse.curation.client import Client, EndpointConfig
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.job import Job, Result
 from multiverse.curation.outcomes import Outcomes
-from multiverse.curation.settings import Settings
 from tests.curation import endpoint as served
 from tests.curation.fake import Planted, answer, curate, traces
 
@@ -107,8 +107,8 @@ def main() -> None:
     url = ours.recv()
     watch = Watch(options.rows)
     with tempfile.TemporaryDirectory() as folder:
-        endpoint = Endpoint(url, "fake", concurrency=options.concurrency)
-        job = Job(Path(folder) / "out", endpoint, Settings(), "rows.jsonl", options.rows)
+        endpoint = EndpointConfig(url, "fake", concurrency=options.concurrency)
+        job = Job(Path(folder) / "out", endpoint, CurationConfig(), "rows.jsonl", options.rows)
         result = job.start(lambda: traces(options.rows), curate=curate, watch=watch)
         watch.stop()
     ours.send(None)

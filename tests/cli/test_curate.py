@@ -13,7 +13,7 @@ import pytest
 
 from multiverse.cli.curate_progress import Live
 from multiverse.curation.budget import Budget, Prices
-from multiverse.curation.client import Client, Endpoint
+from multiverse.curation.client import Client, EndpointConfig
 from multiverse.curation.errors import StoppedError
 from multiverse.curation.outcomes import Outcomes
 from multiverse.curation.store import Store, Usage
@@ -188,7 +188,7 @@ def test_live(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stderr", terminal)
     store, outcomes = Store(tmp_path / "answers.sqlite"), Outcomes(tmp_path / "outcomes.jsonl")
     try:
-        client = Client(Endpoint(world.up.url, "model"), store, Budget(Prices(1, 1), spent=Usage(7, 1_000_000, 500_000)))
+        client = Client(EndpointConfig(world.up.url, "model"), store, Budget(Prices(1, 1), spent=Usage(7, 1_000_000, 500_000)))
         with Live(40, Prices(1, 1)) as live:
             assert live.lines() == ["beginning"]
             live.watch(client, outcomes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from multiverse.curation.plan import Span
+from multiverse.curation.outline import SentenceSpan
 from multiverse.curation.sentences import cut
 from multiverse.curation.types import Trace
 from multiverse.structure import MULTIVERSE, Block, Body, Document, parse
@@ -38,10 +38,10 @@ class TrueBlock(NamedTuple):
 
     block: Block
     paths: tuple[TrueBody, ...]
-    conclusion: Span | None
+    conclusion: SentenceSpan | None
 
 
-TrueBody = tuple["Span | TrueBlock", ...]
+TrueBody = tuple["SentenceSpan | TrueBlock", ...]
 
 
 # -- planting --------------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def truth(document: Document) -> TrueBody:
 
 
 def _true_body(body: Body, due: int) -> tuple[TrueBody, int]:
-    found: list[Span | TrueBlock] = []
+    found: list[SentenceSpan | TrueBlock] = []
     for index, item in enumerate(body):
         if isinstance(item, Block):
             paths = []
@@ -164,15 +164,15 @@ def _true_body(body: Body, due: int) -> tuple[TrueBody, int]:
     return tuple(found), due
 
 
-def _span(text: str, due: int) -> tuple[Span | None, int]:
+def _span(text: str, due: int) -> tuple[SentenceSpan | None, int]:
     count = len(cut(f"{text}\n")) if text else 0
-    return (Span(due, due + count - 1) if count else None), due + count
+    return (SentenceSpan(due, due + count - 1) if count else None), due + count
 
 
-def _atoms(body: TrueBody) -> Iterator[Span]:
+def _atoms(body: TrueBody) -> Iterator[SentenceSpan]:
     """The stretches of a body, those in blocks included, in order."""
     for item in body:
-        if isinstance(item, Span):
+        if isinstance(item, SentenceSpan):
             yield item
             continue
         for path in item.paths:
@@ -181,9 +181,9 @@ def _atoms(body: TrueBody) -> Iterator[Span]:
             yield item.conclusion
 
 
-def _whole(body: TrueBody) -> Span:
+def _whole(body: TrueBody) -> SentenceSpan:
     atoms = list(_atoms(body))
-    return Span(atoms[0].first, atoms[-1].last)
+    return SentenceSpan(atoms[0].first, atoms[-1].last)
 
 
 # -- answering -------------------------------------------------------------------------------------------------------
@@ -239,10 +239,10 @@ def _line(text: str, name: str) -> str:
     return lines[-1] if name in ("pieces", "outlines") else lines[0]
 
 
-def _steps_of(body: TrueBody) -> Iterator[list[Span]]:
+def _steps_of(body: TrueBody) -> Iterator[list[SentenceSpan]]:
     """A step for every stretch of the trunk and every path of its blocks, with the stretches inside as sub-steps."""
     for item in body:
-        if isinstance(item, Span):
+        if isinstance(item, SentenceSpan):
             yield [item]
             continue
         for path in item.paths:
@@ -251,13 +251,13 @@ def _steps_of(body: TrueBody) -> Iterator[list[Span]]:
             yield [item.conclusion]
 
 
-def _step(number: int, atoms: list[Span]) -> dict[str, Any]:
+def _step(number: int, atoms: list[SentenceSpan]) -> dict[str, Any]:
     substeps = [{"summary": f"move {index} of step {number}", "sentences": list(atom)} for index, atom in enumerate(atoms, 1)]
     return {"summary": f"step {number} of the reasoning", "substeps": substeps}
 
 
 def _groups(body: TrueBody) -> list[dict[str, Any]]:
-    labels: dict[Span, str] = {}
+    labels: dict[SentenceSpan, str] = {}
     inner: list[TrueBlock] = []
     outer: list[dict[str, Any]] = []
     for number, atoms in enumerate(_steps_of(body), 1):
@@ -294,9 +294,9 @@ def _blocks(body: TrueBody, numbers: Iterator[int]) -> list[dict[str, Any]]:
 
 def _stretches(body: TrueBody, concluding: bool) -> Iterator[list[int] | None]:
     """What stands before, in and behind blocks, in document order; without a place of its own a conclusion stands behind."""
-    own: list[Span] = []
+    own: list[SentenceSpan] = []
     for item in body:
-        if isinstance(item, Span):
+        if isinstance(item, SentenceSpan):
             own.append(item)
             continue
         yield _joined(own)
@@ -309,7 +309,7 @@ def _stretches(body: TrueBody, concluding: bool) -> Iterator[list[int] | None]:
     yield _joined(own)
 
 
-def _joined(spans: list[Span]) -> list[int] | None:
+def _joined(spans: list[SentenceSpan]) -> list[int] | None:
     return [spans[0].first, spans[-1].last] if spans else None
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.curator import curate
-from multiverse.curation.settings import Settings
-from multiverse.curation.types import Answer, Curated, Request
+from multiverse.curation.types import Completion, Curated, Request
 from multiverse.structure import Document, render, twin
 from multiverse.training.config import load
 from multiverse.training.run import train
@@ -37,10 +37,10 @@ def planted(count: int, seed: int) -> list[Planted]:
 async def curated(row: Planted) -> Document | None:
     """The document that curation makes of a row."""
 
-    async def ask(request: Request) -> Answer:
-        return Answer(answer(request.stage, request.messages, row))
+    async def ask(request: Request) -> Completion:
+        return Completion(answer(request.stage, request.messages, row))
 
-    outcome = await curate(row.trace, ask, Settings())
+    outcome = await curate(row.trace, ask, CurationConfig())
     return outcome.document if isinstance(outcome, Curated) else None
 
 

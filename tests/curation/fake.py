@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from multiverse.curation.budget import Prices
-from multiverse.curation.client import Endpoint
+from multiverse.curation.client import EndpointConfig
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.job import Caps, Job, Result
 from multiverse.curation.run import Curate
-from multiverse.curation.settings import Settings
-from multiverse.curation.types import Ask, Curated, Outcome, Request, SetAside, Trace
+from multiverse.curation.types import Ask, Curated, Outcome, Rejected, Request, Trace
 from multiverse.structure import MULTIVERSE, Block, Document
 
 ATTEMPTS = 3
@@ -59,7 +59,7 @@ async def curate(trace: Trace, ask: Ask) -> Outcome:
                 break
             messages = (*messages, ("assistant", got.text), ("user", f"stage: {stage}\nrow: {trace.id}\n{complaint}"))
         else:
-            return SetAside(trace, stage, complaint, f"{complaint}: {messages[-2][1]}", attempts)
+            return Rejected(trace, stage, complaint, f"{complaint}: {messages[-2][1]}", attempts)
     paths = tuple(("".join(trace.sentences[first - 1 : last]).strip(),) for first, last in said["split"]["parts"])
     document = Document((Block(("the first", "the second"), paths, said["conclude"]["text"]),), trace.answer)
     return Curated(trace, document, document, {"refilled": 0.0, "final": 0.0}, (), attempts)
@@ -92,9 +92,9 @@ def start(
     **endpoint: Any,
 ) -> Result:
     """A run over so many rows."""
-    how = Endpoint(url, **{"model": "fake", "timeout": 5.0, "backoff": 0.01, "concurrency": 8, **endpoint})
+    how = EndpointConfig(url, **{"model": "fake", "timeout": 5.0, "backoff": 0.01, "concurrency": 8, **endpoint})
     chosen = Prices(1, 10) if prices is None else prices
-    job = Job(out, how, Settings(), "rows.jsonl", rows, validation=0.2, prices=chosen, documents=True)
+    job = Job(out, how, CurationConfig(), "rows.jsonl", rows, validation=0.2, prices=chosen, documents=True)
     return job.start(lambda: traces(rows), caps=caps, fresh=fresh, curate=curate)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from multiverse.curation.assemble import Rewritten, assemble, put_back
 from multiverse.curation.checks import check_grammar, check_sentences, sites
-from multiverse.curation.plan import Filled, FilledBlock
-from multiverse.curation.settings import Settings
+from multiverse.curation.config import CurationConfig
+from multiverse.curation.outline import Filled, FilledBlock
 from multiverse.curation.stages import Concluded
 from multiverse.curation.types import Trace
 from multiverse.structure import DIALECTS, Block, render
@@ -22,7 +22,7 @@ PHRASE = "Let's think in parallel."
 
 
 def test_refilled() -> None:
-    document = assemble(FILLED, TRACE, Settings())
+    document = assemble(FILLED, TRACE, CurationConfig())
     inner = Block(("c", "d"), (("Sentence 3.",), ("Sentence 4.",)), "Sentence 3. Sentence 4.")
     outer = Block(("a", "b"), (("Sentence 2.",), (PHRASE, inner, "Sentence 5.")), "Sentence 2. Sentence 5.")
     assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
@@ -33,7 +33,7 @@ def test_refilled() -> None:
 def test_sentences_that_sum_up_are_the_conclusion() -> None:
     filled = Filled(((1,), (7,)), (replace(OUTER, conclusion=(6,)),))
     assert list(filled.sentences()) == [1, 2, 3, 4, 5, 6, 7]
-    document = assemble(filled, TRACE, Settings())
+    document = assemble(filled, TRACE, CurationConfig())
     assert [block.conclusion for _, block in document.blocks()] == ["Sentence 6.", "Sentence 3. Sentence 4."]
     check_sentences(filled, document, TRACE, PHRASE)
 
@@ -45,7 +45,7 @@ def test_sentences_keep_what_stands_between_them() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_dialect(dialect: str) -> None:
-    settings = Settings(dialect=dialect)
+    settings = CurationConfig(dialect=dialect)
     document = assemble(FILLED, TRACE, settings)
     check_grammar(document, settings.tags)
     check_sentences(FILLED, document, TRACE, PHRASE)
@@ -55,7 +55,7 @@ def test_every_dialect(dialect: str) -> None:
 
 
 def test_answer_without_a_place_of_its_own() -> None:
-    npr = Settings(dialect="npr")
+    npr = CurationConfig(dialect="npr")
     assert (assemble(FILLED, TRACE, npr).thinking or ())[-1] == "Sentence 6. Sentence 7.\n\nDone."
     ends = Filled(
         ((1,), ()), (FilledBlock("collective", "r", ("a", "b"), (Filled(((2, 3, 4),), ()), Filled(((5, 6, 7),), ()))),)
@@ -64,7 +64,7 @@ def test_answer_without_a_place_of_its_own() -> None:
 
 
 def test_no_phrase() -> None:
-    document = assemble(Filled(((), ()), (OUTER,)), TRACE, Settings(phrase=""))
+    document = assemble(Filled(((), ()), (OUTER,)), TRACE, CurationConfig(phrase=""))
     assert isinstance((document.thinking or ())[0], Block)
 
 
@@ -72,7 +72,7 @@ def test_rewritten_parts_take_their_places() -> None:
     rewritten = Rewritten(
         {"1/1": ("Two.",), "1/2": ("", "Five."), "1/2/1/2": ("Four.",)}, {"1/2/1": Concluded(("C", "D"), "Both.")}
     )
-    document = assemble(FILLED, TRACE, Settings(), rewritten)
+    document = assemble(FILLED, TRACE, CurationConfig(), rewritten)
     inner = Block(("C", "D"), (("Sentence 3.",), ("Four.",)), "Both.")
     outer = Block(("a", "b"), (("Two.",), (PHRASE, inner, "Five.")), "Sentence 2. Sentence 5.")
     assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
@@ -84,7 +84,7 @@ def test_rewritten_parts_take_their_places() -> None:
 
 
 def test_sites_are_named_by_their_way() -> None:
-    found = sites(FILLED, assemble(FILLED, TRACE, Settings()), PHRASE)
+    found = sites(FILLED, assemble(FILLED, TRACE, CurationConfig()), PHRASE)
     assert [site.name for site in found] == ["1/2/1", "1"]
     assert [site.filled for site in found] == [INNER, OUTER]
     assert "Sentence 1." in found[0].before

@@ -22,15 +22,15 @@ import typer
 from multiverse.cli import curate_audit
 from multiverse.curation.audit import CANDIDATES, Audit, Instance, Listed, line, list_all, list_instances, read_candidates
 from multiverse.curation.audit_page import Page
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.errors import BudgetError, RefusedError
-from multiverse.curation.plan import Span
+from multiverse.curation.outline import SentenceSpan
 from multiverse.curation.review import DECISIONS, Estimate, Review, estimate
-from multiverse.curation.settings import Settings
-from multiverse.curation.types import Answer, Request, Trace
+from multiverse.curation.types import Completion, Request, Trace
 from multiverse.errors import DataError
 from tests.curation.endpoint import Endpoint, serving
 
-SETTINGS = Settings()
+SETTINGS = CurationConfig()
 EVIL = "</script><script>alert(1)</script> <b>&amp;"
 
 
@@ -45,16 +45,16 @@ def listing(*instances: tuple[str, list[list[int]]]) -> str:
 class Script:
     """A model that gives these answers in turn."""
 
-    def __init__(self, *answers: str | Answer) -> None:
-        self.answers = [Answer(one) if isinstance(one, str) else one for one in answers]
+    def __init__(self, *answers: str | Completion) -> None:
+        self.answers = [Completion(one) if isinstance(one, str) else one for one in answers]
         self.requests: list[Request] = []
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Completion:
         self.requests.append(request)
         return self.answers[min(len(self.requests), len(self.answers)) - 1]
 
 
-def listed_by(*answers: str | Answer) -> tuple[Listed, list[Request]]:
+def listed_by(*answers: str | Completion) -> tuple[Listed, list[Request]]:
     script = Script(*answers)
     return asyncio.run(list_instances(trace(), script, SETTINGS)), script.requests
 
@@ -66,9 +66,9 @@ def test_instances_are_read_in_order_and_nesting_is_found() -> None:
     text = listing(("selective", [[8, 8], [9, 9]]), ("collective", [[2, 4], [6, 9]]), ("collective", [[2, 2], [3, 4]]))
     found, requests = listed_by(text)
     assert [(one.kind, one.nested, one.parts) for one in found.instances] == [
-        ("collective", False, (Span(2, 4), Span(6, 9))),
-        ("collective", True, (Span(2, 2), Span(3, 4))),
-        ("selective", True, (Span(8, 8), Span(9, 9))),
+        ("collective", False, (SentenceSpan(2, 4), SentenceSpan(6, 9))),
+        ("collective", True, (SentenceSpan(2, 2), SentenceSpan(3, 4))),
+        ("selective", True, (SentenceSpan(8, 8), SentenceSpan(9, 9))),
     ]
     assert found.problem == ""
     assert len(requests) == 1
@@ -117,7 +117,7 @@ def test_after_the_last_attempt_the_trace_is_kept_with_its_problem() -> None:
 
 
 def test_an_answer_that_was_cut_short_is_no_answer() -> None:
-    found, requests = listed_by(Answer(listing(), "length"), listing())
+    found, requests = listed_by(Completion(listing(), "length"), listing())
     assert found.problem == ""
     assert "cut short" in requests[1].messages[-1][1]
 
@@ -125,7 +125,7 @@ def test_an_answer_that_was_cut_short_is_no_answer() -> None:
 def test_traces_come_in_order_and_few_at_once() -> None:
     flying = most = 0
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         nonlocal flying, most
         flying += 1
         most = max(most, flying)
@@ -134,7 +134,7 @@ def test_traces_come_in_order_and_few_at_once() -> None:
         flying -= 1
         if request.row == "3":
             raise RefusedError("too long")
-        return Answer(listing())
+        return Completion(listing())
 
     async def all_of_them() -> list[Listed]:
         return [one async for one in list_all((trace(str(n)) for n in range(20)), ask, SETTINGS, at_once=4)]
@@ -146,10 +146,10 @@ def test_traces_come_in_order_and_few_at_once() -> None:
 
 
 def test_what_ends_the_run_comes_through_after_what_was_listed() -> None:
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         if request.row == "5":
             raise BudgetError("spent")
-        return Answer(listing())
+        return Completion(listing())
 
     found: list[str] = []
 
@@ -166,7 +166,7 @@ def test_the_prompt_names_no_instance_that_is_wrong_itself() -> None:
     """The example in the prompt is an answer that would be accepted."""
     prompt = (files("multiverse.curation") / "prompts" / "audit.md").read_text()
     example = prompt[prompt.index('{"instances"') : prompt.index("Where there is no instance")]
-    found = Audit(trace(), SETTINGS).parse(Answer(example))
+    found = Audit(trace(), SETTINGS).parse(Completion(example))
     assert [one.nested for one in found] == [False, True]
 
 
@@ -174,7 +174,7 @@ def test_the_prompt_names_no_instance_that_is_wrong_itself() -> None:
 
 
 def instance(*parts: tuple[int, int], kind: str = "collective", nested: bool = False) -> Instance:
-    return Instance(kind, nested, tuple(Span(*part) for part in parts), EVIL)
+    return Instance(kind, nested, tuple(SentenceSpan(*part) for part in parts), EVIL)
 
 
 OUTER, INNER = instance((1, 4), (5, 9)), instance((1, 2), (3, 4), kind="selective", nested=True)

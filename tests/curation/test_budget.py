@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from multiverse.curation.budget import Budget, Prices, worst
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.errors import BudgetError, StoppedError
 from multiverse.curation.estimate import Estimate
-from multiverse.curation.settings import Settings
 from multiverse.curation.store import Usage
-from multiverse.curation.types import Answer, Request, Trace
+from multiverse.curation.types import Completion, Request, Trace
 
 REQUEST = Request("row", "stage", 0, (("user", "x" * 84),), max_tokens=100)  # 200 tokens at worst
 
@@ -28,7 +28,7 @@ def test_the_cap_on_tokens() -> None:
         with pytest.raises(BudgetError, match=r"--max-tokens 1000.*raise the cap"):  # noqa: PT012
             while True:
                 reserved = await budget.reserve(REQUEST)
-                budget.settle(reserved, Answer("", "stop", 20, 30))
+                budget.settle(reserved, Completion("", "stop", 20, 30))
                 calls += 1
         assert budget.spent == Usage(calls, 20 * calls, 30 * calls)
         return calls
@@ -41,7 +41,7 @@ def test_the_cap_on_cost() -> None:
         budget = Budget(Prices(1e6, 2e6), max_cost=1000)
         with pytest.raises(BudgetError, match=r"--max-cost 1000"):  # noqa: PT012
             while True:
-                budget.settle(await budget.reserve(REQUEST), Answer("", "stop", 50, 50))
+                budget.settle(await budget.reserve(REQUEST), Completion("", "stop", 50, 50))
         return budget.cost
 
     assert asyncio.run(spend()) == 750
@@ -59,7 +59,7 @@ def test_what_is_in_flight_counts_at_its_worst_and_is_waited_for() -> None:
             most = max(most, flying)
             await asyncio.sleep(0)
             flying -= 1
-            budget.settle(reserved, Answer("", "stop", 5, 5))
+            budget.settle(reserved, Completion("", "stop", 5, 5))
             done += 1
 
         outcomes = await asyncio.gather(*(call() for _ in range(100)), return_exceptions=True)
@@ -106,7 +106,7 @@ def test_closed_for_those_who_wait_too() -> None:
 
 def test_estimate() -> None:
     trace = Trace("1", "Why?", tuple("A sentence of forty characters, or so... " for _ in range(100)), "42")
-    one, two, plain = Estimate(Settings()), Estimate(Settings(judge=True)), Estimate(Settings(rewrite=False))
+    one, two, plain = Estimate(CurationConfig()), Estimate(CurationConfig(judge=True)), Estimate(CurationConfig(rewrite=False))
     for estimate in (one, two, plain):
         assert estimate.usage == Usage()
         estimate.add(trace)

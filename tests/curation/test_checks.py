@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from multiverse.curation.answers import Complaint
 from multiverse.curation.checks import (
     check_answer,
     check_apart,
@@ -23,8 +22,9 @@ from multiverse.curation.checks import (
     retold,
     told,
 )
+from multiverse.curation.completions import ValidationError
 from multiverse.curation.evidence import final_value, names, numbers, quotes, values
-from multiverse.curation.plan import Filled, FilledBlock
+from multiverse.curation.outline import Filled, FilledBlock
 from multiverse.curation.types import Trace
 from multiverse.structure import MULTIVERSE, NPR, THREADWEAVER, Block, Document
 
@@ -40,7 +40,7 @@ def reason(check: Callable[[], None]) -> str:
     """What a check complains of; empty if it passes."""
     try:
         check()
-    except Complaint as complaint:
+    except ValidationError as complaint:
         return complaint.reason
     return ""
 
@@ -243,7 +243,7 @@ def test_independence_of_a_document() -> None:
 
     plain = Filled(((1,),), ())
     block = Block(("one", "two"), (("2*117=234.",), ("234+1=235.",)), "235")
-    with pytest.raises(Complaint, match=r"path 2 \(two\).*234.*path 1"):
+    with pytest.raises(ValidationError, match=r"path 2 \(two\).*234.*path 1"):
         check_independence(filled(plain, plain), Document(("Begin.", block)), "q", PHRASE)
     check_independence(filled(plain, plain), Document(("Begin with 234.", block)), "q", PHRASE)
     check_independence(filled(plain, plain), Document(("Begin.", block)), "What has 234 to do with it?", PHRASE)

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from multiverse.curation.budget import Budget
-from multiverse.curation.client import Client, Endpoint, read_answer, seconds_after
+from multiverse.curation.client import Client, EndpointConfig, read_answer, seconds_after
 from multiverse.curation.errors import CurationError, EndpointError, RefusedError, StoppedError
-from multiverse.curation.gate import Gate
+from multiverse.curation.limiter import ConcurrencyLimiter
 from multiverse.curation.store import Store
-from multiverse.curation.types import Answer, Request
+from multiverse.curation.types import Completion, Request
 from tests.curation import endpoint as served
 from tests.curation.fake import Planted
 
@@ -39,7 +39,7 @@ class Ask:
     def __call__(self, *requests: Request, url: str | None = None, **settings: Any) -> list[Any]:
         async def ask() -> list[Any]:
             how: dict[str, Any] = {"timeout": 5.0, "backoff": 0.001, **settings}
-            endpoint = Endpoint(url or self.up.url, **{"model": "model", **how})
+            endpoint = EndpointConfig(url or self.up.url, **{"model": "model", **how})
             async with Client(endpoint, store, Budget(spent=store.usage())) as self.client:
                 return await asyncio.gather(*map(self.client.ask, requests), return_exceptions=True)
 
@@ -69,7 +69,7 @@ def first(reply: served.Reply, until: int = 1) -> Override:
 def test_an_answer(serve: Callable[..., Ask]) -> None:
     ask = serve()
     (answer,) = ask(request(), temperature=0.5, seed=7)
-    assert answer == Answer("fine", "stop", answer.prompt_tokens, 1)
+    assert answer == Completion("fine", "stop", answer.prompt_tokens, 1)
     assert answer.prompt_tokens > 0
     (body,) = ask.up.bodies
     assert body["model"] == "model"
@@ -186,7 +186,7 @@ def test_nobody_is_there() -> None:
         url = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}/v1?key=secret"
 
         async def ask() -> None:
-            async with Client(Endpoint(url, "model"), store, Budget()) as client:
+            async with Client(EndpointConfig(url, "model"), store, Budget()) as client:
                 await client.ask(request())
 
         store = Store(Path(":memory:"))
@@ -229,14 +229,14 @@ def test_cut_short(serve: Callable[..., Ask]) -> None:
 
 
 def test_what_counts_for_nothing_is_estimated() -> None:
-    def read(message: Any, **more: Any) -> Answer:
+    def read(message: Any, **more: Any) -> Completion:
         return read_answer(json.dumps({"choices": [{"message": message}], **more}).encode(), request())
 
     asked = sum(len(text) for _, text in request().messages) // 4 + 1
-    assert read({"content": "x" * 40}) == Answer("x" * 40, "stop", asked, 11)
+    assert read({"content": "x" * 40}) == Completion("x" * 40, "stop", asked, 11)
     assert read({"content": None}).text == ""
     odd = {"prompt_tokens": -1, "completion_tokens": "many"}
-    assert read({"content": "x" * 40}, usage=odd) == Answer("x" * 40, "stop", asked, 11)
+    assert read({"content": "x" * 40}, usage=odd) == Completion("x" * 40, "stop", asked, 11)
     assert read({"content": ""}, usage={"prompt_tokens": 3, "completion_tokens": 4})[2:4] == (3, 4)
 
 
@@ -251,11 +251,11 @@ def test_retry_after_is_waited_for(serve: Callable[..., Ask]) -> None:
     waits: list[float] = []
     ask = serve(first(served.error(429, "later", ("Retry-After", "0.05"))))
 
-    async def noted(self: Gate, seconds: float) -> None:  # noqa: ARG001
+    async def noted(self: ConcurrencyLimiter, seconds: float) -> None:  # noqa: ARG001
         waits.append(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gate, "sleep", noted)
+        patch.setattr(ConcurrencyLimiter, "sleep", noted)
         assert ask(request())[0].text == "fine"
     assert waits == [0.05]
 
@@ -264,11 +264,11 @@ def test_backing_off_doubles_and_is_drawn_from_the_seed(serve: Callable[..., Ask
     ask = serve(lambda body, number: served.error(500, "oh"))  # noqa: ARG005
     waits: list[float] = []
 
-    async def noted(self: Gate, seconds: float) -> None:  # noqa: ARG001
+    async def noted(self: ConcurrencyLimiter, seconds: float) -> None:  # noqa: ARG001
         waits.append(seconds)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Gate, "sleep", noted)
+        patch.setattr(ConcurrencyLimiter, "sleep", noted)
         for seed in (1, 1, 2):
             ask(request(), seed=seed, backoff=1.0, tries=10)
     once, again, other = waits[:9], waits[9:18], waits[18:]
@@ -297,7 +297,7 @@ def test_stopped(serve: Callable[..., Ask], tmp_path: Path) -> None:
     up = serve(lambda body, number: served.error(500, "oh")).up  # noqa: ARG005
 
     async def stop() -> list[Any]:
-        async with Client(Endpoint(up.url, "model", backoff=60, concurrency=2), store, Budget()) as client:
+        async with Client(EndpointConfig(up.url, "model", backoff=60, concurrency=2), store, Budget()) as client:
             asked = [asyncio.create_task(client.ask(request(f"{row}"))) for row in range(6)]
             while len(up.bodies) < 6:  # all of them back off
                 await asyncio.sleep(0.001)
@@ -316,7 +316,7 @@ def test_stopped(serve: Callable[..., Ask], tmp_path: Path) -> None:
 
 def test_the_gate_halves_once_a_round_and_grows_slowly() -> None:
     async def rounds() -> list[float]:
-        gate, seen = Gate(16), []
+        gate, seen = ConcurrencyLimiter(16), []
         places = [await gate.enter() for _ in range(16)]
         for place in places:
             gate.leave(place, overloaded=True, well=False)
@@ -336,7 +336,7 @@ def test_the_gate_halves_once_a_round_and_grows_slowly() -> None:
 
 def test_the_gate_lets_in_first_come_first_served() -> None:
     async def queue() -> list[int]:
-        gate, order = Gate(2), []
+        gate, order = ConcurrencyLimiter(2), []
 
         async def pass_through(number: int) -> None:
             place = await gate.enter()
@@ -356,7 +356,7 @@ def test_the_gate_lets_in_first_come_first_served() -> None:
 
 def test_a_place_given_to_one_who_has_left_is_not_lost() -> None:
     async def leave() -> None:
-        gate = Gate(1)
+        gate = ConcurrencyLimiter(1)
         place = await gate.enter()
         waiting = asyncio.create_task(gate.enter())
         await asyncio.sleep(0)
@@ -370,7 +370,7 @@ def test_a_place_given_to_one_who_has_left_is_not_lost() -> None:
 
 def test_the_gate_holds() -> None:
     async def hold() -> None:
-        gate = Gate(4)
+        gate = ConcurrencyLimiter(4)
         gate.hold(0.01)
         waiting = asyncio.create_task(gate.enter())
         await asyncio.sleep(0)
@@ -382,7 +382,7 @@ def test_the_gate_holds() -> None:
 
 def test_a_stopped_gate() -> None:
     async def stop() -> None:
-        gate = Gate(1)
+        gate = ConcurrencyLimiter(1)
         await gate.enter()
         tasks = [asyncio.create_task(gate.enter()), asyncio.create_task(gate.sleep(3600))]
         await asyncio.sleep(0)

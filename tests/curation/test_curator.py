@@ -13,10 +13,10 @@ from random import Random
 import pytest
 
 from multiverse.curation.checks import check_grammar, told
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.curator import NOTHING, curate
 from multiverse.curation.prompting import _environment
-from multiverse.curation.settings import Settings
-from multiverse.curation.types import Answer, Curated, Outcome, Request, SetAside, Trace
+from multiverse.curation.types import Completion, Curated, Outcome, Rejected, Request, Trace
 from multiverse.errors import ExtraError, MultiverseError
 from multiverse.structure import MULTIVERSE, parse, render
 
@@ -35,20 +35,20 @@ from .annotator import (
     whole,
 )
 
-SETTINGS = Settings()
+SETTINGS = CurationConfig()
 STAGES = ("summary", "groups", "outline", "refill", "rewrite", "conclude")
 
-Reply = Callable[[Request, str], str | Answer]
+Reply = Callable[[Request, str], str | Completion]
 """From a request and the right answer to the answer that is given."""
 
 
-def curated(planted: Planted, reply: Reply | None = None, settings: Settings = SETTINGS) -> Outcome:
+def curated(planted: Planted, reply: Reply | None = None, settings: CurationConfig = SETTINGS) -> Outcome:
     """What becomes of a planted row."""
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         right = answer(stage_of(request.messages), request.messages, planted)
         given = right if reply is None else reply(request, right)
-        return given if isinstance(given, Answer) else Answer(given)
+        return given if isinstance(given, Completion) else Completion(given)
 
     return asyncio.run(curate(planted.trace, ask, settings))
 
@@ -56,7 +56,7 @@ def curated(planted: Planted, reply: Reply | None = None, settings: Settings = S
 def check_sound(outcome: Outcome, planted: Planted) -> None:
     """Whatever was answered: nothing lost, nothing invented, no tag, and a reason where there is no document."""
     assert outcome.trace is planted.trace
-    if isinstance(outcome, SetAside):
+    if isinstance(outcome, Rejected):
         assert outcome.stage
         assert outcome.reason
         assert outcome.detail
@@ -109,14 +109,14 @@ def test_every_family(family: str) -> None:
 def test_what_forks_nowhere_is_set_aside_without_a_fault() -> None:
     for planted in planted_rows(6, families=["chain"]):
         outcome = curated(planted)
-        assert isinstance(outcome, SetAside)
+        assert isinstance(outcome, Rejected)
         assert (outcome.stage, outcome.reason) == ("groups", NOTHING)
         assert outcome.attempts == {"summary": 1, "groups": 1}
 
 
 @pytest.mark.parametrize("dialect", ["npr", "threadweaver"])
 def test_other_dialects(dialect: str) -> None:
-    settings = Settings(dialect=dialect)
+    settings = CurationConfig(dialect=dialect)
     for planted in ROWS[:8]:
         outcome = curated(planted, settings=settings)
         assert isinstance(outcome, Curated)
@@ -125,7 +125,7 @@ def test_other_dialects(dialect: str) -> None:
 
 
 def test_without_rewriting() -> None:
-    outcome = curated(ROWS[0], settings=Settings(rewrite=False))
+    outcome = curated(ROWS[0], settings=CurationConfig(rewrite=False))
     assert isinstance(outcome, Curated)
     assert outcome.document == outcome.refilled
     assert outcome.attempts == {"summary": 1, "groups": 1, "outline": 1, "refill": 1}
@@ -199,9 +199,9 @@ def test_misbehaving_at_random() -> None:
 def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
     heard: list[str] = []
 
-    def reply(request: Request, right: str) -> Answer:
+    def reply(request: Request, right: str) -> Completion:
         heard.append(request.messages[-1][1])
-        return Answer(right, finish_reason="length" if request.attempt == 0 else "stop")
+        return Completion(right, finish_reason="length" if request.attempt == 0 else "stop")
 
     outcome = curated(ROWS[0], reply)
     assert isinstance(outcome, Curated)
@@ -221,8 +221,8 @@ def test_faulty_answers_do_not_come_back_whole() -> None:
 
 
 def test_attempts_are_bounded_and_counted() -> None:
-    outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "refill" else right, Settings(attempts=5))
-    assert isinstance(outcome, SetAside)
+    outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "refill" else right, CurationConfig(attempts=5))
+    assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("refill", "not JSON")
     assert outcome.attempts == {"summary": 1, "groups": 1, "outline": 1, "refill": 5}
 
@@ -301,9 +301,9 @@ def test_structure_out_of_the_air_invents_no_text() -> None:
     for seed, planted in enumerate(planted_rows(100, seed=3)):
         rng = Random(seed)
 
-        async def ask(request: Request, rng: Random = rng, planted: Planted = planted) -> Answer:
+        async def ask(request: Request, rng: Random = rng, planted: Planted = planted) -> Completion:
             right = "{}" if request.stage == "conclude" else answer(request.stage, request.messages, planted)
-            return Answer(invent_structure(request, rng, planted.trace, right))
+            return Completion(invent_structure(request, rng, planted.trace, right))
 
         outcome = asyncio.run(curate(planted.trace, ask, SETTINGS))
         check_sound(outcome, planted)
@@ -338,20 +338,20 @@ ANSWERS = {
 }
 
 
-def chained(later_groups: object, settings: Settings = SETTINGS) -> tuple[Outcome, list[Request]]:
+def chained(later_groups: object, settings: CurationConfig = SETTINGS) -> tuple[Outcome, list[Request]]:
     heard = []
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         heard.append(request)
         value = {"groups": later_groups} if request.stage == "groups" and request.attempt else ANSWERS[request.stage]
-        return Answer(json.dumps(value))
+        return Completion(json.dumps(value))
 
     return asyncio.run(curate(CHAINED, ask, settings)), heard
 
 
 def test_paths_that_depend_on_each_other_are_asked_for_again() -> None:
     outcome, heard = chained([])
-    assert isinstance(outcome, SetAside)
+    assert isinstance(outcome, Rejected)
     assert outcome.reason == NOTHING
     again = [request for request in heard if request.stage == "groups"][1]
     assert "117" in again.messages[-1][1]
@@ -359,29 +359,29 @@ def test_paths_that_depend_on_each_other_are_asked_for_again() -> None:
 
 
 def test_what_the_question_says_may_be_used_by_all() -> None:
-    async def ask(request: Request) -> Answer:
-        return Answer(json.dumps(ANSWERS[request.stage]))
+    async def ask(request: Request) -> Completion:
+        return Completion(json.dumps(ANSWERS[request.stage]))
 
     trace = Trace("r", "Is 117 right, and what comes of 13?", CHAINED.sentences, "234")
-    assert isinstance(asyncio.run(curate(trace, ask, Settings(rewrite=False))), Curated)
+    assert isinstance(asyncio.run(curate(trace, ask, CurationConfig(rewrite=False))), Curated)
 
 
 def test_paths_that_stay_dependent_are_set_aside() -> None:
     outcome, _ = chained(ANSWERS["groups"]["groups"])
-    assert isinstance(outcome, SetAside)
+    assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("groups", "not independent")
     assert "117" in outcome.detail
     assert outcome.attempts == {"summary": 1, "groups": 3, "outline": 3, "refill": 3}
 
 
 def test_the_judge_is_asked_and_heard() -> None:
-    settings = Settings(judge=True)
+    settings = CurationConfig(judge=True)
     outcome = curated(ROWS[0], settings=settings)
     assert isinstance(outcome, Curated)
     assert "block 1: independent, says the judge" in outcome.notes
     finds = json.dumps({"dependent": [{"path": 2, "on": 1, "because": "it continues it"}]})
     outcome = curated(ROWS[0], lambda request, right: finds if request.stage == "judge" else right, settings)
-    assert isinstance(outcome, SetAside)
+    assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("groups", "not independent")
     outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "judge" else right, settings)
     assert isinstance(outcome, Curated)
@@ -398,7 +398,7 @@ def test_only_the_last_verdict_is_noted() -> None:
         heard.append(request.messages[1][1])
         return json.dumps({"dependent": [{"path": 2, "on": 1, "because": "so"}]}) if len(heard) == 2 else right
 
-    outcome = curated(planted, reply, Settings(judge=True))
+    outcome = curated(planted, reply, CurationConfig(judge=True))
     assert isinstance(outcome, Curated)
     assert outcome.attempts["groups"] == 2
     verdicts = [note for note in outcome.notes if "says the judge" in note]
@@ -419,11 +419,11 @@ def test_only_the_last_verdict_is_noted() -> None:
     ],
 )
 def test_traces_that_are_not_worth_a_request(trace: Trace, stage: str, reason: str) -> None:
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         raise AssertionError(request)
 
     outcome = asyncio.run(curate(trace, ask, SETTINGS))
-    assert isinstance(outcome, SetAside)
+    assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason, outcome.attempts) == (stage, reason, {})
 
 
@@ -431,7 +431,7 @@ def test_what_asking_raises_is_not_swallowed() -> None:
     class SpentError(MultiverseError):
         pass
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         raise SpentError(request.stage)
 
     with pytest.raises(SpentError):
@@ -448,9 +448,9 @@ def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, mod
 
 def test_many_at_once() -> None:
     async def one(planted: Planted) -> Outcome:
-        async def ask(request: Request) -> Answer:
+        async def ask(request: Request) -> Completion:
             await asyncio.sleep(0)
-            return Answer(answer(request.stage, request.messages, planted))
+            return Completion(answer(request.stage, request.messages, planted))
 
         return await curate(planted.trace, ask, SETTINGS)
 
@@ -465,7 +465,7 @@ def test_many_at_once() -> None:
 @pytest.mark.parametrize("bad", [{"attempts": 0}, {"dialect": "x"}, {"final_distance": 2.0}, {"depth": 0}])
 def test_settings_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
-        Settings(**bad)  # type: ignore[arg-type]
+        CurationConfig(**bad)  # type: ignore[arg-type]
 
 
 def test_planting_tells_the_document_in_a_line() -> None:

@@ -13,12 +13,12 @@ import pytest
 import typer
 
 from multiverse.cli import curate_distill
-from multiverse.curation.answers import Complaint
-from multiverse.curation.client import Endpoint as Asked
+from multiverse.curation.client import EndpointConfig as Asked
+from multiverse.curation.completions import ValidationError
 from multiverse.curation.distill import (
+    DistillConfig,
     Distiller,
     Question,
-    Rules,
     Sampler,
     check_independent,
     read_questions,
@@ -29,7 +29,7 @@ from multiverse.curation.distill import (
 )
 from multiverse.curation.errors import EndpointError, RefusedError
 from multiverse.curation.job import Job, Result
-from multiverse.curation.types import Answer, Curated, Outcome, Request, SetAside, Trace
+from multiverse.curation.types import Completion, Curated, Outcome, Rejected, Request, Trace
 from multiverse.data import read
 from multiverse.structure import MULTIVERSE, NPR, Block, Body, Document, render
 from tests.curation.endpoint import Endpoint, Reply, completion, serving
@@ -50,23 +50,24 @@ THINK = MULTIVERSE.think
 assert THINK is not None
 
 
-def judged(*samples: Document | str | Answer, rules: Rules | None = None, **parts: Any) -> list[Outcome]:
+def judged(*samples: Document | str | Completion, rules: DistillConfig | None = None, **parts: Any) -> list[Outcome]:
     """What becomes of these samples of one question."""
     answers = [
-        Answer(render(one) if isinstance(one, Document) else one) if not isinstance(one, Answer) else one for one in samples
+        Completion(render(one) if isinstance(one, Document) else one) if not isinstance(one, Completion) else one
+        for one in samples
     ]
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         return answers[request.attempt]
 
     async def all_of_them() -> list[Outcome]:
-        distiller = Distiller(rules or Rules(), **parts)
+        distiller = Distiller(rules or DistillConfig(), **parts)
         return [await distiller.distil(row, ask) for row in rows([Question("q", QUESTION, "31")], len(answers))]
 
     return asyncio.run(all_of_them())
 
 
-def reasons(*samples: Document | str | Answer, **parts: Any) -> list[str]:
+def reasons(*samples: Document | str | Completion, **parts: Any) -> list[str]:
     return ["" if isinstance(one, Curated) else one.reason for one in judged(*samples, **parts)]
 
 
@@ -85,7 +86,7 @@ def test_what_is_good_stays_as_it_was_sampled() -> None:
 @pytest.mark.parametrize(
     ("sample", "reason"),
     [
-        (Answer(render(GOOD), "length"), "cut short"),
+        (Completion(render(GOOD), "length"), "cut short"),
         (render(GOOD).removesuffix(THINK.close + "\n\nAnswer: 31"), "malformed"),
         (render(GOOD).replace("2: part", "3: part"), "malformed"),
         ("31", "not parallel"),
@@ -99,9 +100,9 @@ def test_what_is_good_stays_as_it_was_sampled() -> None:
         ("x" * 200_000, "too long"),
     ],
 )
-def test_what_is_not_is_set_aside_with_its_reason(sample: Document | str | Answer, reason: str) -> None:
+def test_what_is_not_is_set_aside_with_its_reason(sample: Document | str | Completion, reason: str) -> None:
     (outcome,) = judged(sample)
-    assert isinstance(outcome, SetAside)
+    assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("sample", reason)
     text = sample if isinstance(sample, str) else render(sample) if isinstance(sample, Document) else sample.text
     assert text[:20_000] in outcome.detail, "what was sampled can be looked at"
@@ -118,21 +119,21 @@ def test_what_came_before_is_no_news() -> None:
         "",
         "duplicate",
     ]
-    assert reasons(GOOD, near, rules=Rules(difference=0.0)) == ["", ""]
+    assert reasons(GOOD, near, rules=DistillConfig(difference=0.0)) == ["", ""]
 
 
 def test_the_judgement_is_the_same_in_any_order() -> None:
     """Rows that are worked on alone, backwards: each asks for those before it."""
-    samples = [Answer(render(one)) for one in (GOOD, GOOD, OTHER, GOOD)]
+    samples = [Completion(render(one)) for one in (GOOD, GOOD, OTHER, GOOD)]
     asked: list[int] = []
 
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         asked.append(request.attempt)
         return samples[request.attempt]
 
     found: dict[int, str] = {}
     for row in reversed(list(rows([Question("q", QUESTION, "31")], 4))):
-        distiller = Distiller(Rules())
+        distiller = Distiller(DistillConfig())
         outcome = asyncio.run(distiller.distil(row, ask))
         found[row.line] = "" if isinstance(outcome, Curated) else outcome.reason
     assert found == {1: "", 2: "duplicate", 3: "", 4: "duplicate"}
@@ -140,13 +141,13 @@ def test_the_judgement_is_the_same_in_any_order() -> None:
 
 
 def test_a_sample_that_was_refused_is_no_matter_to_the_others() -> None:
-    async def ask(request: Request) -> Answer:
+    async def ask(request: Request) -> Completion:
         if request.attempt == 0:
             raise RefusedError("no")
-        return Answer(render(GOOD))
+        return Completion(render(GOOD))
 
     first, second = rows([Question("q", QUESTION, "31")], 2)
-    distiller = Distiller(Rules())
+    distiller = Distiller(DistillConfig())
     with pytest.raises(RefusedError):
         asyncio.run(distiller.distil(first, ask))
     assert isinstance(asyncio.run(distiller.distil(second, ask)), Curated)
@@ -157,20 +158,20 @@ def test_another_check_and_another_dialect() -> None:
         document("a is 20", "b is 11", answer="about thirty"), check=lambda _, right, given: right == "31" and "thirty" in given
     ) == [""]
     plain = Document((*(GOOD.thinking or ()), "Answer: 31"))
-    assert reasons(render(plain, NPR), rules=Rules(dialect="npr")) == [""]
+    assert reasons(render(plain, NPR), rules=DistillConfig(dialect="npr")) == [""]
 
 
 def test_a_question_is_asked_once_and_with_its_instruction() -> None:
     asked = list(rows([Question("a", "A?", "1"), Question("b", "B?", "2"), Question("c", "A?", "1")], 2))
     assert [row.id for row in asked] == ["a/1", "a/2", "b/1", "b/2"]
-    request = Distiller(Rules(instruction="In parallel.")).request(asked[3], 2)
+    request = Distiller(DistillConfig(instruction="In parallel.")).request(asked[3], 2)
     assert request.messages == (("user", "B? In parallel."),)
-    assert (request.attempt, request.max_tokens) == (1, Rules().max_tokens)
+    assert (request.attempt, request.max_tokens) == (1, DistillConfig().max_tokens)
 
 
 def test_independence_looks_into_nested_blocks_and_knows_what_was_said() -> None:
     inner = Block(("x", "y"), (("It comes to = 617.",), ("With 617 we go on.",)), "617")
-    with pytest.raises(Complaint, match="617"):
+    with pytest.raises(ValidationError, match="617"):
         check_independent((Block(("a", "b"), ((inner,), ("else",)), "c"),), ["?"])
     check_independent((Block(("a", "b"), ((inner,), ("else",)), "c"),), ["Is it 617?"])
     check_independent(("We have = 617.", inner), ["?"])
@@ -179,7 +180,7 @@ def test_independence_looks_into_nested_blocks_and_knows_what_was_said() -> None
 @pytest.mark.parametrize("wrong", [{"n": 0}, {"parallelism": 0.5}, {"difference": 2.0}, {"dialect": "latin"}])
 def test_rules_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"not valid|not known"):
-        Rules(**wrong)
+        DistillConfig(**wrong)
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ def samples_of(question: str) -> list[str]:
 
 def job(out: Path, questions: list[Question], connect: Callable[..., Sampler], stop_after: int = 10**9) -> Result:
     """A run in a folder; optionally one that is stopped after so many samples."""
-    rules = Rules(n=3)
+    rules = DistillConfig(n=3)
     distiller = Distiller(rules)
     done = 0
 
@@ -275,10 +276,10 @@ def test_a_run_is_the_same_interrupted_or_not_and_samples_once(tmp_path: Path) -
     questions = [Question(f"q{number}", f"Question {number}?", "31") for number in range(7)]
     taken: list[str] = []
 
-    async def sample(request: Request) -> Answer:
+    async def sample(request: Request) -> Completion:
         taken.append(request.key())
         await asyncio.sleep(0)
-        return Answer(samples_of(request.messages[0][1])[request.attempt], "stop", 5, 50)
+        return Completion(samples_of(request.messages[0][1])[request.attempt], "stop", 5, 50)
 
     connect = partial(Sampler, dialect=MULTIVERSE, sample=sample)
     result = job(tmp_path / "whole", questions, connect)

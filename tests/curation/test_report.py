@@ -12,10 +12,10 @@ import pytest
 
 from multiverse.curation import report
 from multiverse.curation.outcomes import OUTCOMES, line, record
-from multiverse.curation.plan import within
+from multiverse.curation.outline import within
 from multiverse.curation.report import Bar, bars, embedded, write_report
 from multiverse.curation.store import Usage
-from multiverse.curation.types import Curated, Outcome, SetAside, Trace
+from multiverse.curation.types import Curated, Outcome, Rejected, Trace
 from multiverse.errors import DataError
 from multiverse.structure import DIALECTS, MULTIVERSE, THREADWEAVER, Block, Dialect, Document
 from multiverse.tasks import generate
@@ -35,8 +35,8 @@ def curated(name: str, document: Document = FORK, **parts: Any) -> Curated:
     )
 
 
-def aside(name: str, reason: str = "lost sentences", detail: str = "sentence 3 went nowhere") -> SetAside:
-    return SetAside(trace(name), "summary", reason, detail, {"summary": 3})
+def aside(name: str, reason: str = "lost sentences", detail: str = "sentence 3 went nowhere") -> Rejected:
+    return Rejected(trace(name), "summary", reason, detail, {"summary": 3})
 
 
 def made(out: Path, *outcomes: Outcome, dialect: Dialect = MULTIVERSE, **manifest: Any) -> str:
@@ -145,7 +145,7 @@ def test_what_was_before_rewriting_can_be_seen(tmp_path: Path) -> None:
 def test_nothing_in_a_trace_is_markup(tmp_path: Path) -> None:
     evil = Trace(EVIL, EVIL, (EVIL,), EVIL)
     forked = Document((EVIL, Block((EVIL, "b"), ((EVIL,), ("y",)), EVIL)), EVIL)
-    outcomes = (Curated(evil, forked, forked, {"final": 0.5}, notes=(EVIL,)), SetAside(evil, EVIL, EVIL, EVIL, {EVIL: 1}))
+    outcomes = (Curated(evil, forked, forked, {"final": 0.5}, notes=(EVIL,)), Rejected(evil, EVIL, EVIL, EVIL, {EVIL: 1}))
     plain = Reader(made(tmp_path / "plain", curated("a"), aside("b")))
     html = made(tmp_path / "evil", *outcomes, model=EVIL)
     page = Reader(html)

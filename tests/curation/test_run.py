@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from multiverse.curation.client import Endpoint
+from multiverse.curation.client import EndpointConfig
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.errors import BudgetError, EndpointError, RunError, StoppedError, StoreError
 from multiverse.curation.job import Caps, Job
 from multiverse.curation.outcomes import OURS, REFUSED, UNWRITABLE
 from multiverse.curation.output import file_name
-from multiverse.curation.settings import Settings
 from multiverse.curation.store import Store
 from multiverse.curation.types import Ask, Curated, Outcome, Request, Trace
 from multiverse.data import read
@@ -176,7 +176,7 @@ def test_other_settings_are_refused(serve: Serve, tmp_path: Path) -> None:
 
 def test_another_input_is_refused(serve: Serve, tmp_path: Path) -> None:
     up = serve()
-    job = Job(tmp_path / "out", Endpoint(up.url, "fake"), Settings(), "rows.jsonl", 5)
+    job = Job(tmp_path / "out", EndpointConfig(up.url, "fake"), CurationConfig(), "rows.jsonl", 5)
     job.start(lambda: traces(5), curate=curate)
     with pytest.raises(RunError, match="row 1 of the input"):
         job.start(lambda: [trace for trace in traces(6) if trace.line > 1], curate=curate)
@@ -365,7 +365,9 @@ def test_a_dialect_without_a_think_tag(serve: Serve, tmp_path: Path) -> None:
         document = Document((trace.reasoning.strip(),))
         return Curated(trace, document, document, {})
 
-    job = Job(tmp_path / "out", Endpoint(serve().url, "fake"), Settings(dialect="npr"), "rows.jsonl", 5, validation=0.0)
+    job = Job(
+        tmp_path / "out", EndpointConfig(serve().url, "fake"), CurationConfig(dialect="npr"), "rows.jsonl", 5, validation=0.0
+    )
     assert job.start(lambda: traces(5), curate=trunk).curated == 5
     row = read(tmp_path / "out" / "data", NPR).rows[0]
     assert row.sequential is not None

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from multiverse.curation.checks import check_grammar
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.curator import curate
-from multiverse.curation.settings import Settings
-from multiverse.curation.types import Answer, Curated, Outcome, Request
+from multiverse.curation.types import Completion, Curated, Outcome, Request
 from multiverse.structure import MULTIVERSE
 
 from .annotator import SAMPLES, Planted, answer, planted_samples, recovered, whole
@@ -17,16 +17,16 @@ from .annotator import SAMPLES, Planted, answer, planted_samples, recovered, who
 pytestmark = pytest.mark.skipif(not SAMPLES, reason="the published documents are not here")
 
 
-def curated(planted: Planted, settings: Settings) -> Outcome:
-    async def ask(request: Request) -> Answer:
-        return Answer(answer(request.stage, request.messages, planted))
+def curated(planted: Planted, settings: CurationConfig) -> Outcome:
+    async def ask(request: Request) -> Completion:
+        return Completion(answer(request.stage, request.messages, planted))
 
     return asyncio.run(curate(planted.trace, ask, settings))
 
 
 @pytest.mark.parametrize("planted", planted_samples(), ids=lambda planted: planted.trace.id)
 def test_structure_is_recovered(planted: Planted) -> None:
-    outcome = curated(planted, Settings(rewrite=False))
+    outcome = curated(planted, CurationConfig(rewrite=False))
     assert isinstance(outcome, Curated)
     assert recovered(outcome.refilled, planted)
     shape = [(depth, len(block.paths)) for depth, block in planted.document.blocks()]
@@ -40,7 +40,7 @@ def test_published_paths_pass_most_rules_of_rewriting() -> None:
     """Given back as they are, they fall short only of the connectives, which a few of them still open with."""
     notes = []
     for planted in planted_samples():
-        outcome = curated(planted, Settings())
+        outcome = curated(planted, CurationConfig())
         assert isinstance(outcome, Curated)
         notes += [note for note in outcome.notes if "kept its refilled text" in note]
     branches = sum(planted.document.branches for planted in planted_samples())

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiverse.curation.answers import Complaint
-from multiverse.curation.plan import Filled, Group, PlannedBlock, Span, Step, Substep
+from multiverse.curation.completions import ValidationError
+from multiverse.curation.config import CurationConfig
+from multiverse.curation.outline import Filled, Group, OutlineBlock, SentenceSpan, Step, Substep
 from multiverse.curation.prompting import PROMPTS, fill, prompt_hashes, quoted
-from multiverse.curation.settings import Settings
 from multiverse.curation.stages import Conclude, Failure, Groups, Judge, Outline, Refill, Rewrite, Stage, Summary, units_of
 from multiverse.curation.stages.rewrite import parts
-from multiverse.curation.types import Answer, Trace
+from multiverse.curation.types import Completion, Trace
 from multiverse.structure import DIALECTS, MULTIVERSE
 
 TRACE = Trace(
@@ -26,18 +26,18 @@ TRACE = Trace(
     "26",
 )
 STEPS = (
-    Step("what is needed", (Substep("what is needed", Span(1, 1)),)),
-    Step("2*3", (Substep("2*3", Span(2, 2)),)),
-    Step("4*5", (Substep("the product", Span(3, 3)), Substep("its end", Span(4, 4)))),
-    Step("the sum", (Substep("the sum", Span(5, 5)),)),
+    Step("what is needed", (Substep("what is needed", SentenceSpan(1, 1)),)),
+    Step("2*3", (Substep("2*3", SentenceSpan(2, 2)),)),
+    Step("4*5", (Substep("the product", SentenceSpan(3, 3)), Substep("its end", SentenceSpan(4, 4)))),
+    Step("the sum", (Substep("the sum", SentenceSpan(5, 5)),)),
 )
-GROUP = Group("collective", "each has its own factors", (("2",), ("3",)), (Span(2, 2), Span(3, 4)))
-INNER = Group("collective", "each from the product", (("3.1",), ("3.2",)), (Span(3, 3), Span(4, 4)))
-SETTINGS = Settings()
+GROUP = Group("collective", "each has its own factors", (("2",), ("3",)), (SentenceSpan(2, 2), SentenceSpan(3, 4)))
+INNER = Group("collective", "each from the product", (("3.1",), ("3.2",)), (SentenceSpan(3, 3), SentenceSpan(4, 4)))
+SETTINGS = CurationConfig()
 SUMMARY = Summary(TRACE, SETTINGS)
 GROUPS = Groups(TRACE, SETTINGS, STEPS)
 OUTLINE = Outline(TRACE, SETTINGS, STEPS, (GROUP, INNER))
-REFILL = Refill(TRACE, SETTINGS, (PlannedBlock(GROUP, ("2*3", "4*5"), ((), ())),))
+REFILL = Refill(TRACE, SETTINGS, (OutlineBlock(GROUP, ("2*3", "4*5"), ((), ())),))
 REWRITE = Rewrite(TRACE, SETTINGS, "1/2", "4*5", "We need two products.", "The second: 4*5=20. It ends in zero.",
                   ("The second: 4*5=20. It ends in zero.",), ("The first one: 2*3=6.",))  # fmt: skip
 PATHS = ("The first one: 2*3=6.", "The second: 4*5=20.")
@@ -49,8 +49,8 @@ STAGES: list[Stage[Any]] = [SUMMARY, GROUPS, OUTLINE, REFILL, REWRITE, CONCLUDE,
 def reason(stage: Stage[Any], value: Any) -> str:
     """What a stage complains of; empty if it takes the answer."""
     try:
-        stage.parse(Answer(value if isinstance(value, str) else json.dumps({stage.field: value})))
-    except Complaint as complaint:
+        stage.parse(Completion(value if isinstance(value, str) else json.dumps({stage.field: value})))
+    except ValidationError as complaint:
         return complaint.reason if complaint.detail else "a complaint that says nothing"
     return ""
 
@@ -70,7 +70,7 @@ def test_requests_say_stage_and_row(stage: Stage[Any]) -> None:
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_retries_feed_back_the_complaint(stage: Stage[Any]) -> None:
-    failure = Failure("x" * 1_000_000, Complaint("lost sentences", "sentence 3 went nowhere"))
+    failure = Failure("x" * 1_000_000, ValidationError("lost sentences", "sentence 3 went nowhere"))
     request = stage.request(1, failure)
     assert [role for role, _ in request.messages] == ["system", "user", "assistant", "user"]
     assert request.messages[:2] == stage.request().messages
@@ -87,7 +87,7 @@ def test_what_is_shown_again_can_be_sent() -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_format_is_shown_by_the_renderer(dialect: str) -> None:
-    asked = Outline(TRACE, Settings(dialect=dialect), STEPS, (GROUP,)).request().messages[0][1]
+    asked = Outline(TRACE, CurationConfig(dialect=dialect), STEPS, (GROUP,)).request().messages[0][1]
     assert all(
         asked.count(tag) == asked.count(DIALECTS[dialect].goal.open) * n for tag, n in [(DIALECTS[dialect].path.open, 2)]
     )
@@ -132,7 +132,7 @@ RIGHT_TEXT = json.dumps({"places": RIGHT})
     ],
 )
 def test_json_in_all_its_dresses(text: str) -> None:
-    filled = REFILL.parse(Answer(text))
+    filled = REFILL.parse(Completion(text))
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
     assert filled.blocks[0].paths[1].stretches == ((3, 4),)
 
@@ -175,8 +175,8 @@ def test_answers_that_will_not_do(text: str, expected: str) -> None:
 
 
 def test_an_answer_that_was_cut_short() -> None:
-    with pytest.raises(Complaint, match="cut short"):
-        REFILL.parse(Answer(RIGHT_TEXT, finish_reason="length"))
+    with pytest.raises(ValidationError, match="cut short"):
+        REFILL.parse(Completion(RIGHT_TEXT, finish_reason="length"))
 
 
 def test_a_part_of_an_answer_is_not_taken_for_it() -> None:
@@ -191,9 +191,9 @@ def test_a_part_of_an_answer_is_not_taken_for_it() -> None:
 
 def test_forgotten_backslashes_are_put_back() -> None:
     text = '{"pieces": ["The second: \\( 4 \\times 5 = 20 \\), \\text{so} it ends in \\theta zero: 4*5=20.\\nYes, zero."]}'
-    (piece,) = REWRITE.parse(Answer(text))
+    (piece,) = REWRITE.parse(Completion(text))
     assert piece == "The second: \\( 4 \\times 5 = 20 \\), \\text{so} it ends in \\theta zero: 4*5=20.\nYes, zero."
-    assert REWRITE.parse(Answer(json.dumps({"pieces": [piece]}))) == (piece,)
+    assert REWRITE.parse(Completion(json.dumps({"pieces": [piece]}))) == (piece,)
 
 
 LEAVES = (
@@ -230,7 +230,7 @@ def tree(*spans: list[int]) -> list[Any]:
 
 
 def test_summary() -> None:
-    steps = SUMMARY.parse(Answer(json.dumps({"steps": tree([1, 1], [2, 4], [5, 5])})))
+    steps = SUMMARY.parse(Completion(json.dumps({"steps": tree([1, 1], [2, 4], [5, 5])})))
     assert [step.span for step in steps] == [(1, 1), (2, 4), (5, 5)]
 
 
@@ -266,10 +266,10 @@ def group(*paths: list[Any], kind: str = "collective", why: str = "own factors")
 
 def test_groups() -> None:
     value = {"groups": [group(["3.1"], ["3.2"]), group(["2"], [3], kind="selective")]}
-    outer, inner = GROUPS.parse(Answer(json.dumps(value)))
+    outer, inner = GROUPS.parse(Completion(json.dumps(value)))
     assert (outer.kind, outer.paths, outer.spans) == ("selective", (("2",), ("3",)), ((2, 2), (3, 4)))
     assert inner.spans == ((3, 3), (4, 4))
-    assert GROUPS.parse(Answer('{"groups": []}')) == ()
+    assert GROUPS.parse(Completion('{"groups": []}')) == ()
 
 
 @pytest.mark.parametrize(
@@ -311,11 +311,11 @@ NESTED = {**B, "inside": [block(2, A, B)]}
 
 
 def test_outline() -> None:
-    (outer,) = OUTLINE.parse(Answer(json.dumps({"blocks": [block(1, A, NESTED)]})))
+    (outer,) = OUTLINE.parse(Completion(json.dumps({"blocks": [block(1, A, NESTED)]})))
     assert outer.group is GROUP
     assert outer.paths[1][0].group is INNER
-    assert OUTLINE.parse(Answer('{"blocks": []}')) == ()
-    (alone,) = OUTLINE.parse(Answer(json.dumps({"blocks": [block(2, A, B)]})))
+    assert OUTLINE.parse(Completion('{"blocks": []}')) == ()
+    (alone,) = OUTLINE.parse(Completion(json.dumps({"blocks": [block(2, A, B)]})))
     assert alone.group is INNER
 
 
@@ -344,7 +344,7 @@ def test_outline_complains(value: Any, expected: str) -> None:
 
 
 def test_outline_is_bounded_in_depth() -> None:
-    flat = Outline(TRACE, Settings(depth=1), STEPS, (GROUP, INNER))
+    flat = Outline(TRACE, CurationConfig(depth=1), STEPS, (GROUP, INNER))
     assert reason(flat, [block(1, A, B)]) == ""
     assert reason(flat, [block(1, A, NESTED)]) == "too deep"
 
@@ -353,24 +353,24 @@ def test_outline_is_bounded_in_depth() -> None:
 
 
 def test_refill_asks_for_every_place() -> None:
-    nested = Refill(TRACE, SETTINGS, OUTLINE.parse(Answer(json.dumps({"blocks": [block(1, A, NESTED)]}))))
+    nested = Refill(TRACE, SETTINGS, OUTLINE.parse(Completion(json.dumps({"blocks": [block(1, A, NESTED)]}))))
     assert [place.holder for place in nested.places()] == ["", "1/1", "1/2", "1/2/1/1", "1/2/1/2", "1/2", "1/2", "", ""]
     value = {"P1": [1, 1], "P2": [2, 2], "P4": [3, 3], "P5": [4, 4], "P6": None, "P7": None, "P9": [5, 5]}
-    filled = nested.parse(Answer(json.dumps({"places": value})))
+    filled = nested.parse(Completion(json.dumps({"places": value})))
     assert filled.stretches == ((1,), (5,))
     assert filled.blocks[0].paths[1].stretches == ((), ())
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
 
 
 def test_what_sums_the_paths_up_becomes_the_conclusion() -> None:
-    filled = REFILL.parse(Answer(json.dumps({"places": {**RIGHT, "P4": [5, 5], "P5": None}})))
+    filled = REFILL.parse(Completion(json.dumps({"places": {**RIGHT, "P4": [5, 5], "P5": None}})))
     assert filled.blocks[0].conclusion == (5,)
     assert filled.stretches == ((1,), ())
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
 
 
 def test_where_the_dialect_has_no_conclusion_nothing_can_go_there() -> None:
-    refill = Refill(TRACE, Settings(dialect="threadweaver"), REFILL.blocks)
+    refill = Refill(TRACE, CurationConfig(dialect="threadweaver"), REFILL.blocks)
     assert [place.what.partition(" (")[0] for place in refill.places()] == [
         "the trunk, before block 1",
         "path 1/1",
@@ -378,7 +378,7 @@ def test_where_the_dialect_has_no_conclusion_nothing_can_go_there() -> None:
         "the trunk, behind its last block",
     ]
     assert "conclusion" not in refill.request().messages[0][1]
-    filled = refill.parse(Answer(json.dumps({"places": {"P1": [1, 1], "P2": [2, 2], "P3": [3, 4], "P4": [5, 5]}})))
+    filled = refill.parse(Completion(json.dumps({"places": {"P1": [1, 1], "P2": [2, 2], "P3": [3, 4], "P4": [5, 5]}})))
     assert filled.blocks[0].conclusion == ()
 
 

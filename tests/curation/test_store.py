@@ -11,7 +11,7 @@ import pytest
 
 from multiverse.curation.errors import StoreError
 from multiverse.curation.store import Store, Usage
-from multiverse.curation.types import Answer, Request
+from multiverse.curation.types import Completion, Request
 
 REQUEST = Request("row", "stage", 0, (("user", "question"),))
 
@@ -23,11 +23,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-async def ask(store: Store, key: str, made: list[str]) -> Answer:
-    async def make() -> Answer:
+async def ask(store: Store, key: str, made: list[str]) -> Completion:
+    async def make() -> Completion:
         made.append(key)
         await asyncio.sleep(0)
-        return Answer("yes", "stop", 3, 4)
+        return Completion("yes", "stop", 3, 4)
 
     return await store.answer(key, REQUEST, make)
 
@@ -37,34 +37,34 @@ def test_an_answer_comes_back(tmp_path: Path) -> None:
     for opening in range(2):
         store = Store(tmp_path / "answers.sqlite")
         first = asyncio.run(ask(store, "a", made))
-        assert first == Answer("yes", "stop", 3, 4, cached=opening > 0)
+        assert first == Completion("yes", "stop", 3, 4, cached=opening > 0)
         assert asyncio.run(ask(store, "a", made)).cached
         store.close()
     assert made == ["a"]
 
 
 def test_it_is_stored_before_it_is_returned(store: Store) -> None:
-    async def make() -> Answer:
+    async def make() -> Completion:
         assert store.get("a") is None
-        return Answer("yes")
+        return Completion("yes")
 
     async def look() -> None:
         await store.answer("a", REQUEST, make)
-        assert store.get("a") == Answer("yes", cached=True)
+        assert store.get("a") == Completion("yes", cached=True)
 
     asyncio.run(look())
 
 
 @pytest.mark.parametrize("text", ["", "ünïcode 🙂", "half \ud83d", "zero \0", "x" * 1_000_000])
 def test_any_text(store: Store, text: str) -> None:
-    store.put("a", REQUEST, Answer(text, "length", 1, 2))
-    assert store.get("a") == Answer(text, "length", 1, 2, cached=True)
+    store.put("a", REQUEST, Completion(text, "length", 1, 2))
+    assert store.get("a") == Completion(text, "length", 1, 2, cached=True)
 
 
 def test_the_same_at_once_is_made_once(store: Store) -> None:
     made: list[str] = []
 
-    async def many() -> list[Answer]:
+    async def many() -> list[Completion]:
         return await asyncio.gather(*(ask(store, f"{index % 3}", made) for index in range(30)))
 
     answers = asyncio.run(many())
@@ -74,17 +74,17 @@ def test_the_same_at_once_is_made_once(store: Store) -> None:
 
 
 def test_a_failure_is_not_stored(store: Store) -> None:
-    async def fail() -> Answer:
+    async def fail() -> Completion:
         raise ValueError("no")
 
     made: list[str] = []
 
-    async def both() -> list[Answer | BaseException]:
+    async def both() -> list[Completion | BaseException]:
         return await asyncio.gather(store.answer("a", REQUEST, fail), ask(store, "a", made), return_exceptions=True)
 
     failed, answered = asyncio.run(both())
     assert isinstance(failed, ValueError)
-    assert answered == Answer("yes", "stop", 3, 4)
+    assert answered == Completion("yes", "stop", 3, 4)
     assert made == ["a"]
 
 
@@ -92,7 +92,7 @@ def test_who_gives_up_does_not_block_the_next(store: Store) -> None:
     made: list[str] = []
 
     async def given_up() -> None:
-        async def never() -> Answer:
+        async def never() -> Completion:
             await asyncio.Event().wait()
             raise AssertionError
 
@@ -137,7 +137,7 @@ def test_a_file_that_is_damaged_inside(tmp_path: Path) -> None:
     path = tmp_path / "answers.sqlite"
     store = Store(path)
     for index in range(200):
-        store.put(f"{index}", REQUEST, Answer("x" * 1000))
+        store.put(f"{index}", REQUEST, Completion("x" * 1000))
     store.close()
     data = bytearray(path.read_bytes())
     data[8192:] = b"\xa5" * (len(data) - 8192)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from multiverse.curation.client import Endpoint
+from multiverse.curation.client import EndpointConfig
+from multiverse.curation.config import CurationConfig
 from multiverse.curation.job import Job, Result
-from multiverse.curation.settings import Settings
 from multiverse.structure import parse
 from tests.curation import endpoint as served
 from tests.curation.annotator import Planted, answer, planted_rows, recovered, whole
@@ -23,8 +23,8 @@ def curated(
     """A run over planted rows: what came of it, row by row."""
     planted = {row.trace.id: row for row in rows}
     with served.serving(served.Endpoint(answer, planted, **how)) as up:
-        endpoint = Endpoint(up.url, "model", timeout=timeout, backoff=0.01, tries=12)
-        job = Job(folder / "out", endpoint, Settings(), "planted.jsonl", len(rows))
+        endpoint = EndpointConfig(up.url, "model", timeout=timeout, backoff=0.01, tries=12)
+        job = Job(folder / "out", endpoint, CurationConfig(), "planted.jsonl", len(rows))
         result = job.start(lambda: [row.trace for row in rows])
     lines = (folder / "out" / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()
     return result, [json.loads(line) for line in lines], up

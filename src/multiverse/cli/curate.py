@@ -194,13 +194,13 @@ def run(
     multiverse curate owner/traces -o curated -m name --n 100 --max-tokens 5000000
     """
     from ..curation.budget import Budget, Prices
-    from ..curation.client import Endpoint
+    from ..curation.client import EndpointConfig
+    from ..curation.config import CurationConfig
     from ..curation.estimate import Estimate
     from ..curation.job import Caps, Job
-    from ..curation.settings import Settings
     from ..structure import DIALECTS
 
-    settings = Settings(
+    settings = CurationConfig(
         attempts=attempts,
         judge=judge,
         rewrite=rewrite,
@@ -210,7 +210,7 @@ def run(
     check_url(base_url)
     if max_cost is not None and not (price_in or price_out):
         raise InputError(f"--max-cost {max_cost:g} needs prices: give --price-in and --price-out")
-    endpoint = Endpoint(
+    endpoint = EndpointConfig(
         base_url, model, _key(api_key_env), temperature, seed, concurrency=concurrency, timeout=timeout, tries=tries
     )
     prices = Prices(price_in, price_out)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..curation.client import Client
+    from ..curation.config import CurationConfig
     from ..curation.errors import CurationError
     from ..curation.review import Review
-    from ..curation.settings import Settings
     from ..curation.types import Trace
 
 REVIEW = "Review"
@@ -114,8 +114,8 @@ class _Bounds(NamedTuple):
 
 def _list(source: str, n: int | None, out: Path, model: str, base_url: str, bounds: _Bounds) -> None:
     from ..curation.budget import Budget
-    from ..curation.client import Client, Endpoint
-    from ..curation.settings import Settings
+    from ..curation.client import Client, EndpointConfig
+    from ..curation.config import CurationConfig
     from ..curation.store import Store
 
     check_url(base_url)
@@ -124,11 +124,11 @@ def _list(source: str, n: int | None, out: Path, model: str, base_url: str, boun
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{str(out)!r} cannot be used ({error.strerror}): give --out a folder that can be") from None
-    endpoint = Endpoint(base_url, model, os.environ.get("OPENAI_API_KEY") or "EMPTY", concurrency=bounds.concurrency)
+    endpoint = EndpointConfig(base_url, model, os.environ.get("OPENAI_API_KEY") or "EMPTY", concurrency=bounds.concurrency)
     store = Store(out / "answers.sqlite")
     try:
         budget = Budget(max_tokens=bounds.max_tokens, spent=store.usage())
-        ended = asyncio.run(_listing(traces, out, Client(endpoint, store, budget), Settings(attempts=bounds.attempts)))
+        ended = asyncio.run(_listing(traces, out, Client(endpoint, store, budget), CurationConfig(attempts=bounds.attempts)))
     finally:
         store.close()
     if ended is not None:
@@ -150,7 +150,7 @@ def _traces(source: str, n: int | None) -> list[Trace]:
     return traces
 
 
-async def _listing(traces: list[Trace], out: Path, client: Client, settings: Settings) -> CurationError | None:
+async def _listing(traces: list[Trace], out: Path, client: Client, settings: CurationConfig) -> CurationError | None:
     """List what is in the traces, and say what ended it before its end, if anything did."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -33,7 +33,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..curation.client import Client, Endpoint
+    from ..curation.client import Client, EndpointConfig
     from ..curation.distill import Check, Question, Sample
     from ..curation.outcomes import Outcomes
     from ..data import Fault
@@ -153,8 +153,8 @@ def distill(
     multiverse curate distill questions.jsonl --out distilled -m my-model \\
         --base-url http://localhost:8000/v1
     """
-    from ..curation.client import Endpoint
-    from ..curation.distill import Distiller, Rules, Sampler, rows
+    from ..curation.client import EndpointConfig
+    from ..curation.distill import DistillConfig, Distiller, Sampler, rows
     from ..curation.job import Caps, Job
     from ..prompting import INSTRUCTIONS
     from ..structure import DIALECTS
@@ -168,7 +168,7 @@ def distill(
         check_url(base_url)
     if base_url is not None and model is None:
         raise InputError("--model is missing: name the model that the endpoint is to use")
-    rules = Rules(
+    rules = DistillConfig(
         n=samples,
         instruction=INSTRUCTIONS["parallel"],
         parallelism=min_parallelism,
@@ -176,7 +176,7 @@ def distill(
         dialect=known("dialect", dialect, DIALECTS),
         max_tokens=answer_tokens,
     )
-    endpoint = Endpoint(
+    endpoint = EndpointConfig(
         IN_PROCESS if base_url is None else base_url,
         "multiverse-mini" if model is None else model,
         os.environ.get("OPENAI_API_KEY") or "EMPTY",
@@ -250,13 +250,15 @@ def _questions(source: Path | None, family: str | None, n: int | None, seed: int
 
 
 @contextmanager
-def _sampling(model: str | None, base_url: str | None, device: str, dtype: str, endpoint: Endpoint) -> Iterator[Sample | None]:
+def _sampling(
+    model: str | None, base_url: str | None, device: str, dtype: str, endpoint: EndpointConfig
+) -> Iterator[Sample | None]:
     """A model in this process, as a way to take samples; `None` where an endpoint is asked."""
     if base_url is not None:
         yield None
         return
     from ..curation.errors import RefusedError
-    from ..curation.types import Answer, Request
+    from ..curation.types import Completion, Request
     from ..engine import SamplingParams
     from ..engine.aio import AsyncEngine
     from ..errors import RequestError
@@ -265,7 +267,7 @@ def _sampling(model: str | None, base_url: str | None, device: str, dtype: str, 
     llm = open_model(model, device=device, dtype=dtype)
     engine = AsyncEngine(llm.engine)
 
-    async def sample(request: Request) -> Answer:
+    async def sample(request: Request) -> Completion:
         drawn = hashlib.sha256(request.key(**endpoint.settings).encode()).digest()
         params = SamplingParams(
             temperature=endpoint.temperature or 0.0,
@@ -280,7 +282,7 @@ def _sampling(model: str | None, base_url: str | None, device: str, dtype: str, 
         except RequestError as error:
             raise RefusedError(str(error)) from None
         reason = "stop" if found.finish_reason == "stop" else "length"  # wound up for a bound is cut short, too
-        return Answer(found.text, reason, found.usage.prompt_tokens, found.usage.total_tokens)
+        return Completion(found.text, reason, found.usage.prompt_tokens, found.usage.total_tokens)
 
     try:
         yield sample

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..structure import Block, Body, Document
-from .plan import Filled, FilledBlock, within
-from .settings import Settings
+from .config import CurationConfig
+from .outline import Filled, FilledBlock, within
 from .stages.conclude import Concluded
 from .types import Trace
 
@@ -32,7 +32,7 @@ class Rewritten:
                 del texts[name]
 
 
-def assemble(filled: Filled, trace: Trace, settings: Settings, rewritten: Rewritten | None = None) -> Document:
+def assemble(filled: Filled, trace: Trace, settings: CurationConfig, rewritten: Rewritten | None = None) -> Document:
     """The document of a trace: rewritten where there is something to put, else with the trace's own sentences."""
     assembler = _Assembler(trace, settings, Rewritten() if rewritten is None else rewritten)
     thinking = assembler.body(filled, "")
@@ -59,7 +59,7 @@ def white_space_behind(number: int, trace: Trace) -> str:
 @dataclass(frozen=True)
 class _Assembler:
     trace: Trace
-    settings: Settings
+    settings: CurationConfig
     rewritten: Rewritten
 
     def body(self, filled: Filled, name: str) -> Body:

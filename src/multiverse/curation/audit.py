@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from .answers import Complaint, fields, items, sentence_text, span
+from .completions import ValidationError, fields, items, sentence_text, span
+from .config import CurationConfig
 from .errors import RefusedError
-from .plan import Span
+from .outline import SentenceSpan
 from .prompting import numbered
-from .settings import Settings
 from .stages import Failure, Stage
 from .stages.groups import KINDS
 from .types import Ask, Trace
 
 CANDIDATES = "candidates.jsonl"
 
-Parts = tuple[Span, ...]
+Parts = tuple[SentenceSpan, ...]
 
 
 class Instance(NamedTuple):
@@ -77,22 +77,22 @@ class Audit(Stage[tuple[Instance, ...]]):
         for (first, a), (second, b) in combinations(enumerate(found, 1), 2):
             if _share(a.parts, b.parts) and not _inside(a.parts, b.parts) and not _inside(b.parts, a.parts):
                 detail = f"instances {first} and {second} share sentences, and neither lies in one part of the other"
-                raise Complaint("crossing instances", detail)
+                raise ValidationError("crossing instances", detail)
         found.sort(key=lambda one: (one.parts[0].first, -one.parts[-1].last))
         return tuple(one._replace(nested=any(_inside(one.parts, other.parts) for other in found)) for one in found)
 
     def _instance(self, value: Any, what: str) -> Instance:
         kind, parts, reason = fields(value, what, "kind", "parts", "reason")
         if kind not in KINDS:
-            raise Complaint("wrong shape", f"the kind of {what} is {str(kind)[:40]!r}: it must be {' or '.join(KINDS)}")
+            raise ValidationError("wrong shape", f"the kind of {what} is {str(kind)[:40]!r}: it must be {' or '.join(KINDS)}")
         last = len(self.trace.sentences)
         spans = [span(part, f"part {number} of {what}", last) for number, part in enumerate(items(parts, what), 1)]
         if len(spans) < 2:
-            raise Complaint("too few parts", f"{what} has {len(spans)} part(s): it needs at least two")
+            raise ValidationError("too few parts", f"{what} has {len(spans)} part(s): it needs at least two")
         for before, after in pairwise(spans):
             if after.first <= before.last:
                 detail = f"in {what}, {list(after)} does not stand behind {list(before)}: parts are in order and share nothing"
-                raise Complaint("crossing parts", detail)
+                raise ValidationError("crossing parts", detail)
         return Instance(kind, False, tuple(spans), sentence_text(reason, f"the reason of {what}"))
 
 
@@ -102,10 +102,10 @@ def _share(parts: Parts, others: Parts) -> bool:
 
 def _inside(parts: Parts, others: Parts) -> bool:
     """Whether all of it lies in one part of the other."""
-    return any(other.holds(Span(parts[0].first, parts[-1].last)) for other in others)
+    return any(other.holds(SentenceSpan(parts[0].first, parts[-1].last)) for other in others)
 
 
-async def list_instances(trace: Trace, ask: Ask, settings: Settings) -> Listed:
+async def list_instances(trace: Trace, ask: Ask, settings: CurationConfig) -> Listed:
     """Let the model list the instances of a trace; an answer that will not do goes back with the reason."""
     stage = Audit(trace, settings)
     failure: Failure | None = None
@@ -113,13 +113,13 @@ async def list_instances(trace: Trace, ask: Ask, settings: Settings) -> Listed:
         answer = await ask(stage.request(attempt, failure))
         try:
             return Listed(trace.id, trace.question, trace.sentences, stage.parse(answer))
-        except Complaint as complaint:
+        except ValidationError as complaint:
             failure = Failure(answer.text, complaint)
     assert failure is not None
     return Listed(trace.id, trace.question, trace.sentences, (), str(failure.complaint))
 
 
-async def list_all(traces: Iterable[Trace], ask: Ask, settings: Settings, *, at_once: int = 16) -> AsyncIterator[Listed]:
+async def list_all(traces: Iterable[Trace], ask: Ask, settings: CurationConfig, *, at_once: int = 16) -> AsyncIterator[Listed]:
     """List the instances of every trace, so many traces at once, in the order in which they come.
 
     A trace that the endpoint refuses has that as its problem.
@@ -141,7 +141,7 @@ async def list_all(traces: Iterable[Trace], ask: Ask, settings: Settings, *, at_
         await asyncio.gather(*working, return_exceptions=True)
 
 
-async def _listed_or_refused(trace: Trace, ask: Ask, settings: Settings) -> Listed:
+async def _listed_or_refused(trace: Trace, ask: Ask, settings: CurationConfig) -> Listed:
     try:
         return await list_instances(trace, ask, settings)
     except RefusedError as error:
@@ -174,7 +174,7 @@ def _instance(value: dict[str, Any]) -> Instance:
 
 def spans_of(parts: Any) -> Parts:
     """Parts as files hold them."""
-    return tuple(Span(int(first), int(last)) for first, last in parts)
+    return tuple(SentenceSpan(int(first), int(last)) for first, last in parts)
 
 
 def shown(parts: Parts) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .errors import BudgetError, CurationError
 from .store import Usage
-from .types import Answer, Request
+from .types import Completion, Request
 
 _PER_MESSAGE = 16
 """Tokens that a chat template may put around a message; generous."""
@@ -91,7 +91,7 @@ class Budget:
                 await self._landed.wait()
         raise self._closed
 
-    def settle(self, reserved: Usage, answer: Answer | None) -> None:
+    def settle(self, reserved: Usage, answer: Completion | None) -> None:
         """A call has come back; `None` if without an answer, which counts nothing."""
         self._flying = Usage(*(all_ - own for all_, own in zip(self._flying, reserved, strict=True)))
         if answer is not None:

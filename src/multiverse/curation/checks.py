@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..errors import ExtraError, StructureError
 from ..structure import Block, Body, Dialect, Document, parse, render
-from .answers import Complaint
+from .completions import ValidationError
 from .evidence import (
     Number,
     distinctive,
@@ -35,7 +35,7 @@ from .evidence import (
     vocabulary,
     weighty,
 )
-from .plan import Filled, FilledBlock, within
+from .outline import Filled, FilledBlock, within
 from .types import Trace
 
 _CONNECTIVE = re.compile(
@@ -56,30 +56,34 @@ def check_connectives(text: str) -> None:
     """No sentence may open with a word that ties it to another path or to an order of paths."""
     for sentence in sentences(text):
         if found := _CONNECTIVE.match(sentence.lstrip(" \"'(*")):
-            raise Complaint("forbidden connective", f"a sentence opens with {found[0]!r}: say it without such words")
+            raise ValidationError("forbidden connective", f"a sentence opens with {found[0]!r}: say it without such words")
     if found := _SIBLING.search(text):
-        raise Complaint("forbidden connective", f"{found[0]!r} speaks of another path: each must stand alone")
+        raise ValidationError("forbidden connective", f"{found[0]!r} speaks of another path: each must stand alone")
 
 
 def check_supported(text: str, known: Sequence[str]) -> None:
     """Every sentence must be made of what is known: all numbers of two digits or more, and some of its words."""
     for value in (number.value for number in numbers(text)):
         if weighty(value) and not _holds(known, value):
-            raise Complaint("invented text", f"{value} stands nowhere in the text that was given: write only what is there")
+            raise ValidationError(
+                "invented text", f"{value} stands nowhere in the text that was given: write only what is there"
+            )
     words = [vocabulary(given) for given in known]
     for sentence in sentences(text):
         mine = tokens(sentence)
         shared = sum(any(token in given for given in words) for token in mine)
         if (len(mine) >= 2 and not shared) or (len(mine) >= 4 and shared < SUPPORT * len(mine)):
             detail = f"{_short(sentence)!r} has nothing to do with the text that was given: write only what is there"
-            raise Complaint("invented text", detail)
+            raise ValidationError("invented text", detail)
 
 
 def check_carried(text: str, piece: str) -> None:
     """What a piece comes to must still be there when it is rewritten."""
     found = [number.value for number in numbers(piece) if weighty(number.value)]
     if found and found[-1] not in values(text):
-        raise Complaint("lost result", f"{found[-1]} stands last in the text that was given and is gone: keep every result")
+        raise ValidationError(
+            "lost result", f"{found[-1]} stands last in the text that was given and is gone: keep every result"
+        )
 
 
 def check_gives_nothing_away(outline: str, path: str, known: Sequence[str]) -> None:
@@ -90,7 +94,7 @@ def check_gives_nothing_away(outline: str, path: str, known: Sequence[str]) -> N
     for value in (number.value for number in numbers(outline)):
         if weighty(value) and arrives.get(value) and not _holds(known, value):
             detail = f"{_short(outline)!r} holds {value}, which its path finds out: say what is determined, not the outcome"
-            raise Complaint("outcome in an outline", detail)
+            raise ValidationError("outcome in an outline", detail)
 
 
 def check_apart(text: str, siblings: Sequence[str], known: Sequence[str]) -> None:
@@ -113,8 +117,8 @@ def check_apart(text: str, siblings: Sequence[str], known: Sequence[str]) -> Non
                 raise _depends(f"the words {_short(quote)!r}", index)
 
 
-def _depends(what: str, index: int) -> Complaint:
-    return Complaint("not independent", f"it uses {what}, which only path {index} beside it has established")
+def _depends(what: str, index: int) -> ValidationError:
+    return ValidationError("not independent", f"it uses {what}, which only path {index} beside it has established")
 
 
 def check_distance(original: str, text: str, bound: float) -> None:
@@ -122,7 +126,7 @@ def check_distance(original: str, text: str, bound: float) -> None:
     found = distance(original, text)
     if found > bound:
         detail = f"the text is too far from what was given (edit distance {found:.2f}, at most {bound:g}): stay closer to it"
-        raise Complaint("too far from the original", detail)
+        raise ValidationError("too far from the original", detail)
 
 
 def distance(a: str, b: str) -> float:
@@ -143,9 +147,9 @@ def check_grammar(document: Document, dialect: Dialect) -> None:
         text = render(document, dialect)
         read = parse(text, dialect)
     except (StructureError, ValueError) as error:
-        raise Complaint("broken grammar", str(error)) from None
+        raise ValidationError("broken grammar", str(error)) from None
     if read != document:
-        raise Complaint("broken grammar", "the document does not read back as it was written")
+        raise ValidationError("broken grammar", "the document does not read back as it was written")
 
 
 def check_sentences(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
@@ -154,11 +158,11 @@ def check_sentences(filled: Filled, document: Document, trace: Trace, phrase: st
     for number, sentence in enumerate(trace.sentences, 1):
         bare = _bare(sentence)
         if not text.startswith(bare, at):
-            raise Complaint("lost sentences", f"sentence {number} is not where it belongs: {_short(sentence.strip())!r}")
+            raise ValidationError("lost sentences", f"sentence {number} is not where it belongs: {_short(sentence.strip())!r}")
         at += len(bare)
     # In a dialect that cannot set the answer apart, it ends the thinking.
     if text[at:] != ("" if document.answer else _bare(trace.answer)):
-        raise Complaint("invented text", f"this is none of the trace's: {_short(text[at:])!r}")
+        raise ValidationError("invented text", f"this is none of the trace's: {_short(text[at:])!r}")
 
 
 def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
@@ -166,12 +170,14 @@ def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) 
     thinking = "\n".join(retold(filled, document.thinking or (), phrase))
     whole = f"{thinking}\n{document.answer}"
     if trace.answer and trace.answer not in whole:
-        raise Complaint("answer lost", f"the answer is gone: {_short(trace.answer)!r}")
+        raise ValidationError("answer lost", f"the answer is gone: {_short(trace.answer)!r}")
     before, after = final_value(f"{trace.reasoning}\n{trace.answer}"), final_value(whole)
     if before != after:
-        raise Complaint("answer lost", f"the text came to {_short(str(before))!r}, and now comes to {_short(str(after))!r}")
+        raise ValidationError(
+            "answer lost", f"the text came to {_short(str(before))!r}, and now comes to {_short(str(after))!r}"
+        )
     if before is not None and before in values(trace.reasoning) and not _holds([thinking, *_conclusions(document)], before):
-        raise Complaint("answer lost", f"the reasoning arrived at {before}, and does no more")
+        raise ValidationError("answer lost", f"the reasoning arrived at {before}, and does no more")
 
 
 def check_independence(filled: Filled, document: Document, question: str, phrase: str) -> None:
@@ -181,9 +187,9 @@ def check_independence(filled: Filled, document: Document, question: str, phrase
         for number, path in enumerate(paths):
             try:
                 check_apart(path, paths[:number], [question, site.before, *site.refilled.outlines])
-            except Complaint as complaint:
+            except ValidationError as complaint:
                 outline = _short(site.refilled.outlines[number])
-                raise Complaint(complaint.reason, f"path {number + 1} ({outline}): {complaint.detail}") from None
+                raise ValidationError(complaint.reason, f"path {number + 1} ({outline}): {complaint.detail}") from None
 
 
 class Site(NamedTuple):

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit, urlunsplit
 from ..errors import ExtraError
 from .budget import Budget
 from .errors import CurationError, EndpointError, RefusedError
-from .gate import Gate
+from .limiter import ConcurrencyLimiter
 from .store import Store, Usage
-from .types import Answer, Request
+from .types import Completion, Request
 
 LONGEST_WAIT = 600.0
 """An endpoint that wants more seconds than these is left alone."""
@@ -37,7 +37,7 @@ _NEVER_CONNECTED = {"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "In
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class EndpointConfig:
     """Which model is asked, and how.
 
     Attributes:
@@ -71,7 +71,7 @@ class Endpoint:
         return {"model": self.model, "temperature": self.temperature, "seed": self.seed}
 
 
-class _PassingError(Exception):
+class _TransientError(Exception):
     """A call failed, and may well succeed when it is repeated.
 
     Attributes:
@@ -98,13 +98,13 @@ class Client:
         ExtraError: openai is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, store: Store, budget: Budget) -> None:
+    def __init__(self, endpoint: EndpointConfig, store: Store, budget: Budget) -> None:
         try:
             self._openai = import_module("openai")
         except ImportError as error:
             raise ExtraError("openai", "curate") from error
         self.endpoint, self.store, self.budget = endpoint, store, budget
-        self.gate = Gate(endpoint.concurrency)
+        self.gate = ConcurrencyLimiter(endpoint.concurrency)
         self.paid = Usage()
         self.failures: Counter[str] = Counter()
         self.stages: Counter[str] = Counter()
@@ -122,7 +122,7 @@ class Client:
     async def __aexit__(self, *error: object) -> None:
         await self._http.close()
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> Completion:
         """The answer to a request, from the store or from the endpoint.
 
         Raises:
@@ -141,12 +141,12 @@ class Client:
         self.gate.stop(reason)
         self.budget.close(reason)
 
-    async def _repeated(self, request: Request, key: str) -> Answer:
+    async def _repeated(self, request: Request, key: str) -> Completion:
         draw, before = random.Random(f"{self.endpoint.seed}/{key}"), self.paid.calls
         for number in range(1, self.endpoint.tries + 1):
             try:
                 return await self._paid(request)
-            except _PassingError as error:
+            except _TransientError as error:
                 self.failures[error.kind] += 1
                 kind, wait = error.kind, error.after
             if number < self.endpoint.tries:
@@ -157,7 +157,7 @@ class Client:
             raise RefusedError(f"{told}; others were answered meanwhile")
         raise EndpointError(f"{told}: see to the endpoint and start again; what was answered is stored")
 
-    async def _paid(self, request: Request) -> Answer:
+    async def _paid(self, request: Request) -> Completion:
         """One call, inside the gate and the budget."""
         entered = await self.gate.enter()
         answer, overloaded = None, False
@@ -166,7 +166,7 @@ class Client:
             try:
                 answer = await self._call(request)
                 return answer
-            except _PassingError as error:
+            except _TransientError as error:
                 overloaded = error.overloaded
                 if error.after > 0:
                     self.gate.hold(error.after)
@@ -176,7 +176,7 @@ class Client:
         finally:
             self.gate.leave(entered, overloaded=overloaded, well=answer is not None)
 
-    async def _call(self, request: Request) -> Answer:
+    async def _call(self, request: Request) -> Completion:
         # Half a character, quoted from an answer, cannot be sent.
         messages = [{"role": role, "content": text.encode(errors="replace").decode()} for role, text in request.messages]
         settings = {name: value for name, value in self.endpoint.settings.items() if value is not None}
@@ -194,15 +194,15 @@ class Client:
             return await self._refused(error, request)
         except (TimeoutError, openai.APITimeoutError) as error:
             self._check_reached(error)
-            raise _PassingError("time-out", overloaded=True) from None
+            raise _TransientError("time-out", overloaded=True) from None
         except openai.APIConnectionError as error:
             self._check_reached(error)
-            raise _PassingError("connection") from None
+            raise _TransientError("connection") from None
         answer = self.read(body, request) if body is not None else _too_long(request)
         self._works, self.paid = True, self.paid.plus(answer)
         return answer
 
-    def read(self, body: bytes, request: Request) -> Answer:
+    def read(self, body: bytes, request: Request) -> Completion:
         """The answer in the body of a response."""
         return read_answer(body, request)
 
@@ -212,7 +212,7 @@ class Client:
             reason = " ".join(str(cause).split()) or type(cause).__name__
             raise EndpointError(f"{self.endpoint.address} cannot be reached ({reason}): see to the endpoint, or --base-url")
 
-    async def _refused(self, error: Any, request: Request) -> Answer:
+    async def _refused(self, error: Any, request: Request) -> Completion:
         """What to make of a status that is none of success."""
         status, reason, url = error.status_code, _reason(error), self.endpoint.address
         if status == 429 and error.code == "insufficient_quota":
@@ -221,7 +221,7 @@ class Client:
             after = seconds_after(error.response.headers.get("retry-after"), datetime.now(UTC))
             if after > LONGEST_WAIT:
                 raise EndpointError(f"{url} wants to be left alone for {after:,.0f} s ({status}): start again after that")
-            raise _PassingError(str(status), overloaded=status in _OVERLOADED, after=after)
+            raise _TransientError(str(status), overloaded=status in _OVERLOADED, after=after)
         if status == 400 and "max_completion_tokens" in reason and self._bound == "max_tokens":
             self._bound = "max_completion_tokens"  # newer models know the bound by this name alone
             return await self._call(request)
@@ -246,11 +246,11 @@ async def _read(response: Any, most: int) -> bytes | None:
             if len(body) > most:
                 return None
     except Exception as error:  # whatever the library below raises here, the connection broke
-        raise _PassingError("connection") from error
+        raise _TransientError("connection") from error
     return bytes(body)
 
 
-def read_answer(body: bytes, request: Request) -> Answer:
+def read_answer(body: bytes, request: Request) -> Completion:
     """The answer in the body of a response. Where the endpoint counts no tokens, they are estimated."""
     try:
         value = json.loads(body)
@@ -263,8 +263,8 @@ def read_answer(body: bytes, request: Request) -> Answer:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         reason = str(choice.get("finish_reason") or "stop")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _PassingError("no completion") from None
-    return Answer(
+        raise _TransientError("no completion") from None
+    return Completion(
         text,
         reason,
         _count(prompt, _estimated(request)),
@@ -280,8 +280,8 @@ def _estimated(request: Request) -> int:
     return sum(len(content) for _, content in request.messages) // 4 + 1
 
 
-def _too_long(request: Request) -> Answer:
-    return Answer("", "length", _estimated(request), request.max_tokens)
+def _too_long(request: Request) -> Completion:
+    return Completion("", "length", _estimated(request), request.max_tokens)
 
 
 def _reason(error: Any) -> str:

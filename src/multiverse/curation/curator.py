@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeVar
 
 from ..data.records import checked
 from ..structure import Block, Document, render
-from .answers import Complaint
 from .assemble import Rewritten, assemble, put_back, white_space_behind
 from .checks import (
     Site,
@@ -21,11 +20,12 @@ from .checks import (
     sites,
     told,
 )
-from .plan import Filled, within
-from .settings import Settings
+from .completions import ValidationError
+from .config import CurationConfig
+from .outline import Filled, within
 from .stages import Conclude, Failure, Groups, Judge, Outline, Refill, Rewrite, Stage, Summary, units_of
 from .stages.rewrite import parts
-from .types import Ask, Curated, Outcome, SetAside, Trace
+from .types import Ask, Curated, Outcome, Rejected, Trace
 
 Result = TypeVar("Result")
 
@@ -33,7 +33,7 @@ NOTHING = "nothing parallel"
 """Reason of a trace in which nothing forks: not a failure, and the most common fate of a short one."""
 
 
-async def curate(trace: Trace, ask: Ask, settings: Settings) -> Outcome:
+async def curate(trace: Trace, ask: Ask, settings: CurationConfig) -> Outcome:
     """The document of a trace, or why there is none.
 
     A stage that gets no good answer is asked again with what was wrong, up to the limit. After that a rewrite falls back to
@@ -46,14 +46,14 @@ async def curate(trace: Trace, ask: Ask, settings: Settings) -> Outcome:
     curation = _Curation(trace, ask, settings)
     try:
         return await curation.outcome()
-    except _Aside as aside:
-        return SetAside(trace, aside.stage, aside.complaint.reason, aside.complaint.detail, dict(curation.attempts))
+    except _RejectedError as aside:
+        return Rejected(trace, aside.stage, aside.complaint.reason, aside.complaint.detail, dict(curation.attempts))
 
 
-class _Aside(Exception):  # noqa: N818  (no error: it ends as a value)
+class _RejectedError(Exception):
     """The trace cannot go on."""
 
-    def __init__(self, stage: str, complaint: Complaint) -> None:
+    def __init__(self, stage: str, complaint: ValidationError) -> None:
         self.stage, self.complaint = stage, complaint
         super().__init__(stage, complaint)
 
@@ -66,7 +66,7 @@ class _Got(NamedTuple):
 
 
 class _Curation:
-    def __init__(self, trace: Trace, ask: Ask, settings: Settings) -> None:
+    def __init__(self, trace: Trace, ask: Ask, settings: CurationConfig) -> None:
         self.trace, self.ask, self.settings = trace, ask, settings
         self.attempts: Counter[str] = Counter()
         self.fallbacks: list[str] = []
@@ -91,14 +91,16 @@ class _Curation:
         reasoning = self.trace.reasoning
         for tag in self.settings.tags.tags:
             if tag in reasoning or tag in self.trace.answer:
-                raise _Aside("trace", Complaint("tag in the trace", f"the trace holds the tag {tag}: take it out first"))
+                raise _RejectedError(
+                    "trace", ValidationError("tag in the trace", f"the trace holds the tag {tag}: take it out first")
+                )
         try:
             checked(reasoning, "the reasoning")
             checked(self.trace.answer, "the answer")
         except ValueError as error:
-            raise _Aside("trace", Complaint("broken text", str(error))) from None
+            raise _RejectedError("trace", ValidationError("broken text", str(error))) from None
         if len(self.trace.sentences) < 2:
-            raise _Aside("trace", Complaint(NOTHING, "the reasoning has fewer than two sentences"))
+            raise _RejectedError("trace", ValidationError(NOTHING, "the reasoning has fewer than two sentences"))
 
     # -- stages i to iv ------------------------------------------------------------------------------------------------
 
@@ -110,20 +112,20 @@ class _Curation:
         while True:
             groups, got = await self.asked(stage, tries, failure)
             if not groups:
-                raise _Aside(stage.name, Complaint(NOTHING, "no group of steps is parallel"))
+                raise _RejectedError(stage.name, ValidationError(NOTHING, "no group of steps is parallel"))
             blocks, _ = await self.asked(Outline(self.trace, self.settings, steps, groups))
             if not blocks:
-                raise _Aside(Outline.name, Complaint(NOTHING, "no group became a block"))
+                raise _RejectedError(Outline.name, ValidationError(NOTHING, "no group became a block"))
             filled, _ = await self.asked(Refill(self.trace, self.settings, blocks))
             document = assemble(filled, self.trace, self.settings)
             self.check_refilled(filled, document)
             try:
                 check_independence(filled, document, self.trace.question, self.settings.phrase)
                 verdicts = await self.judge(filled, document) if self.settings.judge else []
-            except Complaint as complaint:
+            except ValidationError as complaint:
                 tries, failure = got.tries, Failure(got.answer, complaint)
                 if tries >= self.settings.attempts:
-                    raise _Aside(stage.name, complaint) from None
+                    raise _RejectedError(stage.name, complaint) from None
                 continue
             found = self.sites(filled, document)
             self.notes += [*(f"block {site.name} ({site.filled.kind}): {site.filled.reason}" for site in found), *verdicts]
@@ -135,8 +137,8 @@ class _Curation:
             check_sentences(filled, document, self.trace, self.settings.phrase)
             check_answer(filled, document, self.trace, self.settings.phrase)
             check_distance(self.original, self.text(filled, document), self.settings.refilled_distance)
-        except Complaint as complaint:
-            raise _Aside(Refill.name, complaint) from None
+        except ValidationError as complaint:
+            raise _RejectedError(Refill.name, complaint) from None
 
     async def judge(self, filled: Filled, document: Document) -> list[str]:
         """What the judge says of each block (`Complaint` where it finds that paths depend on each other)."""
@@ -147,13 +149,13 @@ class _Curation:
                 verdicts, _ = await self.asked(
                     Judge(self.trace, self.settings, site.name, site.before, paths, self.rendered(site))
                 )
-            except _Aside as aside:
+            except _RejectedError as aside:
                 said.append(f"block {site.name}: no verdict of the judge ({aside.complaint.reason})")
                 continue
             if verdicts:
                 path, on, because = verdicts[0]
                 outline = site.refilled.outlines[path - 1]
-                raise Complaint("not independent", f"path {path} ({outline}) depends on path {on} beside it: {because}")
+                raise ValidationError("not independent", f"path {path} ({outline}) depends on path {on} beside it: {because}")
             said.append(f"block {site.name}: independent, says the judge")
         return said
 
@@ -172,7 +174,7 @@ class _Curation:
             check_answer(filled, document, self.trace, self.settings.phrase)
             check_independence(filled, document, self.trace.question, self.settings.phrase)
             check_distance(self.original, self.text(filled, document), self.settings.final_distance)
-        except Complaint as complaint:
+        except ValidationError as complaint:
             self.fallbacks = [site.name for site in self.sites(filled, refilled)]
             self.notes.append(f"the rewritten document was given up: {complaint}")
             return refilled
@@ -191,7 +193,7 @@ class _Curation:
             stage = Rewrite(self.trace, self.settings, name, outline, before, paths[number], pieces, siblings, inside)
             try:
                 answer, _ = await self.asked(stage)
-            except _Aside as aside:
+            except _RejectedError as aside:
                 self.fall_back(name, aside)
                 return
             for unit, text in zip(part, answer, strict=True):
@@ -207,11 +209,11 @@ class _Curation:
         stage = Conclude(self.trace, self.settings, site.name, site.filled.kind, site.before, drafts, paths, rendered, given)
         try:
             written.blocks[site.name], _ = await self.asked(stage)
-        except _Aside as aside:
+        except _RejectedError as aside:
             written.forget(site.name)
             self.fall_back(site.name, aside)
 
-    def fall_back(self, name: str, aside: _Aside) -> None:
+    def fall_back(self, name: str, aside: _RejectedError) -> None:
         self.fallbacks.append(name)
         self.notes.append(f"{name} kept its refilled text ({aside.stage}): {aside.complaint}")
 
@@ -225,10 +227,10 @@ class _Curation:
             self.attempts[stage.name] += 1
             try:
                 return stage.parse(answer), _Got(answer.text, tries)
-            except Complaint as complaint:
+            except ValidationError as complaint:
                 failure = Failure(answer.text, complaint)
         assert failure is not None
-        raise _Aside(stage.name, failure.complaint)
+        raise _RejectedError(stage.name, failure.complaint)
 
     # -- texts ---------------------------------------------------------------------------------------------------------
 

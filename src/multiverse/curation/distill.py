@@ -19,14 +19,14 @@ from ..data import Fault, Row
 from ..data.records import MESSAGES, REASONING, checked, row_of
 from ..errors import StructureError
 from ..structure import Block, Body, Dialect, Document, measure, parse, word_tokens
-from .answers import Complaint
 from .budget import Budget
 from .checks import check_apart, distance, told
-from .client import Client, Endpoint, read_answer
+from .client import Client, EndpointConfig, read_answer
+from .completions import ValidationError
+from .config import CurationConfig
 from .errors import RefusedError
-from .settings import Settings
 from .store import Store
-from .types import Answer, Ask, Curated, Outcome, Request, SetAside, Trace
+from .types import Ask, Completion, Curated, Outcome, Rejected, Request, Trace
 
 STAGE = "sample"
 
@@ -36,12 +36,12 @@ _SHOWN = 20_000  # characters of a sample that are kept with the reason why it w
 Check = Callable[[str, str, str], bool]
 """Whether, to a question with this right answer, this one is right."""
 
-Sample = Callable[[Request], Awaitable[Answer]]
+Sample = Callable[[Request], Awaitable[Completion]]
 """Puts a question to a model that is no endpoint; the attempt is the number of the sample."""
 
 
 @dataclass(frozen=True)
-class Rules(Settings):
+class DistillConfig(CurationConfig):
     """Which samples stay. What belongs to the stages of curation is not used.
 
     Attributes:
@@ -90,7 +90,7 @@ class Distiller:
         beside: the way to samples that belong to other rows; what they take counts there.
     """
 
-    def __init__(self, rules: Rules, check: Check | None = None) -> None:
+    def __init__(self, rules: DistillConfig, check: Check | None = None) -> None:
         self.rules, self.check = rules, same_answer if check is None else check
         self.beside: Ask | None = None
         self._tokens = word_tokens(rules.tags)
@@ -114,56 +114,58 @@ class Distiller:
         found = self._judged(trace, answer, kept)
         if isinstance(found, Document):
             return Curated(trace, found, found, {}, attempts={STAGE: 1})
-        return SetAside(trace, STAGE, found.reason, f"{found.detail}\n\n{answer.text[:_SHOWN]}", {STAGE: 1})
+        return Rejected(trace, STAGE, found.reason, f"{found.detail}\n\n{answer.text[:_SHOWN]}", {STAGE: 1})
 
     def request(self, trace: Trace, number: int) -> Request:
         """What is asked for a sample; its number makes it another request."""
         content = " ".join(part for part in (trace.question.strip(), self.rules.instruction) if part)
         return Request(trace.id, STAGE, number - 1, (("user", content),), self.rules.max_tokens)
 
-    def _judged(self, trace: Trace, answer: Answer, kept: Sequence[str]) -> Document | Complaint:
+    def _judged(self, trace: Trace, answer: Completion, kept: Sequence[str]) -> Document | ValidationError:
         found = self._alone(trace.question, trace.answer, answer.text, answer.finish_reason)
         if isinstance(found, Document):
             try:
                 check_new(answer.text, kept, self.rules.difference)
-            except Complaint as complaint:
+            except ValidationError as complaint:
                 return complaint
         return found
 
-    def _read(self, question: str, right: str, text: str, finish_reason: str) -> Document | Complaint:
+    def _read(self, question: str, right: str, text: str, finish_reason: str) -> Document | ValidationError:
         """The document of a sample, or why it does not stay, whatever others there are."""
         try:
             if finish_reason == "length":
-                raise Complaint("cut short", "the sample came to its longest before it came to its end")
+                raise ValidationError("cut short", "the sample came to its longest before it came to its end")
             if len(text) > self.rules.max_answer:
-                raise Complaint(
+                raise ValidationError(
                     "too long", f"the sample has {len(text):,} characters, at most {self.rules.max_answer:,} are read"
                 )
             document = _parsed(text, self.rules.tags)
             given = document.answer or next((item for item in reversed(document.thinking or ()) if isinstance(item, str)), "")
             if not self.check(question, right, given):
-                raise Complaint("wrong answer", f"the answer is {given.strip()[:200]!r}, and {right[:200]!r} is right")
+                raise ValidationError("wrong answer", f"the answer is {given.strip()[:200]!r}, and {right[:200]!r} is right")
             self._check_parallel(document)
             check_independent(document.thinking or (), [question])
-        except Complaint as complaint:
+        except ValidationError as complaint:
             return complaint
         return document
 
     def _check_parallel(self, document: Document) -> None:
         if not any(len(block.paths) > 1 for _, block in document.blocks()):
-            raise Complaint("not parallel", "no block has two paths")
+            raise ValidationError("not parallel", "no block has two paths")
         for _, block in document.blocks():
             check_different(block)
         found = measure(document, self._tokens).parallelism
         if found < self.rules.parallelism:
-            raise Complaint("hardly parallel", f"the parallelism is {found:.3f}, and {self.rules.parallelism:g} is asked for")
+            raise ValidationError(
+                "hardly parallel", f"the parallelism is {found:.3f}, and {self.rules.parallelism:g} is asked for"
+            )
 
 
 def _parsed(text: str, dialect: Dialect) -> Document:
     try:
         return parse(text, dialect)
     except StructureError as error:
-        raise Complaint("malformed", str(error)) from None
+        raise ValidationError("malformed", str(error)) from None
 
 
 def check_different(block: Block) -> None:
@@ -172,7 +174,7 @@ def check_different(block: Block) -> None:
     for number, path in enumerate(block.paths, 1):
         text = _folded(" ".join(told(path, "", conclusions=True)))
         if text in said:
-            raise Complaint("same paths", f"paths {said[text]} and {number} of a block say the same: {text[:80]!r}")
+            raise ValidationError("same paths", f"paths {said[text]} and {number} of a block say the same: {text[:80]!r}")
         said[text] = number
 
 
@@ -193,12 +195,12 @@ def check_independent(body: Body, known: Sequence[str]) -> None:
 def check_new(text: str, kept: Sequence[str], difference: float) -> None:
     """A sample is not what has been kept of the same question before, nor close to it."""
     if text in kept:
-        raise Complaint("duplicate", "the same question has been given the same document before")
+        raise ValidationError("duplicate", "the same question has been given the same document before")
     for other in kept:
         found = distance(text, other)
         if found < difference:
             detail = f"it is {found:.3f} away from a document that the question has been given before, at least {difference:g}"
-            raise Complaint("near duplicate", f"{detail} is asked for")
+            raise ValidationError("near duplicate", f"{detail} is asked for")
 
 
 _ANSWER = re.compile(r"^[*\s]*(?:the\s+)?(?:final\s+)?answer[*\s]*(?:is|:)[*:\s]*(.+)$", re.IGNORECASE | re.MULTILINE)
@@ -233,17 +235,17 @@ class Sampler(Client):
     """
 
     def __init__(
-        self, endpoint: Endpoint, store: Store, budget: Budget, *, dialect: Dialect, sample: Sample | None = None
+        self, endpoint: EndpointConfig, store: Store, budget: Budget, *, dialect: Dialect, sample: Sample | None = None
     ) -> None:
         super().__init__(endpoint, store, budget)
         self._dialect, self._sample = dialect, sample
 
-    def read(self, body: bytes, request: Request) -> Answer:
+    def read(self, body: bytes, request: Request) -> Completion:
         answer = read_answer(body, request)
         message = json.loads(body)["choices"][0]["message"]
         return answer._replace(text=whole_text(message, answer.text, self._dialect))
 
-    async def _call(self, request: Request) -> Answer:
+    async def _call(self, request: Request) -> Completion:
         if self._sample is None:
             return await super()._call(request)
         answer = await self._sample(request)

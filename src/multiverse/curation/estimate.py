@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .config import CurationConfig
 from .prompting import PROMPTS
-from .settings import Settings
 from .store import Usage
 from .types import Trace
 
@@ -28,7 +28,7 @@ _NUMBERS = 2
 class Estimate:
     """Calls and tokens by stage, over all traces that were added."""
 
-    settings: Settings
+    settings: CurationConfig
     rows: int = 0
     stages: dict[str, Usage] = field(default_factory=dict)
     _prompts: dict[str, int] = field(default_factory=dict)

@@ -19,11 +19,11 @@ from ..data.write import write_faults
 from ..structure import Dialect
 from . import manifest, output
 from .budget import Budget, Prices
-from .client import Client, Endpoint
+from .client import Client, EndpointConfig
+from .config import CurationConfig
 from .errors import BudgetError, CurationError, StoppedError
 from .outcomes import CURATED, OUTCOMES, SET_ASIDE, Outcomes
 from .run import Curate, run
-from .settings import Settings
 from .store import Store, Usage
 from .types import Ask, Trace
 
@@ -80,14 +80,14 @@ class Job:
     """
 
     out: Path
-    endpoint: Endpoint
-    settings: Settings
+    endpoint: EndpointConfig
+    settings: CurationConfig
     source: str
     rows: int
     validation: float = 0.05
     prices: Prices = Prices()  # noqa: RUF009
     documents: bool = False
-    connect: Callable[[Endpoint, Store, Budget], Client] = Client
+    connect: Callable[[EndpointConfig, Store, Budget], Client] = Client
 
     def start(
         self,

@@ -18,7 +18,7 @@ from ..errors import DataError, StructureError
 from ..structure import Dialect, Document, parse, render
 from .errors import RunError
 from .store import Usage
-from .types import Curated, Outcome, SetAside, Trace
+from .types import Curated, Outcome, Rejected, Trace
 
 OUTCOMES = "outcomes.jsonl"
 
@@ -47,7 +47,7 @@ def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dic
         "line": trace.line,
     }
     took = {"attempts": outcome.attempts, "usage": usage._asdict()}
-    if isinstance(outcome, SetAside):
+    if isinstance(outcome, Rejected):
         return {**about, "stage": outcome.stage, "reason": outcome.reason, "detail": outcome.detail, **took}
     return {
         **about,
@@ -62,7 +62,7 @@ def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dic
 
 def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
     """The outcome, set aside if training could not read what would be written of it."""
-    if isinstance(outcome, SetAside):
+    if isinstance(outcome, Rejected):
         return outcome
     try:
         if parse(checked(render(outcome.document, dialect), "the document"), dialect) != outcome.document:
@@ -73,7 +73,7 @@ def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
         if told is not None:
             parse(checked(render(told, dialect), "the reasoning"), dialect)
     except (StructureError, ValueError) as error:
-        return SetAside(outcome.trace, "output", UNWRITABLE, str(error), outcome.attempts)
+        return Rejected(outcome.trace, "output", UNWRITABLE, str(error), outcome.attempts)
     return outcome
 
 

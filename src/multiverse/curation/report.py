@@ -24,7 +24,7 @@ from ..errors import DataError, ExtraError, StructureError
 from ..structure import DIALECTS, MULTIVERSE, Block, Body, Dialect, Document, child_label, measure, parse, word_tokens
 from .manifest import MANIFEST
 from .outcomes import CURATED, OUTCOMES, records
-from .plan import within
+from .outline import within
 
 REPORT = "report.html"
 

@@ -17,7 +17,7 @@ from .client import Client
 from .errors import CurationError, RefusedError
 from .outcomes import OURS, REFUSED, Outcomes, record, writable
 from .store import Usage
-from .types import Answer, Ask, Outcome, Request, SetAside, Trace
+from .types import Ask, Completion, Outcome, Rejected, Request, Trace
 
 Curate = Callable[[Trace, Ask], Awaitable[Outcome]]
 """What is done to each row."""
@@ -37,7 +37,7 @@ class _Meter:
         self.usage, self.stage = Usage(), ""
         self.attempts: Counter[str] = Counter()
 
-    async def __call__(self, request: Request) -> Answer:
+    async def __call__(self, request: Request) -> Completion:
         self.stage = request.stage
         self.attempts[request.stage] += 1
         answer = await self._ask(request)
@@ -112,11 +112,11 @@ async def _row(number: int, trace: Trace, curate: Curate, ask: Ask, dialect: Dia
     try:
         outcome = writable(await curate(trace, meter), dialect)
     except RefusedError as error:
-        outcome = SetAside(trace, meter.stage, REFUSED, str(error), dict(meter.attempts))
+        outcome = Rejected(trace, meter.stage, REFUSED, str(error), dict(meter.attempts))
     except (CurationError, ExtraError):
         raise
     except Exception as error:  # a mistake of ours in one row must not take the others with it
         where = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-        outcome = SetAside(trace, meter.stage, OURS, detail, dict(meter.attempts))
+        outcome = Rejected(trace, meter.stage, OURS, detail, dict(meter.attempts))
     return _Done(number, record(number, outcome, meter.usage, dialect))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import StoreError
-from .types import Answer, Request
+from .types import Completion, Request
 
 _APPLICATION = 0x4D554C54  # marks the file as ours
 _SCHEMA = """
@@ -34,7 +34,7 @@ class Usage(NamedTuple):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def plus(self, answer: Answer) -> Usage:
+    def plus(self, answer: Completion) -> Usage:
         """With one answer more."""
         prompt, completion = self.prompt_tokens + answer.prompt_tokens, self.completion_tokens + answer.completion_tokens
         return Usage(self.calls + 1, prompt, completion)
@@ -77,7 +77,7 @@ class Store:
         file.execute(_SCHEMA)
         file.execute("COMMIT")
 
-    async def answer(self, key: str, request: Request, make: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def answer(self, key: str, request: Request, make: Callable[[], Awaitable[Completion]]) -> Completion:
         """The stored answer; where there is none, what `make` brings, stored. The same key is never made twice at once."""
         lock, holders = self._locks.setdefault(key, (asyncio.Lock(), []))
         holders.append(None)
@@ -93,7 +93,7 @@ class Store:
             if not holders:
                 del self._locks[key]
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> Completion | None:
         """The answer stored under this key."""
         with self._told():
             row = self._file.execute(
@@ -102,9 +102,9 @@ class Store:
             if row is None:
                 return None
             text, finish_reason, prompt_tokens, completion_tokens = row
-            return Answer(json.loads(text), finish_reason, prompt_tokens, completion_tokens, cached=True)
+            return Completion(json.loads(text), finish_reason, prompt_tokens, completion_tokens, cached=True)
 
-    def put(self, key: str, request: Request, answer: Answer) -> None:
+    def put(self, key: str, request: Request, answer: Completion) -> None:
         """Store an answer, for good once this returns."""
         # As JSON: an answer may hold half a character, which no file of text can.
         values = (key, request.row, request.stage, request.attempt, json.dumps(answer.text), *answer[1:4])

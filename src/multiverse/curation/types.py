@@ -59,7 +59,7 @@ class Request(NamedTuple):
         return sha256(json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     """What came back.
 
     Attributes:
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
     cached: bool = False
 
 
-Ask = Callable[[Request], Awaitable[Answer]]
+Ask = Callable[[Request], Awaitable[Completion]]
 """Puts a request to the model; raises `CurationError` for what no repetition mends, and when the budget is spent."""
 
 
@@ -104,7 +104,7 @@ class Curated:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class Rejected:
     """A trace that did not, and why.
 
     Attributes:
@@ -120,4 +120,4 @@ class SetAside:
     attempts: dict[str, int] = field(default_factory=dict)
 
 
-Outcome = Curated | SetAside
+Outcome = Curated | Rejected

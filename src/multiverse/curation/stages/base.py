@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from ..answers import Complaint, read_json
+from ..completions import ValidationError, read_json
+from ..config import CurationConfig
 from ..prompting import fill, quoted
-from ..settings import Settings
-from ..types import Answer, Request, Trace
+from ..types import Completion, Request, Trace
 
 Result = TypeVar("Result")
 
@@ -18,7 +18,7 @@ class Failure(NamedTuple):
     """An answer that would not do, and why."""
 
     answer: str
-    complaint: Complaint
+    complaint: ValidationError
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Stage(ABC, Generic[Result]):
     field: ClassVar[str]
 
     trace: Trace
-    settings: Settings
+    settings: CurationConfig
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
@@ -52,8 +52,10 @@ class Stage(ABC, Generic[Result]):
             messages = (*messages, ("assistant", quoted(failure.answer, self.settings.quoted)), complaint)
         return Request(self.trace.id, self.name, attempt, messages, self.settings.max_tokens)
 
-    def parse(self, answer: Answer) -> Result:
+    def parse(self, answer: Completion) -> Result:
         """What an answer says (`Complaint` if it will not do)."""
         if answer.finish_reason == "length":
-            raise Complaint("answer cut short", "the answer was cut short: say the same in fewer words, and close every brace")
+            raise ValidationError(
+                "answer cut short", "the answer was cut short: say the same in fewer words, and close every brace"
+            )
         return self.read(read_json(answer.text, self.field, self.settings.tags, self.settings.max_answer))

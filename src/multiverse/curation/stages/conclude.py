@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..answers import Complaint, fields, items, outline_text, sentence_text
 from ..checks import check_carried, check_connectives, check_gives_nothing_away, check_supported
+from ..completions import ValidationError, fields, items, outline_text, sentence_text
 from .base import Stage
 
 SHORTEST = 400
@@ -54,12 +54,12 @@ class Conclude(Stage[Concluded]):
         outlines = [outline_text(text, f"outline {number}") for number, text in enumerate(items(listed, "'outlines'"), 1)]
         if len(outlines) != len(self.paths):
             detail = f"the answer has {len(outlines)} outlines, the block {len(self.paths)} paths: give one for each, in order"
-            raise Complaint("wrong numbering", detail)
+            raise ValidationError("wrong numbering", detail)
         conclusion = sentence_text(closing, "the conclusion", self.settings.max_answer)
         bound = max(SHORTEST, sum(map(len, self.paths)) // 2, len(self.given))
         if len(conclusion) > bound:
             detail = f"the conclusion has {len(conclusion)} characters: at most {bound}, and only what came out of the paths"
-            raise Complaint("conclusion too long", detail)
+            raise ValidationError("conclusion too long", detail)
         known = [self.trace.question, self.before, *self.drafts, *self.paths]
         for outline in outlines:
             check_connectives(outline)

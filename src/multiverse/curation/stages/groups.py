@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any
 
-from ..answers import Complaint, fields, items, sentence_text
-from ..plan import Group, Span, Step
+from ..completions import ValidationError, fields, items, sentence_text
+from ..outline import Group, SentenceSpan, Step
 from ..prompting import numbered
 from .base import Stage
 
@@ -25,7 +25,7 @@ class Groups(Stage[tuple[Group, ...]]):
     steps: tuple[Step, ...]
 
     @cached_property
-    def labels(self) -> dict[str, Span]:
+    def labels(self) -> dict[str, SentenceSpan]:
         """What steps and sub-steps are called (``2``, ``2.1``), and their sentences."""
         found = {str(number): step.span for number, step in enumerate(self.steps, 1)}
         for number, step in enumerate(self.steps, 1):
@@ -40,37 +40,37 @@ class Groups(Stage[tuple[Group, ...]]):
         for (first, a), (second, b) in combinations(enumerate(groups, 1), 2):
             if not _apart(a.span, b.span) and not _inside(a, b) and not _inside(b, a):
                 detail = f"groups {first} and {second} share steps: a group lies inside one path of another, or apart from it"
-                raise Complaint("crossing groups", detail)
+                raise ValidationError("crossing groups", detail)
         # An outer group before those inside it.
         return tuple(sorted(groups, key=lambda group: (group.span.first, -group.span.last)))
 
     def _group(self, value: Any, what: str) -> Group:
         kind, reason, paths = fields(value, what, "kind", "reason", "paths")
         if kind not in KINDS:
-            raise Complaint("wrong shape", f"the kind of {what} is {str(kind)[:40]!r}: it must be {' or '.join(KINDS)}")
+            raise ValidationError("wrong shape", f"the kind of {what} is {str(kind)[:40]!r}: it must be {' or '.join(KINDS)}")
         labels = [self._labels(path, f"path {number} of {what}") for number, path in enumerate(items(paths, what), 1)]
         if len(labels) < 2:
-            raise Complaint("too few paths", f"{what} has {len(labels)} path(s): a group needs at least two")
+            raise ValidationError("too few paths", f"{what} has {len(labels)} path(s): a group needs at least two")
         order = self._siblings(labels[0][0])
         flat = [label for path in labels for label in path]
         for before, after in pairwise(flat):
             if after not in order:
                 detail = f"{what} holds {before} and {after}: all steps of a group belong to one level and one step above"
-                raise Complaint("wrong numbering", detail)
+                raise ValidationError("wrong numbering", detail)
             if order.index(after) != order.index(before) + 1:
                 detail = f"{what} goes from {before} to {after}: its steps must follow each other, in order, each once"
-                raise Complaint("not adjacent", detail)
-        spans = tuple(Span(self.labels[path[0]].first, self.labels[path[-1]].last) for path in labels)
+                raise ValidationError("not adjacent", detail)
+        spans = tuple(SentenceSpan(self.labels[path[0]].first, self.labels[path[-1]].last) for path in labels)
         return Group(kind, sentence_text(reason, f"the reason of {what}"), tuple(map(tuple, labels)), spans)
 
     def _labels(self, value: Any, what: str) -> list[str]:
         labels = [str(label) if type(label) is int else label for label in items(value, what)]
         if not labels:
-            raise Complaint("empty path", f"{what} names no step: it needs at least one")
+            raise ValidationError("empty path", f"{what} names no step: it needs at least one")
         for label in labels:
             if not isinstance(label, str) or label not in self.labels:
                 known = "steps are named as in '2', sub-steps as in '2.1'"
-                raise Complaint("wrong numbering", f"{what} names {str(label)[:40]!r}, which there is not: {known}")
+                raise ValidationError("wrong numbering", f"{what} names {str(label)[:40]!r}, which there is not: {known}")
         return labels
 
     def _siblings(self, label: str) -> list[str]:
@@ -80,7 +80,7 @@ class Groups(Stage[tuple[Group, ...]]):
         return [f"{head}.{number}" for number in range(1, len(self.steps[int(head) - 1].substeps) + 1)]
 
 
-def _apart(a: Span, b: Span) -> bool:
+def _apart(a: SentenceSpan, b: SentenceSpan) -> bool:
     return a.last < b.first or b.last < a.first
 
 

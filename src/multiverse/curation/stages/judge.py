@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..answers import Complaint, fields, items, sentence_text
+from ..completions import ValidationError, fields, items, sentence_text
 from .base import Stage
 
 
@@ -45,6 +45,6 @@ class Judge(Stage[tuple[Verdict, ...]]):
             path, on, because = fields(item, "a dependence", "path", "on", "because")
             if not all(type(number) is int and 1 <= number <= len(self.paths) for number in (path, on)) or path == on:
                 known = f"two different numbers from 1 to {len(self.paths)}"
-                raise Complaint("wrong numbering", f"'path' and 'on' must be {known}")
+                raise ValidationError("wrong numbering", f"'path' and 'on' must be {known}")
             verdicts.append(Verdict(path, on, sentence_text(because, "'because'")))
         return tuple(verdicts)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...structure import Block, Dialect, Document, render
-from ..answers import Complaint, fields, items, outline_text
 from ..checks import check_gives_nothing_away, check_supported
-from ..plan import Group, PlannedBlock, Span, Step
+from ..completions import ValidationError, fields, items, outline_text
+from ..outline import Group, OutlineBlock, SentenceSpan, Step
 from .base import Stage
 
 
 @dataclass(frozen=True)
-class Outline(Stage[tuple[PlannedBlock, ...]]):
+class Outline(Stage[tuple[OutlineBlock, ...]]):
     """The blocks of the trunk, in order, with those inside their paths."""
 
     name = "outline"
@@ -30,36 +30,36 @@ class Outline(Stage[tuple[PlannedBlock, ...]]):
             "example": example(self.settings.tags),
         }
 
-    def read(self, value: Any) -> tuple[PlannedBlock, ...]:
-        return self._blocks(value, Span(1, len(self.trace.sentences)), 1, set())
+    def read(self, value: Any) -> tuple[OutlineBlock, ...]:
+        return self._blocks(value, SentenceSpan(1, len(self.trace.sentences)), 1, set())
 
-    def _blocks(self, value: Any, inside: Span, depth: int, used: set[int]) -> tuple[PlannedBlock, ...]:
+    def _blocks(self, value: Any, inside: SentenceSpan, depth: int, used: set[int]) -> tuple[OutlineBlock, ...]:
         listed = items(value, "'blocks'")
         if listed and depth > self.settings.depth:
-            raise Complaint("too deep", f"blocks nest {depth} deep: at most {self.settings.depth} are allowed")
+            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.settings.depth} are allowed")
         blocks, due = [], inside.first
         for item in listed:
             number, paths = fields(item, "a block", "group", "paths")
             if type(number) is not int or not 1 <= number <= len(self.groups):
                 known = f"there are groups 1 to {len(self.groups)}"
-                raise Complaint("wrong numbering", f"a block is made of group {str(number)[:40]}: {known}")
+                raise ValidationError("wrong numbering", f"a block is made of group {str(number)[:40]}: {known}")
             if number in used:
-                raise Complaint("wrong numbering", f"group {number} stands twice: each becomes at most one block")
+                raise ValidationError("wrong numbering", f"group {number} stands twice: each becomes at most one block")
             used.add(number)
             group = self.groups[number - 1]
             if group.span.first < due or group.span.last > inside.last:
                 detail = f"the block of group {number} stands where its sentences do not: blocks follow the trace, and nest"
-                raise Complaint("wrong nesting", f"{detail} in the path that holds their sentences")
+                raise ValidationError("wrong nesting", f"{detail} in the path that holds their sentences")
             due = group.span.last + 1
             blocks.append(self._block(group, number, items(paths, f"the paths of group {number}"), depth, used))
         return tuple(blocks)
 
-    def _block(self, group: Group, number: int, paths: list[Any], depth: int, used: set[int]) -> PlannedBlock:
+    def _block(self, group: Group, number: int, paths: list[Any], depth: int, used: set[int]) -> OutlineBlock:
         if len(paths) != len(group.spans):
             detail = f"the block of group {number} has {len(paths)} paths, the group has {len(group.spans)}: give one for each"
-            raise Complaint("wrong numbering", detail)
+            raise ValidationError("wrong numbering", detail)
         outlines, inner = [], []
-        before = self._text(Span(1, group.span.first - 1))
+        before = self._text(SentenceSpan(1, group.span.first - 1))
         for index, path in enumerate(paths):
             what, own = f"path {index + 1} of group {number}", group.spans[index]
             (text,) = fields(path, what, "outline")
@@ -68,9 +68,9 @@ class Outline(Stage[tuple[PlannedBlock, ...]]):
             check_gives_nothing_away(outline, self._text(own), [self.trace.question, before])
             outlines.append(outline)
             inner.append(self._blocks(path.get("inside", []), own, depth + 1, used))
-        return PlannedBlock(group, tuple(outlines), tuple(inner))
+        return OutlineBlock(group, tuple(outlines), tuple(inner))
 
-    def _text(self, span: Span) -> str:
+    def _text(self, span: SentenceSpan) -> str:
         return "".join(self.trace.sentences[span.first - 1 : span.last])
 
 

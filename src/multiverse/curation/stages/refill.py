@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..answers import Complaint, check_cover, items, span
-from ..plan import Filled, FilledBlock, PlannedBlock, Span, within
+from ..completions import ValidationError, check_cover, items, span
+from ..outline import Filled, FilledBlock, OutlineBlock, SentenceSpan, within
 from ..prompting import numbered
 from .base import Stage
 
@@ -33,7 +33,7 @@ class Refill(Stage[Filled]):
     name = "refill"
     field = "places"
 
-    blocks: tuple[PlannedBlock, ...]
+    blocks: tuple[OutlineBlock, ...]
 
     def inputs(self) -> dict[str, Any]:
         return {"places": self.places(), "sentences": numbered(self.trace.sentences), "concluding": self.concluding}
@@ -51,11 +51,11 @@ class Refill(Stage[Filled]):
     def read(self, value: Any) -> Filled:
         places = self.places()
         if not isinstance(value, dict):
-            raise Complaint("wrong shape", "'places' must be an object with a field for each place")
+            raise ValidationError("wrong shape", "'places' must be an object with a field for each place")
         for name in sorted(value.keys() - {place.name for place in places}):
-            raise Complaint("wrong numbering", f"there is no place {name[:40]!r}: there are P1 to P{len(places)}")
+            raise ValidationError("wrong numbering", f"there is no place {name[:40]!r}: there are P1 to P{len(places)}")
         last = len(self.trace.sentences)
-        spans: dict[str, Span] = {}
+        spans: dict[str, SentenceSpan] = {}
         for place in places:
             pair = value.get(place.name)
             if pair is not None and items(pair, place.name):
@@ -65,11 +65,11 @@ class Refill(Stage[Filled]):
         filled = _fill(self.blocks, stretches, self.concluding)
         for name, path in _paths(filled, ""):
             if not any(path.sentences()):
-                raise Complaint("empty path", f"path {name} has no sentence: every path needs some")
+                raise ValidationError("empty path", f"path {name} has no sentence: every path needs some")
         return filled
 
 
-def _places(blocks: Sequence[PlannedBlock], holder: str, what: str, concluding: bool) -> Iterator[tuple[str, str]]:
+def _places(blocks: Sequence[OutlineBlock], holder: str, what: str, concluding: bool) -> Iterator[tuple[str, str]]:
     for index, block in enumerate(blocks):
         name = within(holder, index)
         yield holder, f"{what}, before block {name}"
@@ -83,7 +83,7 @@ def _places(blocks: Sequence[PlannedBlock], holder: str, what: str, concluding: 
     yield holder, f"{what}, behind its last block" if blocks else what
 
 
-def _fill(blocks: Sequence[PlannedBlock], stretches: Iterator[tuple[int, ...]], concluding: bool) -> Filled:
+def _fill(blocks: Sequence[OutlineBlock], stretches: Iterator[tuple[int, ...]], concluding: bool) -> Filled:
     own, filled = [], []
     for block in blocks:
         own.append(next(stretches))
@@ -102,5 +102,5 @@ def _paths(filled: Filled, holder: str) -> Iterator[tuple[str, Filled]]:
             yield from _paths(path, name)
 
 
-def _numbers(found: Span | None) -> tuple[int, ...]:
+def _numbers(found: SentenceSpan | None) -> tuple[int, ...]:
     return () if found is None else tuple(range(found.first, found.last + 1))

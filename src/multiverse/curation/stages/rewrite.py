@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..answers import Complaint, items, sentence_text
 from ..checks import check_apart, check_carried, check_connectives, check_distance, check_supported
-from ..plan import Filled
+from ..completions import ValidationError, items, sentence_text
+from ..outline import Filled
 from .base import Stage
 
 TOGETHER = 5
@@ -72,7 +72,7 @@ class Rewrite(Stage[tuple[str, ...]]):
         texts = [sentence_text(text, f"piece {number}", longest) for number, text in enumerate(items(value, "'pieces'"), 1)]
         if len(texts) != len(self.pieces):
             detail = f"the answer has {len(texts)} pieces, {len(self.pieces)} were given: rewrite each, in order"
-            raise Complaint("wrong numbering", detail)
+            raise ValidationError("wrong numbering", detail)
         known = [self.trace.question, self.before, self.outline, self.whole]
         for text, piece in zip(texts, self.pieces, strict=True):
             check_connectives(text)

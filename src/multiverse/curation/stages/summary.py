@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..answers import check_cover, fields, items, sentence_text, span
-from ..plan import Step, Substep
+from ..completions import check_cover, fields, items, sentence_text, span
+from ..outline import Step, Substep
 from ..prompting import numbered
 from .base import Stage
 

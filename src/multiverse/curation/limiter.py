@@ -9,7 +9,7 @@ from collections import deque
 from .errors import CurationError
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Lets calls in, first come first served.
 
     Where the endpoint is overloaded, only half as many may fly; every full round that goes well lets in one more. What was

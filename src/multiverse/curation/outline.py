@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Span(NamedTuple):
+class SentenceSpan(NamedTuple):
     """Sentences from the first to the last, both included."""
 
     first: int
     last: int
 
-    def holds(self, other: Span) -> bool:
+    def holds(self, other: SentenceSpan) -> bool:
         """Whether the other lies inside."""
         return self.first <= other.first and other.last <= self.last
 
@@ -27,7 +27,7 @@ class Substep(NamedTuple):
     """The lower level of the summary."""
 
     summary: str
-    span: Span
+    span: SentenceSpan
 
 
 class Step(NamedTuple):
@@ -37,8 +37,8 @@ class Step(NamedTuple):
     substeps: tuple[Substep, ...]
 
     @property
-    def span(self) -> Span:
-        return Span(self.substeps[0].span.first, self.substeps[-1].span.last)
+    def span(self) -> SentenceSpan:
+        return SentenceSpan(self.substeps[0].span.first, self.substeps[-1].span.last)
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ class Group:
     kind: str
     reason: str
     paths: tuple[tuple[str, ...], ...]
-    spans: tuple[Span, ...]
+    spans: tuple[SentenceSpan, ...]
 
     @property
-    def span(self) -> Span:
-        return Span(self.spans[0].first, self.spans[-1].last)
+    def span(self) -> SentenceSpan:
+        return SentenceSpan(self.spans[0].first, self.spans[-1].last)
 
 
 @dataclass(frozen=True)
-class PlannedBlock:
+class OutlineBlock:
     """A group that is to become a block."""
 
     group: Group
     outlines: tuple[str, ...]
-    paths: tuple[tuple[PlannedBlock, ...], ...]
+    paths: tuple[tuple[OutlineBlock, ...], ...]
 
 
 @dataclass(frozen=True)

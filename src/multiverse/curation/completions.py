@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..structure import Dialect
-from .plan import Span
+from .outline import SentenceSpan
 
 _FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
 _HARM = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -28,7 +28,7 @@ OUTLINE_LENGTH = 240
 """Longest outline, in characters."""
 
 
-class Complaint(ValueError):  # noqa: N818  (the word for it; never leaves this room)
+class ValidationError(ValueError):
     """What is wrong with an answer.
 
     Args:
@@ -44,9 +44,9 @@ class Complaint(ValueError):  # noqa: N818  (the word for it; never leaves this 
 def read_json(text: str, field: str, dialect: Dialect, longest: int) -> Any:
     """What stands under a field of the object that an answer holds (`Complaint` if there is no such thing)."""
     if len(text) > longest:
-        raise Complaint("answer too long", f"the answer has {len(text)} characters, at most {longest} are read: be brief")
+        raise ValidationError("answer too long", f"the answer has {len(text)} characters, at most {longest} are read: be brief")
     if not text.strip():
-        raise Complaint("no answer", "the answer is empty: answer with one JSON object")
+        raise ValidationError("no answer", "the answer is empty: answer with one JSON object")
     _refuse_harm(text, dialect, allowed="\t\r\n")
     value = _object(_with_backslashes(text), field)[field]
     for inner in _strings(value):
@@ -57,14 +57,16 @@ def read_json(text: str, field: str, dialect: Dialect, longest: int) -> Any:
 def _refuse_harm(text: str, dialect: Dialect, allowed: str) -> None:
     for tag in dialect.tags:
         if tag in text:
-            raise Complaint("tag in the answer", f"the answer holds the tag {tag}: tags are written by the program, use none")
+            raise ValidationError(
+                "tag in the answer", f"the answer holds the tag {tag}: tags are written by the program, use none"
+            )
     for match in _HARM.finditer(text):
         if match[0] in allowed:
             continue
         if match[0] >= "\ud800":
-            raise Complaint("half a character", f"the answer holds half a character ({match[0]!a}): write it whole")
+            raise ValidationError("half a character", f"the answer holds half a character ({match[0]!a}): write it whole")
         detail = f"the answer holds the control character {match[0]!a}: leave it out, and write backslashes twice"
-        raise Complaint("control character", detail)
+        raise ValidationError("control character", detail)
 
 
 def _with_backslashes(text: str) -> str:
@@ -94,7 +96,7 @@ def _object(text: str, field: str) -> dict[str, Any]:
     for candidate in _candidates(text):
         try:
             value, _ = _DECODER.raw_decode(candidate)
-        except Complaint:
+        except ValidationError:
             raise
         except (ValueError, RecursionError) as error:
             if isinstance(error, json.JSONDecodeError) and not found:
@@ -104,7 +106,7 @@ def _object(text: str, field: str) -> dict[str, Any]:
             if field in value:
                 return value
             problem, found = f"the object has no field {field!r}", True
-    raise Complaint("not JSON", f"the answer cannot be read ({problem}): answer with one JSON object that has {field!r}")
+    raise ValidationError("not JSON", f"the answer cannot be read ({problem}): answer with one JSON object that has {field!r}")
 
 
 def _candidates(text: str) -> Iterator[str]:
@@ -123,7 +125,7 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if twice is not None:
-        raise Complaint("not JSON", f"the field {twice[:60]!r} stands twice in one object: give it once")
+        raise ValidationError("not JSON", f"the field {twice[:60]!r} stands twice in one object: give it once")
     return dict(pairs)
 
 
@@ -133,26 +135,26 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 def items(value: Any, what: str) -> list[Any]:
     """A list."""
     if not isinstance(value, list):
-        raise Complaint("wrong shape", f"{what} must be a list")
+        raise ValidationError("wrong shape", f"{what} must be a list")
     return value
 
 
 def fields(value: Any, what: str, *names: str) -> list[Any]:
     """Those fields of an object."""
     if not isinstance(value, dict):
-        raise Complaint("wrong shape", f"{what} must be an object with {', '.join(map(repr, names))}")
+        raise ValidationError("wrong shape", f"{what} must be an object with {', '.join(map(repr, names))}")
     for name in names:
         if name not in value:
-            raise Complaint("wrong shape", f"{what} lacks {name!r}")
+            raise ValidationError("wrong shape", f"{what} lacks {name!r}")
     return [value[name] for name in names]
 
 
 def sentence_text(value: Any, what: str, longest: int = 1000) -> str:
     """A text that says something."""
     if not isinstance(value, str) or not value.strip():
-        raise Complaint("wrong shape", f"{what} must be a text that is not empty")
+        raise ValidationError("wrong shape", f"{what} must be a text that is not empty")
     if len(value) > longest:
-        raise Complaint("text too long", f"{what} has {len(value)} characters: at most {longest} will do")
+        raise ValidationError("text too long", f"{what} has {len(value)} characters: at most {longest} will do")
     return value.strip()
 
 
@@ -160,38 +162,42 @@ def outline_text(value: Any, what: str) -> str:
     """An outline: one short line without a number of its own."""
     text = sentence_text(value, what)
     if "\n" in text or len(text) > OUTLINE_LENGTH:
-        raise Complaint("outline too long", f"{what} must be one line of at most {OUTLINE_LENGTH} characters")
+        raise ValidationError("outline too long", f"{what} must be one line of at most {OUTLINE_LENGTH} characters")
     if _LABEL.match(text):
-        raise Complaint("wrong numbering", f"{what} begins with a number: numbers are written by the program, leave them out")
+        raise ValidationError(
+            "wrong numbering", f"{what} begins with a number: numbers are written by the program, leave them out"
+        )
     return text
 
 
-def span(value: Any, what: str, last: int) -> Span:
+def span(value: Any, what: str, last: int) -> SentenceSpan:
     """``[first, last]``, numbers of sentences."""
     pair = items(value, what)
     if len(pair) != 2 or not all(type(number) is int for number in pair):
-        raise Complaint("wrong shape", f"{what} must be two numbers of sentences, [first, last]")
+        raise ValidationError("wrong shape", f"{what} must be two numbers of sentences, [first, last]")
     first, final = pair
     for number in pair:
         if not 1 <= number <= last:
-            raise Complaint("unknown sentences", f"{what} names sentence {number}: there are sentences 1 to {last}")
+            raise ValidationError("unknown sentences", f"{what} names sentence {number}: there are sentences 1 to {last}")
     if first > final:
-        raise Complaint("wrong numbering", f"{what} is [{first}, {final}]: the first may not come after the last")
-    return Span(first, final)
+        raise ValidationError("wrong numbering", f"{what} is [{first}, {final}]: the first may not come after the last")
+    return SentenceSpan(first, final)
 
 
-def check_cover(spans: list[tuple[str, Span]], last: int) -> None:
+def check_cover(spans: list[tuple[str, SentenceSpan]], last: int) -> None:
     """Complain unless the spans, in their order, name every sentence from 1 to the last exactly once."""
     due = 1
     for what, (first, final) in spans:
         if first > due:
-            raise Complaint("lost sentences", f"{what} begins with sentence {first}, but {_range(due, first - 1)} went nowhere")
+            raise ValidationError(
+                "lost sentences", f"{what} begins with sentence {first}, but {_range(due, first - 1)} went nowhere"
+            )
         if first < due:
             detail = f"{what} begins with sentence {first}, but sentences up to {due - 1} have a place already"
-            raise Complaint("doubled sentences", f"{detail}: each belongs to exactly one, in order")
+            raise ValidationError("doubled sentences", f"{detail}: each belongs to exactly one, in order")
         due = final + 1
     if due <= last:
-        raise Complaint("lost sentences", f"{_range(due, last)} went nowhere: every sentence up to {last} needs a place")
+        raise ValidationError("lost sentences", f"{_range(due, last)} went nowhere: every sentence up to {last} needs a place")
 
 
 def _range(first: int, last: int) -> str:

@@ -8,7 +8,7 @@ from ..structure import DIALECTS, Dialect
 
 
 @dataclass(frozen=True)
-class Settings:
+class CurationConfig:
     """How a trace is turned into a document.
 
     Attributes:
