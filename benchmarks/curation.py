@@ -24,8 +24,8 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
-from multiverse.curation.client import Client, EndpointConfig
-from multiverse.curation.config import CurationConfig
+from multiverse.curation.client import Client
+from multiverse.curation.config import CurationConfig, EndpointConfig
 from multiverse.curation.job import Job, Result
 from multiverse.curation.outcomes import Outcomes
 from tests.curation import endpoint as served
@@ -109,7 +109,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         endpoint = EndpointConfig(url, "fake", concurrency=options.concurrency)
         job = Job(Path(folder) / "out", endpoint, CurationConfig(), "rows.jsonl", options.rows)
-        result = job.start(lambda: traces(options.rows), curate=curate, watch=watch)
+        result = job.start(lambda: traces(options.rows), curate=curate, on_start=watch)
         watch.stop()
     ours.send(None)
     process.join()

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from multiverse.cli.curate_progress import Live
-from multiverse.curation.budget import Budget, Prices
-from multiverse.curation.client import Client, EndpointConfig
+from multiverse.cli.curate_progress import Progress
+from multiverse.curation.budget import Budget
+from multiverse.curation.client import Client
+from multiverse.curation.config import BudgetConfig, EndpointConfig
 from multiverse.curation.errors import StoppedError
 from multiverse.curation.outcomes import Outcomes
-from multiverse.curation.store import Store, Usage
+from multiverse.curation.store import Store
+from multiverse.curation.types import Usage
 from multiverse.data import read
 from multiverse.structure import parse
 from tests.cli.conftest import Result
@@ -72,7 +74,7 @@ def test_help(run: Run, args: tuple[str, ...]) -> None:
 def test_curate(run: Run, world: World) -> None:
     code, out, err = run("curate", *world.args, "--validation", "0.3", "--keep-xml")
     assert code == 0
-    assert f"{world.out}: {ROWS} curated, 0 set aside; {sum(world.up.calls.values())} calls" in out
+    assert f"{world.out}: {ROWS} curated, 0 rejected; {sum(world.up.calls.values())} calls" in out
     assert "report.html" in out
     assert err.startswith(f"{ROWS} rows: about ")
     found = [json.loads(line) for line in (world.out / "outcomes.jsonl").read_text().splitlines()]
@@ -83,9 +85,9 @@ def test_curate(run: Run, world: World) -> None:
 
 
 def test_run_may_be_said(run: Run, world: World) -> None:
-    assert run("curate", "run", *world.args, "--n", "1").code == 0
-    assert run("curate", "--n", "2", *world.args).code == 0  # an option first
-    assert "2 curated" in run("curate", *world.args, "--n", "2").out
+    assert run("curate", "run", *world.args, "--limit", "1").code == 0
+    assert run("curate", "--limit", "2", *world.args).code == 0  # an option first
+    assert "2 curated" in run("curate", *world.args, "--limit", "2").out
 
 
 def test_json(run: Run, world: World) -> None:
@@ -112,20 +114,20 @@ def test_dry_run(run: Run, world: World) -> None:
 def test_the_key(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(run("curate", *world.args, "--api-key-env", "MY_KEY"), "--api-key-env 'MY_KEY' is not set")
     monkeypatch.setenv("MY_KEY", "secret")
-    assert run("curate", *world.args, "--n", "1", "--api-key-env", "MY_KEY").code == 0
+    assert run("curate", *world.args, "--limit", "1", "--api-key-env", "MY_KEY").code == 0
     for path in world.out.rglob("*"):
         assert path.is_dir() or b"secret" not in path.read_bytes()
 
 
 def test_caps(run: Run, world: World) -> None:
     failed(run("curate", *world.args, "--max-cost", "5"), "--max-cost 5 needs prices")
-    capped = (*world.args, "--max-tokens", "9000")
-    failed(run("curate", *capped), "the estimate is above --max-tokens 9000", "--yes")
+    capped = (*world.args, "--token-budget", "9000")
+    failed(run("curate", *capped), "the estimate exceeds --token-budget 9000", "--yes")
     assert not world.up.calls
     code, out, err = run("curate", *capped, "--yes")
     assert code == 2
     assert "not reached" in out
-    assert "--max-tokens 9000 leaves too little for the next call" in err
+    assert "--token-budget 9000 leaves too little for the next call" in err
     assert run("curate", *world.args).code == 0
 
 
@@ -138,7 +140,7 @@ def test_interrupted(run: Run, world: World) -> None:
     code, out, err = run("curate", *world.args)
     assert code == 130
     assert "0 curated" in out
-    assert "interrupted; what was answered is stored: start again to go on" in err
+    assert "interrupted; completions are stored: start again to continue" in err
     world.up.override = None
     assert f"{ROWS} curated" in run("curate", *world.args).out
     assert set(world.up.answered.values()) == {1}
@@ -148,10 +150,10 @@ def test_faulty_rows(run: Run, world: World) -> None:
     with world.source.open("a") as stream:
         stream.write('{"question": "and?"}\n')
     result = run("curate", *world.args)
-    failed(result, "1 of the input's rows cannot be read", "--keep-going")
+    failed(result, "1 of the input's rows cannot be read", "--on-error skip")
     assert f"planted.jsonl:{ROWS + 1}: it needs the columns" in result.err
     assert not world.up.calls
-    assert run("curate", *world.args, "--keep-going").code == 0
+    assert run("curate", *world.args, "--on-error", "skip").code == 0
     (fault,) = (world.out / "faults.jsonl").read_text().splitlines()
     assert json.loads(fault)["line"] == ROWS + 1
 
@@ -164,10 +166,10 @@ def test_errors_in_one_line(run: Run, world: World, tmp_path: Path) -> None:
     failed(run("curate", *world.args, "--base-url", "localhost"), "--base-url 'localhost' is not valid")
     failed(run("curate", *world.args, "--dialect", "npc"), "did you mean 'npr'")
     failed(run("curate", source), "missing option")
-    failed(run("curate", *world.args, "--concurrency", "0"), "--concurrency '0' is not valid")
+    failed(run("curate", *world.args, "--concurrency", "0"), "--concurrency 0 is not valid")
     world.out.mkdir()
     (world.out / "thesis.txt").write_text("my only copy")
-    failed(run("curate", *world.args), "'thesis.txt', which is no part of a run")
+    failed(run("curate", *world.args), "'thesis.txt', which does not belong to a run")
 
 
 def test_an_endpoint_that_refuses(run: Run, world: World) -> None:
@@ -178,7 +180,7 @@ def test_an_endpoint_that_refuses(run: Run, world: World) -> None:
 
 
 def test_other_settings(run: Run, world: World) -> None:
-    assert run("curate", *world.args, "--n", "1").code == 0
+    assert run("curate", *world.args, "--limit", "1").code == 0
     failed(run("curate", *world.args, "--judge"), "judge false there, true here", "--fresh")
     assert run("curate", *world.args, "--judge", "--fresh").code == 0
 
@@ -188,22 +190,36 @@ def test_live(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.stderr", terminal)
     store, outcomes = Store(tmp_path / "answers.sqlite"), Outcomes(tmp_path / "outcomes.jsonl")
     try:
-        client = Client(EndpointConfig(world.up.url, "model"), store, Budget(Prices(1, 1), spent=Usage(7, 1_000_000, 500_000)))
-        with Live(40, Prices(1, 1)) as live:
-            assert live.lines() == ["beginning"]
-            live.watch(client, outcomes)
+        budget = Budget(BudgetConfig(1, 1), spent=Usage(7, 1_000_000, 500_000))
+        client = Client(EndpointConfig(world.up.url, "model"), store, budget)
+        progress = Progress(40)
+        with progress.live():
+            assert progress.lines() == ["starting"]
+            progress.watch(client, outcomes)
             outcomes.count({"status": "curated"})
-            outcomes.count({"status": "set aside", "reason": "lost sentences"})
+            outcomes.count({"status": "set aside"})
             client.failures["429"] = 3
             client.stages["rewrite"] = 2
-            assert live.lines() == [
-                "2 of 40 rows · 1 curated · 1 set aside",
-                "7 calls · 1.5M tokens · cost 1.50 · 0 of 16 in flight · 3 failed in passing",
-                "in hand: rewrite 2",
+            assert progress.lines() == [
+                "2 of 40 rows · 1 curated · 1 rejected",
+                "7 calls · 1.5M tokens · cost 1.50 · 0 of 16 in flight · 3 transient failures",
+                "waiting: rewrite 2",
             ]
-            client.gate.stop(StoppedError("enough"))
-            assert live.lines()[0].endswith("ending: calls in flight are waited for")
+            client.limiter.stop(StoppedError("enough"))
+            assert progress.lines()[0].endswith("stopping: waiting for calls in flight")
         assert "2 of 40 rows" in terminal.getvalue()
     finally:
         outcomes.close()
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--n", "--limit"),
+        ("--answer-tokens", "--max-tokens"),
+        ("--keep-going", "--on-error skip"),
+    ],
+)
+def test_old_names_of_options_are_refused(run: Run, world: World, old: str, new: str) -> None:
+    failed(run("curate", *world.args, old, "3"), f"{old} is now called {new}")

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from multiverse.curation.budget import Prices
-from multiverse.curation.client import EndpointConfig
-from multiverse.curation.config import CurationConfig
-from multiverse.curation.job import Caps, Job, Result
-from multiverse.curation.run import Curate
+from multiverse.curation.config import BudgetConfig, CurationConfig, EndpointConfig
+from multiverse.curation.job import Job, Result
+from multiverse.curation.run import CurateRow
 from multiverse.curation.types import Ask, Curated, Outcome, Rejected, Request, Trace
 from multiverse.structure import MULTIVERSE, Block, Document
 
@@ -49,23 +47,23 @@ async def curate(trace: Trace, ask: Ask) -> Outcome:
     said: dict[str, Any] = {}
     for stage in ("split", "conclude"):
         messages: tuple[tuple[str, str], ...] = (("user", f"stage: {stage}\nrow: {trace.id}\n\n{trace.reasoning}"),)
-        complaint = ""
+        error = ""
         for attempt in range(ATTEMPTS):
             attempts[stage] = attempt + 1
             got = await ask(Request(trace.id, stage, attempt, messages, max_tokens=200))
-            complaint = _complaint(stage, got.text, got.finish_reason)
-            if not complaint:
+            error = _error(stage, got.text, got.finish_reason)
+            if not error:
                 said[stage] = json.loads(got.text)
                 break
-            messages = (*messages, ("assistant", got.text), ("user", f"stage: {stage}\nrow: {trace.id}\n{complaint}"))
+            messages = (*messages, ("assistant", got.text), ("user", f"stage: {stage}\nrow: {trace.id}\n{error}"))
         else:
-            return Rejected(trace, stage, complaint, f"{complaint}: {messages[-2][1]}", attempts)
+            return Rejected(trace, stage, error, f"{error}: {messages[-2][1]}", attempts)
     paths = tuple(("".join(trace.sentences[first - 1 : last]).strip(),) for first, last in said["split"]["parts"])
     document = Document((Block(("the first", "the second"), paths, said["conclude"]["text"]),), trace.answer)
     return Curated(trace, document, document, {"refilled": 0.0, "final": 0.0}, (), attempts)
 
 
-def _complaint(stage: str, text: str, reason: str) -> str:
+def _error(stage: str, text: str, reason: str) -> str:
     if reason == "length":
         return "cut short"
     try:
@@ -85,17 +83,16 @@ def start(
     out: Path,
     rows: int,
     *,
-    caps: Caps | None = None,
     fresh: bool = False,
-    prices: Prices | None = None,
-    curate: Curate = curate,
+    budget: BudgetConfig | None = None,
+    curate: CurateRow = curate,
     **endpoint: Any,
 ) -> Result:
-    """A run over so many rows."""
+    """Start a run over this many rows."""
     how = EndpointConfig(url, **{"model": "fake", "timeout": 5.0, "backoff": 0.01, "concurrency": 8, **endpoint})
-    chosen = Prices(1, 10) if prices is None else prices
-    job = Job(out, how, CurationConfig(), "rows.jsonl", rows, validation=0.2, prices=chosen, documents=True)
-    return job.start(lambda: traces(rows), caps=caps, fresh=fresh, curate=curate)
+    chosen = BudgetConfig(1, 10) if budget is None else budget
+    job = Job(out, how, CurationConfig(validation=0.2), "rows.jsonl", rows, chosen, documents=True)
+    return job.start(lambda: traces(rows), fresh=fresh, curate=curate)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from multiverse.curation.assemble import Rewritten, assemble, put_back
-from multiverse.curation.checks import check_grammar, check_sentences, sites
+from multiverse.curation.assemble import Rewritten, assemble, original_text
+from multiverse.curation.checks import check_grammar, check_sentences, placed_blocks
 from multiverse.curation.config import CurationConfig
 from multiverse.curation.outline import Filled, FilledBlock
 from multiverse.curation.stages import Concluded
@@ -39,17 +39,17 @@ def test_sentences_that_sum_up_are_the_conclusion() -> None:
 
 
 def test_sentences_keep_what_stands_between_them() -> None:
-    assert put_back((1, 2, 3, 4), TRACE) == "Sentence 1.\nSentence 2. Sentence 3. Sentence 4."
-    assert put_back((), TRACE) == ""
+    assert original_text((1, 2, 3, 4), TRACE) == "Sentence 1.\nSentence 2. Sentence 3. Sentence 4."
+    assert original_text((), TRACE) == ""
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_dialect(dialect: str) -> None:
-    settings = CurationConfig(dialect=dialect)
-    document = assemble(FILLED, TRACE, settings)
-    check_grammar(document, settings.tags)
+    config = CurationConfig(dialect=dialect)
+    document = assemble(FILLED, TRACE, config)
+    check_grammar(document, config.tags)
     check_sentences(FILLED, document, TRACE, PHRASE)
-    text = render(document, settings.tags)
+    text = render(document, config.tags)
     assert all(f"\n{label}:" in text for label in ("1", "2", "2.1", "2.2"))
     assert text.index("Sentence 7.") < text.index("Done.")
 
@@ -83,9 +83,9 @@ def test_rewritten_parts_take_their_places() -> None:
     assert rewritten == Rewritten({"10/1": ("Ten.",)}, {})
 
 
-def test_sites_are_named_by_their_way() -> None:
-    found = sites(FILLED, assemble(FILLED, TRACE, CurationConfig()), PHRASE)
-    assert [site.name for site in found] == ["1/2/1", "1"]
-    assert [site.filled for site in found] == [INNER, OUTER]
+def test_blocks_are_named_by_their_position() -> None:
+    found = placed_blocks(FILLED, assemble(FILLED, TRACE, CurationConfig()), PHRASE)
+    assert [block.name for block in found] == ["1/2/1", "1"]
+    assert [block.filled for block in found] == [INNER, OUTER]
     assert "Sentence 1." in found[0].before
     assert "Sentence 2." not in found[0].before

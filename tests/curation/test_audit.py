@@ -25,12 +25,12 @@ from multiverse.curation.audit_page import Page
 from multiverse.curation.config import CurationConfig
 from multiverse.curation.errors import BudgetError, RefusedError
 from multiverse.curation.outline import SentenceSpan
-from multiverse.curation.review import DECISIONS, Estimate, Review, estimate
+from multiverse.curation.review import DECISIONS, Mean, Review, mean
 from multiverse.curation.types import Completion, Request, Trace
 from multiverse.errors import DataError
 from tests.curation.endpoint import Endpoint, serving
 
-SETTINGS = CurationConfig()
+CONFIG = CurationConfig()
 EVIL = "</script><script>alert(1)</script> <b>&amp;"
 
 
@@ -56,7 +56,7 @@ class Script:
 
 def listed_by(*answers: str | Completion) -> tuple[Listed, list[Request]]:
     script = Script(*answers)
-    return asyncio.run(list_instances(trace(), script, SETTINGS)), script.requests
+    return asyncio.run(list_instances(trace(), script, CONFIG)), script.requests
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_nothing_listed_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "complaint"),
+    ("answer", "error"),
     [
         ("I see none", "JSON"),
         ("", "empty"),
@@ -99,13 +99,13 @@ def test_nothing_listed_is_an_answer() -> None:
         (json.dumps({"instances": [{"kind": "collective", "parts": [[1, 1], [2, "x"]], "reason": "so"}]}), "two numbers"),
     ],
 )
-def test_what_will_not_do_goes_back_with_the_reason(answer: str, complaint: str) -> None:
+def test_what_will_not_do_goes_back_with_the_reason(answer: str, error: str) -> None:
     found, requests = listed_by(answer, listing(("collective", [[1, 2], [3, 4]])))
     assert len(found.instances) == 1
     first, second = requests
     assert second.attempt == 1
     assert second.messages[: len(first.messages)] == first.messages
-    assert complaint in second.messages[-1][1]
+    assert error in second.messages[-1][1]
 
 
 def test_after_the_last_attempt_the_trace_is_kept_with_its_problem() -> None:
@@ -137,7 +137,7 @@ def test_traces_come_in_order_and_few_at_once() -> None:
         return Completion(listing())
 
     async def all_of_them() -> list[Listed]:
-        return [one async for one in list_all((trace(str(n)) for n in range(20)), ask, SETTINGS, at_once=4)]
+        return [one async for one in list_all((trace(str(n)) for n in range(20)), ask, CONFIG, at_once=4)]
 
     found = asyncio.run(all_of_them())
     assert [one.id for one in found] == [str(n) for n in range(20)]
@@ -154,7 +154,7 @@ def test_what_ends_the_run_comes_through_after_what_was_listed() -> None:
     found: list[str] = []
 
     async def take() -> None:
-        async for one in list_all((trace(str(n)) for n in range(20)), ask, SETTINGS, at_once=3):
+        async for one in list_all((trace(str(n)) for n in range(20)), ask, CONFIG, at_once=3):
             found.append(one.id)
 
     with pytest.raises(BudgetError):
@@ -166,7 +166,7 @@ def test_the_prompt_names_no_instance_that_is_wrong_itself() -> None:
     """The example in the prompt is an answer that would be accepted."""
     prompt = (files("multiverse.curation") / "prompts" / "audit.md").read_text()
     example = prompt[prompt.index('{"instances"') : prompt.index("Where there is no instance")]
-    found = Audit(trace(), SETTINGS).parse(Completion(example))
+    found = Audit(trace(), CONFIG).parse(Completion(example))
     assert [one.nested for one in found] == [False, True]
 
 
@@ -247,14 +247,14 @@ def test_the_table_counts_traces_that_are_decided_in_full(folder: Path) -> None:
     review.decide(0, "accept")
     table = review.table()
     assert (table.traces, table.undecided, table.failed) == (1, 2, 1)
-    assert table.share == Estimate(0.0, None)
+    assert table.share == Mean(0.0, None)
     review.decide(1, "accept")
     review.decide(2, "reject")
     table = review.table()
     assert (table.traces, table.undecided, table.failed) == (3, 0, 1)
     # One of three traces has instances: two of them.
-    assert table.share == Estimate(pytest.approx(1 / 3), pytest.approx(math.sqrt(1 / 3) / math.sqrt(3)))
-    assert table.frequency == Estimate(pytest.approx(2 / 3), pytest.approx(math.sqrt(4 / 3) / math.sqrt(3)))
+    assert table.share == Mean(pytest.approx(1 / 3), pytest.approx(math.sqrt(1 / 3) / math.sqrt(3)))
+    assert table.frequency == Mean(pytest.approx(2 / 3), pytest.approx(math.sqrt(4 / 3) / math.sqrt(3)))
     assert [name for name, mean in table.frequencies.items() if mean and mean.mean] == ["collective", "nested selective"]
     assert table.rows()[-1] == ("any", "33.3% ± 33.3%", "0.67 ± 0.67")
     assert "n = 3 traces" in table.markdown()
@@ -262,8 +262,8 @@ def test_the_table_counts_traces_that_are_decided_in_full(folder: Path) -> None:
 
 
 def test_nothing_to_count() -> None:
-    assert estimate([]) is None
-    assert estimate([2]) == Estimate(2, None)
+    assert mean([]) is None
+    assert mean([2]) == Mean(2, None)
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -396,7 +396,7 @@ def test_one_key_a_decision(run: Callable[..., tuple[str, str]], folder: Path, m
 
 
 @pytest.mark.parametrize(
-    ("args", "complaint"),
+    ("args", "error"),
     [
         ((), "nothing to do"),
         (("--review",), "needs a terminal"),
@@ -407,8 +407,8 @@ def test_one_key_a_decision(run: Callable[..., tuple[str, str]], folder: Path, m
     ],
 )
 def test_what_cannot_be_done(
-    run: Callable[..., tuple[str, str]], args: tuple[str, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., tuple[str, str]], args: tuple[str, ...], error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=error):
         run(*args, "--out", str(tmp_path / "audit"))

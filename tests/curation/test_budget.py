@@ -1,4 +1,4 @@
-"""Caps hold, whatever comes back; an estimate says beforehand what to expect."""
+"""Limits hold whatever the endpoint returns; the estimate before a run."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import asyncio
 
 import pytest
 
-from multiverse.curation.budget import Budget, Prices, worst
-from multiverse.curation.config import CurationConfig
+from multiverse.curation.budget import Budget, upper_bound
+from multiverse.curation.config import BudgetConfig, CurationConfig
 from multiverse.curation.errors import BudgetError, StoppedError
-from multiverse.curation.estimate import Estimate
-from multiverse.curation.store import Usage
-from multiverse.curation.types import Completion, Request, Trace
+from multiverse.curation.estimate import CostEstimate
+from multiverse.curation.types import Completion, Request, Trace, Usage
 
-REQUEST = Request("row", "stage", 0, (("user", "x" * 84),), max_tokens=100)  # 200 tokens at worst
-
-
-def test_the_worst_of_a_call() -> None:
-    assert worst(REQUEST) == Usage(1, 100, 100)
-    assert worst(REQUEST._replace(messages=(("user", "🙂"),))).prompt_tokens == 4 + 16
-    assert worst(REQUEST._replace(messages=(("user", "\ud83d"),))).prompt_tokens > 16
+REQUEST = Request("row", "stage", 0, (("user", "x" * 84),), max_tokens=100)  # at most 200 tokens
 
 
-def test_the_cap_on_tokens() -> None:
+def test_upper_bound_of_a_call() -> None:
+    assert upper_bound(REQUEST) == Usage(1, 100, 100)
+    assert upper_bound(REQUEST._replace(messages=(("user", "🙂"),))).prompt_tokens == 4 + 16
+    assert upper_bound(REQUEST._replace(messages=(("user", "\ud83d"),))).prompt_tokens > 16
+
+
+def test_token_budget() -> None:
     async def spend() -> int:
-        budget, calls = Budget(max_tokens=1000), 0
-        with pytest.raises(BudgetError, match=r"--max-tokens 1000.*raise the cap"):  # noqa: PT012
+        budget, calls = Budget(BudgetConfig(token_budget=1000)), 0
+        with pytest.raises(BudgetError, match=r"--token-budget 1000.*raise the limit"):  # noqa: PT012
             while True:
                 reserved = await budget.reserve(REQUEST)
                 budget.settle(reserved, Completion("", "stop", 20, 30))
@@ -36,9 +35,9 @@ def test_the_cap_on_tokens() -> None:
     assert asyncio.run(spend()) == 17  # at 850 spent, 200 more would be too much
 
 
-def test_the_cap_on_cost() -> None:
+def test_max_cost() -> None:
     async def spend() -> float:
-        budget = Budget(Prices(1e6, 2e6), max_cost=1000)
+        budget = Budget(BudgetConfig(1e6, 2e6, max_cost=1000))
         with pytest.raises(BudgetError, match=r"--max-cost 1000"):  # noqa: PT012
             while True:
                 budget.settle(await budget.reserve(REQUEST), Completion("", "stop", 50, 50))
@@ -47,9 +46,9 @@ def test_the_cap_on_cost() -> None:
     assert asyncio.run(spend()) == 750
 
 
-def test_what_is_in_flight_counts_at_its_worst_and_is_waited_for() -> None:
-    async def crowd() -> tuple[int, int, int]:
-        budget = Budget(max_tokens=1000)
+def test_calls_in_flight_count_with_their_upper_bound_and_are_waited_for() -> None:
+    async def many() -> tuple[int, int, int]:
+        budget = Budget(BudgetConfig(token_budget=1000))
         flying = most = done = 0
 
         async def call() -> None:
@@ -66,7 +65,7 @@ def test_what_is_in_flight_counts_at_its_worst_and_is_waited_for() -> None:
         assert all(outcome is None or isinstance(outcome, BudgetError) for outcome in outcomes)
         return most, done, budget.spent.tokens
 
-    most, done, spent = asyncio.run(crowd())
+    most, done, spent = asyncio.run(many())
     assert most == 5
     assert done >= 80
     assert spent <= 1000
@@ -74,7 +73,7 @@ def test_what_is_in_flight_counts_at_its_worst_and_is_waited_for() -> None:
 
 def test_a_failed_call_counts_nothing() -> None:
     async def fail() -> Usage:
-        budget = Budget(max_tokens=200)
+        budget = Budget(BudgetConfig(token_budget=200))
         for _ in range(5):
             budget.settle(await budget.reserve(REQUEST), None)
         return budget.spent
@@ -82,18 +81,18 @@ def test_a_failed_call_counts_nothing() -> None:
     assert asyncio.run(fail()) == Usage()
 
 
-def test_earlier_starts_count() -> None:
+def test_earlier_runs_count() -> None:
     async def spend() -> None:
-        budget = Budget(max_tokens=1000, spent=Usage(10, 500, 400))
+        budget = Budget(BudgetConfig(token_budget=1000), Usage(10, 500, 400))
         with pytest.raises(BudgetError, match="900 tokens spent"):
             await budget.reserve(REQUEST)
 
     asyncio.run(spend())
 
 
-def test_closed_for_those_who_wait_too() -> None:
+def test_close_ends_waiting_reservations() -> None:
     async def close() -> None:
-        budget = Budget(max_tokens=200)
+        budget = Budget(BudgetConfig(token_budget=200))
         await budget.reserve(REQUEST)
         waiting = asyncio.create_task(budget.reserve(REQUEST))
         await asyncio.sleep(0)
@@ -106,7 +105,11 @@ def test_closed_for_those_who_wait_too() -> None:
 
 def test_estimate() -> None:
     trace = Trace("1", "Why?", tuple("A sentence of forty characters, or so... " for _ in range(100)), "42")
-    one, two, plain = Estimate(CurationConfig()), Estimate(CurationConfig(judge=True)), Estimate(CurationConfig(rewrite=False))
+    one, two, plain = (
+        CostEstimate(CurationConfig()),
+        CostEstimate(CurationConfig(judge=True)),
+        CostEstimate(CurationConfig(rewrite=False)),
+    )
     for estimate in (one, two, plain):
         assert estimate.usage == Usage()
         estimate.add(trace)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from multiverse.curation.checks import (
+    body_texts,
     check_answer,
     check_apart,
     check_carried,
@@ -19,10 +20,9 @@ from multiverse.curation.checks import (
     check_sentences,
     check_supported,
     distance,
-    retold,
-    told,
+    trace_texts,
 )
-from multiverse.curation.completions import ValidationError
+from multiverse.curation.errors import ValidationError
 from multiverse.curation.evidence import final_value, names, numbers, quotes, values
 from multiverse.curation.outline import Filled, FilledBlock
 from multiverse.curation.types import Trace
@@ -40,8 +40,8 @@ def reason(check: Callable[[], None]) -> str:
     """What a check complains of; empty if it passes."""
     try:
         check()
-    except ValidationError as complaint:
-        return complaint.reason
+    except ValidationError as error:
+        return error.reason
     return ""
 
 
@@ -175,18 +175,18 @@ def test_distance() -> None:
 # -- documents -------------------------------------------------------------------------------------------------------
 
 
-def test_told_is_the_text_without_what_curation_adds() -> None:
-    assert told(DOCUMENT.thinking or (), PHRASE) == ["Two products.", "2*3=6.", "4*5=20.", "It is \\boxed{26}."]
-    assert told((PHRASE, BLOCK), PHRASE, conclusions=True) == ["2*3=6.", "4*5=20.", "They are 6 and 20."]
-    assert told((PHRASE,), PHRASE) == [PHRASE]  # announces nothing: the trace's own
+def test_body_texts_leave_out_what_curation_adds() -> None:
+    assert body_texts(DOCUMENT.thinking or (), PHRASE) == ["Two products.", "2*3=6.", "4*5=20.", "It is \\boxed{26}."]
+    assert body_texts((PHRASE, BLOCK), PHRASE, conclusions=True) == ["2*3=6.", "4*5=20.", "They are 6 and 20."]
+    assert body_texts((PHRASE,), PHRASE) == [PHRASE]  # announces nothing: the trace's own
 
 
-def test_retold_has_the_conclusions_that_the_trace_wrote() -> None:
-    assert retold(FILLED, DOCUMENT.thinking or (), PHRASE) == told(DOCUMENT.thinking or (), PHRASE)
+def test_trace_texts_include_the_conclusions_of_the_trace() -> None:
+    assert trace_texts(FILLED, DOCUMENT.thinking or (), PHRASE) == body_texts(DOCUMENT.thinking or (), PHRASE)
     (block,) = FILLED.blocks
     summed = Filled(((1,), ()), (replace(block, conclusion=(4,)),))
     document = Document((f"Two products.\n{PHRASE}", replace(BLOCK, conclusion="It is \\boxed{26}.")), "26")
-    assert retold(summed, document.thinking or (), PHRASE)[-1] == "It is \\boxed{26}."
+    assert trace_texts(summed, document.thinking or (), PHRASE)[-1] == "It is \\boxed{26}."
     check_sentences(summed, document, TRACE, PHRASE)
     lost = Document((f"Two products.\n{PHRASE}", replace(BLOCK, conclusion="It is 26.")), "26")
     assert reason(lambda: check_sentences(summed, lost, TRACE, PHRASE)) == "lost sentences"

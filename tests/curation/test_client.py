@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from multiverse.curation.budget import Budget
-from multiverse.curation.client import Client, EndpointConfig, read_answer, seconds_after
+from multiverse.curation.client import Client, read_completion, seconds_after
+from multiverse.curation.config import EndpointConfig
 from multiverse.curation.errors import CurationError, EndpointError, RefusedError, StoppedError
 from multiverse.curation.limiter import ConcurrencyLimiter
 from multiverse.curation.store import Store
@@ -121,7 +122,7 @@ def test_the_same_twice_at_once_is_one_call(serve: Callable[..., Ask]) -> None:
         (served.Reply(200, b"x" * 100, cut=50), "connection"),
     ],
 )
-def test_what_fails_in_passing_is_repeated(serve: Callable[..., Ask], reply: served.Reply, kind: str) -> None:
+def test_transient_failures_are_retried(serve: Callable[..., Ask], reply: served.Reply, kind: str) -> None:
     ask = serve(first(reply, until=3))
     (answer,) = ask(request())
     assert answer.text == "fine"
@@ -134,12 +135,12 @@ def test_a_call_that_takes_too_long_is_given_up(serve: Callable[..., Ask], kind:
     ask = serve(rate=1.0, kinds=(kind,))
     (error,) = ask(request(), timeout=0.1, tries=3)
     assert isinstance(error, EndpointError)
-    assert "failed 3 times on the same request, at last with: time-out" in str(error)
+    assert "failed 3 times on the same request, last with: time-out" in str(error)
     assert ask.client.failures == {"time-out": 3}
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
-def test_what_no_repetition_mends_fails_at_once(serve: Callable[..., Ask], status: int) -> None:
+def test_permanent_failures_are_not_retried(serve: Callable[..., Ask], status: int) -> None:
     ask = serve(lambda body, number: served.error(status, "we are not amused"))  # noqa: ARG005
     (error,) = ask(request())
     assert type(error) is EndpointError
@@ -166,14 +167,14 @@ def test_one_request_that_always_fails_where_others_are_answered(serve: Callable
     ask = serve(lambda body, number: served.error(500, "crash") if "crash" in str(body) else None)  # noqa: ARG005
     bad, *good = ask(request(text="crash"), *(request(f"{row}") for row in range(10)), tries=4, backoff=0.1)
     assert type(bad) is RefusedError
-    assert "others were answered meanwhile" in str(bad)
+    assert "other requests succeeded meanwhile" in str(bad)
     assert all(answer.text == "fine" for answer in good)
 
 
-def test_newer_models_want_the_bound_by_another_name(serve: Callable[..., Ask]) -> None:
+def test_newer_models_require_max_completion_tokens(serve: Callable[..., Ask]) -> None:
     def picky(body: dict[str, Any], number: int) -> served.Reply | None:  # noqa: ARG001
-        told = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
-        return served.error(400, told) if "max_tokens" in body else None
+        body_texts = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+        return served.error(400, body_texts) if "max_tokens" in body else None
 
     ask = serve(picky)
     assert [answer.text for answer in ask(request(), request("2"), concurrency=1)] == ["fine", "fine"]
@@ -230,7 +231,7 @@ def test_cut_short(serve: Callable[..., Ask]) -> None:
 
 def test_what_counts_for_nothing_is_estimated() -> None:
     def read(message: Any, **more: Any) -> Completion:
-        return read_answer(json.dumps({"choices": [{"message": message}], **more}).encode(), request())
+        return read_completion(json.dumps({"choices": [{"message": message}], **more}).encode(), request())
 
     asked = sum(len(text) for _, text in request().messages) // 4 + 1
     assert read({"content": "x" * 40}) == Completion("x" * 40, "stop", asked, 11)
@@ -311,83 +312,83 @@ def test_stopped(serve: Callable[..., Ask], tmp_path: Path) -> None:
         store.close()
 
 
-# -- the gate ----------------------------------------------------------------------------------------------------------
+# -- the limiter ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_gate_halves_once_a_round_and_grows_slowly() -> None:
+def test_the_limiter_halves_once_a_round_and_grows_slowly() -> None:
     async def rounds() -> list[float]:
-        gate, seen = ConcurrencyLimiter(16), []
-        places = [await gate.enter() for _ in range(16)]
-        for place in places:
-            gate.leave(place, overloaded=True, well=False)
-        seen.append(gate.allowed)
+        limiter, seen = ConcurrencyLimiter(16), []
+        permits = [await limiter.acquire() for _ in range(16)]
+        for permit in permits:
+            limiter.release(permit, overloaded=True, success=False)
+        seen.append(limiter.limit)
         for _ in range(8):
-            gate.leave(await gate.enter())
-        seen.append(round(gate.allowed))
+            limiter.release(await limiter.acquire())
+        seen.append(round(limiter.limit))
         for _ in range(5):
-            gate.leave(await gate.enter(), overloaded=True, well=False)
-        seen.append(gate.allowed)
+            limiter.release(await limiter.acquire(), overloaded=True, success=False)
+        seen.append(limiter.limit)
         for _ in range(500):
-            gate.leave(await gate.enter())
-        return [*seen, gate.allowed]
+            limiter.release(await limiter.acquire())
+        return [*seen, limiter.limit]
 
     assert asyncio.run(rounds()) == [8, 9, 1, 16]
 
 
-def test_the_gate_lets_in_first_come_first_served() -> None:
+def test_the_limiter_is_fair() -> None:
     async def queue() -> list[int]:
-        gate, order = ConcurrencyLimiter(2), []
+        limiter, order = ConcurrencyLimiter(2), []
 
         async def pass_through(number: int) -> None:
-            place = await gate.enter()
+            permit = await limiter.acquire()
             order.append(number)
             await asyncio.sleep(0)
-            gate.leave(place)
+            limiter.release(permit)
 
         tasks = [asyncio.create_task(pass_through(number)) for number in range(20)]
         await asyncio.sleep(0)
         tasks[7].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert gate.flying == 0
+        assert limiter.in_flight == 0
         return order
 
     assert asyncio.run(queue()) == [number for number in range(20) if number != 7]
 
 
-def test_a_place_given_to_one_who_has_left_is_not_lost() -> None:
+def test_a_permit_of_a_cancelled_caller_is_not_lost() -> None:
     async def leave() -> None:
-        gate = ConcurrencyLimiter(1)
-        place = await gate.enter()
-        waiting = asyncio.create_task(gate.enter())
+        limiter = ConcurrencyLimiter(1)
+        permit = await limiter.acquire()
+        waiting = asyncio.create_task(limiter.acquire())
         await asyncio.sleep(0)
-        gate.leave(place)  # hands the place over
-        waiting.cancel()  # but nobody takes it
+        limiter.release(permit)  # grants the permit
+        waiting.cancel()  # but is cancelled
         await asyncio.gather(waiting, return_exceptions=True)
-        await gate.enter()
+        await limiter.acquire()
 
     asyncio.run(leave())
 
 
-def test_the_gate_holds() -> None:
-    async def hold() -> None:
-        gate = ConcurrencyLimiter(4)
-        gate.hold(0.01)
-        waiting = asyncio.create_task(gate.enter())
+def test_the_limiter_pauses() -> None:
+    async def pause() -> None:
+        limiter = ConcurrencyLimiter(4)
+        limiter.pause(0.01)
+        waiting = asyncio.create_task(limiter.acquire())
         await asyncio.sleep(0)
         assert not waiting.done()
         await waiting
 
-    asyncio.run(hold())
+    asyncio.run(pause())
 
 
-def test_a_stopped_gate() -> None:
+def test_a_stopped_limiter() -> None:
     async def stop() -> None:
-        gate = ConcurrencyLimiter(1)
-        await gate.enter()
-        tasks = [asyncio.create_task(gate.enter()), asyncio.create_task(gate.sleep(3600))]
+        limiter = ConcurrencyLimiter(1)
+        await limiter.acquire()
+        tasks = [asyncio.create_task(limiter.acquire()), asyncio.create_task(limiter.sleep(3600))]
         await asyncio.sleep(0)
-        gate.stop(StoppedError("enough"))
-        for error in await asyncio.gather(*tasks, gate.enter(), gate.sleep(1), return_exceptions=True):
+        limiter.stop(StoppedError("enough"))
+        for error in await asyncio.gather(*tasks, limiter.acquire(), limiter.sleep(1), return_exceptions=True):
             assert isinstance(error, CurationError)
 
     asyncio.run(stop())

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from multiverse.curation.checks import check_grammar, told
+from multiverse.curation.checks import body_texts, check_grammar
 from multiverse.curation.config import CurationConfig
 from multiverse.curation.curator import NOTHING, curate
 from multiverse.curation.prompting import _environment
@@ -35,14 +35,14 @@ from .annotator import (
     whole,
 )
 
-SETTINGS = CurationConfig()
+CONFIG = CurationConfig()
 STAGES = ("summary", "groups", "outline", "refill", "rewrite", "conclude")
 
 Reply = Callable[[Request, str], str | Completion]
 """From a request and the right answer to the answer that is given."""
 
 
-def curated(planted: Planted, reply: Reply | None = None, settings: CurationConfig = SETTINGS) -> Outcome:
+def curated(planted: Planted, reply: Reply | None = None, config: CurationConfig = CONFIG) -> Outcome:
     """What becomes of a planted row."""
 
     async def ask(request: Request) -> Completion:
@@ -50,7 +50,7 @@ def curated(planted: Planted, reply: Reply | None = None, settings: CurationConf
         given = right if reply is None else reply(request, right)
         return given if isinstance(given, Completion) else Completion(given)
 
-    return asyncio.run(curate(planted.trace, ask, settings))
+    return asyncio.run(curate(planted.trace, ask, config))
 
 
 def check_sound(outcome: Outcome, planted: Planted) -> None:
@@ -71,8 +71,8 @@ def check_sound(outcome: Outcome, planted: Planted) -> None:
         assert INVENTED not in text
         assert "98765" not in text
         assert len(text) < 3 * len(planted.trace.reasoning) + 2000
-    assert outcome.distances["refilled"] <= SETTINGS.refilled_distance
-    assert outcome.distances["final"] <= SETTINGS.final_distance
+    assert outcome.distances["refilled"] <= CONFIG.refilled_distance
+    assert outcome.distances["final"] <= CONFIG.final_distance
 
 
 ROWS = planted_rows(24, seed=1)
@@ -116,16 +116,16 @@ def test_what_forks_nowhere_is_set_aside_without_a_fault() -> None:
 
 @pytest.mark.parametrize("dialect", ["npr", "threadweaver"])
 def test_other_dialects(dialect: str) -> None:
-    settings = CurationConfig(dialect=dialect)
+    config = CurationConfig(dialect=dialect)
     for planted in ROWS[:8]:
-        outcome = curated(planted, settings=settings)
+        outcome = curated(planted, config=config)
         assert isinstance(outcome, Curated)
-        check_grammar(outcome.document, settings.tags)
+        check_grammar(outcome.document, config.tags)
         assert whole(outcome.refilled, planted.trace)
 
 
 def test_without_rewriting() -> None:
-    outcome = curated(ROWS[0], settings=CurationConfig(rewrite=False))
+    outcome = curated(ROWS[0], config=CurationConfig(rewrite=False))
     assert isinstance(outcome, Curated)
     assert outcome.document == outcome.refilled
     assert outcome.attempts == {"summary": 1, "groups": 1, "outline": 1, "refill": 1}
@@ -305,7 +305,7 @@ def test_structure_out_of_the_air_invents_no_text() -> None:
             right = "{}" if request.stage == "conclude" else answer(request.stage, request.messages, planted)
             return Completion(invent_structure(request, rng, planted.trace, right))
 
-        outcome = asyncio.run(curate(planted.trace, ask, SETTINGS))
+        outcome = asyncio.run(curate(planted.trace, ask, CONFIG))
         check_sound(outcome, planted)
         ends["curated" if isinstance(outcome, Curated) else outcome.reason] += 1
     assert ends["curated"] > 10
@@ -338,7 +338,7 @@ ANSWERS = {
 }
 
 
-def chained(later_groups: object, settings: CurationConfig = SETTINGS) -> tuple[Outcome, list[Request]]:
+def chained(later_groups: object, config: CurationConfig = CONFIG) -> tuple[Outcome, list[Request]]:
     heard = []
 
     async def ask(request: Request) -> Completion:
@@ -346,7 +346,7 @@ def chained(later_groups: object, settings: CurationConfig = SETTINGS) -> tuple[
         value = {"groups": later_groups} if request.stage == "groups" and request.attempt else ANSWERS[request.stage]
         return Completion(json.dumps(value))
 
-    return asyncio.run(curate(CHAINED, ask, settings)), heard
+    return asyncio.run(curate(CHAINED, ask, config)), heard
 
 
 def test_paths_that_depend_on_each_other_are_asked_for_again() -> None:
@@ -375,15 +375,15 @@ def test_paths_that_stay_dependent_are_set_aside() -> None:
 
 
 def test_the_judge_is_asked_and_heard() -> None:
-    settings = CurationConfig(judge=True)
-    outcome = curated(ROWS[0], settings=settings)
+    config = CurationConfig(judge=True)
+    outcome = curated(ROWS[0], config=config)
     assert isinstance(outcome, Curated)
     assert "block 1: independent, says the judge" in outcome.notes
     finds = json.dumps({"dependent": [{"path": 2, "on": 1, "because": "it continues it"}]})
-    outcome = curated(ROWS[0], lambda request, right: finds if request.stage == "judge" else right, settings)
+    outcome = curated(ROWS[0], lambda request, right: finds if request.stage == "judge" else right, config)
     assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("groups", "not independent")
-    outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "judge" else right, settings)
+    outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "judge" else right, config)
     assert isinstance(outcome, Curated)
     assert any("no verdict" in note for note in outcome.notes)
 
@@ -422,7 +422,7 @@ def test_traces_that_are_not_worth_a_request(trace: Trace, stage: str, reason: s
     async def ask(request: Request) -> Completion:
         raise AssertionError(request)
 
-    outcome = asyncio.run(curate(trace, ask, SETTINGS))
+    outcome = asyncio.run(curate(trace, ask, CONFIG))
     assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason, outcome.attempts) == (stage, reason, {})
 
@@ -435,7 +435,7 @@ def test_what_asking_raises_is_not_swallowed() -> None:
         raise SpentError(request.stage)
 
     with pytest.raises(SpentError):
-        asyncio.run(curate(ROWS[0].trace, ask, SETTINGS))
+        asyncio.run(curate(ROWS[0].trace, ask, CONFIG))
 
 
 @pytest.mark.parametrize(("module", "library"), [("rapidfuzz.distance", "rapidfuzz"), ("jinja2", "jinja2")])
@@ -452,7 +452,7 @@ def test_many_at_once() -> None:
             await asyncio.sleep(0)
             return Completion(answer(request.stage, request.messages, planted))
 
-        return await curate(planted.trace, ask, SETTINGS)
+        return await curate(planted.trace, ask, CONFIG)
 
     async def everybody() -> list[Outcome]:
         return await asyncio.gather(*map(one, ROWS))
@@ -470,5 +470,5 @@ def test_settings_are_checked(bad: dict[str, object]) -> None:
 
 def test_planting_tells_the_document_in_a_line() -> None:
     for planted in ROWS:
-        lines = "\n".join(told(planted.document.thinking or (), PHRASE, conclusions=True))
+        lines = "\n".join(body_texts(planted.document.thinking or (), PHRASE, conclusions=True))
         assert "".join(planted.trace.reasoning.split()) == "".join(lines.split())

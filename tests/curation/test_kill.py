@@ -72,7 +72,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
         result = start(up.url, out, ROWS)
         assert result.ended is None
         assert not {asked(body) for body in up.bodies[before:]} & paid
-        assert result.curated + result.set_aside == ROWS
+        assert result.curated + result.rejected == ROWS
 
         whole = tmp_path / "whole" / "out"
         whole.parent.mkdir()

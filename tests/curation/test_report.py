@@ -14,8 +14,7 @@ from multiverse.curation import report
 from multiverse.curation.outcomes import OUTCOMES, line, record
 from multiverse.curation.outline import within
 from multiverse.curation.report import Bar, bars, embedded, write_report
-from multiverse.curation.store import Usage
-from multiverse.curation.types import Curated, Outcome, Rejected, Trace
+from multiverse.curation.types import Curated, Outcome, Rejected, Trace, Usage
 from multiverse.errors import DataError
 from multiverse.structure import DIALECTS, MULTIVERSE, THREADWEAVER, Block, Dialect, Document
 from multiverse.tasks import generate
@@ -232,13 +231,13 @@ def test_a_damaged_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_bars() -> None:
-    assert bars([2, 2, 4], broken=False) == [Bar("2", 2, 1.0), Bar("3", 0, 0.0), Bar("4", 1, 0.5)]
-    assert bars([1.5], broken=True) == [Bar("1.50", 1, 1.0)]
-    wide = bars(list(range(100)), broken=False)
+    assert bars([2, 2, 4], fractions=False) == [Bar("2", 2, 1.0), Bar("3", 0, 0.0), Bar("4", 1, 0.5)]
+    assert bars([1.5], fractions=True) == [Bar("1.50", 1, 1.0)]
+    wide = bars(list(range(100)), fractions=False)
     assert len(wide) <= 24
     assert wide[0].label == "0 to 4"
     for values in ([0.0, 0.1, 0.3], [1.0] * 5 + [1.2], [0.1 * n for n in range(500)]):
-        found = bars(values, broken=True)
+        found = bars(values, fractions=True)
         assert sum(bar.size for bar in found) == len(values)
         assert max(bar.share for bar in found) == 1
 

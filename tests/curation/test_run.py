@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from multiverse.curation.client import EndpointConfig
-from multiverse.curation.config import CurationConfig
+from multiverse.curation.config import BudgetConfig, CurationConfig, EndpointConfig
 from multiverse.curation.errors import BudgetError, EndpointError, RunError, StoppedError, StoreError
-from multiverse.curation.job import Caps, Job
-from multiverse.curation.outcomes import OURS, REFUSED, UNWRITABLE
+from multiverse.curation.job import Job
+from multiverse.curation.outcomes import INTERNAL_ERROR, REFUSED, UNWRITABLE
 from multiverse.curation.output import file_name
 from multiverse.curation.store import Store
 from multiverse.curation.types import Ask, Curated, Outcome, Request, Trace
@@ -56,7 +55,7 @@ def test_all_is_well(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     out = tmp_path / "out"
     result = start(up.url, out, ROWS)
-    assert (result.ended, result.curated, result.set_aside) == (None, ROWS, 0)
+    assert (result.ended, result.curated, result.rejected) == (None, ROWS, 0)
     assert result.paid.calls == 2 * ROWS == sum(up.calls.values())
     assert up.most_flying <= 8
     found = outcomes(out)
@@ -113,9 +112,9 @@ def test_misbehaviour_at_thirty_percent(serve: Serve, tmp_path: Path) -> None:
             assert row["reason"]
             assert row["detail"]
             assert row["stage"] in ("split", "conclude")
-    assert result.curated + result.set_aside == 150
+    assert result.curated + result.rejected == 150
     assert result.curated > 140
-    assert (out / "set_aside.jsonl").read_bytes().count(b"\n") == result.set_aside
+    assert (out / "set_aside.jsonl").read_bytes().count(b"\n") == result.rejected
     assert (out / "answers.sqlite").stat().st_size < 1_000_000, "an answer of a million characters was kept"
 
 
@@ -185,7 +184,7 @@ def test_another_input_is_refused(serve: Serve, tmp_path: Path) -> None:
 def test_a_folder_of_something_else(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     (tmp_path / "thesis.txt").write_text("my only copy")
-    with pytest.raises(RunError, match=r"'thesis.txt', which is no part of a run"):
+    with pytest.raises(RunError, match=r"'thesis.txt', which does not belong to a run"):
         start(up.url, tmp_path, 1)
     with pytest.raises(RunError, match="cannot be used"):
         start(up.url, tmp_path / "thesis.txt", 1)
@@ -197,7 +196,7 @@ def test_two_runs_in_one_folder(serve: Serve, tmp_path: Path) -> None:
     out.mkdir()
     store = Store(out / "answers.sqlite")
     try:
-        with pytest.raises(StoreError, match="in the hands of another run"):
+        with pytest.raises(StoreError, match="locked by another run"):
             start(up.url, out, 1)
     finally:
         store.close()
@@ -209,15 +208,15 @@ def test_the_budget_ends_it_in_good_order(serve: Serve, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = start(up.url, tmp_path / "whole" / "out", ROWS).spent
     cap = whole.tokens // 2
-    result = start(up.url, out, ROWS, caps=Caps(tokens=cap))
+    result = start(up.url, out, ROWS, budget=BudgetConfig(1, 10, token_budget=cap))
     assert isinstance(result.ended, BudgetError)
-    assert f"--max-tokens {cap}" in str(result.ended)
+    assert f"--token-budget {cap}" in str(result.ended)
     assert cap - 600 < result.spent.tokens <= cap  # less than a call at its worst is left over
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["complete"] is False
     assert manifest["totals"]["not_reached"] == ROWS - result.curated > 0
     assert sum(len(read(out / "data", split=name).rows) for name in ("train", "validation")) == result.curated
-    cost = start(up.url, out, ROWS, caps=Caps(cost=1e-9))
+    cost = start(up.url, out, ROWS, budget=BudgetConfig(1, 10, max_cost=1e-9))
     assert isinstance(cost.ended, BudgetError)
     assert cost.paid.calls == 0
     rest = start(up.url, out, ROWS)
@@ -236,7 +235,7 @@ def test_interrupted(serve: Serve, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = start(up.url, out, ROWS)
     assert isinstance(result.ended, StoppedError)
-    assert "start again to go on" in str(result.ended)
+    assert "start again to continue" in str(result.ended)
     assert result.totals is None
     assert 20 <= result.paid.calls < 2 * ROWS
     assert result.paid.calls == sum(up.calls.values()), "calls in flight are waited for"
@@ -280,17 +279,17 @@ def test_one_row_that_the_endpoint_refuses(serve: Serve, tmp_path: Path) -> None
     up = serve(override=refuses)
     out = tmp_path / "out"
     result = start(up.url, out, ROWS)
-    assert (result.ended, result.curated, result.set_aside) == (None, ROWS - 1, 1)
+    assert (result.ended, result.curated, result.rejected) == (None, ROWS - 1, 1)
     (row,) = (row for row in outcomes(out) if row["status"] != "curated")
     assert (row["id"], row["stage"], row["reason"]) == ("rows.jsonl:7", "split", REFUSED)
     assert "context length" in row["detail"]
     up.override = None
     again = start(up.url, out, ROWS)  # such a row is tried again, and the others are not paid for
-    assert (again.curated, again.set_aside, again.paid.calls) == (ROWS, 0, 2)
+    assert (again.curated, again.rejected, again.paid.calls) == (ROWS, 0, 2)
     assert [row["row"] for row in outcomes(out)] == list(range(ROWS))
 
 
-def test_a_mistake_of_ours_costs_one_row(serve: Serve, tmp_path: Path) -> None:
+def test_a_bug_rejects_one_row(serve: Serve, tmp_path: Path) -> None:
     async def faulty(trace: Trace, ask: Ask) -> Outcome:
         if trace.line == 3:
             raise ZeroDivisionError("oh")
@@ -303,8 +302,8 @@ def test_a_mistake_of_ours_costs_one_row(serve: Serve, tmp_path: Path) -> None:
 
     out = tmp_path / "out"
     result = start(serve().url, out, ROWS, curate=faulty)
-    assert (result.ended, result.curated, result.set_aside) == (None, ROWS - 2, 2)
-    assert [row["reason"] for row in outcomes(out) if row["status"] != "curated"] == [OURS, UNWRITABLE]
+    assert (result.ended, result.curated, result.rejected) == (None, ROWS - 2, 2)
+    assert [row["reason"] for row in outcomes(out) if row["status"] != "curated"] == [INTERNAL_ERROR, UNWRITABLE]
 
 
 def test_a_missing_library_ends_the_run(serve: Serve, tmp_path: Path) -> None:
@@ -347,7 +346,7 @@ def test_half_a_character_in_a_reason(serve: Serve, tmp_path: Path) -> None:
     up = serve(rate=1.0, kinds=("half a character",))
     out = tmp_path / "out"
     result = start(up.url, out, 2)
-    assert (result.ended, result.set_aside) == (None, 2)
+    assert (result.ended, result.rejected) == (None, 2)
     assert "\ud83d" in outcomes(out)[0]["detail"]
 
 
@@ -366,7 +365,7 @@ def test_a_dialect_without_a_think_tag(serve: Serve, tmp_path: Path) -> None:
         return Curated(trace, document, document, {})
 
     job = Job(
-        tmp_path / "out", EndpointConfig(serve().url, "fake"), CurationConfig(dialect="npr"), "rows.jsonl", 5, validation=0.0
+        tmp_path / "out", EndpointConfig(serve().url, "fake"), CurationConfig(dialect="npr", validation=0.0), "rows.jsonl", 5
     )
     assert job.start(lambda: traces(5), curate=trunk).curated == 5
     row = read(tmp_path / "out" / "data", NPR).rows[0]

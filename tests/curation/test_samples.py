@@ -17,11 +17,11 @@ from .annotator import SAMPLES, Planted, answer, planted_samples, recovered, who
 pytestmark = pytest.mark.skipif(not SAMPLES, reason="the published documents are not here")
 
 
-def curated(planted: Planted, settings: CurationConfig) -> Outcome:
+def curated(planted: Planted, config: CurationConfig) -> Outcome:
     async def ask(request: Request) -> Completion:
         return Completion(answer(request.stage, request.messages, planted))
 
-    return asyncio.run(curate(planted.trace, ask, settings))
+    return asyncio.run(curate(planted.trace, ask, config))
 
 
 @pytest.mark.parametrize("planted", planted_samples(), ids=lambda planted: planted.trace.id)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiverse.curation.completions import ValidationError
 from multiverse.curation.config import CurationConfig
+from multiverse.curation.errors import ValidationError
 from multiverse.curation.outline import Filled, Group, OutlineBlock, SentenceSpan, Step, Substep
 from multiverse.curation.prompting import PROMPTS, fill, prompt_hashes, quoted
 from multiverse.curation.stages import Conclude, Failure, Groups, Judge, Outline, Refill, Rewrite, Stage, Summary, units_of
@@ -33,16 +33,16 @@ STEPS = (
 )
 GROUP = Group("collective", "each has its own factors", (("2",), ("3",)), (SentenceSpan(2, 2), SentenceSpan(3, 4)))
 INNER = Group("collective", "each from the product", (("3.1",), ("3.2",)), (SentenceSpan(3, 3), SentenceSpan(4, 4)))
-SETTINGS = CurationConfig()
-SUMMARY = Summary(TRACE, SETTINGS)
-GROUPS = Groups(TRACE, SETTINGS, STEPS)
-OUTLINE = Outline(TRACE, SETTINGS, STEPS, (GROUP, INNER))
-REFILL = Refill(TRACE, SETTINGS, (OutlineBlock(GROUP, ("2*3", "4*5"), ((), ())),))
-REWRITE = Rewrite(TRACE, SETTINGS, "1/2", "4*5", "We need two products.", "The second: 4*5=20. It ends in zero.",
+CONFIG = CurationConfig()
+SUMMARY = Summary(TRACE, CONFIG)
+GROUPS = Groups(TRACE, CONFIG, STEPS)
+OUTLINE = Outline(TRACE, CONFIG, STEPS, (GROUP, INNER))
+REFILL = Refill(TRACE, CONFIG, (OutlineBlock(GROUP, ("2*3", "4*5"), ((), ())),))
+REWRITE = Rewrite(TRACE, CONFIG, "1/2", "4*5", "We need two products.", "The second: 4*5=20. It ends in zero.",
                   ("The second: 4*5=20. It ends in zero.",), ("The first one: 2*3=6.",))  # fmt: skip
 PATHS = ("The first one: 2*3=6.", "The second: 4*5=20.")
-CONCLUDE = Conclude(TRACE, SETTINGS, "1", "collective", "We need two products.", ("2*3", "4*5"), PATHS, "(the block)")
-JUDGE = Judge(TRACE, SETTINGS, "1", "We need two products.", PATHS, "(the block)")
+CONCLUDE = Conclude(TRACE, CONFIG, "1", "collective", "We need two products.", ("2*3", "4*5"), PATHS, "(the block)")
+JUDGE = Judge(TRACE, CONFIG, "1", "We need two products.", PATHS, "(the block)")
 STAGES: list[Stage[Any]] = [SUMMARY, GROUPS, OUTLINE, REFILL, REWRITE, CONCLUDE, JUDGE]
 
 
@@ -50,8 +50,8 @@ def reason(stage: Stage[Any], value: Any) -> str:
     """What a stage complains of; empty if it takes the answer."""
     try:
         stage.parse(Completion(value if isinstance(value, str) else json.dumps({stage.field: value})))
-    except ValidationError as complaint:
-        return complaint.reason if complaint.detail else "a complaint that says nothing"
+    except ValidationError as error:
+        return error.reason if error.detail else "an error without a detail"
     return ""
 
 
@@ -69,12 +69,12 @@ def test_requests_say_stage_and_row(stage: Stage[Any]) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_retries_feed_back_the_complaint(stage: Stage[Any]) -> None:
+def test_retries_quote_the_error(stage: Stage[Any]) -> None:
     failure = Failure("x" * 1_000_000, ValidationError("lost sentences", "sentence 3 went nowhere"))
     request = stage.request(1, failure)
     assert [role for role, _ in request.messages] == ["system", "user", "assistant", "user"]
     assert request.messages[:2] == stage.request().messages
-    assert len(request.messages[2][1]) < 2 * SETTINGS.quoted
+    assert len(request.messages[2][1]) < 2 * CONFIG.quoted
     assert "sentence 3 went nowhere" in request.messages[3][1]
     assert f"stage: {stage.name}" in request.messages[3][1]
 
@@ -103,7 +103,7 @@ def test_prompts_spell_no_tag() -> None:
 
 def test_what_a_trace_holds_is_no_template() -> None:
     trace = Trace("r", "{{ 1+1 }} {% for %}", ("{{ sentences }} {# a #}.",), "")
-    asked = Summary(trace, SETTINGS).request().messages[1][1]
+    asked = Summary(trace, CONFIG).request().messages[1][1]
     assert "{{ 1+1 }} {% for %}" in asked
     assert "[1] {{ sentences }} {# a #}." in asked
 
@@ -212,13 +212,13 @@ VALUES = st.recursive(
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 @given(value=VALUES)
-def test_whatever_is_answered_only_a_complaint_comes_of_it(stage: Stage[Any], value: Any) -> None:
+def test_whatever_is_answered_raises_only_a_validation_error(stage: Stage[Any], value: Any) -> None:
     reason(stage, value)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 @given(text=st.text(alphabet='{}[]",:\\ntu0123dplacestgr', max_size=60))
-def test_whatever_text_is_answered_only_a_complaint_comes_of_it(stage: Stage[Any], text: str) -> None:
+def test_whatever_text_is_answered_raises_only_a_validation_error(stage: Stage[Any], text: str) -> None:
     reason(stage, text)
 
 
@@ -353,8 +353,19 @@ def test_outline_is_bounded_in_depth() -> None:
 
 
 def test_refill_asks_for_every_place() -> None:
-    nested = Refill(TRACE, SETTINGS, OUTLINE.parse(Completion(json.dumps({"blocks": [block(1, A, NESTED)]}))))
-    assert [place.holder for place in nested.places()] == ["", "1/1", "1/2", "1/2/1/1", "1/2/1/2", "1/2", "1/2", "", ""]
+    nested = Refill(TRACE, CONFIG, OUTLINE.parse(Completion(json.dumps({"blocks": [block(1, A, NESTED)]}))))
+    product, other = "the product 2*3; planned for sentences", "the product 4*5; planned for sentences"
+    assert [place.what for place in nested.places()] == [
+        "the trunk, before block 1",
+        f"path 1/1 ({product} 2 to 2)",
+        f"path 1/2 ({other} 3 to 4), before block 1/2/1",
+        f"path 1/2/1/1 ({product} 3 to 3)",
+        f"path 1/2/1/2 ({other} 4 to 4)",
+        "the conclusion of block 1/2/1",
+        f"path 1/2 ({other} 3 to 4), behind its last block",
+        "the conclusion of block 1",
+        "the trunk, behind its last block",
+    ]
     value = {"P1": [1, 1], "P2": [2, 2], "P4": [3, 3], "P5": [4, 4], "P6": None, "P7": None, "P9": [5, 5]}
     filled = nested.parse(Completion(json.dumps({"places": value})))
     assert filled.stretches == ((1,), (5,))
@@ -442,7 +453,7 @@ def test_rewrite(value: Any, expected: str) -> None:
 
 def test_first_is_no_connective_where_it_counts_something() -> None:
     whole = "First-order terms vanish. Second derivative is 20. Now we know that next to it stands zero."
-    stage = Rewrite(TRACE, SETTINGS, "1/1", "terms", "", whole, (whole,), ())
+    stage = Rewrite(TRACE, CONFIG, "1/1", "terms", "", whole, (whole,), ())
     assert reason(stage, ["First-order terms vanish. Second derivative is 20. Zero stands next to it."]) == ""
 
 

@@ -1,4 +1,4 @@
-"""Answers are stored before they are used, once each, and for good."""
+"""Completions are stored before they are used, once each, permanently."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from multiverse.curation.errors import StoreError
-from multiverse.curation.store import Store, Usage
-from multiverse.curation.types import Completion, Request
+from multiverse.curation.store import Store
+from multiverse.curation.types import Completion, Request, Usage
 
 REQUEST = Request("row", "stage", 0, (("user", "question"),))
 
@@ -29,7 +29,7 @@ async def ask(store: Store, key: str, made: list[str]) -> Completion:
         await asyncio.sleep(0)
         return Completion("yes", "stop", 3, 4)
 
-    return await store.answer(key, REQUEST, make)
+    return await store.get_or_create(key, REQUEST, make)
 
 
 def test_an_answer_comes_back(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_it_is_stored_before_it_is_returned(store: Store) -> None:
         return Completion("yes")
 
     async def look() -> None:
-        await store.answer("a", REQUEST, make)
+        await store.get_or_create("a", REQUEST, make)
         assert store.get("a") == Completion("yes", cached=True)
 
     asyncio.run(look())
@@ -80,7 +80,7 @@ def test_a_failure_is_not_stored(store: Store) -> None:
     made: list[str] = []
 
     async def both() -> list[Completion | BaseException]:
-        return await asyncio.gather(store.answer("a", REQUEST, fail), ask(store, "a", made), return_exceptions=True)
+        return await asyncio.gather(store.get_or_create("a", REQUEST, fail), ask(store, "a", made), return_exceptions=True)
 
     failed, answered = asyncio.run(both())
     assert isinstance(failed, ValueError)
@@ -96,7 +96,7 @@ def test_who_gives_up_does_not_block_the_next(store: Store) -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-        first = asyncio.create_task(store.answer("a", REQUEST, never))
+        first = asyncio.create_task(store.get_or_create("a", REQUEST, never))
         second = asyncio.create_task(ask(store, "a", made))
         await asyncio.sleep(0)
         first.cancel()
@@ -108,7 +108,7 @@ def test_who_gives_up_does_not_block_the_next(store: Store) -> None:
 
 
 def test_only_one_run_at_a_time(store: Store) -> None:
-    with pytest.raises(StoreError, match="in the hands of another run"):
+    with pytest.raises(StoreError, match="locked by another run"):
         Store(store.path)
 
 
@@ -118,7 +118,7 @@ def test_only_one_run_at_a_time(store: Store) -> None:
 def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "answers.sqlite"
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=r"answers\.sqlite.*damaged or no file of answers.*move it away"):
+    with pytest.raises(StoreError, match=r"answers\.sqlite.*damaged or not a store.*move it away"):
         Store(path)
     assert path.read_bytes() == content
 
@@ -129,7 +129,7 @@ def test_a_foreign_database(tmp_path: Path) -> None:
     file.execute("CREATE TABLE recipes (name TEXT)")
     file.commit()
     file.close()
-    with pytest.raises(StoreError, match="is no file of answers: move it away"):
+    with pytest.raises(StoreError, match="is not a store of completions: move it away"):
         Store(path)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from multiverse.curation.client import EndpointConfig
-from multiverse.curation.config import CurationConfig
+from multiverse.curation.config import CurationConfig, EndpointConfig
 from multiverse.curation.job import Job, Result
 from multiverse.structure import parse
 from tests.curation import endpoint as served

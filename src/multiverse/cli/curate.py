@@ -1,46 +1,22 @@
-"""`multiverse curate`: sequential reasoning in, parallel training data out."""
+"""`multiverse curate`: training data with parallel structure from sequential reasoning."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import typer
 
+from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
 from .curate_audit import audit
 from .curate_distill import distill
-from .curate_progress import Live, leave, print_estimate, print_stages, print_summary
-from .errors import InputError, check_url, known
+from .curate_input import OPENAI_URL, Traces
+from .curate_progress import print_estimate, print_stages, run_job
+from .declared import Fields, Json, Limit, Out, expand_options
+from .errors import InputError, check_url
 from .groups import HELP_OPTIONS, RunByDefault
-from .options import (
-    BOUNDS,
-    MODEL,
-    OPENAI,
-    OUTPUT,
-    SAMPLING,
-    AnswerTokens,
-    BaseUrl,
-    Concurrency,
-    DialectName,
-    FirstRows,
-    FolderTokens,
-    Fresh,
-    Json,
-    Out,
-    Validation,
-)
-
-if TYPE_CHECKING:
-    from ..curation.estimate import Estimate
-    from ..curation.types import Trace
-    from ..data import Fault
-
-CURATION = "Curation"
-COST = "Cost"
-
 
 curate = typer.Typer(
     cls=RunByDefault,
@@ -54,8 +30,7 @@ curate = typer.Typer(
 def overview(context: typer.Context) -> None:
     """Turn sequential reasoning into training data that thinks in parallel.
 
-    What names no command is what [bold]run[/bold] is to read: `curate run INPUT` and
-    `curate INPUT` are the same.
+    [bold]run[/bold] may be left out: `curate run INPUT` and `curate INPUT` are the same.
 
     [bold]Examples[/bold]
     multiverse curate traces.jsonl --out curated -m my-model
@@ -68,185 +43,86 @@ def overview(context: typer.Context) -> None:
 
 
 @curate.command("run")
+@expand_options
 def run(
     source: Annotated[
         str,
         typer.Argument(metavar="INPUT", help="A .jsonl or .parquet file, a folder of them, or a hub id.", show_default=False),
     ],
     out: Out,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="NAME", help="Which model to ask.", rich_help_panel=MODEL, show_default=False),
-    ],
-    base_url: BaseUrl = OPENAI,
+    endpoint: Annotated[EndpointConfig, Fields(leave_out=("api_key", "backoff"), defaults={"base_url": OPENAI_URL})],
+    config: Annotated[CurationConfig, Fields(only=("rewrite", "judge", "attempts", "dialect", "max_tokens", "validation"))],
+    budget: BudgetConfig,
     api_key_env: Annotated[
         str | None,
         typer.Option(
-            "--api-key-env",
             metavar="NAME",
-            help="Variable of the environment that holds the key.",
-            rich_help_panel=MODEL,
+            help="Environment variable that holds the API key.",
+            rich_help_panel="Model",
             show_default="OPENAI_API_KEY, if it is set",
         ),
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            "--temperature",
-            "-t",
-            metavar="T",
-            help="Sent with every call.",
-            min=0,
-            rich_help_panel=SAMPLING,
-            show_default="the endpoint's",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="S",
-            help="Sent with every call; also decides which questions are kept for validation.",
-            rich_help_panel=SAMPLING,
-            show_default="none is sent",
-        ),
-    ] = None,
-    dialect: DialectName = "multiverse",
-    rewrite: Annotated[
-        bool,
-        typer.Option(
-            "--rewrite/--no-rewrite", help="Have every path rewritten so that it stands alone.", rich_help_panel=CURATION
-        ),
-    ] = True,
-    judge: Annotated[
-        bool,
-        typer.Option("--judge", help="Also ask the model whether paths depend on each other.", rich_help_panel=CURATION),
-    ] = False,
-    attempts: Annotated[
-        int,
-        typer.Option(
-            "--attempts", metavar="N", help="How often a stage may ask, told what was wrong.", min=1, rich_help_panel=CURATION
-        ),
-    ] = 3,
-    answer_tokens: AnswerTokens = 4096,
     split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="Read only this split of a hub data set.", show_default="all of them"),
+        str | None, typer.Option(metavar="NAME", help="Read only this split of a hub data set.", show_default="all of them")
     ] = None,
-    n: FirstRows = None,
-    validation: Validation = 0.05,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Leave faulty rows of the input out, and list them in faults.jsonl.")
-    ] = False,
-    fresh: Fresh = False,
-    price_in: Annotated[
-        float,
-        typer.Option("--price-in", metavar="X", help="Price of a million prompt tokens.", min=0, rich_help_panel=COST),
-    ] = 0.0,
-    price_out: Annotated[
-        float,
-        typer.Option("--price-out", metavar="X", help="Price of a million answered tokens.", min=0, rich_help_panel=COST),
-    ] = 0.0,
-    max_cost: Annotated[
-        float | None,
+    limit: Limit = None,
+    on_error: Annotated[
+        Literal["stop", "skip"],
         typer.Option(
-            "--max-cost",
-            metavar="X",
-            help="Most that the folder may cost, all starts together.",
-            min=0,
-            rich_help_panel=COST,
-            show_default="no limit",
+            metavar="stop|skip", help="When rows of the input are faulty: stop, or skip them and list them in faults.jsonl."
         ),
-    ] = None,
-    max_tokens: FolderTokens = None,
+    ] = "stop",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Restart in a folder that holds a run; stored completions are reused.")
+    ] = False,
     yes: Annotated[
-        bool,
-        typer.Option("--yes", help="Begin though the estimate is above a cap; the cap holds.", rich_help_panel=COST),
+        bool, typer.Option("--yes", help="Start though the estimate exceeds a limit; the limit holds.", rich_help_panel="Cost")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate; ask nothing.", rich_help_panel=COST)] = False,
-    concurrency: Concurrency = 16,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="S", help="Seconds that a call may take.", min=0.01, rich_help_panel=BOUNDS)
-    ] = 300.0,
-    tries: Annotated[
-        int,
-        typer.Option(
-            "--tries", metavar="N", help="How often a call is made that fails in passing.", min=1, rich_help_panel=BOUNDS
-        ),
-    ] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate; send no request.", rich_help_panel="Cost")] = False,
     keep_xml: Annotated[
-        bool,
-        typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel=OUTPUT),
+        bool, typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel="Output")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Curate the traces of INPUT: stages of questions to a model, checks, and data to train on.
+    """Curate the traces of INPUT: requests to a model in stages, checks, and training data.
 
     A record has a [bold]question[/bold] and its [bold]reasoning[/bold], or [bold]messages[/bold] whose last one
     thinks. The folder gets data/ for `multiverse train`, outcomes.jsonl,
-    set_aside.jsonl, report.html and manifest.json. Every answer is stored before
-    it is used: a run that was stopped or killed goes on when it is started again,
-    and pays for nothing twice.
+    set_aside.jsonl (rejected rows), report.html and manifest.json. Every completion is
+    stored before it is used: a run that was stopped or killed continues when it is
+    started again, and pays for nothing twice.
 
     [bold]Examples[/bold]
     multiverse curate traces.jsonl -o curated -m my-model --base-url http://localhost:8000/v1
     multiverse curate traces.jsonl -o curated -m name --price-in 1 --price-out 10 --dry-run
-    multiverse curate owner/traces -o curated -m name --n 100 --max-tokens 5000000
+    multiverse curate owner/traces -o curated -m name --limit 100 --token-budget 5000000
     """
-    from ..curation.budget import Budget, Prices
-    from ..curation.client import EndpointConfig
-    from ..curation.config import CurationConfig
-    from ..curation.estimate import Estimate
-    from ..curation.job import Caps, Job
-    from ..structure import DIALECTS
+    from ..curation.budget import Budget
+    from ..curation.estimate import CostEstimate
+    from ..curation.job import Job
 
-    settings = CurationConfig(
-        attempts=attempts,
-        judge=judge,
-        rewrite=rewrite,
-        dialect=known("dialect", dialect, DIALECTS),
-        max_tokens=answer_tokens,
-    )
-    check_url(base_url)
-    if max_cost is not None and not (price_in or price_out):
-        raise InputError(f"--max-cost {max_cost:g} needs prices: give --price-in and --price-out")
-    endpoint = EndpointConfig(
-        base_url, model, _key(api_key_env), temperature, seed, concurrency=concurrency, timeout=timeout, tries=tries
-    )
-    prices = Prices(price_in, price_out)
-    estimate, faults = _survey(source, split, n, Estimate(settings))
-    for fault in faults:
-        typer.echo(" ".join(str(fault).split()), err=True)
+    check_url(endpoint.base_url)
+    if budget.max_cost is not None and not budget.priced:
+        raise InputError(f"--max-cost {budget.max_cost:g} needs prices: give --price-in and --price-out")
+    endpoint = replace(endpoint, api_key=_key(api_key_env))
+    traces, estimate = Traces(source, limit, split), CostEstimate(config)
+    _survey(traces, estimate)
     if not estimate.rows:
         raise InputError(f"{source!r} holds no trace: give a file, a folder or a hub id that does")
-    if faults and not keep_going:
-        told = f"{len(faults):,} of the input's rows cannot be read"
-        raise InputError(f"{told}: nothing is asked; mend them, or leave them out with --keep-going")
+    if traces.faults and on_error == "stop":
+        raise InputError(
+            f"{len(traces.faults):,} of the input's rows cannot be read: nothing was requested; correct them, or skip them "
+            "with --on-error skip"
+        )
     if dry_run:
-        if as_json:
-            print_estimate(estimate, prices, as_json=True)
-        else:
-            print_stages(estimate, prices)
+        print_stages(estimate, budget, as_json=as_json)
         return
-    print_estimate(estimate, prices)
-    over = Budget(prices, max_cost=max_cost, max_tokens=max_tokens).over(estimate.usage)
-    if over is not None and not yes:
-        raise InputError(f"the estimate is above {over}: raise it, take fewer rows (--n), or begin all the same with --yes")
-    job = Job(
-        out=out,
-        endpoint=endpoint,
-        settings=settings,
-        source=source,
-        rows=estimate.rows,
-        validation=validation,
-        prices=prices,
-        documents=keep_xml,
-    )
-    caps = Caps(max_cost, max_tokens)
-    with Live(estimate.rows, prices) as live:
-        result = job.start(lambda: _traces(source, split, n), caps=caps, fresh=fresh, faults=faults, watch=live.watch)
-    print_summary(result, as_json=as_json)
-    leave(result.ended)
+    print_estimate(estimate, budget)
+    exceeded = Budget(budget).exceeded(estimate.usage)
+    if exceeded is not None and not yes:
+        raise InputError(f"the estimate exceeds {exceeded}: raise it, take fewer rows (--limit), or start anyway with --yes")
+    job = Job(out, endpoint, config, source, estimate.rows, budget, documents=keep_xml)
+    run_job(job, traces.read, as_json=as_json, fresh=fresh, faults=traces.faults)
 
 
 def _key(variable: str | None) -> str:
@@ -258,32 +134,14 @@ def _key(variable: str | None) -> str:
     return key
 
 
-def _survey(source: str, split: str | None, n: int | None, estimate: Estimate) -> tuple[Estimate, list[Fault]]:
-    """The input, gone through once: what it will take, and what cannot be read of it."""
+def _survey(traces: Traces, estimate: Any) -> None:
+    """Read the input once, for the estimate and its faults."""
     from rich.console import Console
 
-    from ..curation.types import Trace
-
-    faults: list[Fault] = []
-    with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"reading {source}"):
-        for item in _items(source, split, n):
-            if isinstance(item, Trace):
-                estimate.add(item)
-            else:
-                faults.append(item)
-    return estimate, faults
-
-
-def _items(source: str, split: str | None, n: int | None) -> Iterable[Trace | Fault]:
-    from ..curation.trace import read_traces
-
-    return islice(read_traces(source, split=split), n)
-
-
-def _traces(source: str, split: str | None, n: int | None) -> Iterator[Trace]:
-    from ..curation.types import Trace
-
-    return (item for item in _items(source, split, n) if isinstance(item, Trace))
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"reading {traces.source}"):
+        for trace in traces.read():
+            estimate.add(trace)
+    traces.print_faults()
 
 
 curate.command()(audit)

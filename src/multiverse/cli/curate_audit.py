@@ -6,29 +6,29 @@ import asyncio
 import contextlib
 import os
 import sys
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
+from .curate_input import OPENAI_URL, Traces
+from .declared import Fields, Json, Limit, Out, expand_options
 from .errors import InputError, check_url
-from .options import MODEL, OPENAI, OUTPUT, BaseUrl, Concurrency, FirstRows, FolderTokens, Json, Out
+from .jsonio import dump
 from .style import COLORS, clean
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..curation.client import Client
-    from ..curation.config import CurationConfig
     from ..curation.errors import CurationError
     from ..curation.review import Review
     from ..curation.types import Trace
 
-REVIEW = "Review"
-
-_AROUND = 2  # sentences that are shown before and behind an instance
-_QUESTION = 400  # characters of the question
+_AROUND = 2  # sentences shown before and after an instance
+_QUESTION = 400  # characters of the question shown
 _VERDICTS: dict[str, tuple[Any, ...]] = {
     "a": ("accept",),
     "c": ("accept", "collective", False),
@@ -37,37 +37,35 @@ _VERDICTS: dict[str, tuple[Any, ...]] = {
     "S": ("accept", "selective", True),
     "r": ("reject",),
 }
-_HELP = "a accept · c collective · s selective (C, S: nested) · r reject · l later · b back · q leave"
+_HELP = "a accept · c collective · s selective (C, S: nested) · r reject · l later · b back · q quit"
 
 
+@expand_options
 def audit(
     out: Out,
+    endpoint: Annotated[
+        EndpointConfig,
+        Fields(only=("model", "base_url", "concurrency"), defaults={"base_url": OPENAI_URL, "model": ""}),
+    ],
+    config: Annotated[CurationConfig, Fields(only=("attempts",))],
+    budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
     source: Annotated[
         str | None,
-        typer.Argument(metavar="INPUT", help="Traces to go through; none to go on with a folder.", show_default=False),
+        typer.Argument(metavar="INPUT", help="Traces to list; none to continue with a folder.", show_default=False),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", metavar="NAME", help="Which model to ask.", rich_help_panel=MODEL, show_default=False),
-    ] = None,
-    base_url: BaseUrl = OPENAI,
-    n: FirstRows = None,
-    attempts: Annotated[
-        int, typer.Option("--attempts", metavar="N", help="How often to ask about a trace, told what was wrong.", min=1)
-    ] = 3,
-    concurrency: Concurrency = 16,
-    max_tokens: FolderTokens = None,
+    limit: Limit = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Judge the instances here, one key each.", rich_help_panel=REVIEW)
+        bool, typer.Option("--review", help="Judge the instances here, one key each.", rich_help_panel="Review")
     ] = False,
     page: Annotated[
-        bool, typer.Option("--page", help="Judge them on a local page; Ctrl-C ends it.", rich_help_panel=REVIEW)
+        bool, typer.Option("--page", help="Judge them on a local page; Ctrl-C ends it.", rich_help_panel="Review")
     ] = False,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", help="Port of that page; 0 takes a free one.", min=0, rich_help_panel=REVIEW)
+        int, typer.Option(metavar="N", help="Port of that page; 0 takes a free one.", min=0, rich_help_panel="Review")
     ] = 0,
     table: Annotated[
-        bool, typer.Option("--table", help="Print the table, and write it to table.md and table.json.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--table", help="Print the table, and write it to table.md and table.json.", rich_help_panel="Output"),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -76,11 +74,11 @@ def audit(
     A model lists every place in a trace that could have been done in parallel:
     collective (all parts are needed) or selective (one of them is), in the open or
     nested. A person accepts, rejects or reclassifies each. The table has the share
-    of traces with at least one instance, and instances a trace, with their errors.
-    Answers and decisions are stored at once; what was interrupted goes on.
+    of traces with at least one instance, and instances a trace, with standard errors.
+    Completions and decisions are stored at once; an interrupted audit continues.
 
     [bold]Examples[/bold]
-    multiverse curate audit traces.jsonl --out audit -m my-model --n 50
+    multiverse curate audit traces.jsonl --out audit -m my-model --limit 50
     multiverse curate audit --out audit --page
     multiverse curate audit --out audit --review --table
     """
@@ -89,9 +87,11 @@ def audit(
     if review and not sys.stdin.isatty():
         raise InputError("--review needs a terminal: use --page, which needs a browser")
     if source is not None:
-        if model is None:
+        check_url(endpoint.base_url)
+        if not endpoint.model:
             raise InputError("--model is missing: name the model that is to list the instances")
-        _list(source, n, out, model, base_url, _Bounds(attempts, concurrency, max_tokens))
+        endpoint = replace(endpoint, api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY")
+        _list(Traces(source, limit), out, endpoint, config, budget)
 
     from ..curation.review import Review
 
@@ -101,57 +101,32 @@ def audit(
     if review:
         _judge(opened)
     if table or as_json:
-        _count(opened, out, as_json=as_json)
+        _print_table(opened, out, as_json=as_json)
 
 
-class _Bounds(NamedTuple):
-    """How far the listing may go."""
-
-    attempts: int
-    concurrency: int
-    max_tokens: int | None
-
-
-def _list(source: str, n: int | None, out: Path, model: str, base_url: str, bounds: _Bounds) -> None:
+def _list(source: Traces, out: Path, endpoint: EndpointConfig, config: CurationConfig, limits: BudgetConfig) -> None:
     from ..curation.budget import Budget
-    from ..curation.client import Client, EndpointConfig
-    from ..curation.config import CurationConfig
+    from ..curation.client import Client
+    from ..curation.output import STORE
     from ..curation.store import Store
 
-    check_url(base_url)
-    traces = _traces(source, n)
+    traces = list(source.read())
+    source.print_faults()
+    if not traces:
+        raise InputError(f"{source.source!r} holds no trace: give one that does")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{str(out)!r} cannot be used ({error.strerror}): give --out a folder that can be") from None
-    endpoint = EndpointConfig(base_url, model, os.environ.get("OPENAI_API_KEY") or "EMPTY", concurrency=bounds.concurrency)
-    store = Store(out / "answers.sqlite")
-    try:
-        budget = Budget(max_tokens=bounds.max_tokens, spent=store.usage())
-        ended = asyncio.run(_listing(traces, out, Client(endpoint, store, budget), CurationConfig(attempts=bounds.attempts)))
-    finally:
-        store.close()
+        raise InputError(f"{str(out)!r} cannot be used ({error.strerror}): give another folder with --out") from None
+    with contextlib.closing(Store(out / STORE)) as store:
+        client = Client(endpoint, store, Budget(limits, store.usage()))
+        ended = asyncio.run(_listing(traces, out, client, config))
     if ended is not None:
         raise ended
 
 
-def _traces(source: str, n: int | None) -> list[Trace]:
-    from ..curation.trace import read_traces
-    from ..curation.types import Trace
-
-    traces: list[Trace] = []
-    for item in islice(read_traces(source), n):
-        if isinstance(item, Trace):
-            traces.append(item)
-        else:
-            typer.echo(" ".join(str(item).split()), err=True)
-    if not traces:
-        raise InputError(f"{source!r} holds no trace: give one that does")
-    return traces
-
-
-async def _listing(traces: list[Trace], out: Path, client: Client, settings: CurationConfig) -> CurationError | None:
-    """List what is in the traces, and say what ended it before its end, if anything did."""
+async def _listing(traces: list[Trace], out: Path, client: Client, config: CurationConfig) -> CurationError | None:
+    """List the instances of all traces; returns the error that ended it early, if any."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -172,13 +147,13 @@ async def _listing(traces: list[Trace], out: Path, client: Client, settings: Cur
         with bar, whole(out / CANDIDATES) as part, part.open("w", encoding="utf-8") as stream:
             task = bar.add_task("", total=len(traces))
             try:
-                async for listed in list_all(traces, client.ask, settings, at_once=2 * client.endpoint.concurrency):
+                async for listed in list_all(traces, client.ask, config, at_once=2 * client.config.concurrency):
                     stream.write(line(listed))
                     done += 1
                     bar.update(task, completed=done)
             except CurationError as error:
                 if not done:
-                    raise  # what an earlier run has listed stays
+                    raise  # keep what an earlier run has listed
                 return error
     return None
 
@@ -197,11 +172,11 @@ def _serve(review: Review, port: int) -> None:
 
 
 def _judge(review: Review) -> None:
-    """Go through what is undecided, one key a decision."""
+    """Go through the undecided instances, one key a decision."""
     from rich.console import Console
 
     console = Console()
-    passed: list[int] = []  # in the order in which they were shown
+    shown: list[int] = []  # numbers, in order
     later: set[int] = set()
     number = _next(review, later)
     while number is not None:
@@ -209,8 +184,8 @@ def _judge(review: Review) -> None:
         key = _key()
         if key in ("q", "\x03", "\x04"):
             break
-        if key == "b" and passed:
-            number = passed.pop()
+        if key == "b" and shown:
+            number = shown.pop()
             review.decide(number, "open")
             later.discard(number)
             continue
@@ -221,10 +196,10 @@ def _judge(review: Review) -> None:
             review.decide(number, *verdict)
         else:
             continue
-        passed.append(number)
+        shown.append(number)
         number = _next(review, later)
     left = sum(1 for _ in review.open())
-    console.print(f"{left:,} undecided" if left else "all are decided")
+    console.print(f"{left:,} undecided" if left else "all decided")
 
 
 def _next(review: Review, later: set[int]) -> int | None:
@@ -260,19 +235,17 @@ def _show(console: Console, review: Review, number: int, later: int) -> None:
 
 
 def _line(text: str) -> str:
-    """A text on one line; half a character, which a terminal cannot show, as a question mark."""
+    """A text on one line, with lone surrogates as question marks."""
     return " ".join(clean(text).split()).encode(errors="replace").decode()
 
 
-def _count(review: Review, out: Path, *, as_json: bool) -> None:
-    from .jsonio import dump
-
+def _print_table(review: Review, out: Path, *, as_json: bool) -> None:
     table = review.table()
     try:
         (out / "table.md").write_text(table.markdown(), encoding="utf-8")
         (out / "table.json").write_text(dump(table.as_json()) + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{str(out)!r} cannot be written to ({error.strerror}): see to the folder") from None
+        raise InputError(f"{str(out)!r} cannot be written to ({error.strerror}): check the folder") from None
     if as_json:
         typer.echo(dump(table.as_json()))
         return
@@ -287,4 +260,4 @@ def _count(review: Review, out: Path, *, as_json: bool) -> None:
         drawn.add_row(*row)
     console = Console()
     console.print(drawn)
-    console.print(table.told(), style="dim", soft_wrap=True)
+    console.print(table.remarks(), style="dim", soft_wrap=True)

@@ -73,6 +73,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--no-ahead": ("--no-async-scheduling",),
     "--tail-tokens": ("--reserved-tokens",),
     "--answer-tokens": ("--max-tokens",),
+    "--keep-going": ("--on-error skip",),
 }
 
 

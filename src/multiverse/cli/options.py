@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,57 +77,4 @@ Width = Annotated[
 ]
 Depth = Annotated[
     int | None, typer.Option("--depth", metavar="N", help="How deep each problem nests (family nested).", show_default="drawn")
-]
-
-
-# -- of commands that put questions to an endpoint and keep what comes in a folder --
-
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.", show_default=False)]
-BaseUrl = Annotated[
-    str,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        envvar="OPENAI_BASE_URL",
-        show_envvar=False,
-        help="An endpoint that speaks OpenAI's chat completions, up to /v1.",
-        rich_help_panel=MODEL,
-    ),
-]
-OPENAI = "https://api.openai.com/v1"
-FirstRows = Annotated[
-    int | None, typer.Option("--n", "-n", metavar="N", help="Only the first rows.", min=1, show_default="all of them")
-]
-DialectName = Annotated[
-    str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
-]
-Validation = Annotated[
-    float, typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99)
-]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Begin anew in a folder that holds a run; answers that fit are used again.")
-]
-AnswerTokens = Annotated[
-    int, typer.Option("--answer-tokens", metavar="N", help="Longest answer to a call.", min=1, rich_help_panel=BOUNDS)
-]
-FolderTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--max-tokens",
-        metavar="N",
-        help="Most tokens that the folder may take, all starts together.",
-        min=0,
-        rich_help_panel=BOUNDS,
-        show_default="no limit",
-    ),
-]
-Concurrency = Annotated[
-    int,
-    typer.Option(
-        "--concurrency",
-        metavar="N",
-        help="Most calls in flight; fewer while the endpoint is overloaded.",
-        min=1,
-        rich_help_panel=BOUNDS,
-    ),
 ]

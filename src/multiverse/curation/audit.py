@@ -1,8 +1,7 @@
-"""How much of a sequential trace could have been done in parallel: a model lists the instances, for a person to judge.
+"""Audit of implicit parallelism: a model lists what in a sequential trace could have been done in parallel.
 
-An instance is *collective* (sub-tasks or cases, all of them needed) or *selective* (alternatives, of which one is needed), and
-may lie inside a part of another: then it is *nested*. What was listed is a file of JSON lines, one a trace; what a person makes
-of it is in `review`.
+An instance is *collective* (sub-tasks or cases, all of them needed) or *selective* (alternatives, of which one is needed); one
+inside a part of another is *nested*. The candidates are a file of JSON lines, one a trace; a person judges them in `review`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
-from .completions import ValidationError, fields, items, sentence_text, span
+from .completions import fields, items, sentence_text, span
 from .config import CurationConfig
-from .errors import RefusedError
+from .errors import RefusedError, ValidationError
 from .outline import SentenceSpan
 from .prompting import numbered
 from .stages import Failure, Stage
@@ -32,13 +31,13 @@ Parts = tuple[SentenceSpan, ...]
 
 
 class Instance(NamedTuple):
-    """What could have been done in parallel, as the model says.
+    """Something that could have been done in parallel, according to the model.
 
     Attributes:
         kind: one of `KINDS`.
         nested: whether it lies inside a part of another.
         parts: the sentences of each part.
-        reason: why no part needs another.
+        reason: why no part depends on another.
     """
 
     kind: str
@@ -49,10 +48,10 @@ class Instance(NamedTuple):
 
 @dataclass(frozen=True)
 class Listed:
-    """A trace and the instances in it.
+    """A trace and its instances.
 
     Attributes:
-        problem: the last complaint, where no answer of the model could be used; empty elsewhere.
+        problem: the last error, if no completion was valid; else empty.
     """
 
     id: str
@@ -64,7 +63,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Audit(Stage[tuple[Instance, ...]]):
-    """The instances of a trace, in the order of the text, an outer one before those inside it."""
+    """The instances of a trace, in the order of the text; an outer one comes before those inside it."""
 
     name = "audit"
     field = "instances"
@@ -101,37 +100,41 @@ def _share(parts: Parts, others: Parts) -> bool:
 
 
 def _inside(parts: Parts, others: Parts) -> bool:
-    """Whether all of it lies in one part of the other."""
-    return any(other.holds(SentenceSpan(parts[0].first, parts[-1].last)) for other in others)
+    """Whether all parts lie in one part of the other."""
+    return any(other.contains(SentenceSpan(parts[0].first, parts[-1].last)) for other in others)
 
 
-async def list_instances(trace: Trace, ask: Ask, settings: CurationConfig) -> Listed:
-    """Let the model list the instances of a trace; an answer that will not do goes back with the reason."""
-    stage = Audit(trace, settings)
-    failure: Failure | None = None
-    for attempt in range(settings.attempts):
-        answer = await ask(stage.request(attempt, failure))
-        try:
-            return Listed(trace.id, trace.question, trace.sentences, stage.parse(answer))
-        except ValidationError as complaint:
-            failure = Failure(answer.text, complaint)
-    assert failure is not None
-    return Listed(trace.id, trace.question, trace.sentences, (), str(failure.complaint))
-
-
-async def list_all(traces: Iterable[Trace], ask: Ask, settings: CurationConfig, *, at_once: int = 16) -> AsyncIterator[Listed]:
-    """List the instances of every trace, so many traces at once, in the order in which they come.
+async def list_instances(trace: Trace, ask: Ask, config: CurationConfig) -> Listed:
+    """List the instances of a trace; after an invalid completion the model is asked again with the error.
 
     A trace that the endpoint refuses has that as its problem.
+    """
+    stage, failure = Audit(trace, config), None
+    try:
+        for attempt in range(config.attempts):
+            completion = await ask(stage.request(attempt, failure))
+            try:
+                return Listed(trace.id, trace.question, trace.sentences, stage.parse(completion))
+            except ValidationError as error:
+                failure = Failure(completion.text, error)
+        assert failure is not None
+        problem = str(failure.error)
+    except RefusedError as error:
+        problem = str(error)
+    return Listed(trace.id, trace.question, trace.sentences, (), problem)
+
+
+async def list_all(traces: Iterable[Trace], ask: Ask, config: CurationConfig, *, at_once: int = 16) -> AsyncIterator[Listed]:
+    """List the instances of every trace, up to `at_once` concurrently, in the order of the traces.
 
     Raises:
-        CurationError: the endpoint fails, or the budget is spent. What came before it has been handed out.
+        CurationError: the endpoint fails, or the budget is spent; earlier traces have been yielded.
     """
     source, working = iter(traces), deque[asyncio.Task[Listed]]()
     try:
         while True:
             for trace in islice(source, at_once - len(working)):
-                working.append(asyncio.create_task(_listed_or_refused(trace, ask, settings)))
+                working.append(asyncio.create_task(list_instances(trace, ask, config)))
             if not working:
                 return
             yield await working.popleft()
@@ -141,42 +144,33 @@ async def list_all(traces: Iterable[Trace], ask: Ask, settings: CurationConfig, 
         await asyncio.gather(*working, return_exceptions=True)
 
 
-async def _listed_or_refused(trace: Trace, ask: Ask, settings: CurationConfig) -> Listed:
-    try:
-        return await list_instances(trace, ask, settings)
-    except RefusedError as error:
-        return Listed(trace.id, trace.question, trace.sentences, (), str(error))
-
-
 def line(listed: Listed) -> str:
-    """What was listed, as the file holds it."""
+    """A line of the file of candidates."""
     return json.dumps({**vars(listed), "instances": [instance._asdict() for instance in listed.instances]}) + "\n"
 
 
 def read_candidates(path: Path) -> Iterator[Listed]:
-    """What was listed (`DataError` if the file is missing or damaged)."""
+    """Read the file of candidates (`DataError` if it is missing or damaged)."""
     try:
         with path.open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
                 try:
                     value = json.loads(line)
-                    value["instances"] = tuple(_instance(one) for one in value["instances"])
+                    value["instances"] = tuple(
+                        Instance(**{**one, "parts": spans_of(one["parts"])}) for one in value["instances"]
+                    )
                     yield Listed(**{**value, "sentences": tuple(value["sentences"])})
                 except (ValueError, LookupError, TypeError):
-                    raise DataError(f"{path}:{number}: the line lists no instances: list them again") from None
+                    raise DataError(f"{path}:{number}: not a line of candidates: list the instances again") from None
     except OSError as error:
         raise DataError(f"{str(path)!r} cannot be read ({error.strerror or error}): list the instances first") from error
 
 
-def _instance(value: dict[str, Any]) -> Instance:
-    return Instance(**{**value, "parts": spans_of(value["parts"])})
-
-
 def spans_of(parts: Any) -> Parts:
-    """Parts as files hold them."""
+    """Parts from their JSON."""
     return tuple(SentenceSpan(int(first), int(last)) for first, last in parts)
 
 
 def shown(parts: Parts) -> str:
-    """Parts for a person to read: ``4-6, 7``."""
+    """Parts as text: ``4-6, 7``."""
     return ", ".join(str(part.first) if part.first == part.last else f"{part.first}-{part.last}" for part in parts)

@@ -1,6 +1,6 @@
-"""A small local page on which a person judges what an audit has listed.
+"""A local web page for the decisions about the candidates of an audit.
 
-It is served on this machine alone, under a path that nobody can guess; every decision is in the file before the page moves on.
+It is served on the loopback interface, under a secret path. Every decision is stored before the page continues.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .stages.groups import KINDS
 
 HOST = "127.0.0.1"
 
-_LONGEST = 10_000  # bytes that a decision may take
+_LONGEST = 10_000  # bytes of a decision
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'"
 
 
 class Page:
-    """The page and its server; `serve` answers until `stop`.
+    """The page and its server.
 
     Args:
         port: 0 takes a free one.
 
     Attributes:
-        url: where the page is.
+        url: address of the page.
 
     Raises:
         OSError: the port is taken.
@@ -40,14 +40,14 @@ class Page:
     def __init__(self, review: Review, port: int = 0) -> None:
         self.review = review
         self._token = secrets.token_urlsafe(24)
-        # A browser opens connections on which it says nothing yet: each has a thread, so that none holds the others up.
+        # Browsers open connections without sending a request at once: each has a thread, so that it blocks no other.
         self._server = ThreadingHTTPServer((HOST, port), _handler(self, self._token))
         self._server.daemon_threads = True
         self._deciding = Lock()
         self.url = f"http://{HOST}:{self._server.server_port}/{self._token}/"
 
     def serve(self) -> None:
-        """Answer, until another thread calls `stop` or the process is interrupted."""
+        """Serve until another thread calls `stop` or the process is interrupted."""
         self._server.serve_forever(poll_interval=0.05)
 
     def stop(self) -> None:
@@ -59,11 +59,11 @@ class Page:
         self._server.server_close()
 
     def candidates(self) -> list[dict[str, Any]]:
-        """Every candidate without the text it is in, and what was decided about it."""
+        """Every candidate with its decision, without its text."""
         return [self.candidate(number) for number in range(len(self.review.candidates))]
 
     def candidate(self, number: int) -> dict[str, Any]:
-        """One of them."""
+        """One candidate with its decision."""
         listed, instance = self.review.candidates[number]
         decision = self.review.of(listed, instance)
         return {
@@ -77,12 +77,12 @@ class Page:
         }
 
     def text(self, number: int) -> dict[str, Any]:
-        """The trace that a candidate is in."""
+        """The text of a candidate's trace."""
         listed, _ = self.review.candidates[number]
         return {"question": listed.question, "sentences": listed.sentences}
 
     def decide(self, value: Any) -> dict[str, Any]:
-        """Note what the page sends (`ValueError` if it is no decision), and give the candidate back as it is now."""
+        """Store a decision that the page sends (`ValueError` if it is invalid), and return the candidate."""
         if not isinstance(value, dict) or value.keys() != {"number", "verdict", "kind", "nested"}:
             raise ValueError("a decision has number, verdict, kind and nested")
         if type(value["number"]) is not int or type(value["nested"]) is not bool or value["kind"] not in KINDS:
@@ -99,7 +99,7 @@ def _handler(page: Page, token: str) -> type[BaseHTTPRequestHandler]:
         timeout = 60
 
         def do_GET(self) -> None:
-            match self._asked():
+            match self._path_parts():
                 case [""]:
                     self._send(HTTPStatus.OK, html, "text/html; charset=utf-8")
                 case ["candidates"]:
@@ -111,7 +111,7 @@ def _handler(page: Page, token: str) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")
-            if self._asked() != ["decide"]:
+            if self._path_parts() != ["decide"]:
                 self._send(HTTPStatus.NOT_FOUND)
             elif not length.isdecimal() or int(length) > _LONGEST:
                 self._send(HTTPStatus.BAD_REQUEST)
@@ -123,8 +123,8 @@ def _handler(page: Page, token: str) -> type[BaseHTTPRequestHandler]:
                 except ValueError as error:
                     self._send(HTTPStatus.BAD_REQUEST, str(error).encode(), "text/plain; charset=utf-8")
 
-        def _asked(self) -> list[str] | None:
-            """What is asked for behind the token; `None` if the token is wrong, or the host's name is another's."""
+        def _path_parts(self) -> list[str] | None:
+            """The path after the token; `None` if the token or the `Host` header is wrong."""
             given, *rest = self.path.removeprefix("/").split("/")
             host = self.headers.get("Host", "").rpartition(":")[0]
             known = hmac.compare_digest(given.encode(), token.encode()) and host in (HOST, "localhost")
@@ -148,6 +148,6 @@ def _handler(page: Page, token: str) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing: the terminal belongs to the command."""
+            """Do not log requests to the terminal."""
 
     return Handler

@@ -1,15 +1,15 @@
-"""What a document, and every text that the model writes for one, is held to. Each check raises a `Complaint`.
+"""Checks of documents and of the texts that the model writes for them. Each raises a `ValidationError`.
 
-Independence is checked by string evidence. A path is taken to depend on an earlier sibling if it uses
+Independence is checked on the strings. A path is taken to depend on an earlier sibling if it uses
 
-- a number of at least three digits (no round one) that the sibling arrives at and that stands nowhere the path can see,
-  before the path arrives at it itself;
-- a name that the sibling gives (``let S = ...``: a capital, a letter with an index, a function of a letter) and the path
-  uses without saying what it is;
-- a span in quotation marks, of three words at least, that the sibling has first.
+- a number of at least three digits (not a round one) that is a result in the sibling, appears nowhere in the text visible to
+  the path, and is not a result in the path itself;
+- a name that the sibling defines (``let S = ...``: a capital, a letter with an index, a function of a letter) and the path
+  uses without defining it;
+- a quotation of at least three words that appears first in the sibling.
 
-It does not see what is said in other words, numbers of one or two digits (which two paths often share by chance), or facts that
-are used without being named; the judge is for those.
+Not detected are paraphrases, numbers of one or two digits (which two paths often share by chance), and facts that are used
+without being named; the judge is for those.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..errors import ExtraError, StructureError
+from ..errors import StructureError, require
 from ..structure import Block, Body, Dialect, Document, parse, render
-from .completions import ValidationError
+from .errors import ValidationError
 from .evidence import (
     Number,
     distinctive,
@@ -46,14 +46,14 @@ _CONNECTIVE = re.compile(
 _SIBLING = re.compile(r"\b(?:previous|preceding|other|sibling) (?:path|branch)(?:e?s)?\b", re.IGNORECASE)
 
 SUPPORT = 0.3
-"""Share of the words and numbers of a written sentence that must stand in what it is written from."""
+"""Least share of the words and numbers of a written sentence that its sources contain."""
 
 
 # -- texts of the model ----------------------------------------------------------------------------------------------
 
 
 def check_connectives(text: str) -> None:
-    """No sentence may open with a word that ties it to another path or to an order of paths."""
+    """No sentence begins with a word that refers to another path or to an order of paths."""
     for sentence in sentences(text):
         if found := _CONNECTIVE.match(sentence.lstrip(" \"'(*")):
             raise ValidationError("forbidden connective", f"a sentence opens with {found[0]!r}: say it without such words")
@@ -62,9 +62,9 @@ def check_connectives(text: str) -> None:
 
 
 def check_supported(text: str, known: Sequence[str]) -> None:
-    """Every sentence must be made of what is known: all numbers of two digits or more, and some of its words."""
+    """The known texts contain all numbers of two digits or more, and some words of every sentence."""
     for value in (number.value for number in numbers(text)):
-        if weighty(value) and not _holds(known, value):
+        if weighty(value) and not _contains(known, value):
             raise ValidationError(
                 "invented text", f"{value} stands nowhere in the text that was given: write only what is there"
             )
@@ -78,7 +78,7 @@ def check_supported(text: str, known: Sequence[str]) -> None:
 
 
 def check_carried(text: str, piece: str) -> None:
-    """What a piece comes to must still be there when it is rewritten."""
+    """The last number of a piece is still there when it is rewritten."""
     found = [number.value for number in numbers(piece) if weighty(number.value)]
     if found and found[-1] not in values(text):
         raise ValidationError(
@@ -87,27 +87,27 @@ def check_carried(text: str, piece: str) -> None:
 
 
 def check_gives_nothing_away(outline: str, path: str, known: Sequence[str]) -> None:
-    """An outline is seen by all paths, so it may not hold a number that its path arrives at."""
-    arrives: dict[str, bool] = {}
+    """An outline, which all paths see, contains no number that is a result of its path."""
+    results: dict[str, bool] = {}
     for number in numbers(path):
-        arrives.setdefault(number.value, number.result)
+        results.setdefault(number.value, number.result)
     for value in (number.value for number in numbers(outline)):
-        if weighty(value) and arrives.get(value) and not _holds(known, value):
+        if weighty(value) and results.get(value) and not _contains(known, value):
             detail = f"{_short(outline)!r} holds {value}, which its path finds out: say what is determined, not the outcome"
             raise ValidationError("outcome in an outline", detail)
 
 
 def check_apart(text: str, siblings: Sequence[str], known: Sequence[str]) -> None:
-    """A path's text may use nothing that only an earlier sibling has established (see the module)."""
+    """A path's text uses nothing that only an earlier sibling has established (see the module)."""
     seen = "\n".join(known)
     first: dict[str, Number] = {}
     for number in numbers(text):
         first.setdefault(number.signed, number)
-    mine = [number for number in first.values() if not number.result and not _holds(known, number.value)]
+    mine = [number for number in first.values() if not number.result and not _contains(known, number.value)]
     for index, sibling in enumerate(siblings, 1):
-        arrived = {number.signed for number in numbers(sibling) if number.result}
+        results = {number.signed for number in numbers(sibling) if number.result}
         for number in mine:
-            if number.signed in arrived and distinctive(number.value):
+            if number.signed in results and distinctive(number.value):
                 raise _depends(f"the number {number.signed}", index)
         for name in sorted(names(sibling)):
             if name not in seen and uses(text, name):
@@ -121,28 +121,25 @@ def _depends(what: str, index: int) -> ValidationError:
     return ValidationError("not independent", f"it uses {what}, which only path {index} beside it has established")
 
 
-def check_distance(original: str, text: str, bound: float) -> None:
-    """The normalised edit distance, white space apart, is at most the bound."""
+def check_distance(original: str, text: str, limit: float) -> None:
+    """The normalised edit distance, white space apart, is at most the limit."""
     found = distance(original, text)
-    if found > bound:
-        detail = f"the text is too far from what was given (edit distance {found:.2f}, at most {bound:g}): stay closer to it"
+    if found > limit:
+        detail = f"the text is too far from what was given (edit distance {found:.2f}, at most {limit:g}): stay closer to it"
         raise ValidationError("too far from the original", detail)
 
 
 def distance(a: str, b: str) -> float:
-    """Normalised Levenshtein distance, every run of white space taken as one blank."""
-    try:
-        from rapidfuzz.distance import Levenshtein
-    except ImportError as error:
-        raise ExtraError("rapidfuzz", "curate") from error
-    return Levenshtein.normalized_distance(" ".join(a.split()), " ".join(b.split()))
+    """Normalised Levenshtein distance; every run of white space counts as one blank."""
+    levenshtein = require("rapidfuzz.distance", "curate").Levenshtein
+    return float(levenshtein.normalized_distance(" ".join(a.split()), " ".join(b.split())))
 
 
 # -- documents -------------------------------------------------------------------------------------------------------
 
 
 def check_grammar(document: Document, dialect: Dialect) -> None:
-    """The document can be written and read back the same."""
+    """The document parses to the same document after rendering."""
     try:
         text = render(document, dialect)
         read = parse(text, dialect)
@@ -153,21 +150,21 @@ def check_grammar(document: Document, dialect: Dialect) -> None:
 
 
 def check_sentences(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
-    """A refilled document holds every sentence of the trace once, in order, and else only goals and conclusions of its own."""
-    text, at = _bare("".join(retold(filled, document.thinking or (), phrase))), 0
+    """A refilled document contains every sentence of the trace once, in order; only goals and conclusions are new."""
+    text, at = _bare("".join(trace_texts(filled, document.thinking or (), phrase))), 0
     for number, sentence in enumerate(trace.sentences, 1):
         bare = _bare(sentence)
         if not text.startswith(bare, at):
             raise ValidationError("lost sentences", f"sentence {number} is not where it belongs: {_short(sentence.strip())!r}")
         at += len(bare)
-    # In a dialect that cannot set the answer apart, it ends the thinking.
+    # In a dialect without a tag for the thinking, the answer is its end.
     if text[at:] != ("" if document.answer else _bare(trace.answer)):
         raise ValidationError("invented text", f"this is none of the trace's: {_short(text[at:])!r}")
 
 
 def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
-    """The answer is still there, and what it comes to is still in the thinking if it was."""
-    thinking = "\n".join(retold(filled, document.thinking or (), phrase))
+    """The answer is still there, and its value is in the thinking if it was there before."""
+    thinking = "\n".join(trace_texts(filled, document.thinking or (), phrase))
     whole = f"{thinking}\n{document.answer}"
     if trace.answer and trace.answer not in whole:
         raise ValidationError("answer lost", f"the answer is gone: {_short(trace.answer)!r}")
@@ -176,30 +173,30 @@ def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) 
         raise ValidationError(
             "answer lost", f"the text came to {_short(str(before))!r}, and now comes to {_short(str(after))!r}"
         )
-    if before is not None and before in values(trace.reasoning) and not _holds([thinking, *_conclusions(document)], before):
+    if before is not None and before in values(trace.reasoning) and not _contains([thinking, *_conclusions(document)], before):
         raise ValidationError("answer lost", f"the reasoning arrived at {before}, and does no more")
 
 
 def check_independence(filled: Filled, document: Document, question: str, phrase: str) -> None:
     """No path of the document uses what only an earlier sibling has established (see the module)."""
-    for site in sites(filled, document, phrase):
-        paths = ["\n".join(told(path, phrase, conclusions=True)) for path in site.refilled.paths]
+    for placed in placed_blocks(filled, document, phrase):
+        paths = ["\n".join(body_texts(path, phrase, conclusions=True)) for path in placed.refilled.paths]
         for number, path in enumerate(paths):
             try:
-                check_apart(path, paths[:number], [question, site.before, *site.refilled.outlines])
-            except ValidationError as complaint:
-                outline = _short(site.refilled.outlines[number])
-                raise ValidationError(complaint.reason, f"path {number + 1} ({outline}): {complaint.detail}") from None
+                check_apart(path, paths[:number], [question, placed.before, *placed.refilled.outlines])
+            except ValidationError as error:
+                outline = _short(placed.refilled.outlines[number])
+                raise ValidationError(error.reason, f"path {number + 1} ({outline}): {error.detail}") from None
 
 
-class Site(NamedTuple):
-    """A block of a refilled document.
+class PlacedBlock(NamedTuple):
+    """A block of a document with its sentences and context.
 
     Attributes:
-        name: see `plan`.
-        filled: where its sentences come from.
+        name: see `outline`.
+        filled: its sentences.
         refilled: the block itself.
-        before: all that has been said where it stands.
+        before: the text before it.
     """
 
     name: str
@@ -208,64 +205,64 @@ class Site(NamedTuple):
     before: str
 
 
-def sites(filled: Filled, document: Document, phrase: str) -> list[Site]:
-    """Every block of a refilled document, those inside a path before the one around it."""
-    return list(_sites(filled, document.thinking or (), "", [], phrase))
+def placed_blocks(filled: Filled, document: Document, phrase: str) -> list[PlacedBlock]:
+    """Every block of a document; blocks inside a path come before the enclosing one."""
+    return list(_placed_blocks(filled, document.thinking or (), "", [], phrase))
 
 
-def _sites(filled: Filled, body: Body, name: str, before: list[str], phrase: str) -> Iterator[Site]:
-    said, index = list(before), 0
+def _placed_blocks(filled: Filled, body: Body, name: str, before: list[str], phrase: str) -> Iterator[PlacedBlock]:
+    texts, index = list(before), 0
     for at, item in enumerate(body):
         if isinstance(item, str):
-            said.append(_plain(body, at, phrase))
+            texts.append(_without_phrase(body, at, phrase))
             continue
         block, own = filled.blocks[index], within(name, index)
         for number, path in enumerate(item.paths):
-            yield from _sites(block.paths[number], path, within(own, number), [*said, *item.outlines], phrase)
-        yield Site(own, block, item, "\n".join(said))
-        said += told((item,), phrase, conclusions=True)
+            yield from _placed_blocks(block.paths[number], path, within(own, number), [*texts, *item.outlines], phrase)
+        yield PlacedBlock(own, block, item, "\n".join(texts))
+        texts += body_texts((item,), phrase, conclusions=True)
         index += 1
 
 
-def told(body: Body, phrase: str, *, conclusions: bool = False) -> list[str]:
-    """The texts of a body path after path, without goals, the phrase before blocks and, unless asked for, conclusions."""
+def body_texts(body: Body, phrase: str, *, conclusions: bool = False) -> list[str]:
+    """The texts of a body in order, without goals, the phrase before blocks and, by default, conclusions."""
     texts: list[str] = []
     for at, item in enumerate(body):
         if isinstance(item, Block):
             for path in item.paths:
-                texts += told(path, phrase, conclusions=conclusions)
+                texts += body_texts(path, phrase, conclusions=conclusions)
             if conclusions and item.conclusion:
                 texts.append(item.conclusion)
-        elif text := _plain(body, at, phrase):
+        elif text := _without_phrase(body, at, phrase):
             texts.append(text)
     return texts
 
 
-def retold(filled: Filled, body: Body, phrase: str) -> list[str]:
-    """As `told`, with those conclusions that stand for sentences of the trace: what the trace has in other words."""
+def trace_texts(filled: Filled, body: Body, phrase: str) -> list[str]:
+    """As `body_texts`, with the conclusions that replace sentences of the trace: what corresponds to the trace's text."""
     texts: list[str] = []
     blocks = iter(filled.blocks)
     for at, item in enumerate(body):
         if isinstance(item, Block):
             block = next(blocks)
             for own, path in zip(block.paths, item.paths, strict=True):
-                texts += retold(own, path, phrase)
+                texts += trace_texts(own, path, phrase)
             if block.conclusion:
                 texts.append(item.conclusion)
-        elif text := _plain(body, at, phrase):
+        elif text := _without_phrase(body, at, phrase):
             texts.append(text)
     return texts
 
 
-def _plain(body: Body, at: int, phrase: str) -> str:
-    """A text of a body without the phrase that announces the block behind it."""
+def _without_phrase(body: Body, at: int, phrase: str) -> str:
+    """A text of a body without the phrase before the following block."""
     text = body[at]
     assert isinstance(text, str)
-    announces = at + 1 < len(body) and isinstance(body[at + 1], Block)
-    return text.removesuffix(phrase).rstrip() if announces and phrase else text
+    before_block = at + 1 < len(body) and isinstance(body[at + 1], Block)
+    return text.removesuffix(phrase).rstrip() if before_block and phrase else text
 
 
-def _holds(texts: Sequence[str], value: str) -> bool:
+def _contains(texts: Sequence[str], value: str) -> bool:
     return any(value in values(text) for text in texts)
 
 

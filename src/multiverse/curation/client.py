@@ -1,7 +1,8 @@
-"""The way to the model that annotates: any endpoint that speaks OpenAI's chat completions.
+"""Client of the annotating model: any endpoint with OpenAI's chat completions API.
 
-A call that fails in passing (429, 5xx, a time-out, a dropped connection, an answer that is none) is repeated after a while;
-what no repetition mends ends the run at once, or the row if only the one request is to blame.
+Transient failures (429, 5xx, time-outs, broken connections, bodies without a completion) are retried with exponential backoff.
+Permanent ones end the run, or the row if only one request is refused. The retries of the `openai` library are not used: they
+know no limiter, budget or long `Retry-After`, and cannot be stopped.
 """
 
 from __future__ import annotations
@@ -10,111 +11,88 @@ import asyncio
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from ..errors import ExtraError
+from ..errors import require
 from .budget import Budget
+from .config import EndpointConfig
 from .errors import CurationError, EndpointError, RefusedError
 from .limiter import ConcurrencyLimiter
-from .store import Store, Usage
-from .types import Completion, Request
+from .store import Store
+from .types import Completion, Request, Usage
+
+Generate = Callable[[Request], Awaitable[Completion]]
+"""A model of this process."""
 
 LONGEST_WAIT = 600.0
-"""An endpoint that wants more seconds than these is left alone."""
+"""A `Retry-After` of more seconds ends the run."""
 
 _LONGEST_BACKOFF = 60.0
-# A body is read up to this many bytes, and so many a token: a token is some four characters, and a character up to twelve
-# bytes as JSON. An endpoint that sends more does not keep to `max_tokens`.
+# Largest body that is read: this many bytes, and so many a token. A token has about four characters, and a character up to
+# twelve bytes as JSON. A longer body does not respect `max_tokens`.
 _BODY_BYTES, _TOKEN_BYTES = 65_536, 32
-_IN_PASSING = {408, 409, 425, 429}
+_TRANSIENT = {408, 409, 425, 429}
 _OVERLOADED = {408, 429, 503, 529}
 _NEVER_CONNECTED = {"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}
 
 
-@dataclass(frozen=True)
-class EndpointConfig:
-    """Which model is asked, and how.
-
-    Attributes:
-        base_url: up to and with ``/v1``.
-        temperature, seed: sent where they are not `None`; elsewhere the endpoint's own.
-        concurrency: most calls in flight.
-        timeout: seconds that a call may take.
-        tries: how often a call is made that fails in passing.
-        backoff: seconds before the second try; they double from try to try.
-    """
-
-    base_url: str
-    model: str
-    key: str = "EMPTY"
-    temperature: float | None = None
-    seed: int | None = None
-    concurrency: int = 16
-    timeout: float = 300.0
-    tries: int = 8
-    backoff: float = 0.5
-
-    @property
-    def address(self) -> str:
-        """The base URL, without what may be secret in it."""
-        url = urlsplit(self.base_url)
-        return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What an answer depends on, beside the request."""
-        return {"model": self.model, "temperature": self.temperature, "seed": self.seed}
-
-
 class _TransientError(Exception):
-    """A call failed, and may well succeed when it is repeated.
+    """A call failed, and may succeed when it is repeated.
 
     Attributes:
-        kind: what happened, in a word or a number.
-        overloaded: whether the endpoint has too much to do.
-        after: seconds the endpoint wants to be left alone.
+        kind: what happened, as a word or a status.
+        overloaded: whether the endpoint is overloaded.
+        retry_after: seconds that the endpoint asks to wait.
     """
 
-    def __init__(self, kind: str, *, overloaded: bool = False, after: float = 0.0) -> None:
+    def __init__(self, kind: str, *, overloaded: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(kind)
-        self.kind, self.overloaded, self.after = kind, overloaded, after
+        self.kind, self.overloaded, self.retry_after = kind, overloaded, retry_after
 
 
 class Client:
-    """Puts requests to an endpoint, each once: `ask` is an `Ask`. Used inside ``async with``.
+    """Sends requests, each once: `ask` is an `Ask`. Used inside ``async with``.
+
+    Args:
+        generate: a model of this process that is asked instead of the endpoint.
+        read: parses the body of a response; `read_completion` unless given.
 
     Attributes:
-        paid: calls that were answered since the start, and their tokens; what came from the store is not among them.
-        failures: calls that failed in passing, by what happened.
-        stages: requests that wait for their answer, by stage.
-        gate: how many calls are in flight.
+        paid: completed calls since the start, and their tokens; completions from the store are not counted.
+        failures: transient failures, by kind.
+        stages: requests that wait for their completion, by stage.
+        limiter: limits the calls in flight.
 
     Raises:
         ExtraError: openai is not installed.
     """
 
-    def __init__(self, endpoint: EndpointConfig, store: Store, budget: Budget) -> None:
-        try:
-            self._openai = import_module("openai")
-        except ImportError as error:
-            raise ExtraError("openai", "curate") from error
-        self.endpoint, self.store, self.budget = endpoint, store, budget
-        self.gate = ConcurrencyLimiter(endpoint.concurrency)
+    def __init__(
+        self,
+        config: EndpointConfig,
+        store: Store,
+        budget: Budget,
+        *,
+        generate: Generate | None = None,
+        read: Callable[[bytes, Request], Completion] | None = None,
+    ) -> None:
+        self._openai = require("openai", "curate")
+        self.config, self.store, self.budget = config, store, budget
+        self._generate, self._read = generate or self._post, read or read_completion
+        self.limiter = ConcurrencyLimiter(config.concurrency)
         self.paid = Usage()
         self.failures: Counter[str] = Counter()
         self.stages: Counter[str] = Counter()
         self._http = self._openai.AsyncOpenAI(
-            api_key=endpoint.key, base_url=endpoint.base_url, timeout=endpoint.timeout, max_retries=0
+            api_key=config.api_key, base_url=config.base_url, timeout=config.timeout, max_retries=0
         )
-        # Whether the model has ever answered: then key, URL and model are right, and what is refused is refused for itself.
+        # Whether a request ever succeeded: then key, URL and model are right, and a refusal concerns only its request.
         self._works = budget.spent.calls > 0
         self._reached = False
-        self._bound = "max_tokens"
+        self._limit_name = "max_tokens"
 
     async def __aenter__(self) -> Client:
         return self
@@ -123,72 +101,74 @@ class Client:
         await self._http.close()
 
     async def ask(self, request: Request) -> Completion:
-        """The answer to a request, from the store or from the endpoint.
+        """The completion of a request, from the store or from the endpoint.
 
         Raises:
-            RefusedError: this one request cannot be answered.
-            CurationError: nothing can; or the client was stopped.
+            RefusedError: this one request cannot be completed.
+            CurationError: no request can; or the client was stopped.
         """
-        key = request.key(**self.endpoint.settings)
+        key = request.key(**self.config.sampling)
         self.stages[request.stage] += 1
         try:
-            return await self.store.answer(key, request, lambda: self._repeated(request, key))
+            return await self.store.get_or_create(key, request, lambda: self._retried(request, key))
         finally:
             self.stages[request.stage] -= 1
 
     def stop(self, reason: CurationError) -> None:
-        """Begin no call any more; who asks gets this error. Calls in flight come to their end, and are stored."""
-        self.gate.stop(reason)
+        """Start no more calls: `ask` raises this error. Calls in flight are completed and stored."""
+        self.limiter.stop(reason)
         self.budget.close(reason)
 
-    async def _repeated(self, request: Request, key: str) -> Completion:
-        draw, before = random.Random(f"{self.endpoint.seed}/{key}"), self.paid.calls
-        for number in range(1, self.endpoint.tries + 1):
+    async def _retried(self, request: Request, key: str) -> Completion:
+        config = self.config
+        draw, before = random.Random(f"{config.seed}/{key}"), self.paid.calls
+        for number in range(1, config.tries + 1):
             try:
-                return await self._paid(request)
+                return await self._limited(request)
             except _TransientError as error:
                 self.failures[error.kind] += 1
-                kind, wait = error.kind, error.after
-            if number < self.endpoint.tries:
-                doubled = min(self.endpoint.backoff * 2 ** (number - 1), _LONGEST_BACKOFF)
-                await self.gate.sleep(max(wait, doubled * draw.uniform(0.5, 1)))
-        told = f"{self.endpoint.address} failed {self.endpoint.tries} times on the same request, at last with: {kind}"
+                kind, wait = error.kind, error.retry_after
+            if number < config.tries:
+                doubled = min(config.backoff * 2 ** (number - 1), _LONGEST_BACKOFF)
+                await self.limiter.sleep(max(wait, doubled * draw.uniform(0.5, 1)))
+        message = f"{config.address} failed {config.tries} times on the same request, last with: {kind}"
         if self.paid.calls > before:
-            raise RefusedError(f"{told}; others were answered meanwhile")
-        raise EndpointError(f"{told}: see to the endpoint and start again; what was answered is stored")
+            raise RefusedError(f"{message}; other requests succeeded meanwhile")
+        raise EndpointError(f"{message}: check the endpoint and start again; completions are stored")
 
-    async def _paid(self, request: Request) -> Completion:
-        """One call, inside the gate and the budget."""
-        entered = await self.gate.enter()
-        answer, overloaded = None, False
+    async def _limited(self, request: Request) -> Completion:
+        """One call, within the limits of concurrency and budget."""
+        acquired = await self.limiter.acquire()
+        completion, overloaded = None, False
         try:
             reserved = await self.budget.reserve(request)
             try:
-                answer = await self._call(request)
-                return answer
+                completion = await self._generate(request)
+                self.paid = self.paid.plus(completion)
+                return completion
             except _TransientError as error:
                 overloaded = error.overloaded
-                if error.after > 0:
-                    self.gate.hold(error.after)
+                if error.retry_after > 0:
+                    self.limiter.pause(error.retry_after)
                 raise
             finally:
-                self.budget.settle(reserved, answer)
+                self.budget.settle(reserved, completion)
         finally:
-            self.gate.leave(entered, overloaded=overloaded, well=answer is not None)
+            self.limiter.release(acquired, overloaded=overloaded, success=completion is not None)
 
-    async def _call(self, request: Request) -> Completion:
-        # Half a character, quoted from an answer, cannot be sent.
+    async def _post(self, request: Request) -> Completion:
+        # Lone surrogates, quoted from a completion, cannot be sent.
         messages = [{"role": role, "content": text.encode(errors="replace").decode()} for role, text in request.messages]
-        settings = {name: value for name, value in self.endpoint.settings.items() if value is not None}
-        settings[self._bound] = request.max_tokens
+        options = {name: value for name, value in self.config.sampling.items() if value is not None}
+        options[self._limit_name] = request.max_tokens
         openai = self._openai
         try:
-            # Around all of it: the library's own time-out is for each piece that is read.
-            async with asyncio.timeout(self.endpoint.timeout):
+            # The time-out of the library is for each chunk that is read, this one for the whole call.
+            async with asyncio.timeout(self.config.timeout):
                 create = self._http.chat.completions.with_streaming_response.create
-                async with create(messages=messages, **settings) as response:
+                async with create(messages=messages, **options) as response:
                     self._reached = True
-                    body = await _read(response, _BODY_BYTES + _TOKEN_BYTES * request.max_tokens)
+                    body = await _body(response, _BODY_BYTES + _TOKEN_BYTES * request.max_tokens)
         except openai.APIStatusError as error:
             self._reached = True
             return await self._refused(error, request)
@@ -198,78 +178,72 @@ class Client:
         except openai.APIConnectionError as error:
             self._check_reached(error)
             raise _TransientError("connection") from None
-        answer = self.read(body, request) if body is not None else _too_long(request)
-        self._works, self.paid = True, self.paid.plus(answer)
-        return answer
-
-    def read(self, body: bytes, request: Request) -> Completion:
-        """The answer in the body of a response."""
-        return read_answer(body, request)
+        if body is None:  # too long: nothing of it is kept
+            completion = Completion("", "length", _estimated(request), request.max_tokens)
+        else:
+            completion = self._read(body, request)
+        self._works = True
+        return completion
 
     def _check_reached(self, error: BaseException) -> None:
         cause = error.__cause__
         if not self._reached and type(cause).__name__ in _NEVER_CONNECTED:
             reason = " ".join(str(cause).split()) or type(cause).__name__
-            raise EndpointError(f"{self.endpoint.address} cannot be reached ({reason}): see to the endpoint, or --base-url")
+            raise EndpointError(f"{self.config.address} cannot be reached ({reason}): check the endpoint and --base-url")
 
     async def _refused(self, error: Any, request: Request) -> Completion:
-        """What to make of a status that is none of success."""
-        status, reason, url = error.status_code, _reason(error), self.endpoint.address
+        """Raise what an HTTP error means, or repeat the call with `max_completion_tokens`."""
+        status, reason, url = error.status_code, _reason(error), self.config.address
         if status == 429 and error.code == "insufficient_quota":
-            raise EndpointError(f"{url} says that your credit is spent (429: {reason}): see to it and start again")
-        if status in _IN_PASSING or status >= 500:
-            after = seconds_after(error.response.headers.get("retry-after"), datetime.now(UTC))
-            if after > LONGEST_WAIT:
-                raise EndpointError(f"{url} wants to be left alone for {after:,.0f} s ({status}): start again after that")
-            raise _TransientError(str(status), overloaded=status in _OVERLOADED, after=after)
-        if status == 400 and "max_completion_tokens" in reason and self._bound == "max_tokens":
-            self._bound = "max_completion_tokens"  # newer models know the bound by this name alone
-            return await self._call(request)
+            raise EndpointError(f"{url} reports that the credit is spent (429: {reason}): top it up and start again")
+        if status in _TRANSIENT or status >= 500:
+            wait = seconds_after(error.response.headers.get("retry-after"), datetime.now(UTC))
+            if wait > LONGEST_WAIT:
+                raise EndpointError(f"{url} asks to wait {wait:,.0f} s ({status}): start again after that")
+            raise _TransientError(str(status), overloaded=status in _OVERLOADED, retry_after=wait)
+        if status == 400 and "max_completion_tokens" in reason and self._limit_name == "max_tokens":
+            self._limit_name = "max_completion_tokens"  # newer models accept only this name
+            return await self._post(request)
         if status == 401:
-            raise EndpointError(f"{url} does not accept the key (401: {reason}): put the right one in the environment")
+            raise EndpointError(f"{url} does not accept the key (401: {reason}): set the right one in the environment")
         if status in (402, 403):
-            raise EndpointError(f"{url} does not let you ask {self.endpoint.model!r} ({status}: {reason}): see to your account")
+            raise EndpointError(f"{url} does not allow access to {self.config.model!r} ({status}: {reason}): check the account")
         if status == 404:
-            raise EndpointError(f"{url} knows no {self.endpoint.model!r} (404: {reason}): check --model and --base-url")
-        told = f"{url} refuses the request ({status}: {reason})"
+            raise EndpointError(f"{url} has no model {self.config.model!r} (404: {reason}): check --model and --base-url")
+        message = f"{url} refuses the request ({status}: {reason})"
         if self._works or "context length" in reason:
-            raise RefusedError(told)
-        raise EndpointError(f"{told}: check --model, --temperature and --seed")
+            raise RefusedError(message)
+        raise EndpointError(f"{message}: check --model, --temperature and --seed")
 
 
-async def _read(response: Any, most: int) -> bytes | None:
-    """The body of a response; `None` if it is longer than this, and then nothing of it is kept."""
+async def _body(response: Any, most: int) -> bytes | None:
+    """The body of a response; `None` if it has more than `most` bytes."""
     body = bytearray()
     try:
-        async for piece in response.iter_bytes():
-            body += piece
+        async for chunk in response.iter_bytes():
+            body += chunk
             if len(body) > most:
                 return None
-    except Exception as error:  # whatever the library below raises here, the connection broke
+    except Exception as error:  # whatever the HTTP library raises here, the connection is broken
         raise _TransientError("connection") from error
     return bytes(body)
 
 
-def read_answer(body: bytes, request: Request) -> Completion:
-    """The answer in the body of a response. Where the endpoint counts no tokens, they are estimated."""
+def read_completion(body: bytes, request: Request) -> Completion:
+    """The completion in the body of a response. Token counts that the endpoint does not send are estimated."""
     try:
         value = json.loads(body)
         choice = value["choices"][0]
         text = choice["message"].get("content")
         text = "" if text is None else text
         if not isinstance(text, str):
-            raise TypeError("the content is no text")
+            raise TypeError("the content is not a string")
         usage = value.get("usage") or {}
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
         reason = str(choice.get("finish_reason") or "stop")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise _TransientError("no completion") from None
-    return Completion(
-        text,
-        reason,
-        _count(prompt, _estimated(request)),
-        _count(completion, len(text) // 4 + 1),
-    )
+    return Completion(text, reason, _count(prompt, _estimated(request)), _count(completion, len(text) // 4 + 1))
 
 
 def _count(value: Any, otherwise: int) -> int:
@@ -277,23 +251,20 @@ def _count(value: Any, otherwise: int) -> int:
 
 
 def _estimated(request: Request) -> int:
+    """Tokens of a prompt, at four characters each."""
     return sum(len(content) for _, content in request.messages) // 4 + 1
 
 
-def _too_long(request: Request) -> Completion:
-    return Completion("", "length", _estimated(request), request.max_tokens)
-
-
 def _reason(error: Any) -> str:
-    """What the endpoint says, on one line."""
+    """The endpoint's error message on one line."""
     body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    text = " ".join(str(said or error.message).split())
+    message = body.get("message") if isinstance(body, dict) else None
+    text = " ".join(str(message or error.message).split())
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def seconds_after(header: str | None, now: datetime) -> float:
-    """How long a `Retry-After` asks to wait, whether it gives seconds or a date; 0 where it gives neither."""
+    """Seconds to wait according to `Retry-After` (seconds or a date); 0 if it gives neither."""
     if header is None:
         return 0.0
     try:

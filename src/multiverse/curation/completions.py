@@ -1,6 +1,6 @@
-"""An answer of the model, read with distrust: JSON out of whatever stands around it, and nothing in it that harms a document.
+"""Parse completions: extract JSON from the text around it, and reject what cannot stand in a document.
 
-Everything that can be wrong is a `Complaint`, whose text goes back to the model.
+Everything invalid is a `ValidationError`, whose message is sent back to the model.
 """
 
 from __future__ import annotations
@@ -11,56 +11,44 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..structure import Dialect
+from .errors import ValidationError
 from .outline import SentenceSpan
 
 _FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
-_HARM = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _COMMANDS = (
     "bar|begin|beta|big[lr]?|bigg[lr]?|binom|bmod|boldsymbol|bot|boxed|bullet|frac|forall|fbox|nabla|neg|neq|newline|nmid|not"
     "|notin|nleq|ngeq|rangle|rceil|rfloor|rho|right|rightarrow|tan|tanh|tau|text|textbf|textit|tfrac|therefore|theta|tilde"
     "|times|to|top|triangle"
 )
 _ESCAPE = re.compile(rf"\\(?:(?P<valid>[\"\\/]|u[0-9A-Fa-f]{{4}}|(?!(?:{_COMMANDS})(?![A-Za-z]))[bfnrt])|)")
-_STARTS = 40  # places where an object may begin that are tried
+_STARTS = 40  # braces at which parsing is tried
 _LABEL = re.compile(r"\s*(?:\(?\d+(?:\.\d+)*[:.)]\s|(?:path|outline)\s+\d)", re.IGNORECASE)
 
 OUTLINE_LENGTH = 240
 """Longest outline, in characters."""
 
 
-class ValidationError(ValueError):
-    """What is wrong with an answer.
-
-    Args:
-        reason: a short name to count by.
-        detail: what the model is told.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}")
-
-
 def read_json(text: str, field: str, dialect: Dialect, longest: int) -> Any:
-    """What stands under a field of the object that an answer holds (`Complaint` if there is no such thing)."""
+    """The value of a field of the JSON object in a completion (`ValidationError` if there is none)."""
     if len(text) > longest:
         raise ValidationError("answer too long", f"the answer has {len(text)} characters, at most {longest} are read: be brief")
     if not text.strip():
         raise ValidationError("no answer", "the answer is empty: answer with one JSON object")
-    _refuse_harm(text, dialect, allowed="\t\r\n")
+    _check_characters(text, dialect, allowed="\t\r\n")
     value = _object(_with_backslashes(text), field)[field]
     for inner in _strings(value):
-        _refuse_harm(inner, dialect, allowed="\n")
+        _check_characters(inner, dialect, allowed="\n")
     return value
 
 
-def _refuse_harm(text: str, dialect: Dialect, allowed: str) -> None:
+def _check_characters(text: str, dialect: Dialect, allowed: str) -> None:
     for tag in dialect.tags:
         if tag in text:
             raise ValidationError(
                 "tag in the answer", f"the answer holds the tag {tag}: tags are written by the program, use none"
             )
-    for match in _HARM.finditer(text):
+    for match in _FORBIDDEN.finditer(text):
         if match[0] in allowed:
             continue
         if match[0] >= "\ud800":
@@ -70,9 +58,9 @@ def _refuse_harm(text: str, dialect: Dialect, allowed: str) -> None:
 
 
 def _with_backslashes(text: str) -> str:
-    """The text with those backslashes doubled that stand before a formula's command, which models often forget in JSON.
+    """Double the backslashes of LaTeX commands, which models often do not escape in JSON.
 
-    Left alone, ``\\sum`` would be no JSON, and ``\\theta`` a tab before ``heta``.
+    Unescaped, ``\\sum`` is invalid JSON, and ``\\theta`` a tab before ``heta``.
     """
     return _ESCAPE.sub(lambda match: match[0] if match["valid"] else f"\\{match[0]}", text)
 
@@ -90,7 +78,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _object(text: str, field: str) -> dict[str, Any]:
-    """The first object in the text that has the field: all of it, a fenced part, or from some brace on."""
+    """The first object with the field: the whole text, a fenced part, or what begins at some brace."""
     problem = "there is no JSON object in it"
     found = False
     for candidate in _candidates(text):
@@ -133,14 +121,14 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_pairs)
 
 
 def items(value: Any, what: str) -> list[Any]:
-    """A list."""
+    """The value, which must be a list; `what` names it in errors."""
     if not isinstance(value, list):
         raise ValidationError("wrong shape", f"{what} must be a list")
     return value
 
 
 def fields(value: Any, what: str, *names: str) -> list[Any]:
-    """Those fields of an object."""
+    """The values of these fields of an object."""
     if not isinstance(value, dict):
         raise ValidationError("wrong shape", f"{what} must be an object with {', '.join(map(repr, names))}")
     for name in names:
@@ -150,7 +138,7 @@ def fields(value: Any, what: str, *names: str) -> list[Any]:
 
 
 def sentence_text(value: Any, what: str, longest: int = 1000) -> str:
-    """A text that says something."""
+    """The value, which must be a non-empty text, stripped."""
     if not isinstance(value, str) or not value.strip():
         raise ValidationError("wrong shape", f"{what} must be a text that is not empty")
     if len(value) > longest:
@@ -159,7 +147,7 @@ def sentence_text(value: Any, what: str, longest: int = 1000) -> str:
 
 
 def outline_text(value: Any, what: str) -> str:
-    """An outline: one short line without a number of its own."""
+    """The value, which must be an outline: one short line that does not begin with a number."""
     text = sentence_text(value, what)
     if "\n" in text or len(text) > OUTLINE_LENGTH:
         raise ValidationError("outline too long", f"{what} must be one line of at most {OUTLINE_LENGTH} characters")
@@ -171,7 +159,7 @@ def outline_text(value: Any, what: str) -> str:
 
 
 def span(value: Any, what: str, last: int) -> SentenceSpan:
-    """``[first, last]``, numbers of sentences."""
+    """The value, which must be ``[first, last]``, numbers of sentences from 1 to `last`."""
     pair = items(value, what)
     if len(pair) != 2 or not all(type(number) is int for number in pair):
         raise ValidationError("wrong shape", f"{what} must be two numbers of sentences, [first, last]")
@@ -185,7 +173,7 @@ def span(value: Any, what: str, last: int) -> SentenceSpan:
 
 
 def check_cover(spans: list[tuple[str, SentenceSpan]], last: int) -> None:
-    """Complain unless the spans, in their order, name every sentence from 1 to the last exactly once."""
+    """Raise `ValidationError` unless the spans, in order, cover every sentence from 1 to the last exactly once."""
     due = 1
     for what, (first, final) in spans:
         if first > due:

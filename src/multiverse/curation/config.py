@@ -1,55 +1,153 @@
-"""What a user can set about curation itself; what concerns the endpoint is elsewhere."""
+"""Options of curation: how a trace becomes a document, which endpoint is asked, and what a run may cost."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit, urlunsplit
 
+from ..options import Options, option
 from ..structure import DIALECTS, Dialect
+from .types import Usage
+
+IN_PROCESS = "in-process"
+"""Base URL of a model that runs in this process."""
 
 
 @dataclass(frozen=True)
-class CurationConfig:
+class CurationConfig(Options):
     """How a trace is turned into a document.
 
-    Attributes:
-        attempts: how often a stage may ask, the first time included.
-        refilled_distance: largest normalised edit distance to the trace once its sentences are put back.
-        final_distance: the same after rewriting, for every path on its own and for the whole. Texts that have nothing
-            to do with each other lie at about 0.75, so anything above that would bound nothing.
-        judge: whether the model is also asked if paths depend on each other.
-        rewrite: whether paths are rewritten to stand alone; without, goals are those of the outline and conclusions
-            repeat the last sentence of each path.
-        dialect: name of the dialect of the documents.
-        depth: how deep blocks may nest.
-        max_tokens: longest answer of the model, in its tokens.
-        max_answer: longest answer that is read, in characters.
-        quoted: how much of a faulty answer is shown to the model when it is asked again, in characters.
-        phrase: what a text says last before a block; empty for nothing.
+    Normalised edit distances run from 0 (the same) to 1; unrelated texts lie at about 0.75, so larger limits check nothing.
     """
 
-    attempts: int = 3
-    refilled_distance: float = 0.2
-    final_distance: float = 0.7
-    judge: bool = False
-    rewrite: bool = True
-    dialect: str = "multiverse"
-    depth: int = 3
-    max_tokens: int = 4096
-    max_answer: int = 100_000
-    quoted: int = 2000
-    phrase: str = "Let's think in parallel."
+    manifest_names: ClassVar[dict[str, str]] = {}
+    """Names of fields in manifests, where they differ."""
 
-    def __post_init__(self) -> None:
-        if self.dialect not in DIALECTS:
-            raise ValueError(f"dialect {self.dialect!r} is not known: choose one of {', '.join(DIALECTS)}")
-        for name in ("attempts", "depth", "max_tokens", "max_answer", "quoted"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not valid: it must be at least 1")
-        for name in ("refilled_distance", "final_distance"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not valid: it must lie between 0 and 1")
+    attempts: int = option(
+        3,
+        "Most requests for one result; each repetition quotes the error of the one before.",
+        ge=1,
+        metavar="N",
+        group="Curation",
+    )
+    refilled_distance: float = option(
+        0.2, "Largest normalised edit distance to the trace of a document of its own sentences.", ge=0, le=1
+    )
+    final_distance: float = option(
+        0.7, "Largest normalised edit distance after rewriting, for each path and for the whole.", ge=0, le=1
+    )
+    judge: bool = option(False, "Also ask the model whether paths depend on each other.", group="Curation")
+    rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
+    dialect: Literal["multiverse", "npr", "threadweaver"] = option("multiverse", "Tag set of the documents.", group="Curation")
+    depth: int = option(3, "Deepest nesting of blocks.", ge=1)
+    max_tokens: int = option(4096, "Most tokens of one completion.", ge=1, metavar="N", group="Sampling", was="answer_tokens")
+    max_answer: int = option(100_000, "Longest completion that is parsed, in characters.", ge=1)
+    quoted: int = option(2000, "Characters of an invalid completion that are quoted when it is asked for again.", ge=1)
+    phrase: str = option("Let's think in parallel.", "Last words of a text before a block; empty for none.")
+    validation: float = option(
+        0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X", group="Output"
+    )
 
     @property
     def tags(self) -> Dialect:
         """The dialect itself."""
         return DIALECTS[self.dialect]
+
+    def recorded(self) -> dict[str, Any]:
+        """The values as manifests hold them."""
+        values = asdict(self)
+        last = {"validation": values.pop("validation")}
+        return {self.manifest_names.get(name, name): value for name, value in values.items()} | last
+
+
+@dataclass(frozen=True)
+class DistillConfig(CurationConfig):
+    """Which samples a distillation takes and keeps. Fields that belong to the stages of curation are not used."""
+
+    manifest_names: ClassVar[dict[str, str]] = {
+        "samples": "n",
+        "min_parallelism": "parallelism",
+        "min_difference": "difference",
+    }
+
+    samples: int = option(4, "Completions of each question.", ge=1, metavar="K", group="Sampling", was="n")
+    instruction: str = option("", "Text appended to every question.")
+    min_parallelism: float = option(
+        1.05, "Least parallelism of a document, counted in words.", ge=1, metavar="X", group="Filters", was="parallelism"
+    )
+    min_difference: float = option(
+        0.05,
+        "Least normalised edit distance between documents for one question.",
+        ge=0,
+        le=1,
+        metavar="X",
+        group="Filters",
+        was="difference",
+    )
+
+
+@dataclass(frozen=True)
+class EndpointConfig(Options):
+    """Which model is asked, and how. `temperature` and `seed` are sent only where they are set."""
+
+    base_url: str = option(
+        help="Endpoint with OpenAI's chat completions API, up to /v1.", metavar="URL", group="Model", env="OPENAI_BASE_URL"
+    )
+    model: str = option(help="Name of the model to ask.", metavar="NAME", flag="-m", group="Model")
+    api_key: str = option("EMPTY", "API key.", was="key")
+    temperature: float | None = option(
+        None, "Sampling temperature.", ge=0, metavar="T", flag="-t", group="Sampling", show_default="the endpoint's"
+    )
+    seed: int | None = option(
+        None,
+        "Seed of each request; also decides which questions are kept for validation.",
+        metavar="S",
+        group="Sampling",
+        show_default="none is sent",
+    )
+    concurrency: int = option(
+        16, "Most requests in flight; fewer while the endpoint is overloaded.", ge=1, metavar="N", group="Limits"
+    )
+    timeout: float = option(300.0, "Seconds that a request may take.", gt=0, metavar="S", group="Limits")
+    tries: int = option(8, "How often to send a request that fails with a transient error.", ge=1, metavar="N", group="Limits")
+    backoff: float = option(0.5, "Seconds before the second try; doubled after each further one.", ge=0)
+
+    @property
+    def address(self) -> str:
+        """The base URL without credentials and query."""
+        url = urlsplit(self.base_url)
+        return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What a completion depends on besides the request; part of its key in the store."""
+        return {"model": self.model, "temperature": self.temperature, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class BudgetConfig(Options):
+    """Prices, and the most that a folder may take over all its runs; `None` is no limit."""
+
+    price_in: float = option(0.0, "Price of a million prompt tokens.", ge=0, metavar="X", group="Cost")
+    price_out: float = option(0.0, "Price of a million completion tokens.", ge=0, metavar="X", group="Cost")
+    max_cost: float | None = option(
+        None, "Most that the folder may cost, all runs together.", ge=0, metavar="X", group="Cost", show_default="no limit"
+    )
+    token_budget: int | None = option(
+        None,
+        "Most tokens that the folder may take, all runs together.",
+        ge=0,
+        metavar="N",
+        group="Cost",
+        show_default="no limit",
+    )
+
+    @property
+    def priced(self) -> bool:
+        """Whether there are prices."""
+        return bool(self.price_in or self.price_out)
+
+    def cost(self, usage: Usage) -> float:
+        """Cost of these tokens."""
+        return (usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out) / 1e6

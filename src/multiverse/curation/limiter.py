@@ -1,4 +1,4 @@
-"""How many calls are in flight at once: as many as the endpoint bears."""
+"""Limit of concurrent calls that adapts to the endpoint."""
 
 from __future__ import annotations
 
@@ -10,74 +10,79 @@ from .errors import CurationError
 
 
 class ConcurrencyLimiter:
-    """Lets calls in, first come first served.
+    """Admits calls in order of arrival, with additive increase and multiplicative decrease.
 
-    Where the endpoint is overloaded, only half as many may fly; every full round that goes well lets in one more. What was
-    already in flight when the number was halved says nothing about the half, and does not halve again.
+    An overloaded call halves the limit; a full round of successful calls raises it by one. Calls that were admitted before the
+    limit was halved do not halve it again.
 
     Args:
-        most: calls in flight when all goes well.
+        most: largest number of calls in flight.
+
+    Attributes:
+        limit: present limit.
+        in_flight: calls that were admitted and not yet released.
+        stopped: why no call is admitted any more.
     """
 
     def __init__(self, most: int) -> None:
-        self.most, self.allowed, self.flying = most, float(most), 0
+        self.most, self.limit, self.in_flight = most, float(most), 0
         self.stopped: CurationError | None = None
         self._round = 0
-        self._opens = 0.0
+        self._paused_until = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._stop = asyncio.Event()
 
-    async def enter(self) -> int:
-        """Wait for a place; the number that comes back is for `leave`.
+    async def acquire(self) -> int:
+        """Wait for a permit; the returned number is passed to `release`.
 
         Raises:
-            CurationError: what the gate was stopped with.
+            CurationError: what the limiter was stopped with.
         """
         if self.stopped is not None:
             raise self.stopped
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(permit)
         self._admit()
         try:
-            await place
+            await permit
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled() and place.exception() is None:
-                self.flying -= 1
+            if permit.done() and not permit.cancelled() and permit.exception() is None:
+                self.in_flight -= 1
                 self._admit()
             raise
         return self._round
 
-    def leave(self, entered: int, *, overloaded: bool = False, well: bool = True) -> None:
-        """Give the place back, and say how it went."""
-        self.flying -= 1
-        if overloaded and entered == self._round:
-            self.allowed = max(1.0, self.allowed / 2)
+    def release(self, acquired: int, *, overloaded: bool = False, success: bool = True) -> None:
+        """Return a permit with the result of its call."""
+        self.in_flight -= 1
+        if overloaded and acquired == self._round:
+            self.limit = max(1.0, self.limit / 2)
             self._round += 1
-        elif well:
-            self.allowed = min(self.most, self.allowed + 1 / self.allowed)
+        elif success:
+            self.limit = min(self.most, self.limit + 1 / self.limit)
         self._admit()
 
     @property
-    def held(self) -> float:
-        """Seconds for which nobody is let in yet."""
-        return max(0.0, self._opens - time.monotonic())
+    def pause_left(self) -> float:
+        """Seconds until calls are admitted again."""
+        return max(0.0, self._paused_until - time.monotonic())
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody in for so long."""
-        self._opens = max(self._opens, time.monotonic() + seconds)
-        asyncio.get_running_loop().call_later(seconds, self._open)
+    def pause(self, seconds: float) -> None:
+        """Admit no call for this long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        asyncio.get_running_loop().call_later(seconds, self._resume)
 
     def stop(self, reason: CurationError) -> None:
-        """Let nobody in any more, and send those who wait or sleep away with this error."""
+        """Admit no more calls; those that wait in `acquire` or `sleep` raise this error."""
         self.stopped = self.stopped or reason
         self._stop.set()
         while self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_exception(self.stopped)
+            permit = self._waiting.popleft()
+            if not permit.done():
+                permit.set_exception(self.stopped)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep, unless the gate is stopped (errors as `enter`)."""
+        """Sleep, unless the limiter is stopped (raises as `acquire`)."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
@@ -86,17 +91,17 @@ class ConcurrencyLimiter:
         assert self.stopped is not None
         raise self.stopped
 
-    def _open(self) -> None:
-        if self.held:  # held for longer meanwhile, or the timer was a moment early
-            asyncio.get_running_loop().call_later(self.held, self._open)
+    def _resume(self) -> None:
+        if self.pause_left:  # paused for longer meanwhile, or the timer was early
+            asyncio.get_running_loop().call_later(self.pause_left, self._resume)
         else:
             self._admit()
 
     def _admit(self) -> None:
-        if self.held:
+        if self.pause_left:
             return
-        while self._waiting and self.flying < int(self.allowed):
-            place = self._waiting.popleft()
-            if not place.done():
-                self.flying += 1
-                place.set_result(None)
+        while self._waiting and self.in_flight < int(self.limit):
+            permit = self._waiting.popleft()
+            if not permit.done():
+                self.in_flight += 1
+                permit.set_result(None)

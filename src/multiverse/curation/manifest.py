@@ -1,6 +1,6 @@
-"""What a run was made with: written when it begins, compared when it goes on, completed when it ends.
+"""`manifest.json`: what a run was made with. Written when it begins, compared when it is resumed, completed when it ends.
 
-No time stands in it, nor anything else that differs between a run that was interrupted and one that was not.
+It holds no times, nor anything else that differs between a run that was interrupted and one that was not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from platform import python_version
 from typing import Any
 
 from ..data.write import whole
+from .config import CurationConfig, EndpointConfig
 from .errors import RunError
 from .prompting import prompt_hashes
 
@@ -22,48 +23,48 @@ _COMPARED = ("settings", "prompts", "program")
 _LIBRARIES = ("openai", "pyarrow", "rapidfuzz", "jinja2")
 
 
-def plan(settings: Mapping[str, Any], *, endpoint: str, source: str, rows: int) -> dict[str, Any]:
+def create(config: CurationConfig, endpoint: EndpointConfig, source: str, rows: int) -> dict[str, Any]:
     """The manifest of a run that begins.
 
     Args:
-        settings: whatever outcomes depend on.
-        endpoint: address of the endpoint, without secrets; a run may go on with another.
-        source, rows: what is read, and how much; a run may go on with more.
+        config: `settings` holds it, with the sampling parameters.
+        endpoint: a run may be resumed with another address.
+        source, rows: the input and its number of rows; a run may be resumed with more rows.
     """
     return {
         "program": _version("multiverse-llm"),
-        "settings": dict(settings),
+        "settings": {**endpoint.sampling, **config.recorded()},
         "prompts": prompt_hashes(),
-        "endpoint": endpoint,
+        "endpoint": endpoint.address,
         "input": {"source": source, "rows": rows},
         "versions": {"python": python_version(), **{name: _version(name) for name in _LIBRARIES}},
     }
 
 
-def check(out: Path, planned: Mapping[str, Any]) -> None:
-    """Raise `RunError` if the folder holds a run that was made with something else."""
+def check(out: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise `RunError` if the folder holds a run with other settings, prompts or program version."""
     path = out / MANIFEST
     if not path.exists():
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(there, dict):
-            raise ValueError("it is no object")
+            raise ValueError("not an object")
     except (OSError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be read ({error}): begin anew with --fresh") from error
-    now = json.loads(json.dumps(planned))
+        raise RunError(f"{str(path)!r} cannot be read ({error}): restart with --fresh") from error
+    now = json.loads(json.dumps(manifest))
     differences = [line for name in _COMPARED for line in _differences(name, there.get(name), now[name])]
     if differences:
         few = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
         raise RunError(
-            f"{str(out)!r} holds a run with other settings ({few}): use its settings, or another folder, or begin anew with "
-            "--fresh, which keeps the stored answers"
+            f"{str(out)!r} holds a run with other settings ({few}): use its settings, or another folder, or restart with "
+            "--fresh, which keeps the stored completions"
         )
 
 
-def write(out: Path, planned: Mapping[str, Any], ended: Mapping[str, Any] | None = None) -> None:
-    """Write the manifest; `ended` says what came of the run, once that is known."""
-    value = {**planned, "complete": False, **(ended or {})}
+def write(out: Path, manifest: Mapping[str, Any], totals: Mapping[str, Any] | None = None, *, complete: bool = False) -> None:
+    """Write the manifest, with the totals of the run if it has ended."""
+    value = {**manifest, "complete": complete, **({} if totals is None else {"totals": totals})}
     with whole(out / MANIFEST) as part:
         part.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8", errors="backslashreplace")
 

@@ -1,7 +1,7 @@
-"""`outcomes.jsonl`: what became of each row, one line a row, in the order of the input.
+"""`outcomes.jsonl`: the outcome of each row, one line a row, in the order of the input.
 
-The file only ever grows by whole lines. One that was cut short by a kill is dropped when the run goes on, and all behind it;
-the rows are gone through again, with answers from the store.
+The file grows only by whole lines. When a run is resumed, a line that was cut short by a kill is dropped with all behind it;
+those rows are worked on again, with completions from the store.
 """
 
 from __future__ import annotations
@@ -17,38 +17,39 @@ from ..data.records import checked
 from ..errors import DataError, StructureError
 from ..structure import Dialect, Document, parse, render
 from .errors import RunError
-from .store import Usage
-from .types import Curated, Outcome, Rejected, Trace
+from .types import Curated, Outcome, Rejected, Trace, Usage
 
 OUTCOMES = "outcomes.jsonl"
 
-CURATED, SET_ASIDE = "curated", "set aside"
-REFUSED, OURS, UNWRITABLE = "refused by the endpoint", "internal error", "cannot be written"
-AGAIN = (REFUSED, OURS)
-"""Reasons that say nothing about the row: when a run goes on, such rows are tried again."""
+CURATED, REJECTED = "curated", "set aside"
+"""Values of `status`."""
+
+REFUSED, INTERNAL_ERROR, UNWRITABLE = "refused by the endpoint", "internal error", "cannot be written"
+_RETRIED = (REFUSED, INTERNAL_ERROR)
+"""Reasons that are not the row's fault: such rows are tried again when a run is resumed."""
 
 
 def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dict[str, Any]:
-    """What the file holds of a row.
+    """The line of a row.
 
     Args:
         number: of the row, from 0.
-        usage: what its answers took, whoever paid for them and when.
+        usage: of its completions, those from the store included.
     """
     trace = outcome.trace
     about = {
         "row": number,
         "id": trace.id,
-        "status": CURATED if isinstance(outcome, Curated) else SET_ASIDE,
+        "status": CURATED if isinstance(outcome, Curated) else REJECTED,
         "question": trace.question,
         "reasoning": trace.reasoning,
         "answer": trace.answer,
         "source": trace.source,
         "line": trace.line,
     }
-    took = {"attempts": outcome.attempts, "usage": usage._asdict()}
+    counts = {"attempts": outcome.attempts, "usage": usage._asdict()}
     if isinstance(outcome, Rejected):
-        return {**about, "stage": outcome.stage, "reason": outcome.reason, "detail": outcome.detail, **took}
+        return {**about, "stage": outcome.stage, "reason": outcome.reason, "detail": outcome.detail, **counts}
     return {
         **about,
         "document": render(outcome.document, dialect),
@@ -56,12 +57,12 @@ def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dic
         "distances": outcome.distances,
         "fallbacks": list(outcome.fallbacks),
         "notes": list(outcome.notes),
-        **took,
+        **counts,
     }
 
 
 def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
-    """The outcome, set aside if training could not read what would be written of it."""
+    """The outcome, or a rejection if training could not read what would be written."""
     if isinstance(outcome, Rejected):
         return outcome
     try:
@@ -69,16 +70,16 @@ def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
             raise ValueError("the document reads differently once it is written")
         trace = outcome.trace
         checked(trace.question, "the question")
-        told = sequential(trace.reasoning, trace.answer, dialect)
-        if told is not None:
-            parse(checked(render(told, dialect), "the reasoning"), dialect)
+        baseline = sequential(trace.reasoning, trace.answer, dialect)
+        if baseline is not None:
+            parse(checked(render(baseline, dialect), "the reasoning"), dialect)
     except (StructureError, ValueError) as error:
         return Rejected(outcome.trace, "output", UNWRITABLE, str(error), outcome.attempts)
     return outcome
 
 
 def sequential(reasoning: str, answer: str, dialect: Dialect) -> Document | None:
-    """The original reasoning as a document in a line; `None` where there is none, and the document's twin will serve."""
+    """The original reasoning as a document without blocks; `None` if there is none (distillation)."""
     text = reasoning.strip()
     if not text:
         return None
@@ -88,42 +89,39 @@ def sequential(reasoning: str, answer: str, dialect: Dialect) -> Document | None
 
 
 def line(record: dict[str, Any]) -> bytes:
-    """A record as the file holds it. Half a character, which no file of text can hold, is written as JSON escapes it."""
+    """A record as a line of JSON; lone surrogates, which UTF-8 cannot hold, are escaped."""
     return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 class Outcomes:
-    """The file, open to go on writing.
+    """The file, open for writing.
 
     Attributes:
-        done: rows that need not be gone through again.
-        statuses: of these and of all rows counted since, how many of which status.
-        reasons: of those set aside, how many for which reason.
+        done: rows that need no more work.
+        statuses: number of rows by status, of those and of all counted since.
 
     Raises:
         RunError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.statuses: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
         self._digests: list[bytes] = []
         try:
             self._file: BinaryIO = path.open("ab+")
-            self._file.truncate(self._good())
+            self._file.truncate(self._valid_bytes())
             self._file.seek(0, 2)
         except OSError as error:
-            raise RunError(f"{str(path)!r} cannot be written ({error.strerror}): give a folder that can be") from error
+            raise RunError(f"{str(path)!r} cannot be written ({error.strerror}): check the folder") from error
         self.done = len(self._digests)
 
-    def _good(self) -> int:
-        """Bytes up to the first line that cannot stay."""
+    def _valid_bytes(self) -> int:
+        """Bytes before the first line that is not kept."""
         end = 0
         self._file.seek(0)
         for data in self._file:
             found = _read(data)
-            if found is None or found["row"] != len(self._digests) or found.get("reason") in AGAIN:
+            if found is None or found["row"] != len(self._digests) or found.get("reason") in _RETRIED:
                 break
             self._digests.append(_digest(found["id"], found["question"], found["reasoning"], found["answer"]))
             self.count(found)
@@ -131,18 +129,16 @@ class Outcomes:
         return end
 
     def check(self, number: int, trace: Trace) -> None:
-        """Raise `RunError` if the row that is done under this number was another."""
+        """Raise `RunError` if the row that is done under this number differs from the input."""
         if self._digests[number] != _digest(trace.id, trace.question, trace.reasoning, trace.answer):
             raise RunError(
-                f"row {number + 1} of the input ({trace.id!r}) is not what it was when the run began: give the same input, "
-                "another folder, or begin anew with --fresh, which keeps the stored answers"
+                f"row {number + 1} of the input ({trace.id!r}) differs from the row that the run began with: give the same "
+                "input, another folder, or restart with --fresh, which keeps the stored completions"
             )
 
     def count(self, found: dict[str, Any]) -> None:
-        """Count a row that has come to its end; it may have to wait for those before it."""
+        """Count a finished row; it may be written later, after those before it."""
         self.statuses[found["status"]] += 1
-        if found["status"] == SET_ASIDE:
-            self.reasons[found["reason"]] += 1
 
     def write(self, found: dict[str, Any]) -> None:
         """Write the next row."""
@@ -160,7 +156,7 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         for number, data in enumerate(stream, 1):
             found = _read(data)
             if found is None:
-                raise DataError(f"{path}:{number}: the line is no outcome: run the command again, it writes it anew")
+                raise DataError(f"{path}:{number}: not an outcome: run the command again, it rewrites the line")
             yield found
 
 

@@ -1,8 +1,7 @@
-"""What the stages find out about a trace, always by numbers of sentences (from 1), never by text.
+"""Results of the stages: summary, groups, outline and refilled structure of a trace, in numbers of sentences (from 1).
 
-Parts of a plan are named by their way from the trunk: ``2`` is the second block of the trunk, ``2/1`` its first path,
-``2/1/3`` the third block in that path, and so on. Labels in documents are the renderer's and start anew in each block, so
-they would name two things alike.
+Blocks and paths are named by their position below the trunk: ``2`` is the second block of the trunk, ``2/1`` its first path,
+``2/1/3`` the third block in that path. (The labels in documents start anew in each block, so they are not unique.)
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ class SentenceSpan(NamedTuple):
     first: int
     last: int
 
-    def holds(self, other: SentenceSpan) -> bool:
-        """Whether the other lies inside."""
+    def contains(self, other: SentenceSpan) -> bool:
+        """Whether the other span lies inside."""
         return self.first <= other.first and other.last <= self.last
 
 
@@ -31,7 +30,7 @@ class Substep(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The upper level of the summary; at least one sub-step."""
+    """The upper level of the summary, with at least one sub-step."""
 
     summary: str
     substeps: tuple[Substep, ...]
@@ -43,11 +42,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring runs of steps that need nothing of each other.
+    """Adjacent sequences of steps that do not depend on each other.
 
     Attributes:
-        kind: ``collective`` where all of them are needed (sub-tasks, cases), ``selective`` where they are attempts at one
-            thing.
+        kind: ``collective`` if all of them are needed (sub-tasks, cases), ``selective`` if they are alternatives.
         reason: why none depends on another.
         paths: labels of the steps of each path.
         spans: sentences of each path.
@@ -65,7 +63,7 @@ class Group:
 
 @dataclass(frozen=True)
 class OutlineBlock:
-    """A group that is to become a block."""
+    """A group that becomes a block: the outline of each path and the blocks inside it."""
 
     group: Group
     outlines: tuple[str, ...]
@@ -74,16 +72,17 @@ class OutlineBlock:
 
 @dataclass(frozen=True)
 class Filled:
-    """The trunk or a path: its blocks, and the sentences before, between and behind them (none is fine).
+    """The trunk or a path with its sentences.
 
-    `stretches` holds one more than `blocks`.
+    Attributes:
+        stretches: the sentences before, between and after the blocks, each possibly empty; one more than `blocks`.
     """
 
     stretches: tuple[tuple[int, ...], ...]
     blocks: tuple[FilledBlock, ...]
 
     def sentences(self) -> Iterator[int]:
-        """All its sentences, those inside blocks included, in document order."""
+        """All sentences, those inside blocks included, in document order."""
         for number, stretch in enumerate(self.stretches):
             yield from stretch
             if number < len(self.blocks):
@@ -94,9 +93,11 @@ class Filled:
 
 @dataclass(frozen=True)
 class FilledBlock:
-    """A block with sentences in their places; `kind` and `reason` are its group's.
+    """A block with its sentences.
 
-    `conclusion` holds the sentences with which the trace itself sums the paths up; often there are none.
+    Attributes:
+        kind, reason: of its group.
+        conclusion: the sentences with which the trace itself concludes the paths; often there are none.
     """
 
     kind: str
@@ -107,5 +108,5 @@ class FilledBlock:
 
 
 def within(name: str, number: int) -> str:
-    """Name of a part of a named part, by its number from 0."""
+    """Name of a block or path inside a named one, by its number from 0."""
     return f"{name}/{number + 1}" if name else str(number + 1)

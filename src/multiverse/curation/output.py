@@ -1,6 +1,6 @@
-"""What a run leaves behind, made from its outcomes: data to train on, what was set aside, the manifest, the report.
+"""Outputs of a run, made from its outcomes: training data, rejected rows, manifest, report.
 
-Each file is there whole or not at all, and the same outcomes make the same files.
+Each file is replaced as a whole, and the same outcomes make the same files.
 """
 
 from __future__ import annotations
@@ -13,143 +13,135 @@ from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 from ..data import FAULTS, Message, Row, Split, Statistics, card, split
-from ..data.library import library
 from ..data.publish import CARD, DATA
 from ..data.write import whole
-from ..errors import DataError
+from ..errors import DataError, require
 from ..structure import Dialect, Shape, measure, parse, word_tokens
 from . import manifest
-from .budget import Prices
+from .config import BudgetConfig, CurationConfig
 from .errors import RunError
 from .outcomes import CURATED, OUTCOMES, line, records, sequential
 from .report import REPORT, write_report
-from .store import Usage
+from .types import Usage
 
-ANSWERS, RUNS, SET_ASIDE_ROWS, DOCUMENTS = "answers.sqlite", "runs.jsonl", "set_aside.jsonl", "documents"
+STORE, RUNS, REJECTED_ROWS, DOCUMENTS = "answers.sqlite", "runs.jsonl", "set_aside.jsonl", "documents"
 
-_ANEW = (OUTCOMES, manifest.MANIFEST, SET_ASIDE_ROWS, REPORT, CARD, DATA, DOCUMENTS, FAULTS)
-_OURS = {*_ANEW, RUNS, ANSWERS, f"{ANSWERS}-wal", f"{ANSWERS}-shm"}
+_REMADE = (OUTCOMES, manifest.MANIFEST, REJECTED_ROWS, REPORT, CARD, DATA, DOCUMENTS, FAULTS)
+_KNOWN = {*_REMADE, RUNS, STORE, f"{STORE}-wal", f"{STORE}-shm"}
 _BATCH = 256
 
 
 def prepare(out: Path) -> None:
-    """Make the folder of a run, or see that it is one.
+    """Create the folder of a run, or check an existing one.
 
     Raises:
-        RunError: it is a file, holds something else, or cannot be made.
+        RunError: it is a file, holds something else, or cannot be created.
+        ExtraError: pyarrow, which is needed at the end, is not installed.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        strange = sorted(path.name for path in out.iterdir() if path.name not in _OURS and not path.name.endswith(".part"))
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in _KNOWN and not path.name.endswith(".part"))
     except OSError as error:
-        raise RunError(f"{str(out)!r} cannot be used ({error.strerror}): give a folder that can be") from error
-    if strange and not (out / manifest.MANIFEST).exists():
-        raise RunError(f"{str(out)!r} holds {strange[0]!r}, which is no part of a run: give a new folder")
-    library("pyarrow.parquet")  # rather now than when everything is paid for
+        raise RunError(f"{str(out)!r} cannot be used ({error.strerror}): give another folder") from error
+    if foreign and not (out / manifest.MANIFEST).exists():
+        raise RunError(f"{str(out)!r} holds {foreign[0]!r}, which does not belong to a run: give a new folder")
+    require("pyarrow.parquet", "train")
 
 
 def clear(out: Path) -> None:
-    """Remove what an earlier run has made; its stored answers stay."""
-    for name in _ANEW:
+    """Remove the results of an earlier run; its stored completions are kept."""
+    for name in _REMADE:
         _remove(out / name)
 
 
-class Finishing(NamedTuple):
-    """How outputs are made.
-
-    Attributes:
-        validation, seed: share of the questions that are kept for validation, and which.
-        documents: whether to write each document to a file of its own, too.
-    """
-
-    dialect: Dialect
-    prices: Prices
-    validation: float
-    seed: int
-    documents: bool = False
-
-
-def finish(out: Path, planned: Mapping[str, Any], how: Finishing) -> dict[str, Any]:
-    """Make all outputs from the outcomes, and say in numbers what they are.
+def finish(
+    out: Path, description: Mapping[str, Any], config: CurationConfig, budget: BudgetConfig, *, documents: bool = False
+) -> dict[str, Any]:
+    """Make all outputs from the outcomes.
 
     Args:
-        planned: the run's manifest.
+        description: the run's manifest.
+        budget: its prices give the cost.
+        documents: also write each document to a file of its own.
+
+    Returns:
+        The totals.
 
     Raises:
         DataError: something cannot be written.
         ExtraError: a library is not installed.
     """
-    for rest in out.glob(".*.part"):
-        _remove(rest)
-    totals = _Totals()
+    for leftover in out.glob(".*.part"):
+        _remove(leftover)
+    dialect, seed = config.tags, description["settings"]["seed"] or 0
+    counts = _Counts()
+    shapes: list[Shape] = []
     with ExitStack() as stack:
-        aside = stack.enter_context(stack.enter_context(whole(out / SET_ASIDE_ROWS)).open("wb"))
+        rejected = stack.enter_context(stack.enter_context(whole(out / REJECTED_ROWS)).open("wb"))
         data = stack.enter_context(_folder(out / DATA))
-        texts = stack.enter_context(_folder(out / DOCUMENTS)) if how.documents else None
-        writers = {name: stack.enter_context(_Parquet(data / f"{name}.parquet", how.dialect)) for name in Split._fields}
-        curated = _watched(records(out / OUTCOMES), totals, aside, texts)
-        rows = (_data_row(found, how.dialect) for found in curated)
-        shapes = _write(rows, writers, how)
+        texts = stack.enter_context(_folder(out / DOCUMENTS)) if documents else None
+        writers = {name: stack.enter_context(_ParquetWriter(data / f"{name}.parquet", dialect)) for name in Split._fields}
+        curated = _curated(records(out / OUTCOMES), counts, rejected, texts)
+        rows = (_data_row(found, dialect) for found in curated)
+        tokens = word_tokens(dialect)
+        # The split of a row depends on its question alone, so batches are split as the whole would be.
+        while batch := list(islice(rows, _BATCH)):
+            shapes += [measure(row.document, tokens) for row in batch]
+            for name, side in split(batch, config.validation, seed)._asdict().items():
+                writers[name].add(side)
     sizes = {name: writer.rows for name, writer in writers.items()}
     # A card only counts rows.
     counted = {name: cast("Sequence[Row]", range(size)) for name, size in sizes.items()}
-    text = card("Curated reasoning", counted, Statistics(tuple(shapes)), how.dialect, counted="words")
+    text = card("Curated reasoning", counted, Statistics(tuple(shapes)), dialect, counted="words")
     with whole(out / CARD) as part:
         part.write_text(text, encoding="utf-8")
-    ended = totals.ended(planned["input"]["rows"], sizes, how.prices)
-    manifest.write(out, planned, ended._asdict())
+    totals = counts.totals(description["input"]["rows"], sizes, budget)
+    manifest.write(out, description, totals, complete=totals["not_reached"] == 0)
     write_report(out)
-    return ended.totals
+    return totals
 
 
-class _Ended(NamedTuple):
-    """What a manifest says of a run that has come to an end."""
-
-    complete: bool
-    totals: dict[str, Any]
-
-
-class _Totals:
-    """Counts, as outcomes go by."""
+class _Counts:
+    """Counts of the outcomes."""
 
     def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
+        self.rows = self.curated = 0
         self.reasons: Counter[str] = Counter()
         self.usage = Usage()
 
-    def count(self, found: Mapping[str, Any]) -> None:
-        self.statuses[found["status"]] += 1
-        if found["status"] != CURATED:
+    def add(self, found: Mapping[str, Any]) -> None:
+        self.rows += 1
+        if found["status"] == CURATED:
+            self.curated += 1
+        else:
             self.reasons[found["reason"]] += 1
-        self.usage = Usage(*(a + found["usage"][name] for name, a in self.usage._asdict().items()))
+        self.usage = self.usage.add(Usage(**found["usage"]))
 
-    def ended(self, rows: int, sizes: Mapping[str, int], prices: Prices) -> _Ended:
-        """What came of a run, for its manifest."""
-        reached = sum(self.statuses.values())
-        totals = {
-            "rows": reached,
-            "curated": self.statuses[CURATED],
-            "set_aside": reached - self.statuses[CURATED],
+    def totals(self, rows: int, sizes: Mapping[str, int], budget: BudgetConfig) -> dict[str, Any]:
+        """The totals of a manifest."""
+        return {
+            "rows": self.rows,
+            "curated": self.curated,
+            "set_aside": self.rows - self.curated,
             "reasons": dict(sorted(self.reasons.items())),
-            "not_reached": rows - reached,
+            "not_reached": rows - self.rows,
             **sizes,
             **self.usage._asdict(),
             "tokens": self.usage.tokens,
-            "cost": prices.cost(self.usage) if any(prices) else None,
+            "cost": budget.cost(self.usage) if budget.priced else None,
         }
-        return _Ended(reached == rows, totals)
 
 
-def _watched(found: Iterable[dict[str, Any]], totals: _Totals, aside: Any, texts: Path | None) -> Iterator[dict[str, Any]]:
-    """The curated ones among the outcomes; what else is to be done with each is done as they go by."""
+def _curated(found: Iterable[dict[str, Any]], counts: _Counts, rejected: Any, texts: Path | None) -> Iterator[dict[str, Any]]:
+    """The curated outcomes; counts all, and writes rejected rows and single documents on the way."""
     for one in found:
-        totals.count(one)
+        counts.add(one)
         if one["status"] != CURATED:
-            aside.write(line(one))
+            rejected.write(line(one))
             continue
         if texts is not None:
             (texts / file_name(one["id"])).write_text(one["document"] + "\n", encoding="utf-8")
@@ -162,31 +154,20 @@ def _data_row(found: Mapping[str, Any], dialect: Dialect) -> Row:
         parse(found["document"], dialect),
         found["source"],
         found["line"],
-        # Without a reasoning of its own (distillation), the document's twin serves.
-        sequential(found["reasoning"], found["answer"], dialect) if found["reasoning"] else None,
+        sequential(found["reasoning"], found["answer"], dialect),
     )
 
 
-def _write(rows: Iterator[Row], writers: Mapping[str, _Parquet], how: Finishing) -> list[Shape]:
-    tokens, shapes = word_tokens(how.dialect), []
-    # The side of a row depends on its question alone, so that batches are divided as the whole would be.
-    while batch := list(islice(rows, _BATCH)):
-        shapes += [measure(row.document, tokens) for row in batch]
-        for name, side in split(batch, how.validation, how.seed)._asdict().items():
-            writers[name].add(side)
-    return shapes
-
-
-class _Parquet:
-    """Rows as `multiverse.data.write_parquet` writes them, a batch at a time; without rows there is no file."""
+class _ParquetWriter:
+    """Writes rows as `multiverse.data.write_parquet` does, in batches; without rows there is no file."""
 
     def __init__(self, path: Path, dialect: Dialect) -> None:
         self.path, self.dialect, self.rows = path, dialect, 0
-        self._arrow, self._parquet = library("pyarrow"), library("pyarrow.parquet")
+        self._arrow, self._parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
         self._writer: Any = None
         self._pending: list[dict[str, Any]] = []
 
-    def __enter__(self) -> _Parquet:
+    def __enter__(self) -> _ParquetWriter:
         return self
 
     def __exit__(self, kind: object, *error: object) -> None:
@@ -196,7 +177,7 @@ class _Parquet:
             self._writer.close()
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Write these, too."""
+        """Write these rows."""
         self._pending += [row.record(self.dialect) for row in rows]
         if len(self._pending) >= _BATCH:
             self._flush()
@@ -216,7 +197,7 @@ class _Parquet:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` once it is full."""
+    """A folder to fill, which then replaces `path`."""
     part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.part") for kind in ("new", "old"))
     try:
         part.mkdir()
@@ -225,14 +206,14 @@ def _folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         part.rename(path)
     except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be written ({error.strerror or error}): give a folder that can be") from error
+        raise DataError(f"{str(path)!r} cannot be written ({error.strerror or error}): check the folder") from error
     finally:
         _remove(part)
         _remove(old)
 
 
 def file_name(name: str) -> str:
-    """A name that a file can have, for the id of a row; different ids have different ones."""
+    """A valid file name for the id of a row; different ids give different names."""
     safe = quote(name, safe=" ", errors="surrogatepass")
     if safe.startswith("."):
         safe = f"%2E{safe[1:]}"

@@ -1,7 +1,7 @@
 """Load and fill the prompts.
 
-A prompt is a file under `prompts/`: the system message, a line of three dashes, the user's message. Every user's message
-says in lines of its own which stage asks and about which row.
+A prompt is a jinja2 template under `prompts/`: the system message, a line of three dashes, the user message. Every user message
+names stage and row in lines of their own. Manifests hold the hash of each file, and completions are stored by the filled text.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import json
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import ExtraError
-
-if TYPE_CHECKING:
-    import jinja2
+from ..errors import require
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -23,24 +20,24 @@ Messages = tuple[tuple[str, str], ...]
 
 
 def fill(name: str, **inputs: Any) -> Messages:
-    """The messages of a prompt (`ExtraError` if the library that fills it is not installed)."""
+    """The messages of a prompt (`ExtraError` if jinja2 is not installed)."""
     # The system message of `retry` is empty: its file begins with the dashes.
     system, _, user = f"\n{_environment().get_template(f'{name}.md').render(**inputs)}".partition("\n---\n")
     return ("system", system.strip()), ("user", user.strip())
 
 
 def prompt_hashes() -> dict[str, str]:
-    """SHA-256 of every prompt file by its name."""
+    """SHA-256 of every prompt file, by name."""
     return {path.stem: sha256(path.read_bytes()).hexdigest() for path in sorted(PROMPTS.glob("*.md"))}
 
 
 def numbered(sentences: tuple[str, ...]) -> list[str]:
-    """Sentences as prompts show them: numbered, each on a line of its own."""
+    """Sentences as prompts show them: numbered, one a line."""
     return [f"[{number}] {' '.join(sentence.split())}" for number, sentence in enumerate(sentences, 1)]
 
 
 def quoted(answer: str, length: int) -> str:
-    """An answer as it is shown again: cut to this length, with nothing in it that cannot be sent."""
+    """A completion as it is quoted in a retry: truncated to this length, without characters that cannot be sent."""
     sent = answer[:length].encode("utf-8", "replace").decode()
     sent = "".join(character if character.isprintable() or character in "\n\t" else "?" for character in sent)
     if len(answer) > length:
@@ -49,11 +46,8 @@ def quoted(answer: str, length: int) -> str:
 
 
 @lru_cache
-def _environment() -> jinja2.Environment:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ExtraError("jinja2", "curate") from error
+def _environment() -> Any:
+    jinja2 = require("jinja2", "curate")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PROMPTS),
         undefined=jinja2.StrictUndefined,

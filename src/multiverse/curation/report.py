@@ -1,8 +1,8 @@
-"""The report of a run: one HTML file that loads nothing, for a person to look at.
+"""The report of a run: one self-contained HTML file.
 
-The page carries every row's figures, and the texts of as many rows as fit in `TEXT_BUDGET`; it says which those are. What it
-shows of a row is drawn when the row is opened, so that ten thousand rows are no burden to a browser. All that stands in
-traces and answers is data in the page, never markup.
+The page contains the figures of every row, and the texts of as many rows as fit in `TEXT_BUDGET`. A row's texts are rendered
+when it is opened, so that ten thousand rows do not slow the browser down. Traces and completions are embedded as data, never
+as markup.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from ..data.write import whole
-from ..errors import DataError, ExtraError, StructureError
+from ..errors import DataError, StructureError, require
 from ..structure import DIALECTS, MULTIVERSE, Block, Body, Dialect, Document, child_label, measure, parse, word_tokens
 from .manifest import MANIFEST
 from .outcomes import CURATED, OUTCOMES, records
@@ -29,18 +28,18 @@ from .outline import within
 REPORT = "report.html"
 
 TEXT_BUDGET = 32_000_000
-"""Bytes of texts that a page carries at most; a browser opens that without complaint."""
+"""Most bytes of texts in a page; browsers open a page of this size without trouble."""
 
 _EXCERPT = 160
 _BARS = 24
-_BROKEN = ("parallelism", "refilled", "final")
+_FRACTIONS = ("parallelism", "refilled", "final")
 
-# What could end the element that holds the data, or is no character by itself.
+# Characters that could end the element with the data, and lone surrogates.
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 class Bar(NamedTuple):
-    """One bar of a chart: `share` is its height, 1 for the highest."""
+    """One bar of a chart: `share` is its height relative to the highest."""
 
     label: str
     size: int
@@ -48,7 +47,7 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A distribution; `summary` says it in numbers, `low` and `high` stand at its ends."""
+    """A histogram; `summary` gives its figures, `low` and `high` label its ends."""
 
     title: str
     of: str
@@ -59,7 +58,7 @@ class Chart(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What one stage took."""
+    """Requests of one stage: total, mean and maximum a row."""
 
     name: str
     requests: int
@@ -69,14 +68,14 @@ class Stage(NamedTuple):
 
 @dataclass
 class Survey:
-    """All that the page shows, gathered row by row.
+    """Data of the page, collected row by row.
 
     Attributes:
         rows: figures of every row, for the table.
-        texts: what a row shows when it is opened, as JSON; `None` where the page has no room for it.
+        texts: details of each row, as JSON; `None` beyond `TEXT_BUDGET`.
         values: of each measure, one number a curated row.
-        reasons: rows set aside, by stage and reason.
-        attempts: of each stage, requests of every row that came to it.
+        reasons: rejected rows, by stage and reason.
+        attempts: requests of each row, by stage.
         parts, kept: blocks and paths of all curated rows, and how many of them kept their refilled text.
     """
 
@@ -100,7 +99,7 @@ class Survey:
 
 
 def write_report(out: Path) -> Path:
-    """Write `report.html` beside the outcomes and the manifest of a run, and say where it is.
+    """Write `report.html` beside the outcomes and the manifest of a run, and return its path.
 
     Raises:
         DataError: a file of the run is missing or damaged, or the report cannot be written.
@@ -120,10 +119,7 @@ def write_report(out: Path) -> Path:
 
 
 def _template() -> Any:
-    try:
-        jinja2 = import_module("jinja2")
-    except ImportError as error:
-        raise ExtraError("jinja2", "curate") from error
+    jinja2 = require("jinja2", "curate")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
 
@@ -144,7 +140,7 @@ def _context(survey: Survey, manifest: Mapping[str, Any], out: Path) -> dict[str
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside an HTML page: nothing in it ends an element or begins one."""
+    """JSON that can be embedded in an HTML page: nothing in it begins or ends an element."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -152,14 +148,14 @@ def _manifest(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{str(path)!r} cannot be read ({error}): run the command again, it writes it anew") from error
+        raise DataError(f"{str(path)!r} cannot be read ({error}): run the command again, it rewrites the file") from error
     return value if isinstance(value, dict) else {}
 
 
 def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
     survey, tokens, room = Survey(), word_tokens(dialect), TEXT_BUDGET
     for record in found:
-        document = _parsed(record.get("document"), dialect)
+        document = _parse(record.get("document"), dialect)
         row = _row(record)
         if row["status"] == CURATED and document is not None:
             shape = measure(document, tokens)
@@ -178,8 +174,8 @@ def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
             survey.reasons[row["stage"], row["reason"]] += 1
         for stage, count in (record.get("attempts") or {}).items():
             survey.attempts.setdefault(stage, []).append(count)
-        text = embedded(_opened(record, document, dialect)) if room else ""
-        # Once one row finds no room, none behind it is shown: the page can then say which are.
+        text = embedded(_details(record, document, dialect)) if room else ""
+        # After the first row that does not fit none is embedded, so that the page can say which are.
         room = max(0, room - len(text.encode())) if text else 0
         survey.rows.append(row)
         survey.texts.append(text if room else None)
@@ -187,7 +183,7 @@ def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a row that need no document."""
+    """Figures of a row that do not depend on its document."""
     distances = record.get("distances") or {}
     question = " ".join(str(record.get("question") or "").split())
     return {
@@ -203,9 +199,9 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _opened(record: Mapping[str, Any], document: Document | None, dialect: Dialect) -> dict[str, Any]:
-    """What a row shows when it is opened."""
-    refilled = _parsed(record.get("refilled"), dialect) if record.get("refilled") != record.get("document") else None
+def _details(record: Mapping[str, Any], document: Document | None, dialect: Dialect) -> dict[str, Any]:
+    """Details of a row, shown when it is opened."""
+    refilled = _parse(record.get("refilled"), dialect) if record.get("refilled") != record.get("document") else None
     plain = {name: str(record.get(name) or "") for name in ("question", "reasoning", "answer", "detail")}
     return {
         **plain,
@@ -213,12 +209,12 @@ def _opened(record: Mapping[str, Any], document: Document | None, dialect: Diale
         "attempts": dict(record.get("attempts") or {}),
         "tree": _tree(document, frozenset(record.get("fallbacks") or ())),
         "refilled": _tree(refilled, frozenset()),
-        # Where it does not parse, the page shows it as it is.
+        # A document that does not parse is shown as text.
         "text": str(record.get("document") or "") if document is None else "",
     }
 
 
-def _parsed(text: Any, dialect: Dialect) -> Document | None:
+def _parse(text: Any, dialect: Dialect) -> Document | None:
     try:
         return parse(text, dialect) if isinstance(text, str) and text else None
     except StructureError:
@@ -232,7 +228,7 @@ def _tree(document: Document | None, kept: frozenset[str]) -> dict[str, Any] | N
 
 
 class _Place(NamedTuple):
-    """A path or a block: its label in the document (a block's is that of the path it is in), and what `plan` calls it."""
+    """A path or a block: its label in the document (a block's is that of the path it is in), and its name (see `outline`)."""
 
     label: str
     name: str
@@ -260,7 +256,7 @@ def _block(block: Block, place: _Place, kept: frozenset[str]) -> dict[str, Any]:
 
 
 def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Title, figure, and what it means."""
+    """Title, figure and explanation of each."""
     rows, curated = len(survey.rows), survey.curated
     yield "curated", f"{curated:,}", f"of {rows:,} rows ({curated / rows:.1%})" if rows else "no rows"
     yield "set aside", f"{rows - curated:,}", "each with its reason, below"
@@ -282,7 +278,7 @@ def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[st
 
 
 def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """The manifest, flat: dotted names and values."""
+    """The manifest as dotted names and values."""
     if isinstance(value, dict):
         for key, below in value.items():
             yield from _facts(below, f"{name}.{key}" if name else str(key))
@@ -302,26 +298,26 @@ def _charts(survey: Survey) -> Iterator[Chart]:
 def _chart(survey: Survey, name: str, title: str, of: str) -> Iterator[Chart]:
     values = survey.values.get(name)
     if values:
-        low, high = (_written(value, name in _BROKEN) for value in (min(values), max(values)))
-        summary = f"mean {fmean(values):,.2f} · median {median(values):,.{2 if name in _BROKEN else 1}f} · {low} to {high}"
-        yield Chart(title, of, summary, low, high if high != low else "", bars(values, broken=name in _BROKEN))
+        low, high = (_formatted(value, name in _FRACTIONS) for value in (min(values), max(values)))
+        summary = f"mean {fmean(values):,.2f} · median {median(values):,.{2 if name in _FRACTIONS else 1}f} · {low} to {high}"
+        yield Chart(title, of, summary, low, high if high != low else "", bars(values, fractions=name in _FRACTIONS))
 
 
-def bars(values: Sequence[float], *, broken: bool) -> list[Bar]:
-    """A histogram of at least one value: equal steps for broken numbers; for whole ones a bar each, or for a few of them."""
+def bars(values: Sequence[float], *, fractions: bool) -> list[Bar]:
+    """A histogram of at least one value: equal steps for fractions; for whole ones a bar each, or for a few of them."""
     low, high = min(values), max(values)
     if low == high:
-        return [Bar(_written(low, broken), len(values), 1.0)]
-    step = (high - low) / min(_BARS, 6 + math.isqrt(len(values))) if broken else 1 + (high - low) // _BARS
-    number = round((high - low) / step) if broken else int((high - low) // step) + 1
+        return [Bar(_formatted(low, fractions), len(values), 1.0)]
+    step = (high - low) / min(_BARS, 6 + math.isqrt(len(values))) if fractions else 1 + (high - low) // _BARS
+    number = round((high - low) / step) if fractions else int((high - low) // step) + 1
     filled = Counter(min(number - 1, int((value - low) / step)) for value in values)
     most = max(filled.values())
     found = []
     for index in range(number):
-        first, last = (_written(end, broken) for end in (low + step * index, low + step * (index + 1) - (not broken)))
+        first, last = (_formatted(end, fractions) for end in (low + step * index, low + step * (index + 1) - (not fractions)))
         found.append(Bar(first if first == last else f"{first} to {last}", filled[index], filled[index] / most))
     return found
 
 
-def _written(value: float, broken: bool) -> str:
-    return f"{value:,.2f}" if broken else f"{value:,.0f}"
+def _formatted(value: float, fractions: bool) -> str:
+    return f"{value:,.2f}" if fractions else f"{value:,.0f}"

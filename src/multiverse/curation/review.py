@@ -1,7 +1,7 @@
-"""A person's word on what an audit has listed, and the table that comes of it.
+"""A person's decisions about the candidates of an audit, and the table of the accepted ones.
 
-Decisions are JSON lines, only ever appended: the last one about an instance counts. They name an instance by its trace and its
-sentences, so they outlive a second listing.
+Decisions are JSON lines that are only appended: the last one about an instance counts. They identify an instance by its trace
+and sentences, so they stay valid when the candidates are listed again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CATEGORIES = (*KINDS, *(f"nested {kind}" for kind in KINDS))
 
 
 class Decision(NamedTuple):
-    """What was decided about an instance.
+    """A decision about an instance.
 
     Attributes:
-        id, parts: which instance.
-        verdict: accept, reject, or open, which takes back what was decided before.
-        kind, nested: what the person says it is.
+        id, parts: trace and sentences of the instance.
+        verdict: accept, reject, or open, which revokes an earlier decision.
+        kind, nested: its category according to the person.
     """
 
     id: str
@@ -45,10 +45,10 @@ class Decision(NamedTuple):
 
 
 class Review:
-    """What was listed in a folder, and what was decided about it.
+    """The candidates of a folder, and the decisions about them.
 
     Attributes:
-        listed: every trace that was looked at.
+        listed: every trace of the audit.
         candidates: every instance with its trace.
 
     Raises:
@@ -66,28 +66,28 @@ class Review:
         try:
             lines = self._file.read_bytes().split(b"\n") if self._file.exists() else []
         except OSError as error:
-            raise DataError(f"{str(self._file)!r} cannot be read ({error.strerror or error}): see to the folder") from error
+            raise DataError(f"{str(self._file)!r} cannot be read ({error.strerror or error}): check the folder") from error
         for line in lines:
             try:
                 value = json.loads(line)
-                self._note(Decision(**{**value, "parts": spans_of(value["parts"])}))
+                self._apply(Decision(**{**value, "parts": spans_of(value["parts"])}))
             except (ValueError, LookupError, TypeError):
-                continue  # torn by a kill: that decision is asked for again
+                continue  # truncated by a kill: the instance stays open
 
     def of(self, listed: Listed, instance: Instance) -> Decision | None:
-        """What was decided about an instance."""
+        """The decision about an instance."""
         return self._decided.get((listed.id, instance.parts))
 
     def open(self) -> Iterator[int]:
-        """Numbers of the candidates that nobody has decided about, as of the moment each is asked for."""
+        """Numbers of the undecided candidates; evaluated lazily."""
         return (number for number, (listed, instance) in enumerate(self.candidates) if self.of(listed, instance) is None)
 
     def decide(self, number: int, verdict: str, kind: str = "", nested: bool | None = None) -> Decision:
-        """Note a decision about a candidate, in the file before anywhere else.
+        """Store a decision about a candidate in the file, then apply it.
 
         Args:
             number: of the candidate, from 0.
-            kind, nested: what it is; as the model says, unless given.
+            kind, nested: its category; by default the model's.
 
         Raises:
             ValueError: there is no such candidate, verdict or kind.
@@ -103,14 +103,14 @@ class Review:
             raise ValueError(f"{verdict!r}, {kind!r}: a verdict is {' or '.join(VERDICTS)}, a kind {' or '.join(KINDS)}")
         try:
             with self._file.open("ab") as stream:
-                # With a line's end before it, too: what a kill has torn must not take this one with it.
+                # Also begin with a line break, so that a line truncated by a kill does not spoil this one.
                 stream.write(b"\n" + json.dumps(decision._asdict()).encode() + b"\n")
         except OSError as error:
-            raise DataError(f"{str(self._file)!r} cannot be written ({error.strerror or error}): see to the folder") from error
-        self._note(decision)
+            raise DataError(f"{str(self._file)!r} cannot be written ({error.strerror or error}): check the folder") from error
+        self._apply(decision)
         return decision
 
-    def _note(self, decision: Decision) -> None:
+    def _apply(self, decision: Decision) -> None:
         key = (decision.id, decision.parts)
         if decision.verdict == OPEN:
             self._decided.pop(key, None)
@@ -118,7 +118,7 @@ class Review:
             self._decided[key] = decision
 
     def table(self) -> Table:
-        """Share and frequency over the traces of which every instance is decided."""
+        """Share and frequency over the traces whose instances are all decided."""
         counts: list[dict[str, int]] = []
         undecided = failed = 0
         for listed in self.listed:
@@ -134,34 +134,34 @@ class Review:
             traces=len(counts),
             undecided=undecided,
             failed=failed,
-            share=estimate([float(any(own.values())) for own in counts]),
-            frequency=estimate([sum(own.values()) for own in counts]),
-            shares={name: estimate([float(own[name] > 0) for own in counts]) for name in CATEGORIES},
-            frequencies={name: estimate([own[name] for own in counts]) for name in CATEGORIES},
+            share=mean([float(any(own.values())) for own in counts]),
+            frequency=mean([sum(own.values()) for own in counts]),
+            shares={name: mean([float(own[name] > 0) for own in counts]) for name in CATEGORIES},
+            frequencies={name: mean([own[name] for own in counts]) for name in CATEGORIES},
         )
 
 
-class Estimate(NamedTuple):
-    """A mean over traces and its standard error, which takes at least two traces."""
+class Mean(NamedTuple):
+    """A mean over traces, and its standard error for at least two traces."""
 
     mean: float
     stderr: float | None
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of values, which are one a trace; `None` where there are none."""
+def mean(values: Sequence[float]) -> Mean | None:
+    """Mean of one value a trace; `None` without values."""
     if not values:
         return None
-    return Estimate(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
+    return Mean(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Table:
-    """How much implicit parallelism there is.
+    """Amount of implicit parallelism.
 
     Attributes:
-        traces: how many count: looked at, and decided about in full.
-        undecided, failed: traces left out, because a decision is missing, or because the model's answers could not be used.
+        traces: number of traces with decisions on all instances.
+        undecided, failed: excluded traces, because a decision is missing, or because no completion was valid.
         share, shares: traces with at least one accepted instance; and of each category.
         frequency, frequencies: accepted instances a trace; and of each category.
     """
@@ -169,47 +169,43 @@ class Table:
     traces: int
     undecided: int
     failed: int
-    share: Estimate | None
-    frequency: Estimate | None
-    shares: dict[str, Estimate | None]
-    frequencies: dict[str, Estimate | None]
+    share: Mean | None
+    frequency: Mean | None
+    shares: dict[str, Mean | None]
+    frequencies: dict[str, Mean | None]
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain objects."""
+        """The fields as JSON values."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """A name, a share and a frequency on each line, as text."""
+        """Name, share and frequency of each line, as text."""
+        lines: list[tuple[str, Mean | None, Mean | None]]
         lines = [(name, self.shares[name], self.frequencies[name]) for name in CATEGORIES]
-        return [(name, _percent(share), _number(mean)) for name, share, mean in [*lines, ("any", self.share, self.frequency)]]
+        lines.append(("any", self.share, self.frequency))
+        return [(name, _cell(share, ".1%"), _cell(frequency, ".2f")) for name, share, frequency in lines]
 
     def markdown(self) -> str:
-        """The table, and what stands behind it."""
+        """The table in Markdown, with remarks."""
         lines = ["| implicit parallelism | share of traces | instances a trace |", "|---|---:|---:|"]
         lines += [f"| {' | '.join(row)} |" for row in self.rows()]
-        return "\n".join([*lines, "", self.told(), ""])
+        return "\n".join([*lines, "", self.remarks(), ""])
 
-    def told(self) -> str:
-        """What the numbers stand on."""
-        left_out = [f"{self.undecided} not decided in full"] * (self.undecided > 0)
-        left_out += [f"{self.failed} that the model's answers were of no use for"] * (self.failed > 0)
-        behind = f"; left out: {', '.join(left_out)}" if left_out else ""
+    def remarks(self) -> str:
+        """Number of traces, meaning of the errors, and excluded traces."""
+        excluded = [f"{self.undecided} not decided in full"] * (self.undecided > 0)
+        excluded += [f"{self.failed} that the model's answers were of no use for"] * (self.failed > 0)
+        behind = f"; left out: {', '.join(excluded)}" if excluded else ""
         return f"n = {self.traces} traces; ± is one standard error{behind}"
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
+    if isinstance(value, Mean):
         return value._asdict()
     return {name: _plain(below) for name, below in value.items()} if isinstance(value, dict) else value
 
 
-def _percent(value: Estimate | None) -> str:
+def _cell(value: Mean | None, form: str) -> str:
     if value is None:
         return "-"
-    return f"{value.mean:.1%}" + (f" ± {value.stderr:.1%}" if value.stderr is not None else "")
-
-
-def _number(value: Estimate | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value.mean:.2f}" + (f" ± {value.stderr:.2f}" if value.stderr is not None else "")
+    return f"{value.mean:{form}}" + (f" ± {value.stderr:{form}}" if value.stderr is not None else "")

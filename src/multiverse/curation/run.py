@@ -1,6 +1,6 @@
-"""All rows of an input, many at once, written in the order of the input.
+"""Work on all rows of an input concurrently, and write their outcomes in the order of the input.
 
-What is in memory at a time is bounded: rows that are worked on, and rows that are done but wait for one before them.
+Memory is bounded by two windows: the rows in work, and finished rows that wait for an earlier one.
 """
 
 from __future__ import annotations
@@ -9,28 +9,27 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import ExtraError
 from ..structure import MULTIVERSE, Dialect
 from .client import Client
 from .errors import CurationError, RefusedError
-from .outcomes import OURS, REFUSED, Outcomes, record, writable
-from .store import Usage
-from .types import Ask, Completion, Outcome, Rejected, Request, Trace
+from .outcomes import INTERNAL_ERROR, REFUSED, Outcomes, record, writable
+from .types import Ask, Completion, Outcome, Rejected, Request, Trace, Usage
 
-Curate = Callable[[Trace, Ask], Awaitable[Outcome]]
-"""What is done to each row."""
+CurateRow = Callable[[Trace, Ask], Awaitable[Outcome]]
+"""What is done with each row."""
 
-_WORKED_ON = 2
-"""Rows that are worked on at once, for each call that may be in flight: a row is not always waiting for one."""
+_IN_WORK = 2
+"""Rows in work for each call that may be in flight: a row does not always wait for a call."""
 
 _WAITING = 16
-"""Rows that may wait for one before them, for each that is worked on."""
+"""Finished rows that may wait for an earlier one, for each row in work."""
 
 
-class _Meter:
-    """A row's way to the model; knows what it took."""
+class _RowClient:
+    """The `Ask` of one row; counts its requests and tokens."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -40,32 +39,27 @@ class _Meter:
     async def __call__(self, request: Request) -> Completion:
         self.stage = request.stage
         self.attempts[request.stage] += 1
-        answer = await self._ask(request)
-        self.usage = self.usage.plus(answer)
-        return answer
-
-
-class _Done(NamedTuple):
-    number: int
-    record: dict[str, Any]
+        completion = await self._ask(request)
+        self.usage = self.usage.plus(completion)
+        return completion
 
 
 async def run(
-    traces: Iterable[Trace], curate: Curate, client: Client, outcomes: Outcomes, *, dialect: Dialect = MULTIVERSE
+    traces: Iterable[Trace], curate: CurateRow, client: Client, outcomes: Outcomes, *, dialect: Dialect = MULTIVERSE
 ) -> CurationError | None:
-    """Work through the rows that are not done yet, and write their outcomes.
+    """Work on the rows that are not done yet, and write their outcomes.
 
     Returns:
-        What ended the run before its end, if anything did: an endpoint that fails, a budget that is spent, `Client.stop`.
-        Rows that were worked on have then come to their end as far as stored answers and calls in flight took them.
+        What ended the run early, if anything did: an endpoint that fails, a spent budget, `Client.stop`. Rows in work have
+        then gone as far as stored completions and calls in flight took them.
 
     Raises:
-        RunError: a row that is done already was another one then.
+        RunError: a row that is done already differs from the input.
         ExtraError: a library is not installed.
     """
-    most = _WORKED_ON * client.endpoint.concurrency
+    most = _IN_WORK * client.config.concurrency
     source = enumerate(traces)
-    working: set[asyncio.Task[_Done]] = set()
+    working: set[asyncio.Task[dict[str, Any]]] = set()
     waiting: dict[int, dict[str, Any]] = {}
     next_row, more = outcomes.done, True
     ended: CurationError | None = None
@@ -85,15 +79,15 @@ async def run(
             for task in finished:
                 error = task.exception()
                 if error is None:
-                    number, found = task.result()
+                    found = task.result()
                     outcomes.count(found)
-                    waiting[number] = found
+                    waiting[found["row"]] = found
                 elif isinstance(error, CurationError):
                     ended = ended or error
                     client.stop(error)
                 else:
                     raise error
-            ended = ended or client.gate.stopped
+            ended = ended or client.limiter.stopped
             while next_row in waiting:
                 outcomes.write(waiting.pop(next_row))
                 next_row += 1
@@ -101,22 +95,22 @@ async def run(
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
-    # Behind a row that was not reached: good for the outputs, dropped when the run goes on.
+    # Rows behind one that was not reached are used in the outputs, and dropped when the run is resumed.
     for number in sorted(waiting):
         outcomes.write(waiting[number])
     return ended
 
 
-async def _row(number: int, trace: Trace, curate: Curate, ask: Ask, dialect: Dialect) -> _Done:
-    meter = _Meter(ask)
+async def _row(number: int, trace: Trace, curate: CurateRow, ask: Ask, dialect: Dialect) -> dict[str, Any]:
+    client = _RowClient(ask)
     try:
-        outcome = writable(await curate(trace, meter), dialect)
+        outcome = writable(await curate(trace, client), dialect)
     except RefusedError as error:
-        outcome = Rejected(trace, meter.stage, REFUSED, str(error), dict(meter.attempts))
+        outcome = Rejected(trace, client.stage, REFUSED, str(error), dict(client.attempts))
     except (CurationError, ExtraError):
         raise
-    except Exception as error:  # a mistake of ours in one row must not take the others with it
+    except Exception as error:  # a bug that one row triggers must not end the others
         where = traceback.extract_tb(error.__traceback__)[-1]
         detail = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-        outcome = Rejected(trace, meter.stage, OURS, detail, dict(meter.attempts))
-    return _Done(number, record(number, outcome, meter.usage, dialect))
+        outcome = Rejected(trace, client.stage, INTERNAL_ERROR, detail, dict(client.attempts))
+    return record(number, outcome, client.usage, dialect)

@@ -1,7 +1,7 @@
-"""Cut a text into sentences, so that the pieces put together are the text.
+"""Split a text into sentences whose concatenation is the text.
 
-A rule of thumb, not a grammar: where it is in doubt it does not cut, since a piece that holds two sentences does less harm
-than a formula in two pieces. White space belongs to the sentence before it.
+A heuristic: in doubt it does not split, since a piece with two sentences does less harm than a formula in two pieces. White
+space belongs to the sentence before it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Never cut inside: code, then formulas from the longest fence to the shortest. All are bounded, so that a fence that is
-# never closed costs little and hides little. A dollar opens a formula where no blank follows it, and closes one where no
-# blank stands before it nor a digit behind: prices are not formulas.
+# Never split inside code and formulas (from the longest delimiter to the shortest). All have a maximum length, which limits the
+# effect of a delimiter that is never closed. A dollar opens a formula unless a blank follows, and closes one unless a blank
+# comes before or a digit after it: prices are not formulas.
 _WHOLE = re.compile(
     r"```.{1,8000}?```"
     r"|\$\$.{1,4000}?\$\$"
@@ -35,7 +35,7 @@ _INITIAL = re.compile(r"(?:^|\s)[A-Z][\w.]*\s+[A-Z]$")
 
 
 def cut(text: str) -> tuple[str, ...]:
-    """The sentences of a text. Put together they are the text; none is blank, unless all of it is."""
+    """The sentences of a text. None is blank, unless the whole text is."""
     pieces: list[str] = []
     start = 0
     for end in _ends(text):
@@ -52,7 +52,7 @@ def cut(text: str) -> tuple[str, ...]:
 
 
 def _ends(text: str) -> Iterator[int]:
-    """Where sentences end, with the white space behind them."""
+    """Offsets of the ends of sentences, after their white space."""
     wholes = [match.span() for match in _WHOLE.finditer(text)]
     inside = 0
     for match in _END.finditer(text):

@@ -1,7 +1,7 @@
-"""Sequential reasoning, read from files, folders and the hub one row at a time. A bad row becomes a fault.
+"""Read sequential reasoning from files, folders and the hub, one row at a time. An unreadable row becomes a fault.
 
-A record is a question with its reasoning (and answer) under one of the names below, or a chat under `messages` whose last
-message is the assistant's, its thinking between tags or apart under `reasoning_content`.
+A record is a question with its reasoning (and answer) under one of the column names below, or a chat under `messages` whose
+last message is the assistant's, with its thinking between tags or under `reasoning_content`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BATCH = 64  # rows of a Parquet file in memory at a time
 
 
 def read_traces(source: str | Path, *, split: str | None = None) -> Iterator[Trace | Fault]:
-    """Every trace of a source, and a fault for each one that could not be had.
+    """Every trace of a source, and a fault for each row that cannot be read.
 
     Args:
         source: a .jsonl or .parquet file, a folder of such files, or a hub id.
@@ -48,7 +48,7 @@ def read_traces(source: str | Path, *, split: str | None = None) -> Iterator[Tra
 
 
 def trace_of(record: Any, source: str, line: int) -> Trace | Fault:
-    """The trace of a record, or what is wrong with it."""
+    """The trace of a record, or a fault."""
     try:
         question, reasoning, answer = _parts(record)
         for text, what in ((question, "the question"), (reasoning, "the reasoning"), (answer, "the answer")):
@@ -67,7 +67,7 @@ def _parts(record: Any) -> tuple[str, str, str]:
     question = _field(record, QUESTIONS)
     reasoning = _field(record, REASONINGS)
     if question is not None and reasoning is not None:
-        thinking, behind = _apart(reasoning)
+        thinking, behind = _split_thinking(reasoning)
         answer = _field(record, ANSWERS)
         return question, thinking, behind if answer is None else answer
     if record.get(MESSAGES) is None:
@@ -92,17 +92,17 @@ def _chat(turns: Any) -> tuple[str, str, str]:
     content = _field(last, ("content",)) or ""
     reasoning = _field(last, REASONINGS)
     if reasoning is not None and reasoning.strip():
-        return question, _apart(reasoning)[0], content
-    thinking, answer = _apart(content)
+        return question, _split_thinking(reasoning)[0], content
+    thinking, answer = _split_thinking(content)
     if not any(tag.close in content for tag in _thinks()):
         raise ValueError("the last message holds no reasoning: put it between thinking tags, or under 'reasoning_content'")
     return question, thinking, answer
 
 
-def _apart(text: str) -> tuple[str, str]:
-    """The thinking of a text and what follows it; a text without thinking tags is all thinking."""
+def _split_thinking(text: str) -> tuple[str, str]:
+    """The thinking of a text and what follows it; a text without thinking tags is thinking as a whole."""
     for tag in _thinks():
-        # Where a chat template writes the opening, only the closing is in the text.
+        # Where a chat template writes the opening tag, only the closing one is in the text.
         before, closing, behind = text.partition(tag.close)
         if closing:
             return before.partition(tag.open)[2] if tag.open in before else before, behind
@@ -181,7 +181,7 @@ def _parquet(path: Path, name: str) -> Iterator[Trace | Fault]:
             known = {MESSAGES, *QUESTIONS, *REASONINGS, *ANSWERS}
             columns = [column for column in file.schema_arrow.names if column in known]
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                # One by one, so that one torn text costs one row.
+                # Row by row, so that one invalid text costs one row.
                 for index in range(batch.num_rows):
                     number += 1
                     try:

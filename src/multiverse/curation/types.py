@@ -1,4 +1,4 @@
-"""What the parts of curation hand to each other."""
+"""Values that the modules of curation exchange."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Trace:
     """One piece of sequential reasoning.
 
     Attributes:
-        id: what the row is called everywhere; unique in a run.
-        question: what was asked.
-        sentences: the reasoning, cut so that the pieces put together are the text, white space included.
+        id: name of the row, unique in a run.
+        question: the question.
+        sentences: the reasoning, cut so that the pieces joined are the text, white space included.
         answer: what follows the reasoning.
         source, line: where it was read.
     """
@@ -32,19 +32,19 @@ class Trace:
 
     @property
     def reasoning(self) -> str:
-        """The reasoning as it was."""
+        """The original text of the reasoning."""
         return "".join(self.sentences)
 
 
 class Request(NamedTuple):
-    """One question to the model that annotates.
+    """One request to the annotating model.
 
     Attributes:
         row: id of the trace.
-        stage: which stage asks.
-        attempt: 0 for the first time; a complaint about the answer before stands in the messages of later ones.
+        stage: name of the stage.
+        attempt: number from 0; the messages of later ones quote the validation error before.
         messages: the whole chat, as (role, content).
-        max_tokens: longest answer.
+        max_tokens: most tokens of the completion.
     """
 
     row: str
@@ -53,18 +53,18 @@ class Request(NamedTuple):
     messages: tuple[tuple[str, str], ...]
     max_tokens: int = 4096
 
-    def key(self, **settings: Any) -> str:
-        """Name of this request, rendered, under these settings (model, sampling): what answers are stored by."""
-        whole = [self.stage, self.attempt, self.messages, self.max_tokens, sorted(settings.items())]
+    def key(self, **sampling: Any) -> str:
+        """Key of the completion in the store: a hash of the rendered request and of model, temperature and seed."""
+        whole = [self.stage, self.attempt, self.messages, self.max_tokens, sorted(sampling.items())]
         return sha256(json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Completion(NamedTuple):
-    """What came back.
+    """What the model returned.
 
     Attributes:
-        text: the answer.
-        finish_reason: ``stop``, or ``length`` where it was cut short.
+        text: the content of the message.
+        finish_reason: ``stop``, or ``length`` where it was truncated.
         prompt_tokens, completion_tokens: as the endpoint counts.
         cached: whether it came from the store.
     """
@@ -76,8 +76,29 @@ class Completion(NamedTuple):
     cached: bool = False
 
 
+class Usage(NamedTuple):
+    """Number of completed calls, and their tokens."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, completion: Completion) -> Usage:
+        """The sum with one more completion."""
+        return self.add(Usage(1, completion.prompt_tokens, completion.completion_tokens))
+
+    def add(self, other: Usage) -> Usage:
+        """The sum of two usages."""
+        return Usage(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
 Ask = Callable[[Request], Awaitable[Completion]]
-"""Puts a request to the model; raises `CurationError` for what no repetition mends, and when the budget is spent."""
+"""Sends a request to the model. Raises `CurationError` for permanent failures, and when the budget is spent."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +109,9 @@ class Curated:
         document: the structured document.
         refilled: the same before its paths were rewritten: every sentence is the original one.
         distances: normalised edit distance to the original, ``refilled`` and ``final``.
-        fallbacks: paths and blocks that kept their refilled text because no rewrite passed, by their way from the trunk:
-            ``1/2`` is the second path of the first block, ``1/2/1`` the first block inside it.
+        fallbacks: paths and blocks that kept their refilled text because no rewrite was valid; for the names see `outline`.
         attempts: requests by stage.
-        notes: what else a reader should know: a judge's verdict, say.
+        notes: further remarks, such as the judge's verdicts.
     """
 
     trace: Trace
@@ -105,12 +125,12 @@ class Curated:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A trace that did not, and why.
+    """A trace that became no document.
 
     Attributes:
         stage: where it failed.
         reason: a short name to count by, such as ``lost sentences``.
-        detail: the last complaint in full.
+        detail: the last error in full.
     """
 
     trace: Trace

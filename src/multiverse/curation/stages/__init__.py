@@ -1,6 +1,6 @@
-"""The stages of curation: each asks one thing, and reads the answer with distrust.
+"""The stages of curation: each makes one request of the model and validates the completion.
 
-A stage is a small value: its fields are what it needs, its prompt is the file of its name under `prompts/`.
+A stage is a frozen dataclass: its fields are its inputs, its prompt is the file of its name under `prompts/`.
 """
 
 from .base import Failure, Stage

@@ -1,4 +1,4 @@
-"""What all stages share."""
+"""Base class of the stages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from ..completions import ValidationError, read_json
+from ..completions import read_json
 from ..config import CurationConfig
+from ..errors import ValidationError
 from ..prompting import fill, quoted
 from ..types import Completion, Request, Trace
 
@@ -15,47 +16,46 @@ Result = TypeVar("Result")
 
 
 class Failure(NamedTuple):
-    """An answer that would not do, and why."""
+    """The text of an invalid completion, and its error."""
 
-    answer: str
-    complaint: ValidationError
+    text: str
+    error: ValidationError
 
 
 @dataclass(frozen=True)
 class Stage(ABC, Generic[Result]):
-    """One question to the model about a trace.
+    """One request of the model about a trace.
 
     Attributes:
         name: of the stage, of its prompt, and in every count.
-        field: what the object in the answer must hold.
+        field: field of the JSON object in the completion.
     """
 
     name: ClassVar[str]
     field: ClassVar[str]
 
     trace: Trace
-    settings: CurationConfig
+    config: CurationConfig
 
     @abstractmethod
     def inputs(self) -> dict[str, Any]:
-        """What the prompt is filled with."""
+        """Variables of the prompt."""
 
     @abstractmethod
     def read(self, value: Any) -> Result:
-        """What the answer says, checked (`Complaint` otherwise)."""
+        """The result from the field's value (`ValidationError` if it is invalid)."""
 
     def request(self, attempt: int = 0, failure: Failure | None = None) -> Request:
-        """The question; after a failure, with the answer that would not do and what was wrong with it."""
+        """The request; after a failure, with the invalid completion and its error."""
         messages = fill(self.name, stage=self.name, row=self.trace.id, question=self.trace.question, **self.inputs())
         if failure is not None:
-            _, complaint = fill("retry", stage=self.name, row=self.trace.id, complaint=failure.complaint.detail)
-            messages = (*messages, ("assistant", quoted(failure.answer, self.settings.quoted)), complaint)
-        return Request(self.trace.id, self.name, attempt, messages, self.settings.max_tokens)
+            _, retry = fill("retry", stage=self.name, row=self.trace.id, complaint=failure.error.detail)
+            messages = (*messages, ("assistant", quoted(failure.text, self.config.quoted)), retry)
+        return Request(self.trace.id, self.name, attempt, messages, self.config.max_tokens)
 
-    def parse(self, answer: Completion) -> Result:
-        """What an answer says (`Complaint` if it will not do)."""
-        if answer.finish_reason == "length":
-            raise ValidationError(
-                "answer cut short", "the answer was cut short: say the same in fewer words, and close every brace"
-            )
-        return self.read(read_json(answer.text, self.field, self.settings.tags, self.settings.max_answer))
+    def parse(self, completion: Completion) -> Result:
+        """The result from a completion (`ValidationError` if it is invalid)."""
+        if completion.finish_reason == "length":
+            detail = "the answer was cut short: say the same in fewer words, and close every brace"
+            raise ValidationError("answer cut short", detail)
+        return self.read(read_json(completion.text, self.field, self.config.tags, self.config.max_answer))

@@ -1,4 +1,4 @@
-"""(v) Goal and conclusion of a block, once its paths are written."""
+"""Stage 5b: goal and conclusion of a block, after its paths are rewritten."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..checks import check_carried, check_connectives, check_gives_nothing_away, check_supported
-from ..completions import ValidationError, fields, items, outline_text, sentence_text
+from ..completions import fields, items, outline_text, sentence_text
+from ..errors import ValidationError
 from .base import Stage
 
-SHORTEST = 400
-"""A conclusion may be this long, in characters, or half as long as its paths."""
+ALWAYS_ALLOWED = 400
+"""Characters that a conclusion may always have; a longer one, half as many as its paths."""
 
 
 class Concluded(NamedTuple):
-    """What stands before and behind the paths of a block."""
+    """Goal (an outline for each path) and conclusion of a block."""
 
     outlines: tuple[str, ...]
     conclusion: str
@@ -22,16 +23,16 @@ class Concluded(NamedTuple):
 
 @dataclass(frozen=True)
 class Conclude(Stage[Concluded]):
-    """Outlines that say what is determined, and the most concise synthesis of what came of it.
+    """Write the outlines of a block, which name what is determined, and a concise synthesis of the results.
 
     Attributes:
         block: its name.
         kind: of its group.
-        before: what has been said until the block.
-        drafts: the outlines so far.
+        before: the text before the block.
+        drafts: its present outlines.
         paths: the texts of its paths.
-        rendered: the block as it stands.
-        given: what the trace itself says of the outcome; empty if it says nothing.
+        rendered: the block as it is now.
+        given: the trace's own conclusion, possibly empty.
     """
 
     name = "conclude"
@@ -55,17 +56,17 @@ class Conclude(Stage[Concluded]):
         if len(outlines) != len(self.paths):
             detail = f"the answer has {len(outlines)} outlines, the block {len(self.paths)} paths: give one for each, in order"
             raise ValidationError("wrong numbering", detail)
-        conclusion = sentence_text(closing, "the conclusion", self.settings.max_answer)
-        bound = max(SHORTEST, sum(map(len, self.paths)) // 2, len(self.given))
-        if len(conclusion) > bound:
-            detail = f"the conclusion has {len(conclusion)} characters: at most {bound}, and only what came out of the paths"
+        conclusion = sentence_text(closing, "the conclusion", self.config.max_answer)
+        limit = max(ALWAYS_ALLOWED, sum(map(len, self.paths)) // 2, len(self.given))
+        if len(conclusion) > limit:
+            detail = f"the conclusion has {len(conclusion)} characters: at most {limit}, and only what came out of the paths"
             raise ValidationError("conclusion too long", detail)
         known = [self.trace.question, self.before, *self.drafts, *self.paths]
         for outline in outlines:
             check_connectives(outline)
             check_supported(outline, known)
         check_connectives(conclusion)
-        # It may put results together, as the trace does behind the block.
+        # It may combine results, as the trace does after the block.
         check_supported(conclusion, [*known, self.trace.reasoning])
         check_carried(conclusion, self.given)
         for outline, path in zip(outlines, self.paths, strict=True):

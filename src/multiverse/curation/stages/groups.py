@@ -1,4 +1,4 @@
-"""(ii) The groups: which neighbouring steps need nothing of each other, and why."""
+"""Stage 2, groups: which adjacent steps do not depend on each other, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any
 
-from ..completions import ValidationError, fields, items, sentence_text
+from ..completions import fields, items, sentence_text
+from ..errors import ValidationError
 from ..outline import Group, SentenceSpan, Step
 from ..prompting import numbered
 from .base import Stage
@@ -17,7 +18,7 @@ KINDS = ("collective", "selective")
 
 @dataclass(frozen=True)
 class Groups(Stage[tuple[Group, ...]]):
-    """Parallel groups over a summary, in document order. None is a good answer: not everything forks."""
+    """Parallel groups over a summary, in document order; there may be none."""
 
     name = "groups"
     field = "groups"
@@ -26,7 +27,7 @@ class Groups(Stage[tuple[Group, ...]]):
 
     @cached_property
     def labels(self) -> dict[str, SentenceSpan]:
-        """What steps and sub-steps are called (``2``, ``2.1``), and their sentences."""
+        """The sentences of each step (``2``) and sub-step (``2.1``)."""
         found = {str(number): step.span for number, step in enumerate(self.steps, 1)}
         for number, step in enumerate(self.steps, 1):
             found |= {f"{number}.{sub}": substep.span for sub, substep in enumerate(step.substeps, 1)}
@@ -41,7 +42,7 @@ class Groups(Stage[tuple[Group, ...]]):
             if not _apart(a.span, b.span) and not _inside(a, b) and not _inside(b, a):
                 detail = f"groups {first} and {second} share steps: a group lies inside one path of another, or apart from it"
                 raise ValidationError("crossing groups", detail)
-        # An outer group before those inside it.
+        # An outer group comes before those inside it.
         return tuple(sorted(groups, key=lambda group: (group.span.first, -group.span.last)))
 
     def _group(self, value: Any, what: str) -> Group:
@@ -85,4 +86,4 @@ def _apart(a: SentenceSpan, b: SentenceSpan) -> bool:
 
 
 def _inside(inner: Group, outer: Group) -> bool:
-    return any(path.holds(inner.span) for path in outer.spans)
+    return any(path.contains(inner.span) for path in outer.spans)

@@ -1,11 +1,12 @@
-"""Optional: does a path use what only a sibling has found out?"""
+"""Optional stage: whether a path uses what only a sibling has established."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..completions import ValidationError, fields, items, sentence_text
+from ..completions import fields, items, sentence_text
+from ..errors import ValidationError
 from .base import Stage
 
 
@@ -19,13 +20,13 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Judge(Stage[tuple[Verdict, ...]]):
-    """The dependences in a block; none is what we hope for.
+    """The dependences between the paths of a block; an independent block has none.
 
     Attributes:
         block: its name.
-        before: what has been said until the block.
+        before: the text before the block.
         paths: the texts of its paths.
-        rendered: the block as it stands.
+        rendered: the block as it is now.
     """
 
     name = "judge"

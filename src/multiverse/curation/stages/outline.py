@@ -1,4 +1,4 @@
-"""(iii) The outline: which groups become blocks, how blocks nest, and what each path determines."""
+"""Stage 3, outline: which groups become blocks, how blocks nest, and what each path determines."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from ...structure import Block, Dialect, Document, render
 from ..checks import check_gives_nothing_away, check_supported
-from ..completions import ValidationError, fields, items, outline_text
+from ..completions import fields, items, outline_text
+from ..errors import ValidationError
 from ..outline import Group, OutlineBlock, SentenceSpan, Step
 from .base import Stage
 
 
 @dataclass(frozen=True)
 class Outline(Stage[tuple[OutlineBlock, ...]]):
-    """The blocks of the trunk, in order, with those inside their paths."""
+    """The blocks of the trunk, in order, with the blocks inside their paths."""
 
     name = "outline"
     field = "blocks"
@@ -26,8 +27,8 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
         return {
             "steps": self.steps,
             "groups": self.groups,
-            "depth": self.settings.depth,
-            "example": example(self.settings.tags),
+            "depth": self.config.depth,
+            "example": example(self.config.tags),
         }
 
     def read(self, value: Any) -> tuple[OutlineBlock, ...]:
@@ -35,8 +36,8 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
 
     def _blocks(self, value: Any, inside: SentenceSpan, depth: int, used: set[int]) -> tuple[OutlineBlock, ...]:
         listed = items(value, "'blocks'")
-        if listed and depth > self.settings.depth:
-            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.settings.depth} are allowed")
+        if listed and depth > self.config.depth:
+            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.config.depth} are allowed")
         blocks, due = [], inside.first
         for item in listed:
             number, paths = fields(item, "a block", "group", "paths")
@@ -75,7 +76,7 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
 
 
 def example(dialect: Dialect) -> str:
-    """A small document as the renderer writes it, for the prompt."""
+    """A small rendered document for the prompt."""
     block = Block(
         ("the area of the square", "the area of the circle"),
         (("The side is 6, so its area is 6*6=36.",), ("The radius is 2, so its area is about 12.57.",)),

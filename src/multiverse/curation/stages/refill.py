@@ -1,4 +1,4 @@
-"""(iv) The refill: which sentences go where. Only numbers come back, so no sentence can change."""
+"""Stage 4, refill: which sentences go where. The model returns only numbers, so no sentence can change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..completions import ValidationError, check_cover, items, span
+from ..completions import check_cover, items, span
+from ..errors import ValidationError
 from ..outline import Filled, FilledBlock, OutlineBlock, SentenceSpan, within
 from ..prompting import numbered
 from .base import Stage
@@ -16,19 +17,17 @@ class Place(NamedTuple):
     """A stretch of the trunk or of a path that sentences can go to, or the conclusion of a block.
 
     Attributes:
-        name: how the answer calls it.
-        holder: the path it belongs to, or whose block it concludes; empty for the trunk.
-        what: in words.
+        name: its name in the completion.
+        what: its description in the prompt.
     """
 
     name: str
-    holder: str
     what: str
 
 
 @dataclass(frozen=True)
 class Refill(Stage[Filled]):
-    """The trace's sentences in their places."""
+    """Assign the trace's sentences to places."""
 
     name = "refill"
     field = "places"
@@ -41,12 +40,12 @@ class Refill(Stage[Filled]):
     def places(self) -> list[Place]:
         """Every stretch, in document order."""
         found = _places(self.blocks, "", "the trunk", self.concluding)
-        return [Place(f"P{number}", holder, what) for number, (holder, what) in enumerate(found, 1)]
+        return [Place(f"P{number}", what) for number, what in enumerate(found, 1)]
 
     @property
     def concluding(self) -> bool:
         """Whether blocks have conclusions in the dialect."""
-        return self.settings.tags.conclusion is not None
+        return self.config.tags.conclusion is not None
 
     def read(self, value: Any) -> Filled:
         places = self.places()
@@ -69,18 +68,18 @@ class Refill(Stage[Filled]):
         return filled
 
 
-def _places(blocks: Sequence[OutlineBlock], holder: str, what: str, concluding: bool) -> Iterator[tuple[str, str]]:
+def _places(blocks: Sequence[OutlineBlock], holder: str, what: str, concluding: bool) -> Iterator[str]:
     for index, block in enumerate(blocks):
         name = within(holder, index)
-        yield holder, f"{what}, before block {name}"
+        yield f"{what}, before block {name}"
         for number, (outline, inner) in enumerate(zip(block.outlines, block.paths, strict=True)):
             path = within(name, number)
             first, last = block.group.spans[number]
             described = f"path {path} ({outline}; planned for sentences {first} to {last})"
             yield from _places(inner, path, described, concluding)
         if concluding:
-            yield holder, f"the conclusion of block {name}"
-    yield holder, f"{what}, behind its last block" if blocks else what
+            yield f"the conclusion of block {name}"
+    yield f"{what}, behind its last block" if blocks else what
 
 
 def _fill(blocks: Sequence[OutlineBlock], stretches: Iterator[tuple[int, ...]], concluding: bool) -> Filled:

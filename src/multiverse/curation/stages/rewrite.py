@@ -1,4 +1,4 @@
-"""(v) Rewriting a path to stand alone. The siblings are not shown, so nothing can be taken from them."""
+"""Stage 5a, rewrite: a path that stands alone. Its siblings are not in the prompt, so nothing can be taken from them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..checks import check_apart, check_carried, check_connectives, check_distance, check_supported
-from ..completions import ValidationError, items, sentence_text
+from ..completions import items, sentence_text
+from ..errors import ValidationError
 from ..outline import Filled
 from .base import Stage
 
 TOGETHER = 5
-"""So many sentences of a path are rewritten together; those behind them one by one."""
+"""Number of first sentences of a path that are rewritten together; the others one by one."""
 
 PART = 16
-"""So many pieces are rewritten in one request."""
+"""Most pieces in one request."""
 
 
 class Unit(NamedTuple):
-    """Sentences that are rewritten as one, and the stretch of the path they stand in."""
+    """Sentences that are rewritten as one piece, and the stretch of the path that they are in."""
 
     stretch: int
     sentences: tuple[int, ...]
 
 
 def units_of(path: Filled) -> list[Unit]:
-    """The pieces of a path: its first sentences together, the rest one by one; none reaches over a block."""
+    """The pieces of a path: its first sentences together, the others one by one; none spans a block."""
     units: list[Unit] = []
     seen = 0
     for number, stretch in enumerate(path.stretches):
@@ -45,11 +46,11 @@ class Rewrite(Stage[tuple[str, ...]]):
     Attributes:
         path: its name.
         outline: what the path determines.
-        before: what the trunk, and the paths around this one, have said until the block.
-        whole: the path as it is, with all it holds.
-        pieces: what is to be rewritten.
+        before: the text of the trunk and of the enclosing paths before the block.
+        whole: the path with all it contains.
+        pieces: the texts to rewrite.
         siblings: the paths before it in its block, which it may not use.
-        inside: what the blocks inside the path have said, which it may.
+        inside: the text of the blocks inside the path, which it may use.
     """
 
     name = "rewrite"
@@ -68,7 +69,7 @@ class Rewrite(Stage[tuple[str, ...]]):
         return {name: getattr(self, name) for name in own}
 
     def read(self, value: Any) -> tuple[str, ...]:
-        longest = self.settings.max_answer
+        longest = self.config.max_answer
         texts = [sentence_text(text, f"piece {number}", longest) for number, text in enumerate(items(value, "'pieces'"), 1)]
         if len(texts) != len(self.pieces):
             detail = f"the answer has {len(texts)} pieces, {len(self.pieces)} were given: rewrite each, in order"
@@ -79,10 +80,10 @@ class Rewrite(Stage[tuple[str, ...]]):
             check_supported(text, known)
             check_carried(text, piece)
         check_apart("\n".join(texts), self.siblings, [self.trace.question, self.before, self.inside])
-        check_distance("\n".join(self.pieces), "\n".join(texts), self.settings.final_distance)
+        check_distance("\n".join(self.pieces), "\n".join(texts), self.config.final_distance)
         return tuple(texts)
 
 
 def parts(units: Sequence[Unit]) -> list[list[Unit]]:
-    """The pieces of a path, as many as one request holds."""
+    """The pieces of a path, divided into requests."""
     return [list(units[at : at + PART]) for at in range(0, len(units), PART)]

@@ -1,4 +1,4 @@
-"""(i) The summary: steps and sub-steps that cover every sentence."""
+"""Stage 1, summary: steps and sub-steps that cover every sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Summary(Stage[tuple[Step, ...]]):
                 text, pair = fields(substep, what, "summary", "sentences")
                 substeps.append(Substep(sentence_text(text, f"the summary of {what}"), span(pair, what, last)))
                 spans.append((what, substeps[-1].span))
-            # A step without sub-steps would cover nothing, so `check_cover` below has the right complaint for it.
+            # A step without sub-steps covers nothing, so `check_cover` below reports it.
             if substeps:
                 steps.append(Step(sentence_text(summary, f"the summary of step {number}"), tuple(substeps)))
         check_cover(spans, last)
