@@ -212,7 +212,7 @@ def test_question_reaches_the_model(run: Run, writes: Writes, monkeypatch: pytes
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tasks(run: Run, family: str) -> None:
-    code, out, err = run("tasks", family, "--n", "3", "--seed", "5")
+    code, out, err = run("tasks", family, "--limit", "3", "--seed", "5")
     assert (code, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     for line, problem in zip(lines, generate(family, 3, seed=5), strict=True):
@@ -223,7 +223,7 @@ def test_tasks(run: Run, family: str) -> None:
 
 
 def test_tasks_knobs(run: Run) -> None:
-    out = run("tasks", "nested", "--n", "1", "--depth", "3", "--split", "train").out
+    out = run("tasks", "nested", "--limit", "1", "--depth", "3", "--split", "train").out
     assert parse(json.loads(out)["structured"]).depth == 3
 
 
@@ -310,7 +310,7 @@ def test_eval_json(run: Run, writes: Writes) -> None:
 FAST = """
 import sys
 from multiverse.cli import main
-for args in (["--help"], ["tasks", "chain", "--n", "1"], ["show", "-"]):
+for args in (["--help"], ["tasks", "chain", "--limit", "1"], ["show", "-"]):
     assert main(args) == 0
 assert not {"torch", "transformers", "numpy"} & set(sys.modules), "too much was imported"
 """
@@ -324,7 +324,7 @@ def test_light_commands_import_neither_torch_nor_numpy() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")
 def test_reader_that_goes_away() -> None:
-    command = [sys.executable, "-m", "multiverse", "tasks", "chain", "--n", "100000"]
+    command = [sys.executable, "-m", "multiverse", "tasks", "chain", "--limit", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

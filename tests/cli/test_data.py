@@ -125,7 +125,7 @@ def test_build_does_not_overwrite(run: Run, good: Path, tmp_path: Path) -> None:
 
 
 def test_documents_over_the_limit(run: Run, good: Path, model_folders: dict[str, Path]) -> None:
-    args = ("data", "validate", str(good), "--model", str(model_folders["qwen3"]), "--max-tokens")
+    args = ("data", "validate", str(good), "--model", str(model_folders["qwen3"]), "--max-length")
     longest = len("question 10") + len("user: \nassistant: ") + 1
     longest += len(build_tokenizer().encode(render(FORK), add_special_tokens=False))
     assert run(*args, str(longest)).out == "20 documents, no fault\n"
@@ -198,7 +198,7 @@ def test_a_tokenizer_without_a_template(run: Run, good: Path, tmp_path: Path) ->
     tokenizer = build_tokenizer()
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "plain")
-    assert run("data", "validate", str(good), "--model", str(tmp_path / "plain"), "--max-tokens", "1000").code == 0
+    assert run("data", "validate", str(good), "--model", str(tmp_path / "plain"), "--max-length", "1000").code == 0
 
 
 def test_a_model_that_is_not_there(run: Run, good: Path) -> None:
@@ -264,7 +264,7 @@ def test_samples(run: Run, tmp_path: Path) -> None:
 
 def test_what_tasks_print_can_be_built(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
-    file.write_text(run("tasks", "worksheet", "--n", "5", "--split", "train").out)
+    file.write_text(run("tasks", "worksheet", "--limit", "5", "--split", "train").out)
     assert run("data", "build", str(file), "--out", str(tmp_path / "set"), "--validation", "0").code == 0
     rows = read(tmp_path / "set").rows
     assert [row.sequential for row in rows] == [parse(json.loads(line)["sequential"]) for line in file.read_text().splitlines()]

@@ -49,10 +49,10 @@ def multiverse(
     Without --model, commands use multiverse-mini, the small model that comes with the package.
 
     [bold]Examples[/bold]
-    multiverse tasks worksheet --n 1 | jq -r .question | multiverse generate -
+    multiverse tasks worksheet --limit 1 | jq -r .question | multiverse generate -
     multiverse chat
     multiverse serve
-    multiverse tasks worksheet --n 3
+    multiverse tasks worksheet --limit 3
     multiverse eval tasks --family worksheet --n 50
     multiverse show document.xml
     """

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 
 from ..errors import DialectError
+from .declared import DialectName, Fields, Json, KeepGoing, Out, Plot, Seed, Split, expand_options
 from .errors import InputError, known
-from .loading import open_tokenizer
-from .options import MODEL, OUTPUT, Json
+from .groups import HELP_OPTIONS
+from .jsonio import print_json
+from .loading import ModelOptions, open_tokenizer
 
 if TYPE_CHECKING:
     from ..data import Fault, Loaded, Row, Statistics
@@ -27,36 +29,17 @@ CHECKS = "Checks"
 SOURCE = "An .xml, .jsonl, .json or .parquet file, a folder of them, or a hub id."
 
 Sources = Annotated[list[str], typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)]
-DialectName = Annotated[
-    str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
-]
-SplitName = Annotated[
-    str | None,
-    typer.Option(
-        "--split", metavar="NAME", help="Read only this split of a folder or a hub data set.", show_default="all of them"
-    ),
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="PATH|ID",
-        help="Whose tokens are counted; only its tokenizer is loaded.",
-        rich_help_panel=MODEL,
-        show_default="multiverse-mini",
-    ),
-]
+Tokenizer = Annotated[ModelOptions, Fields(only=("model",))]
 AddTags = Annotated[
     bool,
     typer.Option(
-        "--add-tags", help="Count as if the tags were in the tokenizer already; training adds them.", rich_help_panel=MODEL
+        "--add-tags", help="Count as if the tags were in the tokenizer already; training adds them.", rich_help_panel="Model"
     ),
 ]
-Limit = Annotated[
+MaxLength = Annotated[
     int | None,
     typer.Option(
-        "--max-tokens",
+        "--max-length",
         metavar="N",
         help="Most tokens of a document with its prompt.",
         min=1,
@@ -68,7 +51,7 @@ Promptless = Annotated[
     bool, typer.Option("--promptless", help="Let documents pass that have no question.", rich_help_panel=CHECKS)
 ]
 
-data = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="rich")
+data = typer.Typer(context_settings=HELP_OPTIONS, rich_markup_mode="rich")
 
 
 @data.callback(invoke_without_command=True)
@@ -81,7 +64,7 @@ def overview(context: typer.Context) -> None:
     prompt) with a [bold]structured[/bold] (or solution, completion, text).
 
     [bold]Examples[/bold]
-    multiverse tasks worksheet --n 500 --split train > problems.jsonl
+    multiverse tasks worksheet --limit 500 --split train > problems.jsonl
     multiverse data validate problems.jsonl
     multiverse data build problems.jsonl --out dataset
     multiverse data stats dataset --plot dataset.png
@@ -91,26 +74,24 @@ def overview(context: typer.Context) -> None:
 
 
 @data.command()
+@expand_options
 def build(
     sources: Sources,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the data set.", show_default=False)],
+    out: Out,
+    model: Tokenizer,
     validation: Annotated[
         float, typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99)
     ] = 0.05,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Which questions those are.")] = 0,
+    seed: Seed = 0,
     dialect: DialectName = "multiverse",
-    split: SplitName = None,
-    model: Tokenizer = None,
+    split: Split = None,
     add_tags: AddTags = False,
-    max_tokens: Limit = None,
+    max_length: MaxLength = None,
     promptless: Promptless = False,
     twin: Annotated[
         bool, typer.Option("--twin", help="Write the sequential twin of every document: no tags, goals or conclusions.")
     ] = False,
-    keep_going: Annotated[
-        bool,
-        typer.Option("--keep-going", help="Leave faulty documents out, and list them in faults.jsonl.", rich_help_panel=CHECKS),
-    ] = False,
+    keep_going: KeepGoing = False,
     as_json: Json = False,
 ) -> None:
     """Read, check and split documents, and write them as a data set.
@@ -123,7 +104,7 @@ def build(
     [bold]Examples[/bold]
     multiverse data build problems.jsonl more/ --out dataset --validation 0.1
     multiverse data build problems.jsonl --out sequential --twin
-    multiverse data build owner/traces --out dataset -m my/model --max-tokens 8192
+    multiverse data build owner/traces --out dataset -m my/model --max-length 8192
     """
     from ..data import card, publish, survey
     from ..data import split as divide
@@ -131,8 +112,8 @@ def build(
 
     tags = _dialect(dialect)
     check_folder(out)
-    counter = _counter(model, tags, add_tags)
-    loaded = _checked(_load(sources, tags, split), counter, max_tokens, promptless)
+    counter = _counter(model.model, tags, add_tags)
+    loaded = _checked(_load(sources, tags, split), counter, max_length, promptless)
     _report(loaded.faults)
     if loaded.faults and not keep_going:
         raise InputError(f"{_told(loaded)}: nothing is written; mend them, or leave them out with --keep-going")
@@ -147,9 +128,7 @@ def build(
     publish(sides, out, text, tags, faults=loaded.faults)
     sizes = {name: len(rows) for name, rows in sides.items()}
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"out": str(out), **sizes, "faults": len(loaded.faults), "statistics": statistics.as_json()}))
+        print_json({"out": str(out), **sizes, "faults": len(loaded.faults), "statistics": statistics.as_json()})
         return
     _print_table(statistics, counter.counted)
     left_out = f", {_many(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
@@ -157,13 +136,14 @@ def build(
 
 
 @data.command()
+@expand_options
 def validate(
     sources: Sources,
+    model: Tokenizer,
     dialect: DialectName = "multiverse",
-    split: SplitName = None,
-    model: Tokenizer = None,
+    split: Split = None,
     add_tags: AddTags = False,
-    max_tokens: Limit = None,
+    max_length: MaxLength = None,
     promptless: Promptless = False,
     as_json: Json = False,
 ) -> None:
@@ -171,20 +151,18 @@ def validate(
 
     Faults are whatever training would stumble over: files and records that cannot
     be read, documents that break the grammar, tags in a question, a missing
-    question, and with --max-tokens documents that are too long. With faults, the
+    question, and with --max-length documents that are too long. With faults, the
     exit code is 2.
 
     [bold]Examples[/bold]
     multiverse data validate problems.jsonl dataset/
-    multiverse data validate owner/traces -m path/to/model --max-tokens 8192
+    multiverse data validate owner/traces -m path/to/model --max-length 8192
     multiverse data validate problems.jsonl --json | jq .faults
     """
     tags = _dialect(dialect)
-    loaded = _checked(_load(sources, tags, split), _counter(model, tags, add_tags), max_tokens, promptless)
+    loaded = _checked(_load(sources, tags, split), _counter(model.model, tags, add_tags), max_length, promptless)
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"documents": len(loaded.rows), "faults": [fault._asdict() for fault in loaded.faults]}))
+        print_json({"documents": len(loaded.rows), "faults": [fault._asdict() for fault in loaded.faults]})
         if loaded.faults:
             raise typer.Exit(2)
     elif loaded.faults:
@@ -197,10 +175,10 @@ def validate(
 @data.command()
 def twin(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="A .jsonl or .parquet file.", show_default=False)],
+    out: Out,
     conclusions: Annotated[bool, typer.Option("--conclusions", help="Tell each block's conclusion behind its paths.")] = False,
     dialect: DialectName = "multiverse",
-    split: SplitName = None,
+    split: Split = None,
 ) -> None:
     """Write the sequential twin of every document.
 
@@ -222,21 +200,13 @@ def twin(
 
 
 @data.command()
+@expand_options
 def stats(
     sources: Sources,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot",
-            metavar="FILE",
-            help="Draw histograms into an .svg, .png or .pdf file.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
-    ] = None,
+    model: Tokenizer,
+    plot: Plot = None,
     dialect: DialectName = "multiverse",
-    split: SplitName = None,
-    model: Tokenizer = None,
+    split: Split = None,
     add_tags: AddTags = False,
     as_json: Json = False,
 ) -> None:
@@ -257,16 +227,14 @@ def stats(
     tags = _dialect(dialect)
     if plot is not None:
         check_format(plot)
-    counter = _counter(model, tags, add_tags)
+    counter = _counter(model.model, tags, add_tags)
     loaded = _load(sources, tags, split)
     _stop_at(loaded)
     statistics = survey(_watched(loaded.rows, "counting"), counter.tokens)
     if plot is not None:
         draw(statistics, plot, title=f"{_title(statistics)} · {counter.counted}")
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"counted": counter.counted, **statistics.as_json()}))
+        print_json({"counted": counter.counted, **statistics.as_json()})
     else:
         _print_table(statistics, counter.counted)
 

@@ -72,6 +72,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--no-packed": ("--no-packed-linears",),
     "--no-ahead": ("--no-async-scheduling",),
     "--tail-tokens": ("--reserved-tokens",),
+    "--max-tokens": ("--max-length",),
     "--answer-tokens": ("--max-tokens",),
     "--keep-going": ("--on-error skip",),
 }

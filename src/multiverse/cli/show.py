@@ -40,7 +40,7 @@ def show(
     [bold]Examples[/bold]
     multiverse show document.xml
     multiverse show document.xml --model path/to/model --json
-    multiverse tasks nested --n 1 | jq -r .structured | multiverse show -
+    multiverse tasks nested --limit 1 | jq -r .structured | multiverse show -
     """
     from ..structure import DIALECTS, measure, resolve, word_tokens
 

@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
+from .declared import Limit, Seed, Split
 from .errors import InputError, known
 from .options import Depth, Width
 
@@ -15,17 +16,15 @@ def tasks(
     family: Annotated[
         str, typer.Argument(metavar="FAMILY", help="worksheet, cases, countdown, nested or chain.", show_default=False)
     ],
-    n: Annotated[int, typer.Option("--n", "-n", metavar="N", help="How many.", min=0)] = 10,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Which stream of problems.")] = 0,
+    limit: Limit = 10,
+    seed: Seed = 0,
     width: Width = None,
     depth: Depth = None,
-    split: Annotated[
-        str, typer.Option("--split", metavar="train|test", help="Which side of the split they come from.")
-    ] = "test",
+    split: Split = "test",
 ) -> None:
     """Print problems with their answers and both solutions, one JSON object a line.
 
-    Each has [bold]question[/bold], [bold]answer[/bold], [bold]sequential[/bold] (the solution in a line) and
+    Each has [bold]question[/bold], [bold]answer[/bold], [bold]sequential[/bold] (the same solution without forks) and
     [bold]structured[/bold] (the solution that forks). The same arguments give
     the same problems everywhere.
 
@@ -37,24 +36,25 @@ def tasks(
     chain       step after step: nothing to fork
 
     [bold]Examples[/bold]
-    multiverse tasks worksheet --n 3 --seed 7
-    multiverse tasks nested --depth 3 --n 1 | jq -r .structured > document.xml
+    multiverse tasks worksheet --limit 3 --seed 7
+    multiverse tasks nested --depth 3 --limit 1 | jq -r .structured > document.xml
     """
     from ..structure import render
-    from ..tasks import FAMILIES, Split, problems
-    from .jsonio import dump
+    from ..tasks import FAMILIES, problems
+    from ..tasks import Split as Side
+    from .jsonio import print_json
 
     known("family", family, FAMILIES)
-    known("split", split, ("train", "test"))
+    side = known("split", split or "test", ("train", "test"))
     try:
-        stream = problems(family, seed=seed, split=cast(Split, split), width=width, depth=depth)
+        stream = problems(family, seed=seed, split=cast(Side, side), width=width, depth=depth)
     except ValueError as error:
         raise InputError(str(error)) from None
-    for problem in islice(stream, n):
+    for problem in islice(stream, limit):
         line = {
             "question": problem.question,
             "answer": problem.answer,
             "sequential": render(problem.sequential),
             "structured": render(problem.structured),
         }
-        typer.echo(dump(line))
+        print_json(line)
