@@ -95,7 +95,7 @@ def test_build_twin(run: Run, good: Path, tmp_path: Path) -> None:
 def test_build_stops_at_faults(run: Run, good: Path, bad: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     result = run("data", "build", str(good), str(bad), "--out", str(out))
-    faults = refused(result, "2 faults beside 22 good documents", "nothing is written", "--keep-going")
+    faults = refused(result, "2 faults beside 22 good documents", "nothing is written", "--on-error skip")
     problem = "line 9 of the document, offset 67: found </Goal>, expected </Outline>"
     assert faults == [f"{bad}:{line}: {problem}" for line in (2, 4)]
     assert not out.exists()
@@ -103,7 +103,7 @@ def test_build_stops_at_faults(run: Run, good: Path, bad: Path, tmp_path: Path) 
 
 def test_build_keeps_going(run: Run, bad: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    code, printed, err = run("data", "build", str(bad), "--out", str(out), "--validation", "0", "--keep-going")
+    code, printed, err = run("data", "build", str(bad), "--out", str(out), "--validation", "0", "--on-error", "skip")
     assert code == 0
     assert err.count(f"{bad}:") == 2
     assert "2 to train on, 0 for validation, 2 faults in faults.jsonl" in printed
@@ -114,7 +114,7 @@ def test_build_keeps_going(run: Run, bad: Path, tmp_path: Path) -> None:
 def test_build_with_nothing_left(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     args = ("data", "build", str(tmp_path / "empty.jsonl"), "--out", str(tmp_path / "set"))
-    refused(run(*args, "--keep-going"), "no document is left")
+    refused(run(*args, "--on-error", "skip"), "no document is left")
     write_lines(tmp_path / "empty.jsonl", "only text")
     refused(run(*args, "--validation", "0.99"), "leaves no document to train on")
     assert not (tmp_path / "set").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from .curate_audit import audit
 from .curate_distill import distill
 from .curate_input import OPENAI_URL, Traces
 from .curate_progress import print_estimate, print_stages, run_job
-from .declared import Fields, Json, Limit, Out, expand_options
+from .declared import DryRun, Fields, Fresh, Json, Limit, OnError, Out, Split, expand_options
 from .errors import InputError, check_url
 from .groups import HELP_OPTIONS, RunByDefault
 
@@ -62,23 +62,14 @@ def run(
             show_default="OPENAI_API_KEY, if it is set",
         ),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Read only this split of a hub data set.", show_default="all of them")
-    ] = None,
+    split: Split = None,
     limit: Limit = None,
-    on_error: Annotated[
-        Literal["stop", "skip"],
-        typer.Option(
-            metavar="stop|skip", help="When rows of the input are faulty: stop, or skip them and list them in faults.jsonl."
-        ),
-    ] = "stop",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Restart in a folder that holds a run; stored completions are reused.")
-    ] = False,
+    on_error: OnError = "stop",
+    fresh: Fresh = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Start though the estimate exceeds a limit; the limit holds.", rich_help_panel="Cost")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate; send no request.", rich_help_panel="Cost")] = False,
+    dry_run: DryRun = False,
     keep_xml: Annotated[
         bool, typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel="Output")
     ] = False,

@@ -18,7 +18,7 @@ import typer
 from ..curation.config import IN_PROCESS, BudgetConfig, DistillConfig, EndpointConfig
 from ..prompting import INSTRUCTIONS
 from .curate_progress import run_job
-from .declared import Fields, Json, Limit, Out, expand_options
+from .declared import Fields, Fresh, Json, Limit, Out, Seed, expand_options
 from .errors import InputError, check_url, known
 from .loading import ModelOptions
 
@@ -64,15 +64,7 @@ def distill(
         ),
     ] = None,
     limit: Limit = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            metavar="S",
-            help="Seed of the problems, and of sampling in this process; it is not sent to an endpoint.",
-            min=0,
-            rich_help_panel="Questions",
-        ),
-    ] = 0,
+    seed: Seed = 0,
     base_url: Annotated[
         str | None,
         typer.Option(
@@ -82,9 +74,7 @@ def distill(
             show_default="run the model here",
         ),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Restart in a folder that holds a run; stored completions are reused.")
-    ] = False,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Let a model that forks write its own training data; keep what is good.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 
 from ..errors import DialectError
-from .declared import DialectName, Fields, Json, KeepGoing, Out, Plot, Seed, Split, expand_options
+from .declared import DialectName, Fields, Json, OnError, Out, Plot, Seed, Split, expand_options
 from .errors import InputError, known
 from .groups import HELP_OPTIONS
 from .jsonio import print_json
@@ -91,7 +91,7 @@ def build(
     twin: Annotated[
         bool, typer.Option("--twin", help="Write the sequential twin of every document: no tags, goals or conclusions.")
     ] = False,
-    keep_going: KeepGoing = False,
+    on_error: OnError = "stop",
     as_json: Json = False,
 ) -> None:
     """Read, check and split documents, and write them as a data set.
@@ -115,8 +115,8 @@ def build(
     counter = _counter(model.model, tags, add_tags)
     loaded = _checked(_load(sources, tags, split), counter, max_length, promptless)
     _report(loaded.faults)
-    if loaded.faults and not keep_going:
-        raise InputError(f"{_told(loaded)}: nothing is written; mend them, or leave them out with --keep-going")
+    if loaded.faults and on_error == "stop":
+        raise InputError(f"{_told(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
     if not loaded.rows:
         raise InputError("no document is left to write")
     # The twin of a document has its question, and so is on the same side.

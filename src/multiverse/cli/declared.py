@@ -55,7 +55,14 @@ Limit = Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="T
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.", min=0)]
 Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Take only this split, such as train or test.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds an earlier run.")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", help="Leave faulty rows out, and list them in faults.jsonl.")]
+OnError = Annotated[
+    Literal["stop", "skip"],
+    typer.Option(
+        "--on-error",
+        metavar="stop|skip",
+        help="When rows of the input are faulty: stop, or skip them and list them in faults.jsonl.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate; do not run.")]
 DialectName = Annotated[
     str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .declared import DryRun, Fresh, Json
 from .errors import InputError
-from .options import Json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,26 +34,23 @@ def train(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check data and settings, print steps and memory, take one step with a tiny model."),
-    ] = False,
+    dry_run: DryRun = False,
     devices: Annotated[
         int | None,
         typer.Option(
             "--devices", metavar="N", help="With --dry-run: number of devices to estimate for.", min=1, show_default=False
         ),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start anew, even if the folder of the run holds a checkpoint.")
-    ] = False,
+    fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a causal language model to think in parallel.
 
     The folder of the run holds checkpoints, the log, the loss curve and, at the
     end, the model. A run that was stopped or killed resumes from its newest
-    checkpoint when it is started again. Use torchrun for several devices.
+    checkpoint when it is started again. Use torchrun for several devices. With
+    --dry-run, data and settings are checked, steps and memory printed, and one step
+    is taken with a tiny model.
 
     [bold]Examples[/bold]
     multiverse train recipes/lora-0.5b.yaml --dry-run
