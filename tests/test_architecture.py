@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"errors", "options", "structure", "attention", "tasks", "prompting", "data"},
     "curation": {"errors", "options", "structure", "data"},
     "serving": BELOW_SERVING,
-    "evaluation": BELOW_SERVING,
+    "evaluation": {*BELOW_SERVING, "data"},
     "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},
     "__init__": {"engine", "llm"},
     "__main__": {"cli"},

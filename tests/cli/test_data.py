@@ -121,7 +121,7 @@ def test_build_with_nothing_left(run: Run, tmp_path: Path) -> None:
 
 
 def test_build_does_not_overwrite(run: Run, good: Path, tmp_path: Path) -> None:
-    refused(run("data", "build", str(good), "--out", str(tmp_path)), "holds 'good.jsonl', which is no part of a data set")
+    refused(run("data", "build", str(good), "--out", str(tmp_path)), "holds 'good.jsonl', which does not belong to a data set")
 
 
 def test_documents_over_the_limit(run: Run, good: Path, model_folders: dict[str, Path]) -> None:

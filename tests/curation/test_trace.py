@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ def test_read_parquet(tmp_path: Path) -> None:
     found = list(read_traces(tmp_path / "a.parquet"))
     assert [type(item).__name__ for item in found] == ["Trace", "Fault", "Fault"]
     (tmp_path / "b.parquet").write_bytes(b"nothing of the kind")
-    assert "no Parquet" in next(fault.problem for fault in read_traces(tmp_path / "b.parquet") if isinstance(fault, Fault))
+    assert "not Parquet" in next(fault.problem for fault in read_traces(tmp_path / "b.parquet") if isinstance(fault, Fault))
 
 
 def test_read_folder(tmp_path: Path) -> None:
@@ -165,6 +166,10 @@ def test_read_folder(tmp_path: Path) -> None:
     (tmp_path / "faults.jsonl").write_text("not read")
     assert [item.id for item in read_traces(tmp_path) if isinstance(item, Trace)] == [
         "a.jsonl:1",
+        "in/b.jsonl:1",
+        "in/b.jsonl:2",
+    ]
+    assert [item.id for item in read_traces(tmp_path, split="in") if isinstance(item, Trace)] == [
         "in/b.jsonl:1",
         "in/b.jsonl:2",
     ]
@@ -181,22 +186,22 @@ def test_sources_that_hold_nothing(tmp_path: Path, name: str) -> None:
     assert isinstance(found[0], Fault)
 
 
-class Hub:
-    """Stands in for the library of data sets: two splits, and a line that goes dead."""
+ROW = {"question": "a", "reasoning": "One. Two."}
 
-    def load_dataset(self, name: str, split: str | None, streaming: bool) -> Any:
-        assert streaming
-        if name == "no/such":
-            raise FileNotFoundError("not there")
-        rows = {"train": [ROW, {"question": "a"}], "test": [ROW]}
-        return rows if split is None else self.dying() if split == "dying" else rows[split]
 
-    def dying(self) -> Iterator[Any]:
+def load_dataset(name: str, _config: None, *, split: str | None, streaming: bool) -> Any:
+    """Stands in for `datasets.load_dataset`: two splits, and one whose connection breaks after its first row."""
+    assert streaming
+    if name == "no/such":
+        raise FileNotFoundError("not there")
+
+    def breaking() -> Iterator[Any]:
         yield ROW
         raise ConnectionError("gone")
 
-
-ROW = {"question": "a", "reasoning": "One. Two."}
+    make = datasets.IterableDataset.from_generator
+    rows = {"train": make(lambda: iter([ROW, {"question": "a", "reasoning": None}])), "test": make(lambda: iter([ROW]))}
+    return rows if split is None else make(breaking) if split == "breaking" else rows[split]
 
 
 @pytest.mark.parametrize(
@@ -204,12 +209,12 @@ ROW = {"question": "a", "reasoning": "One. Two."}
     [
         ("some/data", None, ["some/data/train:1", "", "some/data/test:1"]),
         ("some/data", "test", ["some/data/test:1"]),
-        ("some/data", "dying", ["some/data/dying:1", ""]),
+        ("some/data", "breaking", ["some/data/breaking:1", ""]),
         ("no/such", None, [""]),
     ],
 )
 def test_read_hub(monkeypatch: pytest.MonkeyPatch, name: str, split: str | None, found: list[str]) -> None:
-    monkeypatch.setattr("multiverse.curation.trace.library", lambda _: Hub())
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert [item.id if isinstance(item, Trace) else "" for item in read_traces(name, split=split)] == found
 
 

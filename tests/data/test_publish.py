@@ -74,7 +74,7 @@ def test_an_older_data_set_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_nothing_else_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(DataError, match=r"holds 'thesis.tex', which is no part of a data set"):
+    with pytest.raises(DataError, match=r"holds 'thesis.tex', which does not belong to a data set"):
         built(tmp_path)
     with pytest.raises(DataError, match="is a file"):
         built(tmp_path / "thesis.tex")

@@ -108,13 +108,13 @@ def chat(*turns: Any) -> bytes:
 
 ASKED = {"role": "user", "content": "Q"}
 BAD_LINES: dict[str, tuple[bytes, str]] = {
-    "half a line": (b'{"question": "Q", "struc\n', "the line breaks off in column 24: write one whole object a line"),
+    "half a line": (b'{"question": "Q", "struc\n', "the line breaks off in column 24: write one whole object per line"),
     "half an object": (b'{"question": "Q"\n', "the line breaks off in column 16"),
     "no json": (b"hello\n", "not JSON (column 1: Expecting value)"),
     "not utf-8": (b'{"question": "\xff"}\n', "not UTF-8 text (byte 14): save the file as UTF-8"),
     "a zero byte": (b'{"question": "\0"}\n', "a zero byte (offset 14)"),
     "no object": (b"[1]\n", "the record is a list: it must be an object"),
-    "nests too deep": (b"[" * 200_000 + b"]" * 200_000 + b"\n", "nests too deep"),
+    "nested too deeply": (b"[" * 200_000 + b"]" * 200_000 + b"\n", "nested too deeply"),
     "other columns": (line_of({"problem": "Q", "answer": "1"}).encode(), "has 'problem', 'answer': rename or fill them"),
     "no question": (line_of({"structured": TEXT, "id": 1}).encode(), "needs the columns 'messages', or 'question' or 'prompt'"),
     "no columns": (b"{}\n", "has none at all"),
@@ -249,7 +249,7 @@ def test_bad_parquet(tmp_path: Path) -> None:
     )
     torn = tmp_path / "torn.parquet"
     torn.write_bytes(b"PAR1 and no more")
-    assert "no Parquet from here on" in fault(read(torn)).problem
+    assert "not Parquet from here on" in fault(read(torn)).problem
 
 
 def test_parquet_with_a_text_that_is_none(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_parquet_with_a_text_that_is_none(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.touch()
-    assert fault(read(file)) == Fault(str(file), 1, "the file is empty: fill it, or take it out")
+    assert fault(read(file)) == Fault(str(file), 1, "the file is empty")
 
 
 def test_a_file_of_blank_lines(lines: Path) -> None:
@@ -282,7 +282,7 @@ def test_what_is_not_there(name: str) -> None:
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("a,b")
-    assert fault(read(file)).problem == "the kind of file is not known: give .xml, .jsonl, .json or .parquet"
+    assert fault(read(file)).problem == "the file type is not supported: give .xml, .jsonl, .json or .parquet"
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_documents(tmp_path: Path) -> None:
-    assert "holds no file of documents: it needs some .xml" in fault(read(tmp_path)).problem
+    assert "holds no data: it needs .xml, .jsonl, .json or .parquet files" in fault(read(tmp_path)).problem
 
 
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = datasets.Dataset.from_list([{"problem": "Q"}])
     none = datasets.Dataset.from_dict({"messages": []})
     found = datasets.DatasetDict({"train": good, "test": bad, "dev": none})
-    monkeypatch.setattr(datasets, "load_dataset", lambda _, split: found if split is None else found[split])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, split, **__: found if split is None else found[split])
     loaded = read("owner/name")
     assert loaded.rows == [Row((Message("user", "Q"),), Document(None, "x"), "owner/name/train", 1)]
     assert [(found.source, found.line) for found in loaded.faults] == [
@@ -330,7 +330,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_out_of_reach() -> None:
     found = fault(read("nobody/nothing"))
     assert (found.source, found.line) == ("nobody/nothing", 1)
-    assert "could not be had from the hub" in found.problem
+    assert "cannot be loaded from the hub" in found.problem
     assert "check the id" in found.problem
 
 

@@ -82,7 +82,7 @@ def test_plot(tmp_path: Path, suffix: str, begins: bytes, documents: tuple[Docum
 
 def test_plot_under_a_name_that_will_not_do(tmp_path: Path) -> None:
     statistics = survey(rows(PLAIN), word_tokens())
-    with pytest.raises(DataError, match=r"let it end in .svg, .png or .pdf"):
+    with pytest.raises(DataError, match=r"is not a supported figure: use .svg, .png or .pdf"):
         plot(statistics, tmp_path / "shape.jpg", title="x")
     with pytest.raises(DataError, match="cannot be written"):
         plot(statistics, tmp_path / "no" / "shape.svg", title="x")

@@ -86,7 +86,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert questions(BENCHMARKS["ifeval"], path=str(path)) == from_lines
     assert questions(BENCHMARKS["ifeval"], path=str(path), limit=1) == from_lines[:1]
     path.write_bytes(b"no parquet")
-    with pytest.raises(DataError, match="no Parquet"):
+    with pytest.raises(DataError, match="not Parquet"):
         questions(BENCHMARKS["ifeval"], path=str(path))
 
 
@@ -124,11 +124,11 @@ def test_bad_rows(name: str, rows: list[dict[str, Any]], told: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [
-        ("a.csv", "", "neither .jsonl nor .parquet"),
-        ("a.jsonl", "", "has no rows"),
-        ("a.jsonl", '\n{"answer": 3\n', "line 2 is no JSON"),
-        ("a.jsonl", "[3]\n", "line 1 is no JSON object"),
-        ("missing.jsonl", None, "cannot be read"),
+        ("a.csv", "x", "the file type is not supported"),
+        ("a.jsonl", "", "a.jsonl:1: the file is empty"),
+        ("a.jsonl", '\n{"answer": 3\n', "a.jsonl:2: the line breaks off"),
+        ("a.jsonl", "[3]\n", "a.jsonl:1: the record is no JSON object"),
+        ("missing.jsonl", None, "no such file"),
     ],
 )
 def test_bad_files(file: str, text: str | None, told: str, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError(f"no way to {asked} {options}")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataError, match=r"math500 cannot be had from the hub .*'test'.*--data math500=FILE"):
+    with pytest.raises(DataError, match=r"the rows of math500 cannot be loaded: .*'test'.*--data math500=FILE"):
         questions(BENCHMARKS["math500"])
     with pytest.raises(DataError, match=r"hf://datasets/livecodebench/code_generation_lite/test6.jsonl"):
         questions(BENCHMARKS["livecodebench"])

@@ -118,7 +118,8 @@ def probe(
     multiverse eval probe --model ./my-model --data traces.jsonl --n 500 --plot probe.svg
     multiverse eval probe --model ./twin --json > twin.json
     """
-    from ..evaluation.analysis.plots import check_format, plot_probes
+    from ..data.plot import check_format
+    from ..evaluation.analysis.plots import plot_probes
     from ..evaluation.analysis.sites import PLACES
 
     place = cast("At", known("place", at, PLACES))
@@ -191,8 +192,9 @@ def prompting(
     multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --ask explained --n 50
     multiverse eval prompting --data documents.jsonl --save answers.jsonl --json
     """
+    from ..data.plot import check_format
     from ..engine import SamplingParams
-    from ..evaluation.analysis.plots import check_format, plot_prompting
+    from ..evaluation.analysis.plots import plot_prompting
     from ..evaluation.analysis.prompting import ASKINGS, PromptingTest
 
     askings = tuple(cast("Asking", known("way of asking", name, ASKINGS)) for name in asking or ())

@@ -6,14 +6,14 @@ last message is the assistant's, with its thinking between tags or under `reason
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data import FAULTS, Fault
-from ..data.library import library
-from ..data.read import decode, looks_local, parse_line, reason_of
+from ..data import Fault
 from ..data.records import MESSAGES, ROLES, checked
+from ..data.source import READERS as ALL_READERS
+from ..data.source import scan_source
 from ..structure import DIALECTS, Dialect, Tag
 from .sentences import cut
 from .types import Trace
@@ -21,30 +21,34 @@ from .types import Trace
 QUESTIONS = ("question", "prompt", "problem")
 REASONINGS = ("reasoning", "thinking", "trace", "reasoning_content", "deepseek_thinking_trajectory")
 ANSWERS = ("answer", "deepseek_attempt")
-SUFFIXES = (".jsonl", ".parquet")
-
-_MARK = b"\xef\xbb\xbf"
-_BATCH = 64  # rows of a Parquet file in memory at a time
+READERS = {suffix: ALL_READERS[suffix] for suffix in (".jsonl", ".parquet")}
 
 
 def read_traces(source: str | Path, *, split: str | None = None) -> Iterator[Trace | Fault]:
-    """Every trace of a source, and a fault for each row that cannot be read.
+    """Every trace of a source in order, and a fault for each row that cannot be read.
+
+    The source of a trace is the name of its file, relative to a folder that is read, or the hub id with the split.
 
     Args:
         source: a .jsonl or .parquet file, a folder of such files, or a hub id.
-        split: only this split of a hub data set.
+        split: only this split of a folder or a hub data set.
 
     Raises:
         ExtraError: the library that reads such a source is not installed.
     """
-    name = str(source)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        yield from _folder(path)
-    elif path.exists() or path.suffix.lower() in SUFFIXES or looks_local(name, path):
-        yield from _file(path, path.name)
-    else:
-        yield from _hub(name, split)
+    path = Path(str(source)).expanduser()
+    root = path if path.is_dir() else path.parent
+    for item in scan_source(source, READERS, columns=_known_columns, split=split, streaming=True):
+        place = Path(item.source).relative_to(root).as_posix() if path.exists() else item.source
+        if isinstance(item, Fault):
+            yield item._replace(source=place)
+        else:
+            yield trace_of(item.value, place, item.line)
+
+
+def _known_columns(names: Sequence[str]) -> list[str]:
+    known = {MESSAGES, *QUESTIONS, *REASONINGS, *ANSWERS}
+    return [name for name in names if name in known]
 
 
 def trace_of(record: Any, source: str, line: int) -> Trace | Fault:
@@ -130,82 +134,3 @@ def _field(record: dict[str, Any], names: tuple[str, ...]) -> str | None:
 
 def _any(names: tuple[str, ...]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _folder(folder: Path) -> Iterator[Trace | Fault]:
-    inside = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
-    files = [path for path in inside if path.name != FAULTS and not any(part.startswith(".") for part in path.parts)]
-    if not files:
-        yield Fault(str(folder), 1, f"the folder holds no file of traces: it needs some {' or '.join(SUFFIXES)}")
-    for path in files:
-        yield from _file(folder / path, path.as_posix())
-
-
-def _file(path: Path, name: str) -> Iterator[Trace | Fault]:
-    try:
-        if not path.is_file():
-            yield Fault(str(path), 1, "there is no such file: give the path of one, a folder, or a hub id")
-        elif path.suffix.lower() not in SUFFIXES:
-            yield Fault(str(path), 1, f"the kind of file is not known: give {' or '.join(SUFFIXES)}")
-        elif not path.stat().st_size:
-            yield Fault(name, 1, "the file is empty: fill it, or take it out")
-        else:
-            yield from (_json_lines if path.suffix.lower() == ".jsonl" else _parquet)(path, name)
-    except OSError as error:
-        yield Fault(str(path), 1, f"the file cannot be read ({error.strerror or error}): give one that can be")
-
-
-def _json_lines(path: Path, name: str) -> Iterator[Trace | Fault]:
-    nothing = True
-    with path.open("rb") as stream:
-        for line, data in enumerate(stream, 1):
-            row = data.removeprefix(_MARK) if line == 1 else data
-            if not row.strip():
-                continue
-            nothing = False
-            try:
-                record = parse_line(decode(row).rstrip())
-            except ValueError as error:
-                yield Fault(name, line, str(error))
-            else:
-                yield trace_of(record, name, line)
-    if nothing:
-        yield Fault(name, 1, "the file holds only blank lines: fill it, or take it out")
-
-
-def _parquet(path: Path, name: str) -> Iterator[Trace | Fault]:
-    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            known = {MESSAGES, *QUESTIONS, *REASONINGS, *ANSWERS}
-            columns = [column for column in file.schema_arrow.names if column in known]
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                # Row by row, so that one invalid text costs one row.
-                for index in range(batch.num_rows):
-                    number += 1
-                    try:
-                        (record,) = batch.slice(index, 1).to_pylist()
-                    except UnicodeDecodeError as error:
-                        yield Fault(name, number, f"not UTF-8 text (byte {error.start}): write the row anew")
-                    else:
-                        yield trace_of(record, name, number)
-    except arrow.ArrowException as error:
-        yield Fault(name, number + 1, f"no Parquet from here on ({reason_of(error)}): write the file anew")
-    else:
-        if not number:
-            yield Fault(name, 1, "the file has no rows: fill it, or take it out")
-
-
-def _hub(name: str, split: str | None) -> Iterator[Trace | Fault]:
-    datasets = library("datasets")
-    number, place = 0, name if split is None else f"{name}/{split}"
-    try:
-        found = datasets.load_dataset(name, split=split, streaming=True)
-        for part, table in ({split: found} if split is not None else dict(found)).items():
-            place = f"{name}/{part}"
-            for number, record in enumerate(table, 1):
-                yield trace_of(record, place, number)
-    except Exception as error:  # whatever the libraries below raise is about this data set, or the way to it
-        remedy = "check the id, the split, the network and, for a private one, your login"
-        yield Fault(place, number + 1, f"it could not be had from the hub ({reason_of(error)}): {remedy}")

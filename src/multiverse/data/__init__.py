@@ -1,13 +1,14 @@
-"""Data sets of structured documents: read, check, measure, split and write them. No torch here, nor transformers.
+"""Data sets of structured documents: read, check, measure, split and write them. No torch, no transformers.
 
-The libraries that read and write Parquet, the hub and figures are imported when they are needed (extra `train`).
+Libraries for Parquet, the hub and figures are imported on first use (extra `train`).
 """
 
 from .check import check
 from .plot import plot
 from .publish import card, publish, push
-from .read import FAULTS, read, scan
+from .read import read, scan
 from .row import Fault, Loaded, Message, Row
+from .source import FAULTS
 from .statistics import Statistics, Summary, survey
 from .write import Split, split, write_jsonl, write_parquet, write_rows
 

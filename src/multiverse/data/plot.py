@@ -1,4 +1,4 @@
-"""The shape of a data set as one figure of histograms."""
+"""Statistics of a data set as one figure of histograms."""
 
 from __future__ import annotations
 
@@ -6,36 +6,34 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
-from .library import library
+from ..errors import DataError, require
 from .statistics import NAMES, Statistics
 from .write import whole
 
 FORMATS = (".svg", ".png", ".pdf")
 BLUE, ORANGE = "#3b75af", "#ee8636"
-_WIDEST = 24  # counts that spread further share a bar
+_WIDEST = 24  # a wider range of counts is binned
 
 
 def check_format(path: Path) -> None:
-    """Raise `DataError` unless a figure can be written under this name."""
+    """Raise `DataError` unless the file's suffix is that of a supported figure format."""
     if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{str(path)!r} is no name for a figure: let it end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+        raise DataError(f"{str(path)!r} is not a supported figure: use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def plot(statistics: Statistics, path: Path, *, title: str) -> None:
-    """Draw the statistics of at least one document.
+    """Plot the statistics of at least one document.
 
     Args:
         path: an .svg, .png or .pdf file.
-        title: of the whole figure; it says whose tokens were counted.
+        title: title of the figure.
 
     Raises:
-        DataError: the file cannot be written, or is of another kind.
+        DataError: the file cannot be written, or its suffix is not supported.
         ExtraError: matplotlib is not installed.
     """
     check_format(path)
-    library("matplotlib")
-    figure = library("matplotlib.figure").Figure(figsize=(11, 6.4), layout="constrained")
+    figure = require("matplotlib.figure", "train").Figure(figsize=(11, 6.4), layout="constrained")
     figure.suptitle(title, fontsize=13, fontweight="bold")
     axes = figure.subplots(2, 3).flatten()
     values = statistics.values
@@ -52,13 +50,13 @@ def plot(statistics: Statistics, path: Path, *, title: str) -> None:
     for axis in axes:
         axis.set_ylim(bottom=0, top=max(1.05, axis.get_ylim()[1]))
         axis.spines[["top", "right"]].set_visible(False)
-        axis.yaxis.set_major_locator(library("matplotlib.ticker").MaxNLocator(integer=True, nbins=6))
+        axis.yaxis.set_major_locator(require("matplotlib.ticker", "train").MaxNLocator(integer=True, nbins=6))
     with whole(path) as part:
         figure.savefig(part, format=path.suffix.lower().removeprefix("."), dpi=150)
 
 
 def _continuous(axis: Any, series: dict[str, list[float]], label: str, *, whole_numbers: bool) -> None:
-    """Histograms over the same bins, one over the other."""
+    """Overlaid histograms with the same bins."""
     everything = [value for values in series.values() for value in values]
     low, high = min(everything), max(everything)
     if low == high:
@@ -71,18 +69,18 @@ def _continuous(axis: Any, series: dict[str, list[float]], label: str, *, whole_
         axis.legend(frameon=False)
     axis.set_xlabel(label)
     axis.set_ylabel("documents")
-    ticker = library("matplotlib.ticker")
+    ticker = require("matplotlib.ticker", "train")
     axis.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5, integer=whole_numbers, min_n_ticks=1))
     if high >= 1000:
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
 
 
 def _counted(axis: Any, values: list[float], label: str) -> None:
-    """A bar for each whole number, or for every few of them where they spread far."""
+    """A histogram of whole numbers, one bar each, or several per bar for a wide range."""
     low, high = int(min(values, default=0)), int(max(values, default=0))
     step = 1 + (high - low) // _WIDEST
     edges = [start - 0.5 for start in range(low, high + step + 1, step)]
     axis.hist(values, bins=edges, color=BLUE, alpha=0.8, edgecolor="white", rwidth=0.85 if step == 1 else 1.0)
     axis.set_xlabel(label)
     axis.set_xlim(low - 0.75, max(edges[-1], low + 1) + 0.25)
-    axis.xaxis.set_major_locator(library("matplotlib.ticker").MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axis.xaxis.set_major_locator(require("matplotlib.ticker", "train").MaxNLocator(integer=True, nbins=8, min_n_ticks=1))

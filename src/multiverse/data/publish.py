@@ -1,4 +1,4 @@
-"""A data set as a folder that the hub, and `datasets`, read as it is; and the way onto the hub."""
+"""Write a data set as a folder that the hub and `datasets` read, and upload it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..structure import MULTIVERSE, Dialect
-from .library import library
-from .read import FAULTS
 from .row import Fault, Row
+from .source import FAULTS, shorten
 from .statistics import NAMES, Statistics, cells
 from .write import write_faults, write_parquet
 
@@ -31,7 +30,7 @@ def publish(
 ) -> None:
     """Write a data set's folder: `data/<split>.parquet` for each split that has rows, the card, and faults if there are any.
 
-    An older data set in the folder is replaced, once all of the new one is there.
+    A data set that is already in the folder is replaced after the new one is complete.
 
     Raises:
         DataError: the folder holds something else, or cannot be written.
@@ -61,21 +60,21 @@ def publish(
 
 
 def check_folder(folder: Path) -> None:
-    """Raise `DataError` unless a data set can be written here: a new or empty folder, or one that holds a data set."""
+    """Raise `DataError` unless the folder is new, empty, or holds a data set."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{str(folder)!r} is a file: give a folder for the data set")
     strange = sorted(path.name for path in folder.iterdir() if path.name not in (CARD, DATA, FAULTS)) if folder.exists() else []
     if strange:
-        raise DataError(f"{str(folder)!r} holds {strange[0]!r}, which is no part of a data set: give a new folder")
+        raise DataError(f"{str(folder)!r} holds {strange[0]!r}, which does not belong to a data set: give a new folder")
 
 
 def card(
     title: str, splits: Mapping[str, Sequence[Row]], statistics: Statistics, dialect: Dialect = MULTIVERSE, *, counted: str
 ) -> str:
-    """The card of a data set, with the header that the hub reads.
+    """The card of a data set, with the metadata that the hub reads.
 
     Args:
-        counted: whose tokens were counted.
+        counted: which tokens the statistics count, in words.
     """
     sizes = {name: len(rows) for name, rows in splits.items() if rows}
     files = "\n".join(f"  - split: {name}\n    path: {DATA}/{name}.parquet" for name in sizes)
@@ -104,14 +103,14 @@ def markdown(statistics: Statistics) -> str:
 
 
 def push(folder: Path, hub_id: str, *, private: bool = False) -> str:
-    """Upload a data set's folder, and say where it is.
+    """Upload a data set's folder; returns its address.
 
     Raises:
-        DataError: the folder holds no data set, or the hub does not take it.
+        DataError: the folder holds no data set, or the upload fails.
     """
     if not (folder / CARD).is_file() or not any((folder / DATA).glob("*.parquet")):
         raise DataError(f"{str(folder)!r} holds no data set: give a folder that `multiverse data build` has written")
-    hub = library("huggingface_hub")
+    hub = require("huggingface_hub", "train")
     try:
         api = hub.HfApi()
         api.create_repo(hub_id, repo_type="dataset", private=private, exist_ok=True)
@@ -123,10 +122,9 @@ def push(folder: Path, hub_id: str, *, private: bool = False) -> str:
             delete_patterns=[f"{DATA}/*.parquet"],
             commit_message="Upload data set",
         )
-    except Exception as error:  # whatever the library below raises is about this upload
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:  # of many classes
         remedy = "check the id and the network, and log in with `hf auth login`"
-        raise DataError(f"{hub_id!r} could not be uploaded ({reason}): {remedy}") from error
+        raise DataError(f"{hub_id!r} could not be uploaded ({shorten(error)}): {remedy}") from error
     return f"https://huggingface.co/datasets/{hub_id}"
 
 

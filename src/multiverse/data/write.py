@@ -1,4 +1,4 @@
-"""Split rows, and write them so that a file is there whole or not at all."""
+"""Split rows, and write them to files atomically."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, require
 from ..structure import MULTIVERSE, Dialect, render
-from .library import library
 from .row import Fault, Row
 
 
 class Split(NamedTuple):
-    """Rows to learn from, and rows to watch."""
+    """Rows for training and for validation."""
 
     train: list[Row]
     validation: list[Row]
 
 
 def split(rows: Iterable[Row], validation: float, seed: int = 0) -> Split:
-    """Divide rows by their questions, so that one question is never on both sides.
+    """Split rows by a hash of their questions, so that one question is never on both sides.
 
-    The side depends on nothing but the question (for a row without one, the document) and the seed: a row keeps it when
-    others come and go. In return the share is hit only about.
+    The side depends only on the question (for a row without one, the document) and the seed, so it stays the same when other
+    rows are added or removed. The fraction is met only approximately.
 
     Args:
-        validation: share of the validation side, at least 0 and below 1.
+        validation: fraction of the validation side, at least 0 and below 1.
     """
     if not 0 <= validation < 1:
         raise ValueError(f"validation={validation} is not valid: it must be at least 0 and below 1")
@@ -43,15 +42,15 @@ def split(rows: Iterable[Row], validation: float, seed: int = 0) -> Split:
 
 
 def write_rows(rows: Sequence[Row], path: Path, dialect: Dialect = MULTIVERSE) -> None:
-    """Write rows as JSON lines or Parquet, as the file's name says (errors as `check_rows_format` and the writers)."""
+    """Write rows as JSON lines or Parquet, as the file's name says (errors as `write_parquet`)."""
     check_rows_format(path)
     _WRITERS[path.suffix.lower()](rows, path, dialect)
 
 
 def check_rows_format(path: Path) -> None:
-    """Raise `DataError` unless rows can be written under this name."""
+    """Raise `DataError` unless the file's suffix is supported."""
     if path.suffix.lower() not in _WRITERS:
-        raise DataError(f"{str(path)!r} is no name for a data set: let it end in {' or '.join(_WRITERS)}")
+        raise DataError(f"{str(path)!r} is not a supported file type: use {' or '.join(_WRITERS)}")
 
 
 def write_parquet(rows: Iterable[Row], path: Path, dialect: Dialect = MULTIVERSE) -> None:
@@ -63,7 +62,7 @@ def write_parquet(rows: Iterable[Row], path: Path, dialect: Dialect = MULTIVERSE
         DataError: the file cannot be written.
         ExtraError: pyarrow is not installed.
     """
-    arrow, parquet = library("pyarrow"), library("pyarrow.parquet")
+    arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
     message = arrow.struct([("role", arrow.string()), ("content", arrow.string())])
     records = [row.record(dialect) for row in rows]
     fields = [("messages", arrow.list_(message))]
@@ -91,7 +90,7 @@ def _write_lines(objects: Iterable[dict[str, Any]], path: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place once all of it is there.
+    """A temporary file beside `path`, which replaces it at the end.
 
     Raises:
         DataError: one of the two cannot be written.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import DataError, require
+from ...data.plot import check_format
+from ...errors import require
 
-FORMATS = (".svg", ".png", ".pdf")
 BLUE, ORANGE, GREY = "#0b62d6", "#d1690e", "#8c959f"
 _TEXTS = {"parallel": ("structured texts", BLUE, 9.0), "sequential": ("told in a line", ORANGE, 4.5)}
 """Name, colour and size of marks: the smaller ones are drawn later, so that both are seen where they agree."""
@@ -23,12 +23,6 @@ _OUTCOMES = (
     ("broken", "tags, but no whole block", ORANGE),
     ("plain", "no tag", "#dfe3e8"),
 )
-
-
-def check_format(path: Path) -> None:
-    """Raise `DataError` unless a figure can be written under this name."""
-    if path.suffix.lower() not in FORMATS:
-        raise DataError(f"{str(path)!r} is no name for a figure: let it end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def plot_probes(reports: Sequence[dict[str, Any]], path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from ...errors import DataError, first_line, require
+from ...data import Fault
+from ...data.source import Record, load_hub, scan_source, scan_table
+from ...errors import DataError
 from .base import Benchmark, Hub, Question, Row
 
 FAMILY_SIZE = 200
@@ -46,51 +48,24 @@ def questions(benchmark: Benchmark, *, path: str | None = None, limit: int | Non
 
 
 def _file(path: Path, limit: int | None) -> list[Row]:
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise DataError(f"{path} is neither .jsonl nor .parquet: convert it to one of them")
-    try:
-        return _parquet(path, limit) if path.suffix == ".parquet" else _lines(path, limit)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def _lines(path: Path, limit: int | None) -> list[Row]:
-    rows: list[Row] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if len(rows) == limit:
-                break
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number} is no JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number} is no JSON object: write one object a line")
-            rows.append(row)
-    return rows
-
-
-def _parquet(path: Path, limit: int | None) -> list[Row]:
-    parquet, arrow = require("pyarrow.parquet", "eval"), require("pyarrow", "eval")
-    try:
-        table = parquet.read_table(path)
-    except arrow.ArrowInvalid as error:
-        raise DataError(f"{path} is no Parquet file: {error}") from None
-    return list(table.slice(0, limit).to_pylist())
+    return _rows(scan_source(path), limit)
 
 
 def _hub(name: str, hub: Hub, limit: int | None) -> list[Row]:
-    datasets = require("datasets", "eval")
     try:
-        if hub.files is not None:
-            found = datasets.load_dataset("json", data_files=f"hf://datasets/{hub.name}/{hub.files}", split="train")
-        else:
-            found = datasets.load_dataset(hub.name, hub.config, split=hub.split)
-    except Exception as error:  # of many kinds, from the network to a licence that was not accepted
-        raise DataError(
-            f"the rows of {name} cannot be had from the hub ({hub.name}: {first_line(error)}); some data sets "
-            f"want their terms accepted and a token. Or give a local file: --data {name}=FILE"
-        ) from None
-    return list(islice(found, limit))
+        ((split, table),) = load_hub(hub.name, config=hub.config, split=hub.split, files=hub.files).items()
+    except DataError as error:
+        raise DataError(f"the rows of {name} cannot be loaded: {error}. Or give a local file: --data {name}=FILE") from None
+    return _rows(scan_table(table, f"{hub.name}/{split}"), limit)
+
+
+def _rows(records: Iterable[Record | Fault], limit: int | None) -> list[Row]:
+    """The first records, all of them if `limit` is `None`; a fault among them raises `DataError`."""
+    rows: list[Row] = []
+    for item in islice(records, limit):
+        if isinstance(item, Fault):
+            raise DataError(str(item))
+        if not isinstance(item.value, dict):
+            raise DataError(f"{item.source}:{item.line}: the record is no JSON object")
+        rows.append(item.value)
+    return rows
