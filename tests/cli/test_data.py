@@ -148,7 +148,7 @@ def test_validate(run: Run, good: Path, bad: Path) -> None:
 
 def test_validate_what_is_not_there(run: Run) -> None:
     assert refused(run("data", "validate", "missing.jsonl"), "1 fault beside 0 good documents") == [
-        "missing.jsonl:1: there is no such file: give the path of one, a folder, or a hub id"
+        "missing.jsonl:1: there is no such file: give the path of a file or folder, or a hub id"
     ]
 
 
