@@ -137,6 +137,21 @@ def test_only_structure_spells_a_tag() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# Where the device may be asked for: what computes on it, training (transformers' Trainer), and the description of a machine.
+DEVICE_ROOMS = {"backends", "training", "attention/packed.py", "evaluation/machine.py"}
+
+
+def test_only_backends_ask_for_the_device() -> None:
+    wrong = []
+    for file in FILES:
+        if room_of(file) in DEVICE_ROOMS or str(file.relative_to(PACKAGE)) in DEVICE_ROOMS:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(("device.type", ".is_cuda", "torch.cuda")):
+                wrong.append(f"{file}:{node.lineno} asks for the device: {ast.unparse(node)}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_files_stay_readable() -> None:
     wrong = [str(file) for file in FILES if len(file.read_text().splitlines()) > 600]
     assert not wrong, "\n".join(wrong)

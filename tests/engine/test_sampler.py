@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Set
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Branch, Request
-from multiverse.engine.bounds import choices
+from multiverse.engine.bounds import Choices, choices
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script
 from multiverse.structure import Block, Document, Role, encode
@@ -314,3 +315,21 @@ def test_a_scripted_run_reports_forced_tokens_without_log_probability(llm: LLM) 
     assert generation.logprobs is not None
     assert [value is None for value in generation.logprobs] == list(generation.forced)
     assert all(value <= 0 for value in generation.logprobs if value is not None)
+
+
+def test_long_lists_of_allowed_tokens_are_kept_only_as_long_as_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [tuple(range(start, start + 100)) for start in range(30)]
+
+    def references() -> list[int]:
+        return [sys.getrefcount(allowed) for allowed in lists]
+
+    before, now = references(), iter(lists)
+    monkeypatch.setattr("multiverse.engine.sampler.choices", lambda *_: Choices(next(now), ()))
+    sampler = Sampler()
+    for start in range(30):
+        rows = [row(bare_request(None, params=SamplingParams(temperature=0)), 0.5)]
+        assert sampler.sample(torch.arange(200.0)[None], rows).tokens == [start + 99]
+    kept = [number - own for number, own in zip(references(), before, strict=True)]
+    assert kept == [0] * 22 + [1] * 8  # the last ones
+    del sampler
+    assert references() == before

@@ -11,6 +11,6 @@
 `select` chooses the backend once, when a model is loaded. Nothing outside of this package asks which device it is on.
 """
 
-from .select import find_device, select
+from .select import find_device, on_gpu, select
 
-__all__ = ["find_device", "select"]
+__all__ = ["find_device", "on_gpu", "select"]

@@ -33,6 +33,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def on_gpu(name: str) -> bool:
+    """Whether the device of this name is a GPU, without initialising CUDA in this process."""
+    return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+
+
 def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True) -> Backend:
     """The fastest backend that works for this device and dtype.
 

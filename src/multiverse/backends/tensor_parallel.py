@@ -99,6 +99,7 @@ class Ranks:
     """The other ranks, as rank 0 controls them.
 
     Attributes:
+        device: that of rank 0.
         size: number of ranks, rank 0 included.
         broken: why no forward can be run any more; `None` while one can.
         free: least free memory of the other ranks' GPUs, in bytes; 0 without GPUs.
@@ -110,6 +111,7 @@ class Ranks:
                 "this process is already part of a torch.distributed group, and a process can only be in one: "
                 "load the tensor-parallel model in a process of its own"
             )
+        self.device = torch.device("cuda", 0) if device.type == "cuda" else device
         self.size = size
         self.broken: str | None = None
         self.free = 0
@@ -198,8 +200,8 @@ class TensorParallelBackend(TorchBackend):
         ranks: the other ranks.
     """
 
-    def __init__(self, device: torch.device, ranks: Ranks) -> None:
-        super().__init__(device)
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(ranks.device)
         self.ranks = ranks
 
     def allocate(self, kv_memory: int | None) -> Self:

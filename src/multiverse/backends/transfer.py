@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-def upload(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
-    """Numbers (nested sequences too) as a tensor on a device."""
+def upload(numbers: Sequence[Any] | NDArray[Any], device: torch.device, dtype: torch.dtype = torch.long) -> Tensor:
+    """Numbers (an array, or nested sequences) as a tensor on a device."""
     tensor = torch.tensor(numbers, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

@@ -68,12 +68,8 @@ class ModelOptions(Options):
 def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto", **options: Any) -> LLM:
     """Load a model as `ModelOptions.load` does, from keyword arguments of `LLM`."""
     with quietly(model):
-        import torch
-
         from ..llm import LLM
 
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ModelError(f"device={device!r} asks for CUDA, which torch does not find here: use --device cpu")
         return LLM(model, device=device, dtype=dtype, **options)
 
 

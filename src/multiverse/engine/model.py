@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from ..attention.joinable import check_joinable
@@ -80,9 +79,8 @@ def load(
     check_splittable(config, name, tensor_parallel, torch_device)
     ranks = Ranks(name, dtype, torch_device, tensor_parallel)
     try:
-        own = torch.device("cuda", 0) if torch_device.type == "cuda" else torch_device
         model = load_weights(name, dtype, distributed_config=distributed_config(tensor_parallel))
-        loaded = prepare(model, tokenizer, name, TensorParallelBackend(own, ranks))
+        loaded = prepare(model, tokenizer, name, TensorParallelBackend(ranks))
         ranks.loaded()
     except BaseException:
         ranks.close()

@@ -16,12 +16,17 @@ def describe_machine(device: str = "auto") -> str:
     import torch
     import transformers
 
+    from ..backends import on_gpu
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    gpu = f", {torch.cuda.get_device_name(None if device == 'auto' else device)}, CUDA {torch.version.cuda}" if on_gpu else ""
+    gpu = (
+        f", {torch.cuda.get_device_name(None if device == 'auto' else device)}, CUDA {torch.version.cuda}"
+        if on_gpu(device)
+        else ""
+    )
     processor = names[0] if names else platform.processor() or platform.machine()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
     return f"{processor}, {cores} {'core' if cores == 1 else 'cores'}{gpu}, {versions}"

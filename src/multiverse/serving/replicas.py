@@ -269,11 +269,11 @@ def _prepare_environment() -> None:
 
 def _resources(options: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
     """What a replica takes of a machine: a GPU for each rank where there are GPUs, else its share of the cores."""
-    import torch
+    from ..backends import on_gpu
 
     ranks = int(options.get("tensor_parallel") or 1)
     device = str(options.get("device") or "auto")
-    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+    if on_gpu(device):
         return {"num_gpus": ranks, "num_cpus": ranks}
     return {"num_cpus": max(1, (os.cpu_count() or 1) // scale.most)}
 

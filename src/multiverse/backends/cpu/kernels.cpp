@@ -1,8 +1,7 @@
-// Decoding on a CPU is bound by how fast weights and keys come out of memory. These kernels read both in the layout they
-// already have, once a step, whatever the number of rows (up to a few dozen), and as plain streams, which is what the
-// processor's own prefetchers follow.
+// Decoding on a CPU is bound by memory bandwidth for weights and keys. These kernels read both in their existing layout, once
+// per step for any number of rows (up to a few dozen), as sequential streams, which hardware prefetchers follow.
 //
-// Compiled on first use for the machine at hand (see build.py), called through ctypes: plain C interface, no torch headers.
+// Compiled on first use for this machine (see build.py), called through ctypes: plain C interface, no torch headers.
 // OpenMP is not linked: its symbols come from torch's copy, so both share one pool of threads.
 //
 // All arrays are bfloat16 unless said otherwise; sums are float. Every output element is summed in an order that depends on
@@ -50,7 +49,7 @@ inline bf16 narrow(float v) { return _mm_extract_epi16((__m128i)_mm_cvtneps_pbh(
 
 inline __mmask16 first(long count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
 
-// Rows become columns, 16 by 16.
+// Transposes 16 by 16.
 inline void transpose(__m512i v[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
@@ -165,8 +164,8 @@ void dots_all_rows(const Linear& a, long n) {
 const long BLOCK_BYTES = 16384;  // of x at a time: half of the nearest cache
 const int PIECES_AHEAD = 2;
 
-// Up to 16 weight rows from n against C long rows of x from m: in blocks, so that the block of x stays near while it meets all of
-// them. A pair's products are added in the same order as above.
+// Up to 16 weight rows from n against C long rows of x from m: in blocks, so that a block of x stays in the cache for all of them.
+// The products of a pair are summed in the same order as above.
 template <int C>
 void dots_in_blocks(const Linear& a, long n, long count, long m) {
     alignas(64) __m512 sum[16 * C];
@@ -178,7 +177,7 @@ void dots_in_blocks(const Linear& a, long n, long count, long m) {
             __m512 own[C];
             for (int c = 0; c < C; c++) own[c] = from ? sum[r * C + c] : _mm512_setzero_ps();
             const bf16* row = w + r * a.K;
-            // What is read after the next: a few weight rows on, or the next block of the first ones.
+            // Prefetch: a few weight rows ahead, or the next block of the first ones.
             const bf16* ahead = row + PIECES_AHEAD * a.K;
             if (r + PIECES_AHEAD >= count && to < a.K) ahead += to - from - count * a.K;
             long k = from;
@@ -229,7 +228,7 @@ void dots_share(const Linear& a, long from, long to) {
 }
 
 #ifdef __AMX_BF16__
-// ---- AMX: a tile of 16 weight rows, read as they lie, times tiles of 16 rows of x, whose pairs are brought together ----
+// ---- AMX: a tile of 16 weight rows in their own layout, times tiles of 16 rows of x, whose pairs are interleaved ----
 
 struct alignas(64) TileShapes {
     uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -302,7 +301,7 @@ void tiles_share(const Linear& a, long from, long to) {
     free(x);
 }
 
-// Linux hands out the tiles on request.
+// Linux enables the tiles on request.
 bool tiles_allowed() {
     static const bool allowed = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
     return allowed;
@@ -321,7 +320,7 @@ void share_of_linear(const Linear& a, Share share) {
     dots_share(a, from, to);
 }
 
-// ---- Attention of a few rows over slots wherever they lie ----
+// ---- Attention of a few rows over slots in place ----
 
 const long CHUNK = 256;  // slots that one task reads
 
@@ -353,7 +352,7 @@ struct Task {
         return real & _mm_test_epi8_mask(_mm_maskz_loadu_epi8(real, seen), _mm_set1_epi8(-1));
     }
 
-    // Scores of 16 slots at a time. `turned` has room for D / 2 times 16 pairs.
+    // Scores of 16 slots at a time. `turned` holds D / 2 times 16 pairs.
     void scores(float* out, uint32_t* turned) const {
         for (long s = 0; s < count; s += 16) {
             for (long d = 0; d < a.D; d += 32) {
@@ -382,7 +381,7 @@ struct Task {
         }
     }
 
-    // Scores become weights in pairs of bfloat16; `top` and `total` per query are what merging chunks needs.
+    // Scores become weights in pairs of bfloat16; `top` and `total` per query are used to merge chunks.
     void weigh(long q, const float* score, bf16* weight, float* top, float* total) const {
         __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
         for (long s = 0; s < count; s += 16) most = _mm512_max_ps(most, _mm512_load_ps(score + q * CHUNK + s));
@@ -397,7 +396,7 @@ struct Task {
         *total = _mm512_reduce_add_ps(sum);
     }
 
-    // Weighted values of Q queries from q, 32 value columns (or 16, if no more are left) from d.
+    // Weighted values of Q queries from q, 32 value columns (or 16, if only those are left) from d.
     template <int Q>
     void values(const bf16* weight, float* out, long q, long d) const {
         __m512 sum[Q][2];
@@ -407,7 +406,7 @@ struct Task {
         for (long s = 0; s < count; s += 2) {
             __m512i even = _mm512_maskz_loadu_epi16(mask, value(s) + d);
             __m512i odd = s + 1 < count ? _mm512_maskz_loadu_epi16(mask, value(s + 1) + d) : _mm512_setzero_si512();
-            // Even and odd columns of the two slots, side by side: put back in order when they are stored.
+            // Even and odd columns of the two slots are interleaved, and reordered when they are stored.
             __m512bh low = pairs(_mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16)));
             __m512bh high = pairs(_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd));
             for (int i = 0; i < Q; i++) {
@@ -495,7 +494,7 @@ void multiverse_linear_add(const bf16* x, const bf16* w, const bf16* bias, const
     }
 }
 
-// y = silu(x gate^T) * (x up^T), rounded where two layers and two operators would round. `other` is room of y's size.
+// y = silu(x gate^T) * (x up^T), rounded where two layers and two operators would round. `other` is scratch memory of y's size.
 void multiverse_gated(const bf16* x, const bf16* gate, const bf16* up, bf16* y, bf16* other, long M, long K, long N) {
 #pragma omp parallel
     {
@@ -507,7 +506,7 @@ void multiverse_gated(const bf16* x, const bf16* gate, const bf16* up, bf16* y, 
             for (long n = share.from * 16; n < share.to * 16 && n < N; n += 16) {
                 __mmask16 mask = first(N - n);
                 __m512 v = load16(y + m * N + n, mask), one = _mm512_set1_ps(1.0f);
-                // x / (1 + e^-x), with the exponential of a number that is not positive on either side of 0.
+                // x / (1 + e^-x), with the exponential of a non-positive number for either sign of x.
                 __m512 small = exp16(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(v)));
                 __mmask16 negative = _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ);
                 __m512 part = _mm512_mask_mov_ps(one, negative, small);
@@ -541,8 +540,8 @@ void multiverse_rms_norm(const bf16* x, const bf16* weight, bf16* y, long M, lon
     }
 }
 
-// Queries, keys and values of N rows: queries are (normed and) rotated, keys likewise and put into their slots, values put there.
-// Rounded where the operators round that this replaces. D is a multiple of 32.
+// Queries, keys and values of N rows: queries and keys are (normed and) rotated, keys and values are written to their slots.
+// Rounded where the operators that this replaces round. D is a multiple of 32.
 void multiverse_rotate(const Rotate* rotate) {
     const Rotate& a = *rotate;
     const long heads = a.H + 2 * a.KV, half = a.D / 2;
@@ -577,7 +576,7 @@ void multiverse_rotate(const Rotate* rotate) {
         }
 }
 
-// Attention of G groups of R rows over the U slots of each. D is a multiple of 32 and V of 16; every row sees some slot.
+// Attention of G groups of R rows over the U slots of each. D is a multiple of 32 and V of 16; every row may read some slot.
 void multiverse_attend(const Attend* attend) {
     const Attend& a = *attend;
     const long folds = a.H / a.KV, queries = a.R * folds, chunks = (a.U + CHUNK - 1) / CHUNK;
@@ -606,7 +605,7 @@ void multiverse_attend(const Attend* attend) {
     free(parts);
 }
 
-// Up to how many rows `multiverse_linear` is the better choice; for more, a matrix product that reorders weights pays.
+// Most rows for which `multiverse_linear` is faster than a matrix product that reorders weights.
 long multiverse_rows(void) {
 #ifdef __AMX_BF16__
     if (tiles_allowed()) return 128;
