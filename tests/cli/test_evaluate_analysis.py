@@ -53,7 +53,7 @@ def chat(question: str, document: Document) -> list[dict[str, str]]:
         (("--at", "sentense"), "did you mean 'sentence'"),
         (("--mode", "line"), "unknown mode 'line'"),
         (("--family", "chains"), "did you mean 'chain'"),
-        (("-n", "0"), "--n 0 is not valid"),
+        (("-n", "0"), "-n '0' is not valid: it should be greater than or equal to 1"),
         (("--plot", "probe.txt"), "is not a supported figure"),
         (("--beside", "nowhere.json"), "--beside 'nowhere.json' cannot be read"),
         (("--data", "./nowhere.jsonl"), "nowhere.jsonl"),

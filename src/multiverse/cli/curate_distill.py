@@ -18,7 +18,7 @@ import typer
 from ..curation.config import IN_PROCESS, BudgetConfig, DistillConfig, EndpointConfig
 from ..prompting import INSTRUCTIONS
 from .curate_progress import run_job
-from .declared import Fields, Fresh, Json, Limit, Out, Seed, expand_options
+from .declared import Family, Fields, Fresh, Json, Limit, Out, Seed, expand_options
 from .errors import InputError, check_url, known
 from .loading import ModelOptions
 
@@ -52,17 +52,7 @@ def distill(
         Path | None,
         typer.Argument(metavar="TASKS", help="A .jsonl file with question and answer on each line.", show_default=False),
     ] = None,
-    family: Annotated[
-        str | None,
-        typer.Option(
-            "--family",
-            "-f",
-            metavar="NAME",
-            help=f"Problems of this project ({_QUESTIONS} without --limit): worksheet, cases, countdown, nested or chain.",
-            rich_help_panel="Questions",
-            show_default=False,
-        ),
-    ] = None,
+    family: Family = None,
     limit: Limit = None,
     seed: Seed = 0,
     base_url: Annotated[
@@ -79,9 +69,10 @@ def distill(
 ) -> None:
     """Let a model that forks write its own training data; keep what is good.
 
-    Each question is answered several times. An answer is kept if it is well formed,
-    correct, truly parallel (two paths that differ and do not depend on each other) and
-    new. The others are rejected, each with its reason. The folder is like that of
+    Each question (200 of a family, unless --limit says otherwise) is answered several
+    times. An answer is kept if it is well formed, correct, truly parallel (two paths that
+    differ and do not depend on each other) and new. The others are rejected, each with
+    its reason. The folder is like that of
     [bold]multiverse curate[/bold], and a run that was stopped or killed continues.
 
     [bold]Examples[/bold]

@@ -52,6 +52,16 @@ Plot = Annotated[
     typer.Option("--plot", metavar="FILE", help="Draw the result into an .svg, .png or .pdf file.", show_default=False),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="Take only the first N.", min=1)]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        "--family",
+        "-f",
+        metavar="NAME",
+        help="Problems of this project: worksheet, cases, countdown, nested or chain.",
+        show_default=True,
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of everything random.", min=0)]
 Split = Annotated[str | None, typer.Option("--split", metavar="NAME", help="Take only this split, such as train or test.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds an earlier run.")]

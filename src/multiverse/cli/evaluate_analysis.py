@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from ..engine.params import SamplingParams
 from .bars import bars
+from .declared import Family, Fields, Json, Limit, Plot, Save, Seed, expand_options
 from .errors import InputError, known
-from .loading import open_model, quietly
-from .options import OUTPUT, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
+from .jsonio import dump, print_json
+from .loading import ModelOptions, quietly
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,41 +27,24 @@ if TYPE_CHECKING:
     from ..evaluation.analysis.states import Reader
     from ..prompting import Mode
 
-TEXTS = "Texts"
-
-Family = Annotated[
-    str,
-    typer.Option(
-        "--family", "-f", metavar="NAME", help="worksheet, cases, countdown, nested, chain, or all.", rich_help_panel=TEXTS
-    ),
-]
 Source = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="SOURCE",
         help="Take questions and documents from here: .xml, .jsonl, .json, .parquet, a folder, or a hub id.",
-        rich_help_panel=TEXTS,
+        rich_help_panel="Texts",
         show_default="the task families",
     ),
 ]
-Count = Annotated[
-    int, typer.Option("--n", "-n", metavar="N", help="Questions per family, or of the data.", rich_help_panel=TEXTS)
-]
-Seed = Annotated[
-    int,
-    typer.Option("--seed", metavar="S", help="Which questions, and everything that is drawn.", min=0, rich_help_panel=TEXTS),
-]
-Plot = Annotated[
-    Path | None,
-    typer.Option("--plot", metavar="FILE", help="Draw it: .svg, .png or .pdf.", rich_help_panel=OUTPUT, show_default=False),
-]
 
 
+@expand_options
 def probe(
+    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))],
     family: Family = "all",
     data: Source = None,
-    n: Count = 100,
+    limit: Limit = 100,
     seed: Seed = 7,
     at: Annotated[
         str,
@@ -67,7 +52,7 @@ def probe(
             "--at",
             metavar="PLACE",
             help="Where to ask: sentence (ends of sentences), token (all tokens of them), question (its last token).",
-            rich_help_panel=TEXTS,
+            rich_help_panel="Texts",
         ),
     ] = "sentence",
     within: Annotated[
@@ -77,7 +62,7 @@ def probe(
             metavar="K",
             help="With --at token: so many tokens ahead count as about to.",
             min=1,
-            rich_help_panel=TEXTS,
+            rich_help_panel="Texts",
         ),
     ] = 8,
     mode: Annotated[
@@ -86,20 +71,17 @@ def probe(
             "--mode",
             metavar="NAME",
             help="Which texts: parallel (structured), sequential (the same in a line), both.",
-            rich_help_panel=TEXTS,
+            rich_help_panel="Texts",
             show_default="both, where the model has tags",
         ),
     ] = "",
-    model: Model = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
             "--beside",
             metavar="FILE",
             help="Draw a stored --json output beside it.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel="Output",
             show_default=False,
         ),
     ] = None,
@@ -115,7 +97,7 @@ def probe(
 
     [bold]Examples[/bold]
     multiverse eval probe --at question
-    multiverse eval probe --model ./my-model --data traces.jsonl --n 500 --plot probe.svg
+    multiverse eval probe --model ./my-model --data traces.jsonl --limit 500 --plot probe.svg
     multiverse eval probe --model ./twin --json > twin.json
     """
     from ..data.plot import check_format
@@ -124,28 +106,29 @@ def probe(
 
     place = cast("At", known("place", at, PLACES))
     modes = _modes(mode)
-    cases = _cases(family, data, n, seed)
+    cases = _cases(family or "all", data, limit or 100, seed)
     others = [report for path in beside or () for report in _stored(path)]
     if plot is not None:
         check_format(plot)
-    reader, marker = _open_reader(model, device, dtype.value, place, within)
+    reader, marker = _open_reader(model, place, within)
     if not modes:
         modes = ("parallel", "sequential") if marker.tokens is not None else ("sequential",)
     report = _probe(reader, cases, marker, modes, seed)
     if plot is not None:
         _write(plot, lambda path: plot_probes([report.as_json(), *others], path))
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump(report.as_json()))
+        print_json(report.as_json())
     else:
         _print_probe(report)
 
 
+@expand_options
 def prompting(
+    model: ModelOptions,
+    sampling: Annotated[SamplingParams, Fields(only=("temperature", "max_tokens"))],
     family: Family = "all",
     data: Source = None,
-    n: Count = 100,
+    limit: Limit = 100,
     seed: Seed = 7,
     asking: Annotated[
         list[str] | None,
@@ -153,7 +136,7 @@ def prompting(
             "--ask",
             metavar="HOW",
             help="parallel, sequential, or explained (the format described); may be given several times.",
-            rich_help_panel=TEXTS,
+            rich_help_panel="Texts",
             show_default="parallel and sequential, or explained for a model without tags",
         ),
     ] = None,
@@ -163,21 +146,11 @@ def prompting(
             "--guard",
             metavar="on|off|both",
             help="Whether only legal tags can be sampled; off shows the raw model.",
-            rich_help_panel=TEXTS,
+            rich_help_panel="Texts",
             show_default="both, where the model has tags",
         ),
     ] = "",
-    model: Model = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    temperature: Temperature = 0.6,
-    max_tokens: MaxTokens = 2048,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save", metavar="FILE", help="Write every answer as JSON lines.", rich_help_panel=OUTPUT, show_default=False
-        ),
-    ] = None,
+    save: Save = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
@@ -189,23 +162,21 @@ def prompting(
 
     [bold]Examples[/bold]
     multiverse eval prompting --family worksheet --guard off
-    multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --ask explained --n 50
+    multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --ask explained --limit 50
     multiverse eval prompting --data documents.jsonl --save answers.jsonl --json
     """
     from ..data.plot import check_format
-    from ..engine import SamplingParams
     from ..evaluation.analysis.plots import plot_prompting
     from ..evaluation.analysis.prompting import ASKINGS, PromptingTest
 
     askings = tuple(cast("Asking", known("way of asking", name, ASKINGS)) for name in asking or ())
     guards = {"": (), "on": (True,), "off": (False,), "both": (True, False)}[known("guard", guard, ("on", "off", "both", ""))]
-    cases = _cases(family, data, n, seed)
-    params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+    cases = _cases(family or "all", data, limit or 100, seed)
     if plot is not None:
         check_format(plot)
     if save is not None:
         _write(save, lambda path: path.write_text(""))  # if it cannot be written, better now than after all the work
-    llm = open_model(model, device=device, dtype=dtype.value)
+    llm = model.load()
     tagged = llm.engine.tokens is not None
     if True in guards and not tagged:
         raise InputError(f"--guard {guard}: the guard needs the tags in the tokenizer, and {llm.model_path!r} has none")
@@ -214,24 +185,21 @@ def prompting(
         for way in askings or (("parallel", "sequential") if tagged else ("explained",))
         for on in guards or ((True, False) if tagged else (False,))
     ]
-    found = _ask(llm, cases, tests, params, seed)
+    found = _ask(llm, cases, tests, sampling, seed)
     if save is not None:
-        from .jsonio import dump
-
         lines = [
             f"{dump({'asking': test.asking, 'guard': test.guard, **asdict(answer)})}\n" for test, own in found for answer in own
         ]
         _write(save, lambda path: path.write_text("".join(lines), encoding="utf-8"))
     tallies = _tallies(found)
-    settings = {"model": llm.model_path, "n": len(cases), "seed": seed, "temperature": temperature, "max_tokens": max_tokens}
+    settings = {"model": llm.model_path, "n": len(cases), "seed": seed}
+    settings |= {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
     if plot is not None:
         title = f"{Path(llm.model_path).name}: what answers were"
         over_all = [one.as_json() for one in tallies if one.group == "all" or len({t.group for t in tallies}) == 1]
         _write(plot, lambda path: plot_prompting(over_all, path, title=title))
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({**settings, "tallies": [one.as_json() for one in tallies]}))
+        print_json({**settings, "tallies": [one.as_json() for one in tallies]})
     else:
         _print_tallies(tallies, settings)
 
@@ -247,8 +215,6 @@ def _cases(family: str, data: str | None, n: int, seed: int) -> list[Case]:
     from ..evaluation.analysis.cases import from_tasks
     from ..tasks import FAMILIES
 
-    if n < 1:
-        raise InputError(f"--n {n} is not valid: take at least one question")
     if data is not None:
         return _from_data(data, n, seed)
     return from_tasks(FAMILIES if family == "all" else (known("family", family, (*FAMILIES, "all")),), n, seed)
@@ -272,14 +238,14 @@ def _from_data(source: str, n: int, seed: int) -> list[Case]:
     return [Case(name, row.question, row.document, row.sequential or twin(row.document, conclusions=True)) for row in drawn]
 
 
-def _open_reader(model: str | None, device: str, dtype: str, at: At, within: int) -> tuple[Reader, Marker]:
+def _open_reader(model: ModelOptions, at: At, within: int) -> tuple[Reader, Marker]:
     from ..structure import DIALECTS, detect, read_dialect, resolve
 
-    with quietly(model):
+    with quietly(model.model):
         from ..evaluation.analysis.sites import Marker
         from ..evaluation.analysis.states import open_reader
 
-        reader = open_reader(model, dtype=dtype, device=device)
+        reader = open_reader(model.model, dtype=model.dtype, device=model.device)
         noted = read_dialect(reader.model.config)
         tokenizer = reader.tokenizer
         tokens = resolve(tokenizer, noted) if noted is not None else detect(tokenizer, tuple(DIALECTS.values()))
