@@ -15,8 +15,8 @@ from rich.rule import Rule
 from multiverse import LLM, SamplingParams
 from multiverse.cli.picture import picture, usage_line
 from multiverse.cli.view import View
-from multiverse.cli.watch import moments
 from multiverse.prompting import ask
+from multiverse.streaming import wire_events
 
 ROOT = Path(__file__).parents[1]
 QUESTION = (
@@ -37,10 +37,11 @@ def main() -> None:
     console.print(f'[bold]$ multiverse generate[/bold] "{QUESTION}"\n', highlight=False)
     view = View()
     forked, tokens = False, 0
-    for moment in moments(llm.stream(ask(QUESTION), SamplingParams(temperature=0)), llm):
-        view.feed(moment)
-        forked = forked or moment.event == "fork"
-        tokens += forked and moment.event == "token"
+    events = llm.stream(ask(QUESTION), SamplingParams(temperature=0))
+    for wired in (wired for event in events for wired in wire_events(event)):
+        view.feed(wired)
+        forked = forked or wired.event == "fork"
+        tokens += forked and wired.event == "token"
         if tokens == HALFWAY:
             console.print(Rule("while the branches are written", style="dim"))
             console.print(picture(view))

@@ -13,7 +13,7 @@ from multiverse.structure import DIALECTS
 PACKAGE = Path(__file__).parents[1] / "src" / "multiverse"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BELOW_SERVING = {"errors", "options", "structure", "tasks", "attention", "backends", "engine", "llm", "live", "prompting"}
+BELOW_SERVING = {"errors", "options", "structure", "tasks", "attention", "backends", "engine", "llm", "streaming", "prompting"}
 # What each room may import; a room that is not here may import nothing.
 ALLOWED: dict[str, set[str]] = {
     "options": {"errors"},
@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "backends": {"errors", "attention"},
     "engine": {"errors", "options", "structure", "attention", "backends"},
     "llm": {"errors", "structure", "engine"},
-    "live": {"errors", "structure", "engine"},
+    "streaming": {"errors", "structure", "engine"},
     "data": {"errors", "options", "structure"},
     "training": {"errors", "options", "structure", "attention", "tasks", "prompting", "data"},
     "curation": {"errors", "options", "structure", "data"},
@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
 TORCH_FREE = [
     "multiverse",
     "multiverse.errors",
-    "multiverse.live",
+    "multiverse.streaming",
     "multiverse.options",
     "multiverse.prompting",
     "multiverse.structure",
@@ -47,7 +47,7 @@ TORCH_FREE = [
     "multiverse.training.corpus",
     "multiverse.training.mixture",
     "multiverse.engine",
-    "multiverse.engine.aio",
+    "multiverse.engine.async_engine",
     "multiverse.engine.bounds",
     "multiverse.engine.branch",
     "multiverse.engine.cache",

@@ -55,19 +55,27 @@ class Option:
     was: str | None = None
 
 
-def option(default: Any = MISSING, help: str = "", *, factory: Callable[[], Any] | None = None, **declared: Any) -> Any:  # noqa: A002
+def option(
+    default: Any = MISSING,
+    help: str = "",  # noqa: A002
+    *,
+    factory: Callable[[], Any] | None = None,
+    repr: bool = True,  # noqa: A002
+    **declared: Any,
+) -> Any:
     """A dataclass field with an `Option`: ``temperature: float = option(0.6, "0 is greedy.", ge=0, metavar="T")``.
 
     Args:
         default: the default value; without one the field is required.
         help: see `Option`.
         factory: makes the default value, in place of `default`.
+        repr: whether the value stands in the dataclass's repr; not for secrets.
         declared: the other attributes of `Option`.
     """
     metadata = {_KEY: Option(help, **declared)}
     if factory is not None:
-        return field(default_factory=factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(default_factory=factory, repr=repr, metadata=metadata)
+    return field(default=default, repr=repr, metadata=metadata)
 
 
 def like(kind: type[Any], name: str, default: Any = MISSING, **changes: Any) -> Any:

@@ -12,7 +12,6 @@ import pytest
 from multiverse import LLM
 from multiverse.cli import main
 from multiverse.engine import Event
-from multiverse.structure import TokenDialect
 from tests.cli.scripted import NESTED, Write, scripted_llm
 
 
@@ -54,8 +53,6 @@ def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture(scope="session")
-def nested_events(model_folders: dict[str, Path]) -> tuple[list[Event], TokenDialect, frozenset[int]]:
-    """The events of `NESTED` being written, with the dialect and the end-of-text tokens of the model that wrote it."""
-    llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
-    assert llm.engine.tokens is not None
-    return list(llm.stream("Q")), llm.engine.tokens, llm.engine.loaded.stop_ids
+def nested_events(model_folders: dict[str, Path]) -> list[Event]:
+    """The events of a model that generates `NESTED`."""
+    return list(scripted_llm(model_folders["qwen3"], lambda _: NESTED).stream("Q"))

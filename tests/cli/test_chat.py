@@ -20,15 +20,14 @@ from multiverse.cli.partner import Local
 from multiverse.cli.remote import Remote, ServerError
 from multiverse.cli.view import View
 from multiverse.engine import Event, FinishEvent
-from multiverse.live import Moment, Reader, Transcript
-from multiverse.structure import MULTIVERSE, Document, TokenDialect, render
+from multiverse.streaming import DocumentOrder, WireEvent, wire_events
+from multiverse.structure import MULTIVERSE, Document, render
 from tests.cli.conftest import Result
 from tests.cli.scripted import NESTED, Write, scripted_llm
 from tests.serving.conftest import serving
 
 Run = Callable[..., Result]
 Writes = Callable[[Write], LLM]
-Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
 
 
 class Terminal(io.StringIO):
@@ -163,7 +162,7 @@ def test_chat_on_a_terminal(writes: Writes, run: Run, typed: Callable[..., Termi
     assert (saved["format"], saved["version"], saved["question"]) == ("multiverse-recording", 1, "/slash")
     assert [message["role"] for message in saved["messages"]] == ["user", "assistant"] * 2
     (recorded,) = saved["runs"]
-    moments = [Moment.from_json(values) for values in recorded["moments"]]
+    moments = [WireEvent.from_json(values) for values in recorded["moments"]]
     assert (recorded["mode"], moments[-1].event) == ("sequential", "finish")
     assert all(moment.seconds is not None for moment in moments)
     assert llm.engine.slots.owned == 0
@@ -285,10 +284,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send(self.server.status, json.dumps({"error": {"message": "too much"}}))
             return
         lines = [line if isinstance(line, str) else f"data: {json.dumps(line)}" for line in self.server.lines]
-        self._send(200, "".join(f"{line}\n\n" for line in lines))
+        self._send(200, "".join(f"{line}\n\n" for line in lines), "text/event-stream")
 
-    def _send(self, status: int, body: str) -> None:
+    def _send(self, status: int, body: str, kind: str = "application/json") -> None:
         self.send_response(status)
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body.encode())))
         self.end_headers()
         self.wfile.write(body.encode())
@@ -328,35 +328,32 @@ PLAIN = [
 ]
 
 
-def of_ours(recorded: Recorded) -> list[Any]:
-    """What our server streams for these events: a chunk for each moment, and in it the text that has become ready."""
-    events, tokens, hidden = recorded
-    reader, transcript, lines = Reader(tokens, hidden), Transcript(hidden), []
+def of_ours(events: list[Event]) -> list[Any]:
+    """What our server streams for these events: a chunk for each, and in it the text that has become ready."""
+    order, lines = DocumentOrder(), []
     for event in events:
-        text = transcript.feed(event)
-        for moment in reader.feed(event):
-            lines.append({**(chunk(reasoning_content=text) if text else chunk()), "multiverse": moment.to_json()})
+        text = order.feed_text(event)
+        for wired in wire_events(event):
+            lines.append({**(chunk(reasoning_content=text) if text else chunk()), "multiverse": wired.to_json()})
             text = ""
     return [": ping", *lines, chunk(content="Answer: 34"), chunk("stop"), "data: [DONE]"]
 
 
-def test_branches_of_a_server_of_ours(serve: Callable[..., Endpoint], nested_events: Recorded) -> None:
+def test_branches_of_a_server_of_ours(serve: Callable[..., Endpoint], nested_events: list[Event]) -> None:
     server = serve("multiverse", of_ours(nested_events))
     partner = Remote(server.url, options={"temperature": 0.5}, extension={"thinking_budget": 9})
     assert (partner.name, partner.structured) == ("one", True)
     conversation = Conversation(partner, "parallel")
-    moments = list(conversation.ask("How many?"))
+    received = list(conversation.ask("How many?"))
     conversation.mode = "sequential"
     list(conversation.ask("And now?"))
     first, second = server.asked
-    events, tokens, hidden = nested_events
-    reader = Reader(tokens, hidden)
-    assert [moment.event for moment in moments] == [m.event for event in events for m in reader.feed(event)]
+    assert [wired.event for wired in received] == [wired.event for event in nested_events for wired in wire_events(event)]
     assert (first["model"], first["stream"], first["temperature"]) == ("one", True, 0.5)
     assert first["multiverse"] == {"branches": True, "mode": "as-is", "thinking_budget": 9}
     assert second["multiverse"]["max_depth"] == 0
     assert first["messages"][0]["content"] == "How many? Think step by step and in parallel before answering."
-    finish = events[-1]
+    finish = nested_events[-1]
     assert isinstance(finish, FinishEvent)
     assert second["messages"][:2] == [
         first["messages"][0],
@@ -408,7 +405,7 @@ def test_chat_with_a_server_on_a_terminal(serve: Callable[..., Endpoint], run: R
         (["data: {"], "no chat completion"),
         (["data: 3"], "no chat completion"),
         ([{"multiverse": {"nothing": 1}}], "cannot be read"),
-        ([{"multiverse": {"event": "token", "branch": "7", "text": "x", "role": "text"}}], "does not fit together"),
+        ([{"multiverse": {"event": "token", "branch": "7", "text": "x", "role": "text"}}], "are inconsistent"),
     ],
 )
 def test_streams_that_break_off(

@@ -154,7 +154,7 @@ def test_generate_says_on_stderr_that_it_was_cut_short(run: Run, writes: Writes)
     writes(lambda _: NESTED)
     code, _, err = run("generate", "How many?", "--max-tokens", "20")
     assert code == 0
-    assert err.startswith("wound up before its end")
+    assert err.startswith("closed before its end")
     assert "--max-tokens" in err
 
 

@@ -13,10 +13,8 @@ from multiverse.cli.picture import MIN_LANE, Frame, columns, ending, picture, us
 from multiverse.cli.style import clean
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import Event
-from multiverse.live import Reader
-from multiverse.structure import MULTIVERSE, TokenDialect
-
-Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
+from multiverse.streaming import wire_events
+from multiverse.structure import MULTIVERSE
 
 
 def drawn(renderable: object, width: int, height: int = 40) -> list[str]:
@@ -27,11 +25,10 @@ def drawn(renderable: object, width: int, height: int = 40) -> list[str]:
 
 
 @pytest.fixture
-def view(nested_events: Recorded) -> View:
-    events, tokens, hidden = nested_events
-    view, reader = View(), Reader(tokens, hidden)
-    for event in events:
-        for moment in reader.feed(event):
+def view(nested_events: list[Event]) -> View:
+    view = View()
+    for event in nested_events:
+        for moment in wire_events(event):
             view.feed(moment)
     return view
 

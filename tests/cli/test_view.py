@@ -11,12 +11,10 @@ from multiverse import SamplingParams
 from multiverse.cli.errors import InputError
 from multiverse.cli.view import Lane, Split, Stage, View
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from multiverse.live import Moment, Reader, Transcript
+from multiverse.streaming import DocumentOrder, WireEvent, wire_events
 from multiverse.structure import Block, Body, Document, Machine, RoleTracker, TokenDialect, encode
 from tests.cli.scripted import NESTED, scripted_llm
 from tests.strategies import documents
-
-Recorded = tuple[list[Event], TokenDialect, frozenset[int]]
 
 
 def body_of(lane: Lane) -> Body:
@@ -31,11 +29,11 @@ def body_of(lane: Lane) -> Body:
     return tuple(items)
 
 
-def fed(events: list[Event], tokens: TokenDialect | None, hidden: frozenset[int]) -> View:
-    view, reader = View(), Reader(tokens, hidden)
+def fed(events: list[Event]) -> View:
+    view = View()
     for event in events:
-        for moment in reader.feed(event):
-            view.feed(moment)
+        for wired in wire_events(event):
+            view.feed(wired)
     return view
 
 
@@ -45,8 +43,8 @@ def up_to(events: list[Event], kind: type, count: int = 1) -> list[Event]:
     return events[: indices[count - 1] + 1]
 
 
-def test_view_of_finished_document_is_the_document(nested_events: Recorded) -> None:
-    view = fed(*nested_events)
+def test_view_of_finished_document_is_the_document(nested_events: list[Event]) -> None:
+    view = fed(nested_events)
     assert body_of(view.trunk) == NESTED.thinking
     assert view.answer is not None
     assert view.answer.strip() == NESTED.answer
@@ -54,9 +52,8 @@ def test_view_of_finished_document_is_the_document(nested_events: Recorded) -> N
     assert view.finish.answer == "34"
 
 
-def test_outlines_become_lanes_before_the_fork(nested_events: Recorded) -> None:
-    events, tokens, hidden = nested_events
-    view = fed(up_to(events, ForkEvent)[:-1], tokens, hidden)
+def test_outlines_become_lanes_before_the_fork(nested_events: list[Event]) -> None:
+    view = fed(up_to(nested_events, ForkEvent)[:-1])
     lanes = view.trunk.block.lanes
     assert [(lane.label, lane.outline, lane.stage) for lane in lanes] == [
         ("1", "Red team", Stage.PLANNED),
@@ -64,22 +61,20 @@ def test_outlines_become_lanes_before_the_fork(nested_events: Recorded) -> None:
     ]
 
 
-def test_outline_never_shows_half_a_label(nested_events: Recorded) -> None:
-    events, tokens, hidden = nested_events
-    view, reader = View(), Reader(tokens, hidden)
+def test_outline_never_shows_half_a_label(nested_events: list[Event]) -> None:
+    view = View()
     seen = set()
-    for event in events:
-        for moment in reader.feed(event):
-            view.feed(moment)
+    for event in nested_events:
+        for wired in wire_events(event):
+            view.feed(wired)
         if isinstance(view.trunk.items[-1] if view.trunk.items else None, Split):
             seen |= {lane.outline for lane in view.trunk.block.lanes}
     assert seen
     assert all(any(title.startswith(outline) for title in ("Red team", "Blue team", "Check")) for outline in seen)
 
 
-def test_lanes_fill_side_by_side_and_close(nested_events: Recorded) -> None:
-    events, tokens, hidden = nested_events
-    view = fed(up_to(events, BranchEndEvent), tokens, hidden)
+def test_lanes_fill_side_by_side_and_close(nested_events: list[Event]) -> None:
+    view = fed(up_to(nested_events, BranchEndEvent))
     red, blue = view.trunk.block.lanes
     assert (red.stage, blue.stage) == (Stage.RUNNING, Stage.ENDED)
     assert red.items
@@ -87,11 +82,10 @@ def test_lanes_fill_side_by_side_and_close(nested_events: Recorded) -> None:
     assert not view.trunk.block.joined
 
 
-def test_second_block_takes_the_labels_of_the_first(nested_events: Recorded) -> None:
-    events, tokens, hidden = nested_events
-    joins = [event.branch for event in events if isinstance(event, JoinEvent)]
+def test_second_block_takes_the_labels_of_the_first(nested_events: list[Event]) -> None:
+    joins = [event.branch for event in nested_events if isinstance(event, JoinEvent)]
     assert joins == ["1", "", ""]
-    view = fed(up_to(events, ForkEvent, 3), tokens, hidden)
+    view = fed(up_to(nested_events, ForkEvent, 3))
     first, second = (item for item in view.trunk.items if isinstance(item, Split))
     assert first.joined
     assert [lane.label for lane in second.lanes] == ["1"]
@@ -99,17 +93,14 @@ def test_second_block_takes_the_labels_of_the_first(nested_events: Recorded) -> 
     assert body_of(first.lanes[1]) == ("20+1=21.",)
 
 
-def test_end_of_text_is_not_shown(nested_events: Recorded) -> None:
-    events, tokens, hidden = nested_events
-    with_end, without = fed(events, tokens, frozenset()), fed(events, tokens, hidden)
-    assert with_end.answer == without.answer  # its event carries no text
-    assert (without.answer or "").strip() == "Answer: 34"
+def test_end_of_text_is_not_shown(nested_events: list[Event]) -> None:
+    assert (fed(nested_events).answer or "").strip() == "Answer: 34"
 
 
 def test_plain_model_has_one_trunk() -> None:
     events: list[Event] = [TokenEvent("", 1, "one ", 0, False), TokenEvent("", 2, "two", 1, False)]
     end = TokenEvent("", 9, "", 2, False, role="structure", end_of_text=True)
-    view = fed([*events, end], None, frozenset({9}))
+    view = fed([*events, end])
     assert view.trunk.items == ["one two"]
     assert view.answer is None
 
@@ -119,7 +110,7 @@ def splits_in(lane: Lane) -> list[Split]:
     return [*own, *(split for item in own for child in item.lanes for split in splits_in(child))]
 
 
-def test_what_was_wound_up_is_shown_as_it_came_to_be(model_folders: dict[str, Path]) -> None:
+def test_a_generation_closed_for_a_limit_is_shown_as_it_came(model_folders: dict[str, Path]) -> None:
     llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
     blocks = set()
     for most in range(20, 270, 13):
@@ -130,9 +121,9 @@ def test_what_was_wound_up_is_shown_as_it_came_to_be(model_folders: dict[str, Pa
         assert generation.finish_reason == "length"
         ends = [(event.branch, event.reason) for event in events if isinstance(event, BranchEndEvent)]
         assert tuple(end for end in ends if end[1] != "stop") == generation.closed
-        transcript = Transcript(llm.engine.loaded.stop_ids)
-        told = "".join(transcript.feed(event) for event in events)
-        view = fed(events, llm.engine.tokens, llm.engine.loaded.stop_ids)
+        order = DocumentOrder()
+        told = "".join(order.feed_text(event) for event in events)
+        view = fed(events)
         assert generation.text.startswith(told)
         if generation.tree is not None:
             # All but a wide character that never came to its end.
@@ -150,7 +141,7 @@ def test_any_document_can_be_viewed(tokens: TokenDialect, document: Document) ->
     # Straight from the encoder, in the order in which one branch after the other would be written.
     encoded = encode(document, tokens)
     events = serial_events(encoded.token_ids, encoded.layout.branches, encoded.layout.table, tokens)
-    view = fed(events, tokens, frozenset())
+    view = fed(events)
     assert sum(1 for _ in document.blocks()) == count_splits(view.trunk)
 
 
@@ -186,15 +177,21 @@ def serial_events(token_ids: tuple[int, ...], branches: tuple[int, ...], table: 
 
 def test_a_fork_plans_the_lanes_whose_outlines_were_empty() -> None:
     view = View()
-    for moment in (Moment("goal"), Moment("token", text="go", role="outline", outline="2"), Moment("fork", labels=("1", "2"))):
-        view.feed(moment)
+    for wired in (
+        WireEvent("goal"),
+        WireEvent("token", text="go", role="outline", outline="2"),
+        WireEvent("fork", labels=("1", "2")),
+    ):
+        view.feed(wired)
     assert [(lane.label, lane.outline, lane.stage) for lane in view.trunk.block.lanes] == [
         ("1", "", Stage.RUNNING),
         ("2", "go", Stage.RUNNING),
     ]
 
 
-@pytest.mark.parametrize("moment", [Moment("token", "7", text="x", role="text"), Moment("join"), Moment("fork", labels=("1",))])
-def test_a_moment_of_what_does_not_exist_is_refused(moment: Moment) -> None:
+@pytest.mark.parametrize(
+    "wired", [WireEvent("token", "7", text="x", role="text"), WireEvent("join"), WireEvent("fork", labels=("1",))]
+)
+def test_an_event_of_a_branch_that_does_not_exist_is_refused(wired: WireEvent) -> None:
     with pytest.raises(InputError, match="branch"):
-        View().feed(moment)
+        View().feed(wired)

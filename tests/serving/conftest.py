@@ -19,7 +19,7 @@ from tests.cli.scripted import NESTED, scripted_llm
 if TYPE_CHECKING:
     import httpx
 
-    from multiverse.serving.runner import Runner
+    from multiverse.serving.service import Service
 
 WIDE = Document(
     (Block(tuple(f"part {n}" for n in range(6)), tuple((f"{n} and {'more ' * n}é€.",) for n in range(6)), "All."),), "Answer: 6"
@@ -38,17 +38,17 @@ class Site(NamedTuple):
 
     Attributes:
         url: its address.
-        runner: what it runs on.
+        service: what it runs on.
         client: asks it.
     """
 
     url: str
-    runner: Runner
+    service: Service
     client: httpx.Client
 
     @property
     def llm(self) -> LLM:
-        return self.runner.llm
+        return self.service.llm
 
     def chat(self, question: str = "nested", **fields: Any) -> httpx.Response:
         """Ask for a chat completion."""
@@ -92,29 +92,42 @@ def error_of(response: httpx.Response, status: int = 400) -> dict[str, Any]:
 
 
 @contextmanager
+def occupied(site: Site, count: int) -> Iterator[None]:
+    """So many places of the server are taken."""
+    release = site.service.admission.admit(count)
+    try:
+        yield
+    finally:
+        release()
+
+
+@contextmanager
 def serving(llm: LLM, **settings: Any) -> Iterator[Site]:
     """A server for this model."""
     for library in ("fastapi", "uvicorn", "prometheus_client", "httpx"):
         pytest.importorskip(library, reason="the extra [serve] is not installed")
     import httpx
 
-    from multiverse.serving.runner import Runner
+    from multiverse.serving.app import create_app
+    from multiverse.serving.config import ServerConfig
     from multiverse.serving.server import listen, make_server
-    from multiverse.serving.settings import Settings
+    from multiverse.serving.service import Service
 
-    options = Settings(port=0, **settings)
-    runner = Runner(llm, options)
+    config = ServerConfig(port=0, **settings)
+    most = llm.engine.scheduler.max_requests
+    service = Service(llm, config)
     ready: Queue[str] = Queue()
-    server = make_server(runner, ready.put)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listen(options)]})
+    server = make_server(service, create_app(service), ready.put)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listen(config)]})
     thread.start()
     try:
         url = ready.get(timeout=60)
         with httpx.Client(base_url=url, timeout=300) as client:
-            yield Site(url, runner, client)
+            yield Site(url, service, client)
     finally:
         server.should_exit = True
         thread.join()
+        llm.engine.scheduler.max_requests = most  # tests share the model
     llm.engine.check_integrity()
     assert llm.engine.slots.owned == 0
 

@@ -35,15 +35,14 @@ SQUARES = "What is the sum of the squares from 1 to 16?"
 def record(llm: Any, question: str, mode: Any) -> list[Moment]:
     """What the model writes, with the seconds that it took."""
     from multiverse import SamplingParams
-    from multiverse.live import Reader
     from multiverse.prompting import ask
+    from multiverse.streaming import wire_events
 
-    reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids)
     begin = time.perf_counter()
     moments: list[Moment] = [{"event": "start", "branch": "", "parent": None, "id": "recorded", "model": "multiverse-mini"}]
     for event in llm.stream(ask(question, mode), SamplingParams(temperature=0, max_tokens=2000)):
-        for moment in reader.feed(event):
-            moments.append({**moment.to_json(), "seconds": round(time.perf_counter() - begin, 4)})
+        for wired in wire_events(event):
+            moments.append({**wired.to_json(), "seconds": round(time.perf_counter() - begin, 4)})
     return moments
 
 

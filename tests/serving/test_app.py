@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from multiverse import LLM
-from multiverse.live import Moment
+from multiverse.streaming import WireEvent
 from multiverse.structure import DIALECTS, MULTIVERSE, NPR, Block, Document, render
 from tests.cli.scripted import NESTED
 from tests.conftest import FAMILIES, build_tokenizer, save_model
@@ -47,13 +47,13 @@ def test_server_info_keeps_the_keys(scripted: Site) -> None:
 def test_health_and_readiness(scripted: Site) -> None:
     assert scripted.client.get("/health").json() == {"status": "ok"}
     assert scripted.client.get("/ready").json() == {"status": "ok"}
-    scripted.runner.draining = True
+    scripted.service.admission.draining = True
     try:
         assert scripted.client.get("/health").status_code == 200
         assert error_of(scripted.client.get("/ready"), 503)["code"] == "not_ready"
         assert error_of(scripted.chat(), 503)["type"] == "server_error"
     finally:
-        scripted.runner.draining = False
+        scripted.service.admission.draining = False
 
 
 def test_metrics(scripted: Site) -> None:
@@ -94,21 +94,21 @@ def test_tools_refuse_by_name(scripted: Site, path: str, body: dict[str, Any], p
 # -- documents ---------------------------------------------------------------------------------------------------------
 
 
-def parsed(site: Site, document: Document, dialect: str | None = None) -> tuple[list[Moment], dict[str, Any]]:
+def parsed(site: Site, document: Document, dialect: str | None = None) -> tuple[list[WireEvent], dict[str, Any]]:
     text = render(document, DIALECTS[dialect or "multiverse"])
     body = site.client.post("/parse", json={"text": text, **({"dialect": dialect} if dialect else {})}).json()
-    return [Moment.from_json(values) for values in body["events"]], body["tree"]
+    return [WireEvent.from_json(values) for values in body["events"]], body["tree"]
 
 
 def test_a_document_is_replayed_as_it_would_be_written(scripted: Site) -> None:
     moments, tree = parsed(scripted, NESTED)
     streamed = chunks(scripted.chat("nested", stream=True, multiverse={"branches": True}))
-    written = [Moment.from_json(chunk["multiverse"]) for chunk in streamed if "multiverse" in chunk]
+    written = [WireEvent.from_json(chunk["multiverse"]) for chunk in streamed if "multiverse" in chunk]
 
-    def shape(moments: list[Moment]) -> list[tuple[Any, ...]]:
+    def shape(moments: list[WireEvent]) -> list[tuple[Any, ...]]:
         return [(m.event, m.branch, m.labels, m.reason) for m in moments if m.event in ("goal", "fork", "join")]
 
-    def texts(moments: list[Moment]) -> dict[tuple[Any, ...], str]:
+    def texts(moments: list[WireEvent]) -> dict[tuple[Any, ...], str]:
         found: dict[tuple[Any, ...], str] = {}
         for m in moments:
             key = (m.branch, m.role, m.outline)
@@ -257,7 +257,7 @@ def test_limits_of_the_settings(scripted: Site) -> None:
 
 def test_nothing_of_it_is_imported_unasked() -> None:
     program = (
-        "import sys, multiverse, multiverse.serving, multiverse.live, multiverse.cli\n"
+        "import sys, multiverse, multiverse.serving, multiverse.streaming, multiverse.cli\n"
         "heavy = {'fastapi', 'uvicorn', 'prometheus_client', 'torch'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )
@@ -280,7 +280,7 @@ def test_the_description_names_every_route_and_schema(scripted: Site) -> None:
         described["paths"]
     )
     schemas = described["components"]["schemas"]
-    assert {"ChatRequest", "ChatCompletion", "ChatChunk", "MomentEvent", "ErrorBody"} <= set(schemas)
+    assert {"ChatRequest", "ChatCompletion", "ChatChunk", "WireEvent", "ErrorBody"} <= set(schemas)
     assert "HTTPValidationError" not in schemas
     text = json.dumps(described)
     used = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
@@ -288,17 +288,17 @@ def test_the_description_names_every_route_and_schema(scripted: Site) -> None:
 
 
 def test_answers_are_as_described(scripted: Site) -> None:
-    from multiverse.serving import schemas
+    from multiverse.serving import responses
 
-    schemas.ChatCompletion.model_validate(scripted.chat("nested", logprobs=True, top_logprobs=2).json())
-    schemas.TextCompletion.model_validate(scripted.complete("nested", logprobs=2).json())
+    responses.ChatCompletion.model_validate(scripted.chat("nested", logprobs=True, top_logprobs=2).json())
+    responses.TextCompletion.model_validate(scripted.complete("nested", logprobs=2).json())
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}, "multiverse": {"branches": True}}
     for chunk in chunks(scripted.chat("nested", logprobs=True, **options)):
-        schemas.ChatChunk.model_validate(chunk)
+        responses.ChatChunk.model_validate(chunk)
     for chunk in chunks(scripted.complete("nested", logprobs=2, **options)):
-        schemas.TextChunk.model_validate(chunk)
-    schemas.Parsed.model_validate(scripted.client.post("/parse", json={"text": render(NESTED)}).json())
-    for path, schema in (("/v1/models", schemas.ModelList), ("/get_model_info", schemas.ModelInfo)):
+        responses.TextChunk.model_validate(chunk)
+    responses.Parsed.model_validate(scripted.client.post("/parse", json={"text": render(NESTED)}).json())
+    for path, schema in (("/v1/models", responses.ModelList), ("/get_model_info", responses.ModelInfo)):
         schema.model_validate(scripted.client.get(path).json())
 
 
@@ -307,4 +307,4 @@ def test_the_static_files_stay_within_their_folder(scripted: Site) -> None:
         response = scripted.client.get(path)
         assert response.status_code in (404, 405), path
         assert "create_app" not in response.text
-    assert Path(scripted.runner.llm.model_path).name not in scripted.client.get("/").text
+    assert Path(scripted.service.llm.model_path).name not in scripted.client.get("/").text

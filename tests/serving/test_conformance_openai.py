@@ -13,9 +13,9 @@ pytest.importorskip("openai", reason="the openai package is not installed")
 import openai
 
 from multiverse import LLM
-from multiverse.live import Moment
+from multiverse.streaming import WireEvent
 from multiverse.structure import Role
-from tests.serving.conftest import Site, serving
+from tests.serving.conftest import Site, occupied, serving
 
 QUESTION = "Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12 and triples it. What is the total?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
@@ -86,7 +86,7 @@ def test_branches_pass_through(client: Any) -> None:
     )
     content, moments = "", []
     for chunk in stream:
-        moments.append(Moment.from_json(chunk.model_extra["multiverse"]))
+        moments.append(WireEvent.from_json(chunk.model_extra["multiverse"]))
         content += chunk.choices[0].delta.content or ""
     assert (moments[0].event, moments[-1].event) == ("start", "finish")
     assert any(moment.event == "fork" for moment in moments)
@@ -111,7 +111,7 @@ def test_errors(client: Any, site: Site) -> None:
     assert (bad.value.param, bad.value.type) == ("frequency_penalty", "invalid_request_error")
     with pytest.raises(openai.AuthenticationError), openai.OpenAI(base_url=f"{site.url}/v1", api_key="x") as stranger:
         stranger.models.list()
-    with site.runner.admit(2), pytest.raises(openai.RateLimitError) as full:
+    with occupied(site, 2), pytest.raises(openai.RateLimitError) as full:
         client.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert int(full.value.response.headers["retry-after"]) >= 1
     with pytest.raises(openai.UnprocessableEntityError):
@@ -150,7 +150,7 @@ def test_leaving_a_stream_gives_its_place_back(client: Any, site: Site) -> None:
             # There is room for two: both come through once those who left are gone.
             for _ in range(2000):
                 try:
-                    with site.runner.admit(2):
+                    with occupied(site, 2):
                         return
                 except Exception:
                     await asyncio.sleep(0.01)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from multiverse.errors import RequestError
+from multiverse.errors import ConfigError
+from multiverse.serving.config import ScaleConfig, ServerConfig
 from multiverse.serving.gateway import Gateway, PoolFullError, ReplicaLostError, Report, merge_metrics
-from multiverse.serving.replicas import Scale, model_name
-from multiverse.serving.settings import Settings
+from multiverse.serving.service import model_name
 
 Say = list[dict[str, Any]]
 
@@ -101,8 +101,8 @@ class Client:
         return error
 
 
-def gateway(pool: Replicas, room: int = 9, **options: Any) -> Gateway:
-    return Gateway(pool, Settings(**options), "tiny", room)
+def gateway(pool: Replicas, limit: int = 9, **options: Any) -> Gateway:
+    return Gateway(pool, ServerConfig(**options), "tiny", limit)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -182,7 +182,7 @@ def test_overload_is_refused_at_once() -> None:
     async def main() -> None:
         hold = asyncio.Event()
         pool = Replicas([hold.wait(), [start(), part("{}", more=False)]], [PoolFullError()])
-        door = gateway(pool, room=1)
+        door = gateway(pool, limit=1)
         first = Client()
         asking = asyncio.create_task(first.ask(door))
         while not pool.asked:
@@ -207,7 +207,7 @@ def test_a_client_that_leaves_stops_the_work() -> None:
         client.gone.set()
         await asking
         assert pool.left == 1
-        assert await door.drain(1)
+        assert await door.admission.drain(1)
 
     run(main)
 
@@ -220,13 +220,13 @@ def test_draining_finishes_what_runs_and_refuses_the_rest() -> None:
         asking = asyncio.create_task(client.ask(door))
         while not pool.asked:
             await asyncio.sleep(0)
-        assert not await door.drain(0)
+        assert not await door.admission.drain(0)
         late = await Client().ask(door)
         assert (late.status, late.error["code"]) == (503, "shutting_down")
         assert (await Client("/ready", "GET").ask(door)).status == 503
         assert (await Client("/health", "GET").ask(door)).status == 200
         hold.set()
-        assert await door.drain(10)
+        assert await door.admission.drain(10)
         await asking
         assert client.status == 200
         await door.close()
@@ -298,11 +298,11 @@ def test_metrics_of_several_sources_become_one_text() -> None:
     ],
 )
 def test_scales_that_cannot_be(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(RequestError, match=told):
-        Scale(**options)
+    with pytest.raises(ConfigError, match=told):
+        ScaleConfig(**options)
 
 
 def test_a_model_is_called_as_the_plain_server_calls_it(tmp_path: Any) -> None:
-    assert model_name({"model": None}) == "multiverse-mini"
-    assert model_name({"model": str(tmp_path)}) == tmp_path.name
-    assert model_name({"model": "somebody/something"}) == "somebody/something"
+    assert model_name(None) == "multiverse-mini"
+    assert model_name(str(tmp_path)) == tmp_path.name
+    assert model_name("somebody/something") == "somebody/something"

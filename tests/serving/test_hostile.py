@@ -21,8 +21,8 @@ pytest.importorskip("httpx", reason="the extra [serve] is not installed")
 import httpx
 import uvicorn
 
-from multiverse.serving.server import limits, listen
-from multiverse.serving.settings import Settings
+from multiverse.serving.config import ServerConfig
+from multiverse.serving.server import connection_class, listen
 from tests.cli.scripted import scripted_llm
 from tests.serving.conftest import Site, error_of, serving
 
@@ -51,7 +51,7 @@ def nothing_is_left_behind(site: Site) -> Iterator[None]:
 
 
 def idle(site: Site) -> bool:
-    stats = site.runner.stats()
+    stats = site.service.stats()
     return not any(stats["requests"].values()) and stats["kv_slots"]["owned"] == 0
 
 
@@ -150,7 +150,7 @@ def test_paths_lead_nowhere_else(site: Site, path: str, known: bool) -> None:
     status, body = send(site, f"GET {path} HTTP/1.1\r\nhost: x\r\n{key}connection: close\r\n\r\n".encode())
     assert status in (400, 401, 404, 405), body
     assert json.loads(body)["error"]["message"]
-    assert b"class Settings" not in body
+    assert b"class ServerConfig" not in body
     assert b"root:" not in body
 
 
@@ -309,9 +309,9 @@ def test_who_does_not_read_is_cut_off() -> None:
             await asyncio.sleep(0)
         ended.set()
 
-    settings = Settings(port=0, write_timeout=0.2)
-    own = listen(settings)
-    server = uvicorn.Server(uvicorn.Config(flood, http=limits(settings), ws="none", lifespan="off", log_config=None))
+    config = ServerConfig(port=0, write_timeout=0.2)
+    own = listen(config)
+    server = uvicorn.Server(uvicorn.Config(flood, http=connection_class(config), ws="none", lifespan="off", log_config=None))
     ready: Queue[None] = Queue()
 
     async def serve() -> None:
@@ -339,16 +339,16 @@ def test_who_leaves_in_the_middle_stops_the_work(site: Site, fields: dict[str, A
     body = json.dumps(question("a long story", **fields)).encode()
     with connect(site) as connection:
         connection.sendall(post(body, f"content-length: {len(body)}"))
-        wait_until(lambda: site.runner.stats()["requests"]["running"] == fields.get("n", 1))
+        wait_until(lambda: site.service.stats()["requests"]["running"] == fields.get("n", 1))
     tokens = "multiverse:generation_tokens_total"
-    labels = {"model_name": site.runner.model_name}
+    labels = {"model_name": site.service.model_name}
     wait_until(lambda: idle(site))
-    written = site.runner.metrics.registry.get_sample_value(tokens, labels)
-    assert site.runner.metrics.registry.get_sample_value(tokens, labels) == written
+    written = site.service.metrics.registry.get_sample_value(tokens, labels)
+    assert site.service.metrics.registry.get_sample_value(tokens, labels) == written
 
 
 def test_more_than_it_takes_are_refused(site: Site) -> None:
-    ticket = site.runner.admit(3)  # as many as run and wait
+    release = site.service.admission.admit(3)  # as many as run and wait
     try:
         for stream in (False, True):
             answer = site.chat("hello", stream=stream)
@@ -358,5 +358,5 @@ def test_more_than_it_takes_are_refused(site: Site) -> None:
         assert site.client.get("/health").status_code == 200
         assert site.client.get("/v1/models").status_code == 200
     finally:
-        ticket.leave()
+        release()
     assert error_of(site.chat("hello", n=4))["param"] == "n"

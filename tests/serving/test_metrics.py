@@ -17,7 +17,7 @@ from multiverse.engine import Generation, Usage
 from multiverse.serving.metrics import CONTENT_TYPE, Metrics, Snapshot
 
 DASHBOARD = Path(__file__).parents[2] / "recipes" / "serving" / "grafana.json"
-NOW = Snapshot(running=3, waiting=2, branches=7, kv_usage=0.25, prefix_queries=100, prefix_hits=40, preemptions=1)
+NOW = Snapshot(running=3, waiting=2, kv_usage=0.25, prefix_queries=100, prefix_hits=40, preemptions=1)
 
 
 def generation(total: int, critical: int) -> Generation:
@@ -29,6 +29,7 @@ def generation(total: int, critical: int) -> Generation:
 def samples() -> dict[str, float]:
     """Every sample of a server on which something has happened, by name and labels."""
     metrics = Metrics("m", lambda: NOW)
+    metrics.branches = 7
     metrics.finished(generation(30, 10))
     metrics.failed("disconnect")
     metrics.rejected("full")

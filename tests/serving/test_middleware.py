@@ -17,21 +17,15 @@ from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
 from multiverse.serving import logs
+from multiverse.serving.admission import Admission
+from multiverse.serving.config import ServerConfig
 from multiverse.serving.errors import ApiError
-from multiverse.serving.middleware import install, path_of, refuse
-from multiverse.serving.runner import Runner
-from multiverse.serving.settings import Settings
+from multiverse.serving.metrics import Metrics
+from multiverse.serving.middleware import middleware, path_of, refuse
 
 T = TypeVar("T")
 KEY = "open-sesame"
 Log = Callable[[], list[dict[str, Any]]]
-
-
-class Model:
-    """All that the middleware's runner needs of a model."""
-
-    model_path = "some/model"
-    engine = None
 
 
 class Answer(NamedTuple):
@@ -50,8 +44,10 @@ class Site:
     """An application with the middleware around it, and a client that can be rude."""
 
     def __init__(self, **settings: Any) -> None:
-        self.runner = Runner(Model(), Settings(**settings))  # type: ignore[arg-type]
-        self.app = app = FastAPI()
+        self.metrics = Metrics("some/model")
+        self.admission = Admission(256, ServerConfig(**settings), self.metrics)
+        self.admission.started = True
+        self.app = app = FastAPI(middleware=middleware(self.admission))
         self.cancelled: list[str] = []
         self.started = asyncio.Event()
 
@@ -102,8 +98,6 @@ class Site:
                 raise RuntimeError("the secret is 42")
 
             return StreamingResponse(some())
-
-        install(app, self.runner)
 
     async def ask(
         self,
@@ -311,8 +305,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream(log: Log) -> None:
         site = Site()
         answer = await site.ask("/stream", leave=site.started)
         labels = {"model_name": "some/model", "method": "GET", "status": "499"}
-        site.runner.metrics.snapshot = None
-        return answer, site.cancelled, site.runner.metrics.registry.get_sample_value("multiverse:http_requests_total", labels)
+        return answer, site.cancelled, site.metrics.registry.get_sample_value("multiverse:http_requests_total", labels)
 
     answer, cancelled, counted = run(main())
     assert answer.body.startswith(b"word ")
@@ -351,7 +344,7 @@ def test_what_breaks_in_the_middle_is_logged_and_not_completed(log: Log) -> None
 def test_while_draining_connections_are_given_up() -> None:
     async def main() -> Answer:
         site = Site()
-        site.runner.draining = True
+        site.admission.draining = True
         return await site.ask("/health")
 
     assert run(main()).headers["connection"] == "close"

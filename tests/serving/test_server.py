@@ -26,10 +26,12 @@ pytest.importorskip("httpx", reason="the extra [serve] is not installed")
 import httpx
 
 from multiverse.cli import main
+from multiverse.cli.loading import ModelOptions
 from multiverse.errors import RequestError
 from multiverse.serving import server
-from multiverse.serving.runner import Runner
-from multiverse.serving.settings import Settings
+from multiverse.serving.app import create_app
+from multiverse.serving.config import ScaleConfig, ServerConfig
+from multiverse.serving.service import Service
 from tests.cli.scripted import scripted_llm
 from tests.serving.conftest import error_of
 
@@ -43,8 +45,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     monkeypatch.delenv("MULTIVERSE_API_KEY", raising=False)
     kept: dict[str, Any] = {}
 
-    def keep(settings: Settings, model: dict[str, Any], scale: dict[str, Any] | None) -> None:
-        kept.update(settings=settings, model=model, scale=scale)
+    def keep(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None) -> None:
+        kept.update(config=config, model=model, scale=scale)
 
     monkeypatch.setattr(importlib.import_module("multiverse.cli.serve"), "_serve", keep)
 
@@ -76,25 +78,18 @@ def test_options_arrive(serve: Serve, tmp_path: Path, monkeypatch: pytest.Monkey
     code, err = serve("--api-key-file", str(keys), "--port", "1", "--kv-memory", "0.5", "--cors-origin", "*", "--mode", "as-is")
     assert (code, err) == (0, "")
     kept = serve.kept  # type: ignore[attr-defined]
-    assert kept["settings"] == Settings(port=1, api_keys=("three", "four", "one", "two"), cors_origins=("*",), mode="as-is")
-    assert kept["model"] == {
-        "model": None,
-        "device": "auto",
-        "dtype": "auto",
-        "kv_memory": 1 << 29,
-        "max_requests": 256,
-        "tensor_parallel": 1,
-    }
+    assert kept["config"] == ServerConfig(port=1, api_keys=("three", "four", "one", "two"), cors_origins=("*",), mode="as-is")
+    assert kept["model"] == ModelOptions(kv_memory=0.5)
     assert kept["scale"] is None
 
 
 def test_replicas(serve: Serve) -> None:
     assert serve("--replicas", "2", "--tensor-parallel", "3") == (0, "")
     kept = serve.kept  # type: ignore[attr-defined]
-    assert kept["scale"] == {"replicas": 2}
-    assert kept["model"]["tensor_parallel"] == 3
+    assert kept["scale"] == ScaleConfig(replicas=2)
+    assert kept["model"].tensor_parallel == 3
     assert serve("--replicas", "1", "--max-replicas", "4", "--target-requests", "8", "--downscale-delay", "60") == (0, "")
-    assert kept["scale"] == {"replicas": 1, "max_replicas": 4, "target_requests": 8, "downscale_delay": 60}
+    assert kept["scale"] == ScaleConfig(replicas=1, max_replicas=4, target_requests=8.0, downscale_delay=60.0)
 
 
 def test_every_setting_has_an_option(serve: Serve) -> None:
@@ -103,10 +98,10 @@ def test_every_setting_has_an_option(serve: Serve) -> None:
     options = [part for option in numbers for part in (option, "7")]
     code, _ = serve(*options, "--host", "::1", "--port", "7", "--root-path", "/7", "--served-model-name", "7")
     assert code == 0
-    settings = serve.kept["settings"]  # type: ignore[attr-defined]
-    default = Settings()
+    config = serve.kept["config"]  # type: ignore[attr-defined]
+    default = ServerConfig()
     # What is not a number: keys, origins and the mode are seen to above; budgets have no option.
-    same = {name for name in vars(settings) if getattr(settings, name) == getattr(default, name)}
+    same = {name for name in vars(config) if getattr(config, name) == getattr(default, name)}
     assert same == {"api_keys", "mode", "cors_origins", "reasoning_budgets"}
 
 
@@ -135,14 +130,14 @@ def test_and_on_purpose_not_without_a_warning(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("--port", "70000"), "port=70000"),
+        (("--port", "70000"), "--port 70000"),
         (("--port", "many"), "--port"),
         (("--kv-memory", "0"), "--kv-memory 0"),
-        (("--max-queue", "-1"), "max_queue=-1"),
+        (("--max-queue", "-1"), "--max-queue -1"),
         (("--mode", "both"), "--mode"),
         (("--api-key-file", "/nowhere"), "/nowhere"),
         (("--api-key", "two words"), "an API key is not valid"),
-        (("--cors-origin", "example.com"), "cors_origins='example.com'"),
+        (("--cors-origin", "example.com"), "--cors-origin 'example.com'"),
         (("--log-level", "loud"), "--log-level"),
         (("--max-replicas", "2"), "--max-replicas is for replicas"),
     ],
@@ -163,13 +158,13 @@ def test_an_empty_file_of_keys_is_not_an_open_door(serve: Serve, tmp_path: Path)
 
 
 def test_an_address_that_is_taken() -> None:
-    with server.listen(Settings(port=0)) as first:
+    with server.listen(ServerConfig(port=0)) as first:
         first.listen()
         port = first.getsockname()[1]
         with pytest.raises(RequestError, match=f"cannot listen at 127.0.0.1 port {port}"):
-            server.listen(Settings(port=port))
+            server.listen(ServerConfig(port=port))
     with pytest.raises(RequestError, match=r"cannot listen at nowhere\.invalid"):
-        server.listen(Settings(host="nowhere.invalid"))
+        server.listen(ServerConfig(host="nowhere.invalid"))
 
 
 # -- the end -----------------------------------------------------------------------------------------------------------------
@@ -264,11 +259,12 @@ def inside(model_folders: dict[str, Path]) -> Iterator[Callable[..., Inside]]:
     started: list[Inside] = []
 
     def start(**options: Any) -> Inside:
-        settings = Settings(port=0, **options)
+        config = ServerConfig(port=0, **options)
         llm = scripted_llm(model_folders["qwen3"], lambda _: "word " * 350)
         ready: Queue[str] = Queue()
-        own = server.make_server(Runner(llm, settings), ready.put)
-        thread = threading.Thread(target=own.run, kwargs={"sockets": [server.listen(settings)]})
+        service = Service(llm, config)
+        own = server.make_server(service, create_app(service), ready.put)
+        thread = threading.Thread(target=own.run, kwargs={"sockets": [server.listen(config)]})
         thread.start()
         started.append(Inside(ready.get(timeout=WAIT), own, thread))
         return started[-1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from multiverse.live import Moment
+from multiverse.streaming import WireEvent
 from multiverse.structure import MULTIVERSE, render
 from tests.cli.scripted import NESTED
 from tests.serving.conftest import Site, choices, chunks, error_of, joined, serving
@@ -97,8 +97,8 @@ def test_logprobs_come_with_their_text(mini: Site) -> None:
 # -- branches ----------------------------------------------------------------------------------------------------------
 
 
-def moments_of(stream: list[dict[str, Any]]) -> list[Moment]:
-    return [Moment.from_json(chunk["multiverse"]) for chunk in stream if "multiverse" in chunk]
+def moments_of(stream: list[dict[str, Any]]) -> list[WireEvent]:
+    return [WireEvent.from_json(chunk["multiverse"]) for chunk in stream if "multiverse" in chunk]
 
 
 def test_every_event_is_a_chunk(scripted: Site) -> None:
@@ -168,9 +168,9 @@ def test_what_is_refused_is_refused_before_the_stream(scripted: Site) -> None:
 
 
 def test_a_quiet_stream_gives_signs_of_life(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiverse.serving import streaming
+    from multiverse.serving import sse
 
-    monkeypatch.setattr(streaming, "PING_SECONDS", 1e-6)
+    monkeypatch.setattr(sse, "PING_SECONDS", 1e-6)
     response = scripted.chat("wide", stream=True)
     assert ": ping\n\n" in response.text
     monkeypatch.undo()

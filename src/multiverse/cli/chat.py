@@ -21,7 +21,7 @@ from .options import BOUNDS, MODEL, SAMPLING, Device, Dtype, DtypeOption, Thinki
 from .watch import watch
 
 if TYPE_CHECKING:
-    from ..live import Moment
+    from ..streaming import WireEvent
     from .partner import Message, Partner
 
 Mode = Literal["parallel", "sequential", "as-is"]
@@ -163,17 +163,17 @@ class Conversation:
     def __init__(self, partner: Partner, mode: Mode, system: str | None = None) -> None:
         self.partner, self.mode, self.system = partner, mode, system
         self.messages: list[Message] = []
-        # Of the last answer: the question as it was typed, and what happened when.
+        # Of the last answer: the question as it was typed, and the events with their times.
         self.question = ""
-        self.moments: list[Moment] = []
+        self.events: list[WireEvent] = []
         self.begin()
 
     def begin(self) -> None:
         """Forget what was said."""
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        self.question, self.moments = "", []
+        self.question, self.events = "", []
 
-    def ask(self, question: str) -> Iterator[Moment]:
+    def ask(self, question: str) -> Iterator[WireEvent]:
         """Ask, and remember question and answer if it comes to a good end.
 
         Raises:
@@ -185,11 +185,11 @@ class Conversation:
         if self.mode != "as-is":
             asked = [*instruct(asked, self.mode)]
         started = time.monotonic()
-        self.question, self.moments = question, []
-        with contextlib.closing(_closable(self.partner.ask(asked, self.mode))) as moments:
-            for moment in moments:
-                timed = moment if moment.seconds is not None else replace(moment, seconds=time.monotonic() - started)
-                self.moments.append(timed)
+        self.question, self.events = question, []
+        with contextlib.closing(_closable(self.partner.ask(asked, self.mode))) as events:
+            for event in events:
+                timed = event if event.seconds is not None else replace(event, seconds=time.monotonic() - started)
+                self.events.append(timed)
                 yield timed
         reply = self.partner.reply()
         if reply is not None:
@@ -201,7 +201,7 @@ class Conversation:
         Raises:
             InputError: nothing has been said, or the file is there already or cannot be written.
         """
-        if not self.moments:
+        if not self.events:
             raise InputError("there is nothing to save: ask something first")
         recording = {
             "format": "multiverse-recording",
@@ -209,7 +209,7 @@ class Conversation:
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
             "question": self.question,
             "model": self.partner.name,
-            "runs": [{"mode": self.mode, "moments": [moment.to_json() for moment in self.moments]}],
+            "runs": [{"mode": self.mode, "moments": [event.to_json() for event in self.events]}],
             "messages": self.messages,
         }
         try:
@@ -221,9 +221,9 @@ class Conversation:
             raise InputError(f"{str(file)!r} cannot be written ({error.strerror}): choose another name") from None
 
 
-def _closable(moments: Iterator[Moment]) -> Any:
-    """A generator around them, so that leaving early is told to whoever writes them."""
-    yield from moments
+def _closable(events: Iterator[WireEvent]) -> Any:
+    """A generator around an iterator, whose `close` closes the iterator if it is a generator."""
+    yield from events
 
 
 class Chat:
@@ -246,7 +246,7 @@ class Chat:
                 if text in ("/quit", "/exit"):
                     return
                 if text.startswith("/") and not text.startswith("//"):
-                    self._obey(text)
+                    self._run_command(text)
                 elif text:
                     self._answer(text.removeprefix("/") if text.startswith("//") else text)
             except MultiverseError as error:
@@ -280,7 +280,7 @@ class Chat:
                 continue
             return line
 
-    def _obey(self, text: str) -> None:
+    def _run_command(self, text: str) -> None:
         command, _, rest = text.partition(" ")
         rest = rest.strip()
         if command == "/new":
@@ -316,23 +316,23 @@ class Chat:
             self._say("\nstopped; this question is forgotten", "yellow")
             return
         if self.drawn:
-            self._say(_from_cache(conversation.moments[-1]).removeprefix(" · "))
+            self._say(_from_cache(conversation.events[-1]).removeprefix(" · "))
         if conversation.messages is before:
             self._say("this answer did not come to a good end, so question and answer are forgotten", "yellow")
 
-    def _print(self, moments: Iterator[Moment]) -> None:
-        """The answer alone: what a pipe can use."""
+    def _print(self, events: Iterator[WireEvent]) -> None:
+        """The answer alone, for pipes."""
         from .picture import ending, usage_line
 
         content = ""
-        for moment in moments:
-            if moment.event == "token" and moment.role in ("text", "answer") and not moment.branch:
-                content += moment.text or ""
-            if moment.event == "finish":
-                typer.echo(f"answer: {moment.answer if moment.answer is not None else content.strip()}")
-                typer.echo(f"usage: {usage_line(moment.usage or {})}{_from_cache(moment)}")
-                if ending(moment):
-                    typer.echo(ending(moment), err=True)
+        for event in events:
+            if event.event == "token" and event.role in ("text", "answer") and not event.branch:
+                content += event.text or ""
+            if event.event == "finish":
+                typer.echo(f"answer: {event.answer if event.answer is not None else content.strip()}")
+                typer.echo(f"usage: {usage_line(event.usage or {})}{_from_cache(event)}")
+                if ending(event):
+                    typer.echo(ending(event), err=True)
 
     def _say(self, text: str, style: str = "dim") -> None:
         """A line that is not the model's: on a terminal only."""
@@ -344,8 +344,8 @@ class Chat:
         Console(stderr=not self.drawn).print(Text(text, style), soft_wrap=True)
 
 
-def _from_cache(finish: Moment) -> str:
-    """How much of the conversation had not to be read again."""
+def _from_cache(finish: WireEvent) -> str:
+    """How many tokens of the conversation the prefix cache had."""
     usage = finish.usage or {}
     if not usage.get("cached_tokens") or not usage.get("prompt_tokens"):
         return ""

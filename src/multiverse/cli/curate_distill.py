@@ -153,7 +153,7 @@ def _model_here(model: ModelOptions, endpoint: EndpointConfig) -> Iterator[Gener
     from ..curation.errors import RefusedError
     from ..curation.types import Completion, Request
     from ..engine import SamplingParams
-    from ..engine.aio import AsyncEngine
+    from ..engine.async_engine import AsyncEngine
     from ..errors import RequestError
 
     llm = model.load()

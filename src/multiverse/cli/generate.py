@@ -12,11 +12,12 @@ import typer
 from ..engine.params import SamplingParams
 from ..options import Options, option
 from ..prompting import Mode
+from ..streaming import wire_events
 from .declared import Fields, Json, expand_options
 from .errors import InputError
 from .jsonio import print_json
 from .loading import ModelOptions
-from .watch import moments, watch
+from .watch import watch
 
 if TYPE_CHECKING:
     from ..engine import Event, Generation
@@ -70,9 +71,9 @@ def generate(
         for generation in _finished(events):
             print_json(_generation_json(generation))
     elif sys.stdout.isatty():
-        watch(moments(events, llm))
+        watch(wired for event in events for wired in wire_events(event))
     else:
-        _stream(llm, events, live=not sampling.stop)
+        _stream(events)
 
 
 def _question(argument: str) -> str:
@@ -129,32 +130,25 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _stream(llm: LLM, events: Iterator[Event], *, live: bool) -> None:
-    """Print the text, then the answer and the token counts.
-
-    Args:
-        live: print the text as it is generated. Stop strings cut text that has been generated already, so with them it is
-            printed at the end.
-    """
+def _stream(events: Iterator[Event]) -> None:
+    """Print the text as it is generated, then the answer and the token counts."""
     from ..engine import FinishEvent
-    from ..live import Reader, Transcript
+    from ..streaming import DocumentOrder
     from .picture import ending, usage_line
 
-    reader, transcript = Reader(llm.engine.tokens), Transcript(llm.engine.loaded.stop_ids)
-    written = ""
+    order, written = DocumentOrder(), ""
     for event in events:
-        text = transcript.feed(event)
-        if live and text:
-            typer.echo(text, nl=False)
-            sys.stdout.flush()
-            written += text
+        text = order.feed_text(event)
+        typer.echo(text, nl=False)
+        sys.stdout.flush()
+        written += text
         if isinstance(event, FinishEvent):
             generation = event.generation
-            typer.echo(generation.text.removeprefix(written) if generation.text.startswith(written) else "")
+            typer.echo(generation.text.removeprefix(written))
             typer.echo()
             if generation.answer != generation.text.strip():
                 typer.echo(f"answer: {generation.answer}")
-            (finish,) = reader.feed(event)
+            (finish,) = wire_events(event)
             typer.echo(f"usage: {usage_line(finish.usage or {})}")
             if ending(finish):
                 typer.echo(ending(finish), err=True)

@@ -1,7 +1,7 @@
-"""Who answers in a chat: the engine of this process, or (see `remote.py`) a server.
+"""What answers a chat: the engine of this process, or (see `remote.py`) a server.
 
-A partner is asked with all of the conversation, and its answer comes as moments. What it wants to be told of that
-answer with the next question, it says itself: reasoning goes back with its structure, so that the prefix cache serves it.
+A partner gets the whole conversation and returns the events of its answer in the wire form. It also gives the message that
+stands for that answer in the next request: reasoning goes back with its structure, so that the prefix cache has it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import RequestError
-from ..live import Moment, Reader, opens_thinking
+from ..streaming import WireEvent, opens_thinking, wire_events
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Message = dict[str, Any]
 
 
 class Partner(Protocol):
-    """Who answers.
+    """Answers a chat.
 
     Attributes:
         name: of the model.
@@ -37,16 +37,16 @@ class Partner(Protocol):
     name: str
     structured: bool
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[Moment]:
+    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
         """Answer the last message. Closing the iterator early stops the answer.
 
         Raises:
-            MultiverseError: it cannot; told before the first moment or between two.
+            MultiverseError: it cannot; raised before the first event or between two.
         """
         ...
 
     def reply(self) -> Message | None:
-        """The last answer as it goes back with the next question; `None` if it did not come to a good end."""
+        """The last answer as a message for the next request; `None` if it was not complete."""
         ...
 
 
@@ -62,11 +62,11 @@ class Local:
         self.llm, self.params, self.name = llm, params, name
         self.structured = llm.engine.tokens is not None
         self._reply: Message | None = None
-        # The conversation so far, as text and as the very tokens that were read and written.
+        # The conversation so far, as text and as the tokens of prompt and answers.
         self._text = ""
         self._token_ids: list[int] = []
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[Moment]:
+    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
         """See `Partner`."""
         from ..engine import FinishEvent
 
@@ -79,13 +79,11 @@ class Local:
             events = llm.stream(prompt, params)
         except RequestError as error:
             raise InputError(f"{error} (/new begins another conversation)") from None
-        thinking = opens_thinking(prompt, llm.engine.tokens)
-        reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids, prompt_thinking=thinking)
-        with _held_back() as interrupted:
+        with _deferred_interrupt() as interrupted:
             for event in events:
                 if isinstance(event, FinishEvent):
-                    self._keep(text, event.generation, thinking=thinking)
-                yield from reader.feed(event)
+                    self._keep(text, event.generation, thinking=opens_thinking(prompt, llm.engine.tokens))
+                yield from wire_events(event)
                 if interrupted():
                     raise KeyboardInterrupt
 
@@ -98,13 +96,13 @@ class Local:
         return text
 
     def _encode(self, text: str) -> list[int]:
-        """The conversation as tokens; what was read and written before stays token by token what it was."""
+        """The conversation as tokens; those of earlier turns are kept as they were."""
         known = len(self._text) if self._text and text.startswith(self._text) else 0
         rest = list(self.llm.tokenizer.encode(text[known:], add_special_tokens=False))
         return [*self._token_ids, *rest] if known else rest
 
     def _keep(self, prompt: str, generation: Generation, *, thinking: bool) -> None:
-        if generation.tree is None:  # cut short or malformed: as part of a prompt it would not be read
+        if generation.tree is None:  # cut short or malformed: not valid as part of a prompt
             return
         ids = [*generation.prompt_token_ids, *generation.token_ids]
         if ids[-1] in self.llm.engine.loaded.stop_ids:  # the template writes it
@@ -113,14 +111,14 @@ class Local:
         content = generation.text
         tokens = self.llm.engine.tokens
         if thinking and tokens is not None and tokens.dialect.think is not None:
-            # The template opened the thinking at the end of the prompt; in an earlier message that is for us to write.
+            # The template opened the thinking at the end of the prompt; in an earlier message it does not.
             content = tokens.dialect.think.open + tokens.dialect.sep + content.removeprefix(tokens.dialect.sep)
         self._reply = {"role": "assistant", "content": content}
 
 
 @contextmanager
-def _held_back() -> Iterator[Callable[[], bool]]:
-    """Keep Ctrl-C from cutting through a step of the engine: it is asked for between two. A second one is not held back."""
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Keep Ctrl-C from interrupting a step of the engine: it is checked between two. A second one interrupts at once."""
     pressed = False
 
     def press(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -129,7 +127,7 @@ def _held_back() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         pressed = True
 
-    if threading.current_thread() is not threading.main_thread():  # where no signal comes
+    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread only
         yield lambda: False
         return
     before = signal.signal(signal.SIGINT, press)

@@ -16,7 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ..live import Moment
+from ..streaming import WireEvent
 from .style import COLORS, clean
 from .view import Lane, Split, Stage, View
 
@@ -62,7 +62,7 @@ class Frame:
 
 
 def usage_line(usage: Mapping[str, Any]) -> str:
-    """What a generation took, in words, as far as it is told (see `live.usage_json`)."""
+    """Usage in words, as far as it is known."""
     forms = (
         ("total_tokens", "{} tokens"),
         ("critical_path_tokens", "critical path {}"),
@@ -72,14 +72,14 @@ def usage_line(usage: Mapping[str, Any]) -> str:
     return " · ".join(form.format(usage[name]) for name, form in forms if usage.get(name) is not None)
 
 
-def ending(finish: Moment) -> str:
+def ending(finish: WireEvent) -> str:
     """Why a generation stopped early; empty if it came to its end."""
     if finish.finish_reason == "length":
-        return "wound up before its end: raise --max-tokens for more, if the model can read that much"
+        return "closed before its end: raise --max-tokens for more, within the model's context"
     if finish.finish_reason == "budget":
-        return "wound up before its end: it came to --thinking-budget or --max-critical-path-tokens"
+        return "closed before its end: it reached --thinking-budget or --max-critical-path-tokens"
     if finish.finish_reason == "deadline":
-        return "wound up before its end: it came to --max-seconds"
+        return "closed before its end: it reached --max-seconds"
     if finish.finish_reason == "error":
         return f"stopped: {finish.structure_error}"
     if finish.finish_reason == "malformed":

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-from ..live import Moment
+from ..errors import require
+from ..streaming import WireEvent
 from .errors import InputError
 
 if TYPE_CHECKING:
+    import httpx
+
     from .chat import Mode
     from .partner import Message
 
-_PATIENCE = 600.0
-"""Seconds without a byte after which a server is given up."""
+_TIMEOUT = 600.0
+"""Seconds without a byte after which a request fails."""
 OWNER = "multiverse"
-"""By this owner of its models our own server is known."""
+"""Owner of the models of our own server."""
 
 
 class ServerError(InputError):
@@ -34,12 +35,13 @@ class Remote:
     Args:
         url: its address, with or without ``/v1``.
         model: name of one of its models; `None` takes the first.
-        key: API key, if it wants one.
+        key: API key, if it needs one.
         options: further fields of each request, by OpenAI's names.
-        extension: fields of ours, for a server of ours.
+        extension: fields of `multiverse`, for a server of ours.
 
     Raises:
-        ServerError: it does not answer, wants another key, or has no such model.
+        ServerError: it does not answer, needs another key, or has no such model.
+        ExtraError: httpx or httpx-sse is not installed.
     """
 
     def __init__(
@@ -51,7 +53,10 @@ class Remote:
         extension: Mapping[str, Any] | None = None,
     ) -> None:
         self.base = _base(url)
-        self.key, self.options, self.extension = key, dict(options or {}), dict(extension or {})
+        self.options, self.extension = dict(options or {}), dict(extension or {})
+        self._httpx, self._sse = require("httpx", "chat"), require("httpx_sse", "chat")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client: httpx.Client = self._httpx.Client(headers=headers, timeout=_TIMEOUT)
         models = self._models()
         names = [str(entry.get("id")) for entry in models]
         if model is not None and model not in names:
@@ -67,13 +72,13 @@ class Remote:
             )
         self._reply: Message | None = None
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[Moment]:
+    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
         """See `Partner`."""
         self._reply = None
         body: dict[str, Any] = {"model": self.name, "messages": messages, "stream": True, **self.options}
         body["stream_options"] = {"include_usage": True}
         if self.structured:
-            # The instruction stands in the messages already: so it is there in later turns too, and the cache finds them.
+            # The messages hold the instruction already: it must be there in later turns too, for the prefix cache.
             body["multiverse"] = {"branches": True, "mode": "as-is", **self.extension}
             if mode == "sequential":
                 body["multiverse"]["max_depth"] = 0
@@ -88,75 +93,71 @@ class Remote:
         return self._reply
 
     def _models(self) -> list[dict[str, Any]]:
-        with self._open("models", None) as response:
-            try:
-                entries = json.loads(response.read())["data"]
-                return [dict(entry) for entry in entries]
-            except (ValueError, KeyError, TypeError):
-                raise ServerError(
-                    f"{self.base}/models is no list of models: is this the address of an OpenAI endpoint?"
-                ) from None
+        with self._requesting():
+            response = self._client.get(f"{self.base}/models")
+            self._check(response)
+        try:
+            return [dict(entry) for entry in response.json()["data"]]
+        except (ValueError, KeyError, TypeError):
+            raise ServerError(f"{self.base}/models is no list of models: is this the address of an OpenAI endpoint?") from None
 
     def _chunks(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The JSON objects of a stream, up to its end."""
-        with self._open("chat/completions", body) as response:
-            try:
-                for line in response:
-                    if not line.startswith(b"data:"):
-                        continue
-                    data = line[5:].strip()
-                    if data == b"[DONE]":
-                        return
-                    chunk = json.loads(data)
+        """The chunks of a stream."""
+        with (
+            self._requesting(),
+            self._sse.connect_sse(self._client, "POST", f"{self.base}/chat/completions", json=body) as source,
+        ):
+            self._check(source.response)
+            for event in source.iter_sse():
+                if event.data == "[DONE]":
+                    return
+                try:
+                    chunk = json.loads(event.data)
                     if not isinstance(chunk, dict):
-                        raise ValueError(f"{data[:60]!r} is no object")
-                    if chunk.get("error"):
-                        raise ServerError(f"the server stopped: {_message(chunk)}")
-                    yield chunk
-            except (OSError, HTTPException) as error:
-                raise ServerError(f"the connection to {self.base} broke ({error}): ask again") from None
-            except ValueError as error:
-                raise ServerError(f"{self.base} sent what is no chat completion ({error})") from None
+                        raise ValueError(f"{event.data[:60]!r} is no object")
+                except ValueError as error:
+                    raise ServerError(f"{self.base} sent what is no chat completion ({error})") from None
+                if chunk.get("error"):
+                    raise ServerError(f"the server stopped: {_message(chunk)}")
+                yield chunk
 
-    def _open(self, path: str, body: Mapping[str, Any] | None) -> Any:
-        headers = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
-        if self.key:
-            headers["authorization"] = f"Bearer {self.key}"
-        data = None if body is None else json.dumps(body).encode()
+    @contextmanager
+    def _requesting(self) -> Iterator[None]:
         try:
-            return urlopen(Request(f"{self.base}/{path}", data, headers), timeout=_PATIENCE)
-        except HTTPError as error:
-            with error:
-                raise ServerError(self._refusal(error)) from None
-        except (URLError, OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise ServerError(f"no server answers at {self.base} ({reason}): check the address, or start one") from None
+            yield
+        except self._httpx.ConnectError as error:
+            raise ServerError(f"no server answers at {self.base} ({error}): check the address, or start one") from None
+        except (self._httpx.HTTPError, self._sse.SSEError) as error:
+            raise ServerError(f"the connection to {self.base} broke ({error}): ask again") from None
 
-    def _refusal(self, error: HTTPError) -> str:
+    def _check(self, response: httpx.Response) -> None:
+        """Raise `ServerError` if the server refuses."""
+        if response.is_success:
+            return
         try:
-            told = _message(json.loads(error.read()))
-        except (ValueError, OSError, HTTPException):
-            told = str(error.reason)
-        if error.code in (401, 403):
-            return f"{self.base} wants another API key ({told}): set OPENAI_API_KEY, or give --api-key"
-        if error.code == 404:
-            return f"there is no chat at {self.base} ({told}): check the address"
-        return f"{self.base} refused: {told}"
+            said = _message(json.loads(response.read()))
+        except ValueError:
+            said = response.reason_phrase
+        if response.status_code in (401, 403):
+            raise ServerError(f"{self.base} wants another API key ({said}): set OPENAI_API_KEY, or give --api-key")
+        if response.status_code == 404:
+            raise ServerError(f"there is no chat at {self.base} ({said}): check the address")
+        raise ServerError(f"{self.base} refused: {said}")
 
 
 class _Answer:
-    """One answer, put together from its chunks."""
+    """One answer, assembled from its chunks."""
 
     def __init__(self, *, structured: bool) -> None:
         self.structured = structured
         self.reasoning = self.content = ""
         self.finish_reason: str | None = None
         self.usage: Mapping[str, Any] = {}
-        self.finish: Moment | None = None
+        self.finish: WireEvent | None = None
         self._begun = time.monotonic()
 
-    def feed(self, chunk: Mapping[str, Any]) -> Iterator[Moment]:
-        """Take in a chunk."""
+    def feed(self, chunk: Mapping[str, Any]) -> Iterator[WireEvent]:
+        """Take the next chunk."""
         if isinstance(chunk.get("usage"), dict):
             self.usage = chunk["usage"]
         for choice in chunk.get("choices") or ():
@@ -168,20 +169,20 @@ class _Answer:
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             if not self.structured:
                 if reasoning:
-                    yield Moment("token", text=reasoning, role="text")
+                    yield WireEvent("token", text=reasoning, role="text")
                 if content:
-                    yield Moment("token", text=content, role="answer" if self.reasoning else "text")
+                    yield WireEvent("token", text=content, role="answer" if self.reasoning else "text")
         if self.structured and isinstance(chunk.get("multiverse"), dict):
             try:
-                moment = Moment.from_json(chunk["multiverse"])
+                event = WireEvent.from_json(chunk["multiverse"])
             except ValueError as error:
                 raise ServerError(f"the server's stream cannot be read: {error}") from None
-            if moment.event == "finish":
-                self.finish = moment
-            yield moment
+            if event.event == "finish":
+                self.finish = event
+            yield event
 
-    def end(self) -> Iterator[Moment]:
-        """What a server that is not ours leaves unsaid.
+    def end(self) -> Iterator[WireEvent]:
+        """The finish event of a server that is not ours, which sends none.
 
         Raises:
             ServerError: the stream ended before the answer did.
@@ -191,17 +192,17 @@ class _Answer:
         if self.structured or self.finish_reason is None:
             raise ServerError("the server ended the stream before the answer's end: ask again")
         cached = (self.usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        told = {
+        usage = {
             "prompt_tokens": self.usage.get("prompt_tokens"),
             "total_tokens": self.usage.get("completion_tokens"),
             "cached_tokens": cached,
             "seconds": time.monotonic() - self._begun,
         }
-        self.finish = Moment("finish", finish_reason=self.finish_reason, usage=told, answer=self.content.strip())
+        self.finish = WireEvent("finish", finish_reason=self.finish_reason, usage=usage, answer=self.content.strip())
         yield self.finish
 
     def message(self) -> Message | None:
-        """What goes back with the next question."""
+        """The answer as a message for the next request."""
         assert self.finish is not None
         if not self.structured:
             return {"role": "assistant", "content": self.content} if self.content else None
@@ -220,7 +221,7 @@ def _base(url: str) -> str:
 
 
 def _message(body: Any) -> str:
-    """What an error in OpenAI's shape says."""
+    """The message of an error in OpenAI's shape."""
     error = body.get("error") if isinstance(body, dict) else None
-    told = error.get("message") if isinstance(error, dict) else error
-    return str(told or body)[:500]
+    said = error.get("message") if isinstance(error, dict) else error
+    return str(said or body)[:500]

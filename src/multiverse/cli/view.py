@@ -1,7 +1,6 @@
-"""What there is to see of a running generation: a trunk, lanes side by side, what they hold, who has closed.
+"""State of a generation for display: a trunk, lanes side by side, their texts, and which have closed.
 
-Fed with moments, wherever they come from: the engine of this process, or a server. It draws nothing, so it is tested without a
-terminal; `picture.py` draws it.
+Fed with events in the wire form, from the engine of this process or from a server. `picture.py` draws it.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..live import Moment
+from ..streaming import WireEvent
 from .errors import InputError
 
 
 class Stage(Enum):
-    """How far a lane has come."""
+    """State of a lane."""
 
     PLANNED = "planned"
     RUNNING = "running"
@@ -23,7 +22,7 @@ class Stage(Enum):
 
 @dataclass
 class Lane:
-    """One line of thought.
+    """A branch.
 
     Attributes:
         label: label path such as ``2.1``; empty for the trunk.
@@ -40,11 +39,11 @@ class Lane:
 
     @property
     def outline(self) -> str:
-        """What the lane is to do."""
+        """The outline, stripped."""
         return self.plan.strip()
 
     def write(self, text: str) -> None:
-        """Add to the text that stands last."""
+        """Add to the last text."""
         if self.items and isinstance(self.items[-1], str):
             self.items[-1] += text
         elif text:
@@ -60,19 +59,19 @@ class Lane:
         for item in reversed(self.items):
             if isinstance(item, Split):
                 return item
-        raise InputError(f"what was told of this generation does not fit together: branch {self.label!r} has opened no block")
+        raise InputError(f"the events of this generation are inconsistent: branch {self.label!r} has opened no block")
 
 
 @dataclass
 class Split:
-    """One fork, from the opening of its goal on; `joined` once its lanes have all closed."""
+    """A block, from the opening of its goal on; `joined` once all of its lanes have closed."""
 
     lanes: list[Lane] = field(default_factory=list)
     conclusion: str = ""
     joined: bool = False
 
     def lane(self, label: str) -> Lane:
-        """The lane with this label, planned here and now if there is none yet."""
+        """The lane with this label, added as planned if there is none yet."""
         for lane in self.lanes:
             if lane.label == label:
                 return lane
@@ -84,37 +83,37 @@ class View:
     """Follows a generation.
 
     Attributes:
-        trunk: the lane that everything else hangs from.
-        answer: what followed the thinking so far; `None` before that.
-        finish: the last moment, once it has come.
+        trunk: the lane of the trunk.
+        answer: text behind the thinking so far; `None` before that.
+        finish: the last event, once it has come.
     """
 
     def __init__(self) -> None:
         self.trunk = Lane()
         self.answer: str | None = None
-        self.finish: Moment | None = None
-        # By label; a later block of one trunk has the labels of an earlier one, and takes its place.
+        self.finish: WireEvent | None = None
+        # By label; a later block of a branch reuses the labels of an earlier one.
         self._lanes = {"": self.trunk}
 
-    def feed(self, moment: Moment) -> None:
-        """Take in what has happened.
+    def feed(self, event: WireEvent) -> None:
+        """Take the next event.
 
         Raises:
-            InputError: it is about a branch or a block that does not exist.
+            InputError: its branch or block does not exist.
         """
-        lane = self._lanes.get(moment.branch)
+        lane = self._lanes.get(event.branch)
         if lane is None:
-            raise InputError(f"what was told of this generation does not fit together: branch {moment.branch!r} has not begun")
-        if moment.tokens is not None:
-            lane.tokens = moment.tokens.branch
-        match moment.event:
+            raise InputError(f"the events of this generation are inconsistent: branch {event.branch!r} has not begun")
+        if event.tokens is not None:
+            lane.tokens = event.tokens.branch
+        match event.event:
             case "token":
-                self._write(lane, moment)
+                self._write(lane, event)
             case "goal":
                 lane.items.append(Split())
             case "fork":
                 block = lane.block
-                block.lanes = [block.lane(label) for label in moment.labels or ()]
+                block.lanes = [block.lane(label) for label in event.labels or ()]
                 for child in block.lanes:
                     child.stage = Stage.RUNNING
                     self._lanes[child.label] = child
@@ -123,17 +122,17 @@ class View:
             case "join":
                 lane.block.joined = True
             case "finish":
-                self.finish = moment
-            case _:  # the start, and what a newer server may tell
+                self.finish = event
+            case _:  # the start, and kinds of a newer server
                 pass
 
-    def _write(self, lane: Lane, moment: Moment) -> None:
-        text = moment.text or ""
-        match moment.role:
+    def _write(self, lane: Lane, event: WireEvent) -> None:
+        text = event.text or ""
+        match event.role:
             case "text":
                 lane.write(text)
             case "outline":
-                lane.block.lane(moment.outline or "").plan += text
+                lane.block.lane(event.outline or "").plan += text
             case "conclusion":
                 lane.block.conclusion += text
             case "answer":

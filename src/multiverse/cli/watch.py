@@ -1,4 +1,4 @@
-"""Watch a generation on the terminal: a picture that fills while it is written, and stays when it is done."""
+"""Show a generation on the terminal: a picture that is updated live, and stays when it is done."""
 
 from __future__ import annotations
 
@@ -7,27 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..engine import Event
-    from ..live import Moment
-    from ..llm import LLM
+    from ..streaming import WireEvent
     from .view import View
 
 
-def moments(events: Iterable[Event], llm: LLM, *, prompt_thinking: bool = False) -> Iterator[Moment]:
-    """What the events of a model's engine mean.
-
-    Args:
-        prompt_thinking: the prompt has opened the thinking.
-    """
-    from ..live import Reader
-
-    reader = Reader(llm.engine.tokens, llm.engine.loaded.stop_ids, prompt_thinking=prompt_thinking)
-    for event in events:
-        yield from reader.feed(event)
-
-
-def watch(moments: Iterable[Moment]) -> View:
-    """Draw what happens; at the end, or when interrupted, the picture stays on the screen in full."""
+def watch(events: Iterable[WireEvent]) -> View:
+    """Draw a generation live; at the end, or when interrupted, the whole picture stays on the screen."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -39,7 +24,7 @@ def watch(moments: Iterable[Moment]) -> View:
     view = View()
     try:
         with Live(Frame(view), console=console, auto_refresh=False, transient=True, redirect_stderr=False) as live:
-            for _ in _paced(moments, view):
+            for _ in _paced(events, view):
                 live.refresh()
     finally:
         if view.trunk.items or view.answer or view.finish is not None:
@@ -52,11 +37,11 @@ def watch(moments: Iterable[Moment]) -> View:
     return view
 
 
-def _paced(moments: Iterable[Moment], view: View) -> Iterator[None]:
-    """Feed the view, and yield whenever it is time to draw it: drawing takes a fifth of the time at most."""
+def _paced(events: Iterable[WireEvent], view: View) -> Iterator[None]:
+    """Feed the view, and yield whenever it is to be drawn: drawing takes a fifth of the time at most."""
     drawn = cost = 0.0
-    for moment in moments:
-        view.feed(moment)
+    for event in events:
+        view.feed(event)
         now = time.monotonic()
         if now - drawn > max(0.08, 4 * cost):
             yield

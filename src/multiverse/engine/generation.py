@@ -21,6 +21,7 @@ class Usage:
         seconds: wall-clock time from submission to finish, neighbours in the batch included.
         cached_tokens: tokens of the prompt that the prefix cache had already.
         preemptions: how often the request had to give way to others.
+        queue_seconds: those of `seconds` before it was first admitted to the batch.
     """
 
     prompt_tokens: int
@@ -29,6 +30,7 @@ class Usage:
     seconds: float
     cached_tokens: int = 0
     preemptions: int = 0
+    queue_seconds: float = field(default=0.0, compare=False)
 
     @property
     def parallelism(self) -> float:
@@ -91,6 +93,7 @@ def finish(request: Request) -> Generation:
             seconds=request.finished_at - request.started_at,
             cached_tokens=request.cached_tokens,
             preemptions=request.preemptions,
+            queue_seconds=(request.admitted_at or request.finished_at) - request.started_at,
         ),
         token_ids=token_ids,
         positions=positions,

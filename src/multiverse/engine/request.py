@@ -93,6 +93,7 @@ class Request:
         self.priority = 0
         self.leader: Request | None = None
         self.started_at = time.monotonic()
+        self.admitted_at: float | None = None  # when it was first admitted to the batch
         self.finished_at = 0.0
         self.finish_reason: str | None = None
         self.closing: str | None = None

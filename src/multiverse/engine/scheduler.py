@@ -11,6 +11,7 @@ somebody always gets on, and everybody becomes first in time.
 
 from __future__ import annotations
 
+import time
 from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -224,6 +225,8 @@ class Scheduler:
             return None
         self.waiting.remove(request)
         insort(self.running, request, key=_line)
+        if request.admitted_at is None:
+            request.admitted_at = time.monotonic()
         return request
 
     def _wanted(self, request: Request) -> int:

@@ -33,7 +33,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from ..engine.aio import AsyncEngine
+from ..engine.async_engine import AsyncEngine
 from ..engine.params import SamplingParams
 from ..errors import EngineError, RequestError
 from ..structure import DIALECTS, MULTIVERSE, Dialect

@@ -1,18 +1,17 @@
-"""The web application: routes, and errors in OpenAI's shape for whatever goes wrong.
+"""The web application: routes, and errors in OpenAI's shape.
 
-uvicorn.run(create_app(Runner(LLM(), Settings())))
+uvicorn.run(create_app(Service(LLM(), ServerConfig())))
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExtraError
+from ..errors import EngineError, ExtraError
 
 try:
     from fastapi import FastAPI, Request
@@ -23,14 +22,15 @@ try:
 except ImportError as error:
     raise ExtraError("fastapi", "serve") from error
 
-from . import chat, completions, info, logs, schemas, wire
-from .errors import ApiError, body, invalid, server_error
+from . import chat, completions, info, logs, requests, responses
+from .errors import ApiError, as_api_error, body, invalid, server_error
 from .metrics import CONTENT_TYPE
+from .middleware import middleware
+from .params import check_model
 from .parse import dialect_of, replay
-from .translate import check_model
 
 if TYPE_CHECKING:
-    from .runner import Runner
+    from .service import Service
 
 STATIC = Path(__file__).parent / "static"
 
@@ -38,14 +38,14 @@ ABOUT = """
 An OpenAI-compatible server for models that fork and join.
 
 The thinking of an answer is in `reasoning` (and `reasoning_content`), the answer itself in `content`. With
-`"multiverse": {"branches": true}` a stream tells every branch live: each chunk carries one event in `multiverse`, beside the
+`"multiverse": {"branches": true}` a stream shows every branch live: each chunk carries one event in `multiverse`, beside the
 ordinary text that it makes ready.
 
-Every parameter works or is refused by name with a 400; none is passed over.
+Every parameter works or is refused by name with a 400; none is ignored.
 """
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schemas.ErrorBody, "description": about}
+    status: {"model": responses.ErrorBody, "description": about}
     for status, about in (
         (400, "The request cannot be honoured as it stands; `param` says why."),
         (401, "No API key, or a wrong one."),
@@ -62,34 +62,32 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(runner: Runner) -> FastAPI:
-    """The application over a runner, which it starts and closes."""
+def create_app(service: Service) -> FastAPI:
+    """The application over a service, which it opens and closes."""
     app = FastAPI(
         title="multiverse",
         version="1",
         description=ABOUT,
-        lifespan=_lifespan(runner),
+        lifespan=_lifespan(service),
         docs_url=None,
         redoc_url=None,
         responses={status: _ERRORS[status] for status in (401, 500)},
+        middleware=middleware(service.admission),
     )
     _add_errors(app)
-    _add_answers(app, runner)
-    _add_models(app, runner)
-    _add_tools(app, runner)
-    _add_operation(app, runner)
+    _add_answers(app, service)
+    _add_models(app, service)
+    _add_tools(app, service)
+    _add_operation(app, service)
     _add_page(app)
     _describe(app)
-    from .middleware import install
-
-    install(app, runner)
     return app
 
 
-def _lifespan(runner: Runner) -> Any:
+def _lifespan(service: Service) -> Any:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with runner:
+        async with service:
             yield
 
     return lifespan
@@ -99,7 +97,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: _ERRORS[status] for status in statuses}
 
 
-def _or_stream(answer: type[schemas.Told], chunk: type[schemas.Told]) -> dict[int | str, dict[str, Any]]:
+def _or_stream(answer: type[responses.ResponseModel], chunk: type[responses.ResponseModel]) -> dict[int | str, dict[str, Any]]:
     """A whole answer, or a stream of chunks."""
     about = (
         f"Server-sent events: each `data:` line is a {chunk.__name__} (see the schemas) or an object with an `error`; "
@@ -109,88 +107,88 @@ def _or_stream(answer: type[schemas.Told], chunk: type[schemas.Told]) -> dict[in
     return {200: {"model": answer, "content": stream, "description": "The answer, whole or streamed."}}
 
 
-def _add_answers(app: FastAPI, runner: Runner) -> None:
+def _add_answers(app: FastAPI, service: Service) -> None:
     refusals = _errors(400, 404, 408, 413, 415, 422, 429, 503)
 
     @app.post(
         "/v1/chat/completions",
         response_model=None,
-        responses={**_or_stream(schemas.ChatCompletion, schemas.ChatChunk), **refusals},
+        responses={**_or_stream(responses.ChatCompletion, responses.ChatChunk), **refusals},
         tags=["answers"],
     )
-    async def chat_completions(request: wire.ChatRequest) -> Response:
+    async def chat_completions(request: requests.ChatRequest) -> Response:
         """Answer a chat."""
-        return await chat.complete(request, runner)
+        return await chat.complete(request, service)
 
     @app.post(
         "/v1/completions",
         response_model=None,
-        responses={**_or_stream(schemas.TextCompletion, schemas.TextChunk), **refusals},
+        responses={**_or_stream(responses.TextCompletion, responses.TextChunk), **refusals},
         tags=["answers"],
     )
-    async def text_completions(request: wire.CompletionRequest) -> Response:
+    async def text_completions(request: requests.CompletionRequest) -> Response:
         """Continue raw text."""
-        return await completions.complete(request, runner)
+        return await completions.complete(request, service)
 
 
-def _add_models(app: FastAPI, runner: Runner) -> None:
-    @app.get("/v1/models", response_model=schemas.ModelList, tags=["model"])
+def _add_models(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models", response_model=responses.ModelList, tags=["model"])
     async def models() -> JSONResponse:
-        """The models: there is one."""
-        return JSONResponse({"object": "list", "data": [info.model(runner)]})
+        """The models that are served: one."""
+        return JSONResponse({"object": "list", "data": [info.model(service)]})
 
-    @app.get("/v1/models/{model:path}", response_model=schemas.Model, responses=_errors(404), tags=["model"])
+    @app.get("/v1/models/{model:path}", response_model=responses.Model, responses=_errors(404), tags=["model"])
     async def model(model: str) -> JSONResponse:
         """One model."""
-        check_model(model, runner.model_name)
-        return JSONResponse(info.model(runner))
+        check_model(model, service.model_name)
+        return JSONResponse(info.model(service))
 
-    @app.get("/get_model_info", response_model=schemas.ModelInfo, tags=["model"])
+    @app.get("/get_model_info", response_model=responses.ModelInfo, tags=["model"])
     async def model_info() -> JSONResponse:
         """The model, and the tags that it writes."""
-        return JSONResponse(info.model_info(runner))
+        return JSONResponse(info.model_info(service))
 
     @app.get("/get_server_info", response_model=dict[str, Any], tags=["operation"])
     async def server_info() -> JSONResponse:
-        """The server's options, and what it is doing."""
-        return JSONResponse(runner.stats())
+        """The server's options and load."""
+        return JSONResponse(service.stats())
 
 
-def _add_tools(app: FastAPI, runner: Runner) -> None:
+def _add_tools(app: FastAPI, service: Service) -> None:
     refusals = _errors(400, 404, 408, 413, 415)
 
-    @app.post("/tokenize", response_model=schemas.Tokenized, responses=refusals, tags=["text"])
-    async def tokenize(request: wire.TokenizeRequest) -> JSONResponse:
+    @app.post("/tokenize", response_model=responses.Tokenized, responses=refusals, tags=["text"])
+    async def tokenize(request: requests.TokenizeRequest) -> JSONResponse:
         """A text or a chat as token ids."""
-        return JSONResponse(await info.tokenize(request, runner))
+        return JSONResponse(await info.tokenize(request, service))
 
-    @app.post("/detokenize", response_model=schemas.Detokenized, responses=refusals, tags=["text"])
-    async def detokenize(request: wire.DetokenizeRequest) -> JSONResponse:
+    @app.post("/detokenize", response_model=responses.Detokenized, responses=refusals, tags=["text"])
+    async def detokenize(request: requests.DetokenizeRequest) -> JSONResponse:
         """Token ids as text, tags included."""
-        return JSONResponse(await info.detokenize(request, runner))
+        return JSONResponse(await info.detokenize(request, service))
 
-    @app.post("/parse", response_model=schemas.Parsed, responses=refusals, tags=["text"])
-    async def parse(request: wire.ParseRequest) -> JSONResponse:
-        """A structured document, as the events in which it would have been written."""
-        tokens = runner.llm.engine.tokens
+    @app.post("/parse", response_model=responses.Parsed, responses=refusals, tags=["text"])
+    async def parse(request: requests.ParseRequest) -> JSONResponse:
+        """A structured document as the events in which it would have been generated."""
+        tokens = service.llm.engine.tokens
         dialect = dialect_of(request.dialect, tokens.dialect if tokens is not None else None)
         return JSONResponse(await asyncio.to_thread(replay, request.text, dialect))
 
 
-def _add_operation(app: FastAPI, runner: Runner) -> None:
-    @app.get("/health", response_model=schemas.Status, responses=_errors(503), tags=["operation"])
+def _add_operation(app: FastAPI, service: Service) -> None:
+    @app.get("/health", response_model=responses.Status, responses=_errors(503), tags=["operation"])
     async def health() -> JSONResponse:
         """Whether the server is alive."""
-        if not runner.alive:
-            raise server_error("the engine has come to grief: the server has to be started again; ask another one", 503, "dead")
+        if not service.alive:
+            raise server_error("the engine has failed and the server must be restarted: use another one", 503, "dead")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", response_model=schemas.Status, responses=_errors(503), tags=["operation"])
+    @app.get("/ready", response_model=responses.Status, responses=_errors(503), tags=["operation"])
     async def ready() -> JSONResponse:
         """Whether it takes requests: not while it loads or drains."""
-        if not runner.ready:
-            doing = "shutting down" if runner.draining else "starting"
-            raise server_error(f"the server is {doing}: ask another one, or try again soon", 503, "not_ready")
+        if not service.admission.ready:
+            doing = "shutting down" if service.admission.draining else "starting"
+            raise server_error(f"the server is {doing}: use another one, or try again soon", 503, "not_ready")
         return JSONResponse({"status": "ok"})
 
     @app.get(
@@ -201,7 +199,7 @@ def _add_operation(app: FastAPI, runner: Runner) -> None:
     )
     async def metrics() -> Response:
         """Prometheus metrics."""
-        return Response(runner.metrics.render(), headers={"content-type": CONTENT_TYPE})
+        return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 
 def _add_page(app: FastAPI) -> None:
@@ -213,7 +211,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Put what no route names into the description, the chunks of streams and the key; take out the framework's own errors."""
+    """Add to the OpenAPI description the chunks of streams and the API key; take out the framework's own errors."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -225,7 +223,7 @@ def _describe(app: FastAPI) -> None:
                     del operation["responses"]["422"]
             for name in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(name, None)
-            for chunk in (schemas.ChatChunk, schemas.TextChunk):
+            for chunk in (responses.ChatChunk, responses.TextChunk):
                 own = chunk.model_json_schema(ref_template="#/components/schemas/{model}")
                 components["schemas"].update(own.pop("$defs", {}))
                 components["schemas"][chunk.__name__] = own
@@ -238,27 +236,23 @@ def _describe(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    async def tell(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
-        logs.note(error=error.message)
-        return JSONResponse(body(error), error.status, error.headers)
+    async def respond(_: Request, error: Exception) -> JSONResponse:
+        failure = as_api_error(error)
+        logs.note(error=failure.message)
+        return JSONResponse(body(failure), failure.status, failure.headers)
 
-    async def tell_validation(request: Request, error: Exception) -> JSONResponse:
+    async def respond_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return await tell(request, _validation(error.errors(), error.body))
+        return await respond(request, _validation(error.errors(), error.body))
 
-    async def tell_http(request: Request, error: Exception) -> JSONResponse:
+    async def respond_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return await tell(request, _http(request, error))
+        return await respond(request, _http(request, error))
 
-    async def tell_unexpected(request: Request, error: Exception) -> JSONResponse:
-        logs.log("unexpected failure", level=logging.ERROR, error=repr(error))
-        return await tell(request, server_error("something went wrong in the server: its log says more", code="internal_error"))
-
-    app.add_exception_handler(ApiError, tell)
-    app.add_exception_handler(RequestValidationError, tell_validation)
-    app.add_exception_handler(HTTPException, tell_http)
-    app.add_exception_handler(Exception, tell_unexpected)
+    app.add_exception_handler(ApiError, respond)
+    app.add_exception_handler(EngineError, respond)
+    app.add_exception_handler(RequestValidationError, respond_invalid)
+    app.add_exception_handler(HTTPException, respond_http)
 
 
 def _http(request: Request, error: HTTPException) -> ApiError:
@@ -291,14 +285,14 @@ def _validation(errors: Sequence[Any], given: Any) -> ApiError:
     top = _param(first, given)
     first = max((error for error in errors if _param(error, given).startswith(top)), key=lambda error: len(_path(error, given)))
     param = _param(first, given)
-    alike = [error for error in errors if _param(error, given) == param]
-    told = [error for error in alike if not error["type"].endswith("_type")] or alike
+    same = [error for error in errors if _param(error, given) == param]
+    said = [error for error in same if not error["type"].endswith("_type")] or same
     if first["type"] == "extra_forbidden":
         return invalid(f"{param} is not a parameter that this server knows: leave it out", param, "unknown_parameter")
     if first["type"] == "missing":
         return invalid(f"{param} is missing", param, "missing_parameter")
-    wanted = " or ".join(dict.fromkeys(_say(error) for error in told))
-    hint = next((wire.NEUTRAL[name] for name in param.split(".") if name in wire.NEUTRAL), wanted)
+    wanted = " or ".join(dict.fromkeys(_say(error) for error in said))
+    hint = next((requests.NEUTRAL[name] for name in param.split(".") if name in requests.NEUTRAL), wanted)
     value = first.get("input")
     if first["type"] == "union_tag_invalid":
         value = first["ctx"]["tag"]

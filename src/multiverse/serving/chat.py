@@ -6,98 +6,91 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..live import Reader, opens_thinking
+from ..streaming import opens_thinking
 from . import logs
-from .answer import Answer, Names, chat_logprobs
-from .job import Job
-from .parts import Parts, Piece, text_of
-from .prepare import asks, check_stream, note
-from .translate import chat_prompt, check_model, mode_of
-from .wire import ChatRequest
+from .choice import Choice, Piece, chat_logprobs, text_of
+from .form import Form, Json
+from .params import check_request, sampling_params, with_usage
+from .prompts import chat_prompt, mode_of
+from .requests import ChatRequest
+from .sse import event_stream
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from .runner import Runner
+    from .service import Service
 
 
-class ChatForm:
-    """How chat completions are told.
-
-    Args:
-        name: text of a token, to tell log-probabilities; `None` if they were not asked for.
-    """
+class ChatForm(Form):
+    """The form of chat completions."""
 
     prefix = "chatcmpl"
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
+    logprobs = False
 
-    def __init__(self, name: Names | None = None) -> None:
-        self._name = name
-
-    def whole(self, answer: Answer) -> dict[str, Any]:
+    def whole(self, choice: Choice) -> Json:
         """The message."""
-        reasoning = text_of(answer.pieces, "reasoning") if answer.parts.thought else None
+        reasoning = text_of(choice.pieces, "reasoning") if choice.thought else None
         message = {
             "role": "assistant",
-            "content": text_of(answer.pieces, "content"),
+            "content": text_of(choice.pieces, "content"),
             "refusal": None,
             "reasoning": reasoning,
             "reasoning_content": reasoning,
         }
-        return {"message": message, "logprobs": self._logprobs(answer.pieces)}
+        return {"message": message, "logprobs": self._logprobs(choice.pieces)}
 
-    def opening(self, answer: Answer) -> dict[str, Any] | None:  # noqa: ARG002
-        """Who speaks."""
+    def opening(self, choice: Choice) -> Json | None:  # noqa: ARG002
+        """The role."""
         return {"delta": {"role": "assistant", "content": ""}, "logprobs": None}
 
-    def piece(self, answer: Answer, pieces: Sequence[Piece]) -> dict[str, Any] | None:  # noqa: ARG002
+    def delta(self, choice: Choice, pieces: Sequence[Piece]) -> Json | None:  # noqa: ARG002
         """More of the message."""
-        delta: dict[str, Any] = {}
+        delta: Json = {}
         reasoning, content = text_of(pieces, "reasoning"), text_of(pieces, "content")
         if reasoning:
             delta["reasoning"] = delta["reasoning_content"] = reasoning
         if content:
             delta["content"] = content
-        if not delta and not (pieces and self._name is not None):
+        if not delta and not (pieces and self.logprobs):
             return None
         return {"delta": delta, "logprobs": self._logprobs(pieces)}
 
-    def nothing(self) -> dict[str, Any]:
+    def empty(self) -> Json:
         """A chunk without text."""
         return {"delta": {}, "logprobs": None}
 
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
-        return chat_logprobs(pieces, self._name) if self._name is not None else None
+        return chat_logprobs(pieces, self.service.decode) if self.logprobs else None
 
 
-async def complete(request: ChatRequest, runner: Runner) -> Response:
+async def complete(request: ChatRequest, service: Service) -> Response:
     """Answer a chat.
 
     Raises:
-        ApiError: the request cannot be honoured, or did not come to an answer.
+        ApiError: the request cannot be honoured, or its generation failed.
+        EngineError: the engine failed.
     """
-    check_model(request.model, runner.model_name)
-    check_stream(request)
-    note(request)
+    from starlette.responses import JSONResponse
+
+    check_request(request, service)
     if request.metadata:
         logs.note(metadata=request.metadata)
     if request.safety_identifier is not None:
         logs.note(safety_identifier=request.safety_identifier)
-    mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, runner.llm, runner.settings)
-    prompt = await asyncio.to_thread(chat_prompt, runner.llm, request.messages, mode)
-    wanted = asks(request, runner, [prompt], "messages")
-    engine = runner.llm.engine
-    thinking = opens_thinking(prompt, engine.tokens)
-    stops = wanted[0].params.stop_strings
-    job = Job(
-        runner,
-        wanted,
-        [Answer(index, Parts(engine.tokens, stops, prompt_thinking=thinking)) for index in range(len(wanted))],
-        ChatForm((lambda token: engine.decode([token])) if request.logprobs else None),
-        "messages",
-        include_usage=request.stream_options is not None and bool(request.stream_options.include_usage),
-    )
+    llm = service.llm
+    mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
+    prompt = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
+    params = sampling_params(request, service, [prompt], "messages")
+
+    events = await service.submit([prompt], params, "messages")
+    tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)
+    choices = [Choice(index, tokens, thinking=thinking) for index in range(params.n)]
+    form = ChatForm(service, choices, include_usage=with_usage(request))
+    form.logprobs = bool(request.logprobs)
     if request.multiverse is not None and request.multiverse.branches:
-        job.reader = Reader(engine.tokens, engine.loaded.stop_ids, prompt_thinking=thinking)
-    return await job.run(stream=bool(request.stream))
+        return event_stream(form.branch_chunks(events, len(prompt)))
+    if request.stream:
+        return event_stream(form.chunks(events))
+    return JSONResponse(await form.answer(events))

@@ -1,13 +1,18 @@
-"""Errors as OpenAI's API tells them. Pure data: no web framework."""
+"""What a client gets when something fails: OpenAI's shape of an error, with a status and a remedy."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ..engine.generation import Generation
+from ..errors import EngineError, MultiverseError, RequestError
+from . import logs
 
-class ApiError(Exception):
-    """Something that a client is told.
+
+class ApiError(MultiverseError):
+    """A request was not answered as asked.
 
     Attributes:
         status: HTTP status.
@@ -37,8 +42,8 @@ class ApiError(Exception):
 
 def body(error: ApiError) -> dict[str, Any]:
     """The error as JSON, in the shape that OpenAI's clients read."""
-    told = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return {"error": {**told, **error.details}}
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": {**fields, **error.details}}
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -46,11 +51,44 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, "invalid_request_error", param, code)
 
 
-def not_found(message: str, code: str | None = None) -> ApiError:
-    """404: there is no such thing."""
-    return ApiError(404, message, "not_found_error", None, code)
+def server_error(message: str, status: int = 500, code: str | None = None, retry_after: int | None = None) -> ApiError:
+    """500: the fault is the server's own; `retry_after` in seconds."""
+    headers = {"retry-after": str(retry_after)} if retry_after is not None else None
+    return ApiError(status, message, "server_error", None, code, headers)
 
 
-def server_error(message: str, status: int = 500, code: str | None = None) -> ApiError:
-    """500: the fault is the server's own."""
-    return ApiError(status, message, "server_error", None, code)
+def failed(generation: Generation) -> ApiError | None:
+    """The error for a generation that is no answer; `None` if it is one."""
+    match generation.finish_reason:
+        case "malformed":
+            # Only with guard=false, which was the client's wish.
+            return ApiError(
+                422,
+                f"the model broke the grammar of its tags ({generation.structure_error}): leave multiverse.guard on",
+                param="multiverse.guard",
+                code="malformed_generation",
+            )
+        case "error":
+            return server_error(f"the generation failed: {generation.structure_error}", code="generation_failed")
+        case "deadline" if not generation.token_ids:
+            message = "the request reached its deadline before its first token: try again later"
+            return server_error(message, 503, "timeout", retry_after=10)
+        case "abort":
+            return server_error("the server is shutting down: ask again", 503, "shutting_down")
+        case _:
+            return None
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told of an exception; internals go to the log only."""
+    match error:
+        case ApiError():
+            return error
+        case RequestError():
+            return invalid(str(error))
+        case EngineError():
+            logs.log("engine failure", level=logging.ERROR, error=str(error))
+            return server_error("the engine failed while it worked on this request: ask again", code="engine_failure")
+        case _:
+            logs.LOGGER.error("unexpected failure", exc_info=error)
+            return server_error("something went wrong in the server: its log says more", code="internal_error")

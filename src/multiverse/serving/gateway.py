@@ -1,8 +1,10 @@
 """In front of replicas: one HTTP server that hands each request to one of them, whole, and passes its answer on.
 
-Keys, limits on bodies and connections, request ids and log lines are the plain server's own middleware. A replica gets what is
-left and answers as the plain server would; all branches of a request are its alone. If it dies over a request, the client is
-told in OpenAI's shape, in the middle of a stream too. Knows nothing of Ray: what hands out requests is a `Pool`.
+API keys, limits on bodies and connections, request ids and log lines are the plain server's middleware. A replica answers as
+the plain server would; all branches of a request are its alone. What Ray Serve's own ingress cannot do, and this does: try a
+request again whose replica died before its answer began, end a stream whose replica died with an error in OpenAI's shape,
+refuse with 429 and 503 in that shape, cut off clients that do not send or read, and drain. Knows nothing of Ray: requests are
+handed out by a `Pool`.
 """
 
 from __future__ import annotations
@@ -10,35 +12,35 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from . import logs
-from .errors import ApiError, body
+from .admission import Admission
+from .config import ServerConfig
+from .errors import ApiError, body, server_error
 from .metrics import CONTENT_TYPE, Metrics
-from .middleware import App, Bodies, Keys, Message, Observe, Receive, Scope, Send, path_of, refuse
-from .settings import Settings
+from .middleware import App, Message, Receive, Scope, Send, middleware, path_of, refuse
+from .sse import DONE, data
 
 ATTEMPTS = 3
-"""How often a request is handed out that has come to nothing yet."""
+"""How often a request is handed out whose answer has not begun."""
 
 
 class ReplicaLostError(Exception):
-    """The replica that worked on a request is gone."""
+    """The replica that worked on a request has died."""
 
 
 class PoolFullError(Exception):
-    """No replica has room, nor has the queue."""
+    """Neither a replica nor the queue can take a request."""
 
 
 class Report(NamedTuple):
-    """What a replica says of itself.
+    """State of a replica.
 
     Attributes:
-        stats: as `/get_server_info` tells them.
-        metrics: as `/metrics` does.
+        stats: as in `/get_server_info`.
+        metrics: as in `/metrics`.
         pid: its process.
     """
 
@@ -54,13 +56,13 @@ class Pool(Protocol):
         """The messages of one replica's answer as they come; closing the iterator stops the work on it.
 
         Raises:
-            ReplicaLostError: the replica is gone; what it was doing is lost.
+            ReplicaLostError: the replica has died.
             PoolFullError: nobody can take the request.
         """
         ...
 
     async def replicas(self) -> dict[str, Report]:
-        """What each replica that is alive has said of itself lately."""
+        """The latest report of each replica that is alive."""
         ...
 
     async def close(self) -> None:
@@ -69,90 +71,51 @@ class Pool(Protocol):
 
 
 class Gateway:
-    """The application, and what the server's loop wants of a runner.
+    """The application in front of the replicas.
 
     Args:
         pool: the replicas.
-        room: requests that can be under way at once; more are refused at once.
+        config: the server's options.
+        model_name: by which clients ask for the model.
+        limit: requests at once; more are refused at once.
 
     Attributes:
-        settings: the server's options.
+        config, model_name: as given.
         metrics: of what goes through here.
-        model_name: by which clients ask for the model.
-        draining: whether it takes no more requests.
+        admission: counts requests.
     """
 
-    def __init__(self, pool: Pool, settings: Settings, model_name: str, room: int) -> None:
-        self.settings, self.model_name = settings, model_name
+    def __init__(self, pool: Pool, config: ServerConfig, model_name: str, limit: int) -> None:
+        self.config, self.model_name = config, model_name
         self.metrics = Metrics(model_name)
-        self.draining = False
-        self._pool, self._room = pool, room
-        self._running = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.admission = Admission(limit, config, self.metrics)
+        self.admission.started = True
+        self._pool = pool
         self._closed = asyncio.Event()
-        self._started_at = time.time()
+        self._started_at = int(time.time())
 
     def app(self) -> App:
-        """The whole application: this, inside the plain server's middleware."""
-        settings = self.settings
-        app: App = Observe(Keys(Bodies(self, as_runner(self)), settings), as_runner(self))
-        if settings.cors_origins:
-            from fastapi.middleware.cors import CORSMiddleware
-
-            exposed = ["x-request-id", "retry-after"]
-            origins = list(settings.cors_origins)
-            app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed)
+        """This, inside the plain server's middleware."""
+        app: App = self
+        for layer in reversed(middleware(self.admission)):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
         return app
 
     def stats(self) -> dict[str, Any]:
         """The server's options, without the keys, and what it is doing."""
-        options = asdict(self.settings)
         return {
             "model": self.model_name,
-            "settings": {**options, "api_keys": len(self.settings.api_keys)},
-            "started_at": int(self._started_at),
-            "draining": self.draining,
-            "requests": {"running": self._running},
+            "settings": self.config.public(),
+            "started_at": self._started_at,
+            "draining": self.admission.draining,
+            "requests": {"running": self.admission.held},
         }
-
-    def check_room(self) -> None:
-        """Turn a generation away before its request is read, if there is no place for it.
-
-        Raises:
-            ApiError: 429 when full; 503 while draining.
-        """
-        if self.draining:
-            self.metrics.rejected("draining")
-            raise _shutting_down()
-        if self._running >= self._room:
-            self.metrics.rejected("full")
-            raise _full()
-
-    async def drain(self, grace: float | None = None) -> bool:
-        """Take no more requests, and wait until those that run are over; returns whether all of them are.
-
-        Args:
-            grace: seconds after which to stop waiting; `None` takes the settings'.
-        """
-        self.draining = True
-        try:
-            async with asyncio.timeout(self.settings.drain_grace if grace is None else grace):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def close(self) -> None:
         """Stop what still runs, and end the replicas. May be called again."""
-        self.draining = True
         if not self._closed.is_set():
             self._closed.set()
-            try:
-                async with asyncio.timeout(2):  # in which those who are cut off are told so
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
+            await self.admission.drain(2)  # in which those that are cut off are told so
             await self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,22 +126,23 @@ class Gateway:
             if path in own and method in ("GET", "HEAD"):
                 await own[path](send)
             else:
-                with self._counted():
+                release = self.admission.hold()
+                try:
                     await self._forward(scope, receive, send)
+                finally:
+                    release()
         except ApiError as error:
             logs.note(error=error.message)
             await refuse(error, send)
-
-    # -- what is answered here ----------------------------------------------------------------------------------------
 
     async def _health(self, send: Send) -> None:
         await _send_json(send, {"status": "ok"})
 
     async def _ready(self, send: Send) -> None:
-        if self.draining:
-            raise ApiError(503, "the server is shutting down: ask another one", "server_error", code="not_ready")
+        if self.admission.draining:
+            raise server_error("the server is shutting down: use another one", 503, "not_ready")
         if not await self._pool.replicas():
-            raise ApiError(503, "no replica is ready: try again soon", "server_error", code="not_ready")
+            raise server_error("no replica is ready: try again soon", 503, "not_ready")
         await _send_json(send, {"status": "ok"})
 
     async def _info(self, send: Send) -> None:
@@ -192,31 +156,28 @@ class Gateway:
         texts["gateway"] = self.metrics.render().decode()
         await _send(send, 200, CONTENT_TYPE, merge_metrics(texts).encode())
 
-    # -- what a replica answers ---------------------------------------------------------------------------------------
-
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and its answer back."""
         content = (await receive()).get("body", b"")
-        asked = _plain(scope)
+        plain = _plain(scope)
         for attempt in range(1, ATTEMPTS + 1):
             answer = _Passage(send)
             try:
-                await self._pass(self._pool.answer(asked, content), answer)
+                await self._pass(self._pool.answer(plain, content), answer)
                 return
             except PoolFullError:
-                self.metrics.rejected("full")
-                raise _full() from None
+                raise self.admission.full() from None
             except ReplicaLostError:
                 logs.log("replica lost", attempt=attempt, begun=answer.begun)
                 if answer.begun or attempt == ATTEMPTS:
                     await answer.fail(_lost())
                     return
             except _CutOffError:
-                await answer.fail(_shutting_down())
+                await answer.fail(self.admission.unavailable())
                 return
 
     async def _pass(self, messages: AsyncIterator[list[Message]], answer: _Passage) -> None:
-        """Send what a replica says, until it has said everything or the server is closed."""
+        """Pass on the messages of an answer, until it is complete or the server is closed."""
         closed = asyncio.ensure_future(self._closed.wait())
         try:
             while True:
@@ -231,7 +192,7 @@ class Gateway:
                     raise _CutOffError
                 batch = step.result()
                 if batch is None:
-                    if not answer.complete:  # it has ended without saying so
+                    if not answer.complete:
                         raise ReplicaLostError
                     return
                 for message in batch:
@@ -242,24 +203,13 @@ class Gateway:
             if close is not None:
                 await close()
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self._running += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-
 
 class _CutOffError(Exception):
     """The server closes before a request is over."""
 
 
 class _Passage:
-    """Passes one answer on. All but streams are held until they are complete, so that there is something else to say instead.
+    """Passes one answer on. All but streams are held back until complete, so that they can be replaced by an error.
 
     Attributes:
         begun: whether the client has been sent anything.
@@ -273,7 +223,7 @@ class _Passage:
         self.begun = self.complete = False
 
     async def send(self, message: Message) -> None:
-        """Pass on one message, when its time has come."""
+        """Pass on one message, or hold it back."""
         if message["type"] == "http.response.start":
             headers = dict(message.get("headers", ()))
             self._streaming = headers.get(b"content-type", b"").startswith(b"text/event-stream")
@@ -287,21 +237,15 @@ class _Passage:
         self.complete = self.complete or last
 
     async def fail(self, error: ApiError) -> None:
-        """Say that there will be no more."""
+        """End the answer with an error."""
         logs.note(error=error.message)
         if not self.begun:
             raise error
-        told = f"\n\ndata: {json.dumps(body(error), ensure_ascii=False)}\n\ndata: [DONE]\n\n"
-        await self._send({"type": "http.response.body", "body": told.encode(), "more_body": False})
-
-
-def as_runner(gateway: Gateway) -> Any:
-    """Of a runner, middleware and server need no more than what a gateway has."""
-    return gateway
+        await self._send({"type": "http.response.body", "body": b"\n\n" + data(body(error)) + DONE, "more_body": False})
 
 
 def _plain(scope: Scope) -> dict[str, Any]:
-    """What a replica has to know of a request: plain data, the request's id included."""
+    """A request as plain data for a replica, with its id, without its key."""
     kept = (
         "type",
         "asgi",
@@ -335,33 +279,13 @@ async def _send(send: Send, status: int, content_type: str, content: bytes) -> N
     await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
-def _full() -> ApiError:
-    told = "all replicas are full: try again in 1 s"
-    return ApiError(429, told, "rate_limit_error", code="server_full", headers={"retry-after": "1"})
-
-
 def _lost() -> ApiError:
-    return ApiError(
-        503,
-        "the replica that worked on this request has died; another one takes its place: ask again",
-        "server_error",
-        code="replica_lost",
-        headers={"retry-after": "1"},
-    )
-
-
-def _shutting_down() -> ApiError:
-    return ApiError(
-        503,
-        "the server is shutting down: it finishes what runs and takes no new requests; ask another one, or try again soon",
-        "server_error",
-        code="shutting_down",
-        headers={"retry-after": "5"},
-    )
+    message = "the replica that worked on this request has died; another one takes its place: ask again"
+    return server_error(message, 503, "replica_lost", retry_after=1)
 
 
 def merge_metrics(texts: Mapping[str, str]) -> str:
-    """Prometheus texts of several sources as one: each sample says in the label `replica` whose it is."""
+    """Prometheus texts of several sources as one: each sample gets a label `replica` with its source."""
     families: dict[str, tuple[list[str], list[str]]] = {}
     for source, text in texts.items():
         label = f'replica="{source}"'

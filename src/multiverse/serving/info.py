@@ -1,4 +1,4 @@
-"""What the server tells of its model, and its tokenizer for others to use."""
+"""What the server says of its model, and its tokenizer as a service."""
 
 from __future__ import annotations
 
@@ -8,69 +8,70 @@ from typing import TYPE_CHECKING, Any
 
 from ..structure import DIALECTS
 from .errors import ApiError, invalid
-from .translate import chat_prompt, check_model, mode_of
-from .wire import DetokenizeRequest, TokenizeRequest
+from .params import check_model
+from .prompts import chat_prompt, mode_of
+from .requests import DetokenizeRequest, TokenizeRequest
 
 if TYPE_CHECKING:
-    from .runner import Runner
+    from .service import Service
 
 
-def model(runner: Runner) -> dict[str, Any]:
-    """The one model, as `/v1/models` tells it."""
-    tokens = runner.llm.engine.tokens
+def model(service: Service) -> dict[str, Any]:
+    """The model, as in `/v1/models`."""
+    tokens = service.llm.engine.tokens
     return {
-        "id": runner.model_name,
+        "id": service.model_name,
         "object": "model",
-        "created": runner.stats()["started_at"],
+        "created": service.started_at,
         "owned_by": "multiverse",
-        "root": str(runner.llm.model_path),
-        "max_model_len": runner.llm.engine.loaded.max_positions,
+        "root": str(service.llm.model_path),
+        "max_model_len": service.llm.engine.loaded.max_positions,
         "dialect": tokens.dialect.name if tokens is not None else None,
     }
 
 
-def model_info(runner: Runner) -> dict[str, Any]:
-    """More of it, the tags included."""
-    engine = runner.llm.engine
+def model_info(service: Service) -> dict[str, Any]:
+    """More about the model, the tags included."""
+    engine = service.llm.engine
     dialect = engine.tokens.dialect if engine.tokens is not None else None
     return {
-        "model_path": str(runner.llm.model_path),
-        "served_model_name": runner.model_name,
+        "model_path": str(service.llm.model_path),
+        "served_model_name": service.model_name,
         "is_generation": True,
         "max_model_len": engine.loaded.max_positions,
         "vocab_size": engine.loaded.vocabulary,
-        "has_chat_template": getattr(runner.llm.tokenizer, "chat_template", None) is not None,
+        "has_chat_template": getattr(service.llm.tokenizer, "chat_template", None) is not None,
         "dialect": asdict(dialect) if dialect is not None else None,
         "dialects": list(DIALECTS),
     }
 
 
-async def tokenize(request: TokenizeRequest, runner: Runner) -> dict[str, Any]:
+async def tokenize(request: TokenizeRequest, service: Service) -> dict[str, Any]:
     """A text or a chat as token ids."""
-    check_model(request.model, runner.model_name)
-    llm = runner.llm
+    check_model(request.model, service.model_name)
+    llm = service.llm
     if (request.prompt is None) == (request.messages is None):
         raise invalid("give either a prompt or messages", "prompt")
     if request.messages is not None:
         if request.add_special_tokens is not None:
-            raise invalid("add_special_tokens is for a prompt: the chat template says how messages begin", "add_special_tokens")
-        mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, runner.settings)
+            raise invalid("add_special_tokens is for a prompt: messages begin as the chat template says", "add_special_tokens")
+        mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
         tokens = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
     else:
         if request.multiverse is not None:
             raise invalid("multiverse is for messages: a prompt is tokenised as it is", "multiverse")
         special = request.add_special_tokens is not False
         tokens = await asyncio.to_thread(lambda: list(llm.tokenizer.encode(request.prompt, add_special_tokens=special)))
-    told: dict[str, Any] = {"count": len(tokens), "max_model_len": llm.engine.loaded.max_positions, "tokens": tokens}
+    answer: dict[str, Any] = {"count": len(tokens), "max_model_len": llm.engine.loaded.max_positions, "tokens": tokens}
     if request.return_token_strs:
-        told["token_strs"] = [llm.engine.decode([token]) for token in tokens]
-    return told
+        answer["token_strs"] = [llm.engine.decode([token]) for token in tokens]
+    return answer
 
 
-async def detokenize(request: DetokenizeRequest, runner: Runner) -> dict[str, Any]:
+async def detokenize(request: DetokenizeRequest, service: Service) -> dict[str, Any]:
     """Token ids as text, tags included."""
-    check_model(request.model, runner.model_name)
-    vocabulary = runner.llm.engine.loaded.vocabulary
+    check_model(request.model, service.model_name)
+    vocabulary = service.llm.engine.loaded.vocabulary
     for index, token in enumerate(request.tokens):
         if token >= vocabulary:
             raise ApiError(
@@ -78,4 +79,4 @@ async def detokenize(request: DetokenizeRequest, runner: Runner) -> dict[str, An
                 f"{token} is no token id of this model: ids are whole numbers from 0 to {vocabulary - 1}",
                 param=f"tokens.{index}",
             )
-    return {"prompt": await asyncio.to_thread(runner.llm.engine.decode, request.tokens)}
+    return {"prompt": await asyncio.to_thread(service.llm.engine.decode, request.tokens)}

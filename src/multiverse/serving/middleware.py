@@ -1,4 +1,4 @@
-"""Around every HTTP request: request ids, log lines, keys, limits on bodies, clients that leave. Plain ASGI.
+"""Around every HTTP request: request ids, log lines, API keys, limits on bodies, disconnects. Plain ASGI.
 
 From the outside in: CORS, `Observe`, `Keys`, `Bodies`, the application.
 """
@@ -20,10 +20,10 @@ from . import logs
 from .errors import ApiError, body
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.middleware import Middleware
 
-    from .runner import Runner
-    from .settings import Settings
+    from .admission import Admission
+    from .config import ServerConfig
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -32,16 +32,16 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/health", "/ready", "/favicon.ico"})
-"""What needs no key; nor does anything below `STATIC`."""
+"""Paths that need no key; nor does anything below `STATIC`."""
 STATIC = "/static/"
 GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
-"""What needs a place in the engine: when there is none, nothing of the request needs to be read."""
+"""Paths that need admission: when the server is full, the body need not be read."""
 QUIET = frozenset({"/health", "/ready", "/metrics"})
-"""What is asked for every few seconds, and is logged only at level debug."""
+"""Paths that are polled every few seconds, and logged only at level debug."""
 CLIENT_LEFT = 499
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_LINGER = 2.0  # seconds for which what a client still sends is read and thrown away, so that it comes to read its answer
+_LINGER = 2.0  # seconds for which the rest of a refused body is read and discarded, so that the client gets to its answer
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -55,34 +55,34 @@ _HEADERS = {
 
 
 class ClientLeftError(Exception):
-    """The client did not wait for the end of its answer."""
+    """The client disconnected before the end of its answer."""
 
 
-def install(app: FastAPI, runner: Runner) -> None:
-    """Put everything here around an application."""
-    from fastapi.middleware.cors import CORSMiddleware
+def middleware(admission: Admission) -> list[Middleware]:
+    """Everything here, outermost first."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.cors import CORSMiddleware
 
-    settings = runner.settings
-    # What is added last stands outermost.
-    app.add_middleware(Bodies, runner=runner)
-    app.add_middleware(Keys, settings=settings)
-    app.add_middleware(Observe, runner=runner)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-            expose_headers=["x-request-id", "retry-after"],
+    layers = [
+        Middleware(Observe, admission=admission),
+        Middleware(Keys, config=admission.config),
+        Middleware(Bodies, admission=admission),
+    ]
+    if origins := list(admission.config.cors_origins):
+        exposed = ["x-request-id", "retry-after"]
+        layers.insert(
+            0,
+            Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"], expose_headers=exposed),
         )
+    return layers
 
 
 class Observe:
-    """Gives each request its id, its line in the log and its headers; turns what nobody caught into a plain 500."""
+    """Gives each request its id, its log line and its headers; turns uncaught exceptions into a plain 500."""
 
-    def __init__(self, app: App, runner: Runner) -> None:
+    def __init__(self, app: App, admission: Admission) -> None:
         self._app = app
-        self._runner = runner
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,7 +90,7 @@ class Observe:
             return
         exchange = logs.Exchange(_request_id(scope))
         logs.enter(exchange)
-        answer = _Answer(send, exchange.id, self._runner)
+        answer = _Answer(send, exchange.id, self._admission)
         began = time.monotonic()
         left = False
         try:
@@ -107,7 +107,7 @@ class Observe:
         finally:
             exchange.end()
             status = CLIENT_LEFT if left else answer.status
-            self._runner.metrics.answered(scope["method"], CLIENT_LEFT if status is None else status)
+            self._admission.metrics.answered(scope["method"], CLIENT_LEFT if status is None else status)
             self._log(scope, status, time.monotonic() - began, answer.size, exchange)
 
     def _log(self, scope: Scope, status: int | None, seconds: float, size: int, exchange: logs.Exchange) -> None:
@@ -128,12 +128,12 @@ class Observe:
 
 
 class _Answer:
-    """Watches what is sent, and adds the headers that every answer has."""
+    """Notes status and size of an answer, and adds the headers that every answer has."""
 
-    def __init__(self, send: Send, request_id: str, runner: Runner) -> None:
+    def __init__(self, send: Send, request_id: str, admission: Admission) -> None:
         self._send = send
         self._request_id = request_id
-        self._runner = runner
+        self._admission = admission
         self.status: int | None = None
         self.size = 0
 
@@ -141,7 +141,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             own = dict(_HEADERS) | {b"x-request-id": self._request_id.encode()}
-            if self._runner.draining:  # the next request of this client should go elsewhere
+            if self._admission.draining:  # the client's next request should go elsewhere
                 own[b"connection"] = b"close"
             given = list(message.get("headers", ()))
             names = {name.lower() for name, _ in given}
@@ -152,11 +152,11 @@ class _Answer:
 
 
 class Keys:
-    """Lets only those in who know a key, except to what is open to everybody."""
+    """Requires an API key, except for what is open to everybody."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: App, config: ServerConfig) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in settings.api_keys]
+        self._digests = [_digest(key.encode()) for key in config.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._error(scope) if scope["type"] == "http" and self._digests else None
@@ -173,7 +173,7 @@ class Keys:
         if scheme.lower() != b"bearer" or not key.strip():
             return _unauthorized("no API key was sent: add the header  Authorization: Bearer KEY", "missing_api_key")
         digest = _digest(key.strip())
-        # Each one is compared, and in constant time: how long it takes says nothing about the keys.
+        # All are compared, in constant time: the duration gives nothing away.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             return _unauthorized("the API key is not valid here", "invalid_api_key")
         logs.note(key=digest.hex()[:8])
@@ -181,13 +181,13 @@ class Keys:
 
 
 class Bodies:
-    """Reads a request's body within bounds of size and time, and stops the work on a request whose client has left."""
+    """Reads a request's body within limits of size and time, and cancels the work on a request whose client has left."""
 
-    def __init__(self, app: App, runner: Runner) -> None:
+    def __init__(self, app: App, admission: Admission) -> None:
         self._app = app
-        self._runner = runner
-        self._limit = runner.settings.max_body_bytes
-        self._timeout = runner.settings.body_timeout
+        self._admission = admission
+        self._limit = admission.config.max_body_bytes
+        self._timeout = admission.config.body_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -195,7 +195,7 @@ class Bodies:
             return
         try:
             if scope["method"] == "POST" and path_of(scope) in GENERATING:
-                self._runner.check_room()
+                self._admission.check()
             content = await self._read(scope, receive)
         except ApiError as error:
             await refuse(error, send, receive)
@@ -239,7 +239,7 @@ class Bodies:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        async def tell(message: Message) -> None:
+        async def forward(message: Message) -> None:
             nonlocal complete
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 complete = True
@@ -250,7 +250,7 @@ class Bodies:
                 pass
             gone.set()
 
-        work = asyncio.ensure_future(self._app(scope, replay, tell))
+        work = asyncio.ensure_future(self._app(scope, replay, forward))
         watcher = asyncio.create_task(watch())
         try:
             await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -276,10 +276,10 @@ async def refuse(error: ApiError, send: Send, receive: Receive | None = None) ->
     """Answer with an error.
 
     Args:
-        error: what to say.
-        send: where to.
-        receive: given when the request's body has not been read. The connection is closed then; before, for a short time,
-            what still comes is thrown away, since a client that is cut off while it sends does not get to read the answer.
+        error: the answer.
+        send: of the ASGI connection.
+        receive: given when the request's body has not been read. The connection is closed then; before that, what still comes
+            is discarded for a short time, since a client that is cut off while it sends does not read the answer.
     """
     content = json.dumps(body(error), ensure_ascii=False).encode()
     headers = {"content-type": "application/json", "content-length": str(len(content)), **error.headers}
@@ -289,11 +289,11 @@ async def refuse(error: ApiError, send: Send, receive: Receive | None = None) ->
     await send({"type": "http.response.start", "status": error.status, "headers": pairs})
     await send({"type": "http.response.body", "body": content, "more_body": receive is not None})
     if receive is not None:
-        await _throw_away(receive)
+        await _discard(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _throw_away(receive: Receive) -> None:
+async def _discard(receive: Receive) -> None:
     try:
         async with asyncio.timeout(_LINGER):
             while True:
@@ -305,14 +305,14 @@ async def _throw_away(receive: Receive) -> None:
 
 
 def path_of(scope: Scope) -> str:
-    """The path that was asked for, without the prefix of a reverse proxy."""
+    """The requested path, without the prefix of a reverse proxy."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     inside = root and (path == root or path.startswith(root + "/"))
     return path.removeprefix(root) if inside else path
 
 
 def _request_id(scope: Scope) -> str:
-    """The one that the client sent, if it can be put into a header and a log, else a fresh one."""
+    """The one that the client sent, if it is fit for a header and a log, else a new one."""
     given = _header(scope, b"x-request-id").decode("latin-1")
     return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
 

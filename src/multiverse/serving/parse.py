@@ -1,4 +1,4 @@
-"""A structured document replayed: the events in which an engine would have written it, siblings side by side.
+"""A structured document replayed: the events in which an engine would have generated it, siblings at the same time.
 
 Tokens are words here, since a document may be of another dialect than the model's.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engine.events import BranchEndEvent, Counts, ForkEvent, JoinEvent, TokenEvent
 from ..errors import StructureError
-from ..live import Moment, moments
+from ..streaming import WireEvent, wire_events
 from ..structure import (
     DIALECTS,
     Dialect,
@@ -33,7 +33,7 @@ MOST_DEPTH = 64
 
 
 def replay(text: str, dialect: Dialect) -> dict[str, Any]:
-    """A document's moments, and its tree.
+    """A document's events in the wire form, and its tree.
 
     Raises:
         ApiError: 400, with line and offset, if it breaks the grammar; or if it is too long.
@@ -49,7 +49,7 @@ def replay(text: str, dialect: Dialect) -> dict[str, Any]:
         tokens = resolve(words, dialect)
         encoded = encode(document, tokens)
         return {
-            "events": [moment.to_json() for moment in _moments(document, encoded, tokens, words)],
+            "events": [event.to_json() for event in _wire_events(document, encoded, tokens, words)],
             "tree": document.to_json(),
         }
     except StructureError as error:
@@ -188,8 +188,8 @@ def _settle(line: _Line) -> Generator[_Event, None, list[_Line]]:
     return (yield from _settle(parent))
 
 
-def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: _Words) -> Iterator[Moment]:
-    yield Moment("start", id="document", prompt_tokens=0)
+def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, words: _Words) -> Iterator[WireEvent]:
+    yield WireEvent("start", id="document", prompt_tokens=0)
     counts, own = Counts(), {"": 0}
     for event in _events(_lines(encoded, tokens, words.texts)):
         if isinstance(event, TokenEvent):
@@ -197,7 +197,7 @@ def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: 
             counts = Counts(counts.total + 1, max(counts.critical_path, event.position + 1))
         elif isinstance(event, ForkEvent):
             own.update(dict.fromkeys(event.labels, 0))
-        yield from moments(replace(event, counts=counts._replace(branch=own[event.branch])))
+        yield from wire_events(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
     usage = {
         "prompt_tokens": 0,
@@ -209,7 +209,7 @@ def _moments(document: Document, encoded: Encoded, tokens: TokenDialect, words: 
         "preemptions": 0,
     }
     answer = document.answer.strip().removeprefix("Answer:").strip()
-    yield Moment(
+    yield WireEvent(
         "finish",
         tokens=counts._replace(branch=own[""]),
         finish_reason="stop",

@@ -1,6 +1,6 @@
-"""What runs in a replica's process: the plain server's application over an engine of its own, without a socket.
+"""A replica's process: the plain server's application over an engine of its own, without a socket.
 
-A request comes as plain data, and the messages of its answer go back as they are made, as many at a time as have become ready.
+A request comes as plain data, and the messages of its answer go back in batches as they become ready.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from .config import ServerConfig
 from .gateway import Report
 from .middleware import Message
-from .settings import Settings
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
 HEADER = b"x-multiverse-replica"
-"""Header that says which replica has answered."""
+"""Response header that names the replica."""
 STALE = 15.0
-"""Seconds after which a replica that has said nothing is taken for dead."""
+"""Seconds without a report after which a replica is taken for dead."""
 
 
 class Board:
-    """Where replicas say how they are. A Ray actor."""
+    """Keeps the reports of the replicas. A Ray actor."""
 
     def __init__(self) -> None:
         self._reports: dict[str, tuple[float, Report]] = {}
 
     def post(self, name: str, report: Report) -> None:
-        """A replica says how it is."""
+        """Store a replica's report."""
         self._reports[name] = time.monotonic(), report
 
     def read(self) -> dict[str, Report]:
-        """The newest report of every replica that has been heard of lately."""
+        """The latest report of every replica, but for those without a recent one."""
         now = time.monotonic()
         self._reports = {name: entry for name, entry in self._reports.items() if now - entry[0] < STALE}
         return {name: report for name, (_, report) in self._reports.items()}
@@ -45,27 +45,27 @@ class Replica:
     """One replica. A Ray Serve deployment.
 
     Args:
-        settings: the server's options; keys and origins have been seen to before a request comes here.
-        options: what `LLM` is made with.
-        board: where to say how it is.
+        config: the server's options; the gateway has checked API keys and origins.
+        options: arguments of `LLM`.
+        board: takes the reports.
     """
 
-    def __init__(self, settings: Settings, options: dict[str, Any], board: ActorHandle[Board]) -> None:
+    def __init__(self, config: ServerConfig, options: dict[str, Any], board: ActorHandle[Board]) -> None:
         from ..llm import LLM
         from . import logs
         from .app import create_app
-        from .runner import Runner
+        from .service import Service
 
         _be_quiet()
-        logs.set_up("warning")  # what is asked and answered stands in the gateway's log
-        self._runner = Runner(LLM(**options), settings)
-        self._app = create_app(self._runner)
+        logs.set_up("warning")  # requests are logged by the gateway
+        self._service = Service(LLM(**options), config)
+        self._app = create_app(self._service)
         self._board = board
         self._name = f"{time.time_ns():x}"[-8:]
 
     async def answer(self, scope: dict[str, Any], content: bytes) -> AsyncIterator[list[Message]]:
         """Answer a request; closing the iterator, or cancelling the task that waits for it, stops the work on it."""
-        await self._runner.start()
+        self._service.admission.started = True
         made: asyncio.Queue[Message | None] = asyncio.Queue()
         given = False
 
@@ -105,14 +105,14 @@ class Replica:
             await asyncio.gather(work, return_exceptions=True)
 
     async def check_health(self) -> None:
-        """Say how this replica is; an error has it replaced."""
-        await self._runner.start()
-        if (broken := self._runner.llm.engine.backend.broken) is not None:
+        """Report to the board. Ray replaces a replica that raises here."""
+        self._service.admission.started = True
+        if (broken := self._service.llm.engine.backend.broken) is not None:
             raise RuntimeError(f"the tensor-parallel ranks do not run any more: {broken}")
-        if not self._runner.ready:
+        if not self._service.admission.ready:
             raise RuntimeError("the engine is closed")
-        metrics = self._runner.metrics.render().decode()
-        self._board.post.remote(self._name, Report(self._runner.stats(), metrics, os.getpid()))
+        metrics = self._service.metrics.render().decode()
+        self._board.post.remote(self._name, Report(self._service.stats(), metrics, os.getpid()))
 
 
 def _be_quiet() -> None:

@@ -1,8 +1,8 @@
 """`multiverse serve --replicas N`: replicas of a model under Ray Serve, behind one address.
 
-Ray starts the replicas, watches over them, replaces what dies, and adds or takes away some as the load asks for. The address
-is served by this process (see `gateway.py`), which hands out requests through Ray's own handle, to the less busy of two
-replicas at a time.
+Ray starts the replicas, checks their health, replaces those that die, and scales their number with the load. The address is
+served by this process (see `gateway.py`), which hands out requests through Ray's handle, to the less busy of two replicas at a
+time.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import contextlib
 import logging
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExtraError, ModelError, RequestError
+from ..errors import ModelError, first_line, require
 from . import logs
-from .gateway import Gateway, PoolFullError, ReplicaLostError, Report, as_runner
+from .config import ScaleConfig, ServerConfig
+from .gateway import Gateway, PoolFullError, ReplicaLostError, Report
 from .replica import Board, Replica
-from .server import Server, limits, listen
-from .settings import Settings
+from .server import listen, make_server
+from .service import model_name
 
 if TYPE_CHECKING:
     from .middleware import Message
@@ -32,114 +30,54 @@ if TYPE_CHECKING:
 OnReady = Callable[[str], None] | None
 
 _STORE = 256 << 20
-"""Bytes of shared memory for Ray's objects: ours are small."""
+"""Bytes of shared memory for Ray's objects, which are small here."""
 _SLACK = 64
-"""Requests beyond its own bounds that a replica is handed, so that it refuses them itself."""
+"""Requests beyond its own limits that a replica is handed, so that it refuses them itself."""
 _HEALTH = 2.0
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How many replicas.
-
-    Attributes:
-        replicas: how many there are; with `max_replicas`, the fewest.
-        max_replicas: the most, when load asks for more; `None` keeps their number.
-        target_requests: requests that run on a replica at a time when there are just enough of them; for scaling.
-        downscale_delay: seconds of little load after which there are fewer.
-    """
-
-    replicas: int = 2
-    max_replicas: int | None = None
-    target_requests: float = 32.0
-    downscale_delay: float = 300.0
-
-    def __post_init__(self) -> None:
-        most = self.max_replicas
-        checks = (
-            ("replicas", self.replicas >= 1, "1 or more"),
-            ("max_replicas", most is None or most >= self.replicas, f"at least replicas ({self.replicas}), or None"),
-            ("target_requests", self.target_requests > 0, "above 0"),
-            ("downscale_delay", self.downscale_delay >= 0, "0 or more seconds"),
-        )
-        for name, good, allowed in checks:
-            if not good:
-                raise RequestError(f"{name}={getattr(self, name)!r} is not valid: it must be {allowed}")
-
-    @property
-    def most(self) -> int:
-        """The most replicas that there can be."""
-        return self.max_replicas if self.max_replicas is not None else self.replicas
+"""Seconds between health checks."""
 
 
 def run(
-    settings: Settings,
+    config: ServerConfig,
     options: Mapping[str, Any],
-    scale: Scale,
+    scale: ScaleConfig,
     on_ready: OnReady = None,
 ) -> None:
     """Serve until a signal comes and what runs is finished.
 
     Args:
-        settings: the server's options; bounds on requests are each replica's.
-        options: what `LLM` is made with: `model`, `dtype`, `device`, `kv_memory`, `tensor_parallel`.
+        config: the server's options; limits on requests are each replica's.
+        options: arguments of `LLM`: `model`, `dtype`, `device`, `kv_memory`, `tensor_parallel`.
+        scale: how many replicas.
         on_ready: called with the server's address once replicas are up and it listens.
 
     Raises:
         ModelError: the replicas cannot be started.
-        RequestError: the address cannot be had.
+        RequestError: the address cannot be used.
         ExtraError: Ray is not installed.
     """
-    own = listen(settings)
-    pool = RayPool(settings, options, scale)
+    own = listen(config)
+    pool = RayPool(config, options, scale)
+    name = config.served_model_name or model_name(options.get("model"))
+    limit = scale.most * (config.max_concurrent + config.max_queue)
+
+    async def serve() -> None:
+        gateway = Gateway(pool, config, name, limit)
+        await make_server(gateway, gateway.app(), on_ready, lifespan="off").serve(sockets=[own])
+
     try:
-        name = settings.served_model_name
-        room = scale.most * (settings.max_concurrent + settings.max_queue)
-        gateway = partial(Gateway, pool, settings, name if name is not None else model_name(options), room)
-        asyncio.run(_serve(gateway, settings, own, on_ready))
+        asyncio.run(serve())
     finally:
         pool.end()
-
-
-async def _serve(make: Callable[[], Gateway], settings: Settings, own: socket.socket, on_ready: OnReady) -> None:
-    import uvicorn
-
-    gateway = make()
-    config = uvicorn.Config(
-        gateway.app(),
-        http=limits(settings),
-        ws="none",
-        lifespan="off",
-        root_path=settings.root_path,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
-    )
-    await Server(config, as_runner(gateway), on_ready).serve(sockets=[own])
-
-
-def model_name(options: Mapping[str, Any]) -> str:
-    """By what name clients ask for the model, if none was given."""
-    model = options.get("model")
-    if model is None:
-        return "multiverse-mini"
-    path = Path(str(model)).expanduser()
-    return path.resolve().name if path.is_dir() else str(model)
 
 
 class RayPool:
     """Replicas under Ray Serve. Raises as `run`."""
 
-    def __init__(self, settings: Settings, options: Mapping[str, Any], scale: Scale) -> None:
+    def __init__(self, config: ServerConfig, options: Mapping[str, Any], scale: ScaleConfig) -> None:
         _prepare_environment()
-        try:
-            import ray
-            from ray import serve
-        except ImportError as missing:
-            raise ExtraError("ray[serve]", "ray") from missing
-        self._ray, self._serve = ray, serve
+        self._ray = ray = require("ray", "ray")
+        self._serve = require("ray.serve", "ray")
         resources = _resources(options, scale)
         self._own = "RAY_ADDRESS" not in os.environ
         self._name = f"multiverse-{secrets.token_hex(4)}"  # there may be others on a cluster
@@ -150,26 +88,25 @@ class RayPool:
             given |= {"include_dashboard": False, "num_cpus": cores, "object_store_memory": _STORE}
         try:
             ray.init(**given)
-        except Exception as error:  # of any kind, down to the bare one
+        except Exception as error:  # of any kind, bare `Exception` included
             ray.shutdown()
             where = "could not be started" if self._own else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']!r} could not be joined"
-            raise ModelError(f"Ray {where}: {str(error).strip().partition(chr(10))[0]}") from error
+            raise ModelError(f"Ray {where}: {first_line(error)}") from error
         board: Any = ray.remote(Board)
         self._board: Any = board.options(num_cpus=0, max_restarts=-1).remote()
         try:
-            self._handle = self._deploy(settings, dict(options), scale, resources)
+            self._handle = self._deploy(config, dict(options), scale, resources)
         except BaseException:
             self.end()
             raise
 
-    def _deploy(self, settings: Settings, options: dict[str, Any], scale: Scale, resources: dict[str, Any]) -> Any:
+    def _deploy(self, config: ServerConfig, options: dict[str, Any], scale: ScaleConfig, resources: dict[str, Any]) -> Any:
         """Start the replicas, and wait until they are up."""
         serve = self._serve
-        # Who may ask, and from where, has been settled before a request comes to a replica.
-        inner = replace(
-            settings, api_keys=(), cors_origins=(), served_model_name=settings.served_model_name or model_name(options)
-        )
-        room = settings.max_concurrent + settings.max_queue + _SLACK
+        # The gateway has checked API keys and origins.
+        name = config.served_model_name or model_name(options.get("model"))
+        inner = replace(config, api_keys=(), cors_origins=(), served_model_name=name)
+        room = config.max_concurrent + config.max_queue + _SLACK
         sizes: dict[str, Any] = {"num_replicas": scale.replicas}
         if scale.max_replicas is not None:
             sizes = {
@@ -190,7 +127,7 @@ class RayPool:
             max_queued_requests=_SLACK,
             health_check_period_s=_HEALTH,
             health_check_timeout_s=60.0,
-            graceful_shutdown_timeout_s=settings.drain_grace,
+            graceful_shutdown_timeout_s=config.drain_grace,
             graceful_shutdown_wait_loop_s=1.0,
             max_constructor_retry_count=2,
             logging_config={"log_level": "ERROR", "enable_access_log": False},
@@ -242,7 +179,7 @@ class RayPool:
         """End the replicas; and Ray, if it was started here. May be called again."""
         if not self._ray.is_initialized():
             return
-        if not self._own:  # of somebody else's cluster, take out only what was put in
+        if not self._own:  # a cluster that others use: end only what was started here
             with contextlib.suppress(Exception):
                 self._serve.delete(self._name)
             with contextlib.suppress(Exception):
@@ -256,19 +193,19 @@ def _future(reference: Any) -> asyncio.Future[Any]:
 
 
 def _prepare_environment() -> None:
-    """What Ray reads when it is imported. A cluster of our own asks for a token that is not left lying in the home folder."""
+    """Set what Ray reads when it is imported. A cluster of our own requires a token that is not written to the home folder."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's own patience is for machines that have nothing else to do: for its start, and for how busy a replica says it is.
+    # Ray's timeouts, for its start and for a replica's queue length, are too short for a busy machine.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
     os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
-    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)  # our log tells what matters
+    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
     if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _resources(options: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
-    """What a replica takes of a machine: a GPU for each rank where there are GPUs, else its share of the cores."""
+def _resources(options: Mapping[str, Any], scale: ScaleConfig) -> dict[str, Any]:
+    """Resources of a replica: a GPU for each rank where there are GPUs, else its share of the cores."""
     from ..backends import on_gpu
 
     ranks = int(options.get("tensor_parallel") or 1)
@@ -279,6 +216,6 @@ def _resources(options: Mapping[str, Any], scale: Scale) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The line of a failed deployment's report that says why."""
+    """The line of a failed deployment's report that names the error."""
     lines = [line.strip() for line in str(error).splitlines() if "Error" in line]
-    return lines[-1][:500] if lines else str(error).strip().partition("\n")[0][:500]
+    return (lines[-1] if lines else first_line(error))[:500]

@@ -1,7 +1,7 @@
-"""uvicorn, with bounds on what a connection may take its time for, and an orderly end.
+"""uvicorn, with timeouts for slow connections and a graceful shutdown.
 
-On SIGTERM (or Ctrl-C) the server goes on listening: what was let in is finished, as far as the grace allows, and everything
-else is told to go elsewhere (503). A second signal ends it at once.
+On SIGTERM (or Ctrl-C) the server goes on listening: admitted requests are finished within the grace period, and others refused
+with 503. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import json
 import signal
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import ExtraError, RequestError
 from . import logs
@@ -27,15 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from .runner import Runner
-    from .settings import Settings
+    from .admission import Admission
+    from .config import ServerConfig
+    from .middleware import App
+    from .service import Service
 
-_KEEP_ALIVE = 30  # seconds for which a connection may rest between two requests
-_FLUSH = 5  # seconds that answers have to be sent out, once everything has been said
+_KEEP_ALIVE = 30  # seconds for which a connection may be idle between two requests
+_FLUSH = 5  # seconds to send answers out, once all are complete
 
 
 class _Timer:
-    """Calls something, unless it is stopped in time; starting it while it runs changes nothing."""
+    """Calls a function after some seconds, unless it is stopped before; starting it while it runs changes nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[], None]) -> None:
         self._loop, self._seconds, self._act = loop, seconds, act
@@ -56,29 +58,29 @@ class _Timer:
 
 
 class Connection(H11Protocol):
-    """One connection; `limits` sets the bounds.
+    """One connection, with the timeouts that `connection_class` sets.
 
-    uvicorn itself would wait for ever for the head of a request, and for a client that does not read its answer.
+    uvicorn itself waits without limit for the head of a request, and for a client that does not read its answer.
     """
 
     header_timeout: float
     write_timeout: float
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start waiting for a request."""
+        """Start the timeout of the first request's head."""
         super().connection_made(transport)
         self._head = _Timer(self.loop, self.header_timeout, self._no_head)
         self._unread = _Timer(self.loop, self.write_timeout, transport.abort)
         self._head.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more to wait for."""
+        """Stop all timeouts."""
         self._head.stop()
         self._unread.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the clock runs from the first ones of a request to the end of its head."""
+        """Take bytes; the timeout runs from the first ones of a request to the end of its head."""
         if not self._busy:
             self._head.start()
         super().data_received(data)
@@ -86,25 +88,25 @@ class Connection(H11Protocol):
             self._head.stop()
 
     def pause_writing(self) -> None:
-        """The client is not reading."""
+        """The client does not read."""
         super().pause_writing()
         self._unread.start()
 
     def resume_writing(self) -> None:
-        """It is."""
+        """The client reads again."""
         super().resume_writing()
         self._unread.stop()
 
     def on_response_complete(self) -> None:
-        """An answer has been written; if the connection ends with it, the client has to come for the rest in time."""
+        """An answer has been written; if the connection ends with it, the client must read the rest in time."""
         super().on_response_complete()
-        if self._busy:  # another request had been waiting behind it
+        if self._busy:  # a pipelined request follows
             self._head.stop()
         if self.transport.is_closing():
             self._unread.start()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """The client sent no valid HTTP."""
         self._end(ApiError(400, msg, "invalid_request_error", code="bad_http"))
 
     @property
@@ -118,11 +120,11 @@ class Connection(H11Protocol):
         if self.conn.trailing_data[0]:
             message = f"the head of the request did not arrive within {self.header_timeout:g} s"
             self._end(ApiError(408, message, "invalid_request_error", code="request_timeout"))
-        else:  # nothing was asked, so nothing is answered
+        else:  # no request, no answer
             self.transport.close()
 
     def _end(self, error: ApiError) -> None:
-        """Say what is wrong, and close."""
+        """Send an error, and close."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             content = json.dumps(body(error)).encode()
             headers = [
@@ -137,10 +139,26 @@ class Connection(H11Protocol):
         self._unread.start()
 
 
-def limits(settings: Settings) -> type[Connection]:
-    """The class of connections that keep to the settings' bounds."""
-    bounds = {"header_timeout": settings.header_timeout, "write_timeout": settings.write_timeout}
-    return type("BoundedConnection", (Connection,), bounds)
+def connection_class(config: ServerConfig) -> type[Connection]:
+    """`Connection` with these timeouts."""
+    timeouts = {"header_timeout": config.header_timeout, "write_timeout": config.write_timeout}
+    return type("TimedConnection", (Connection,), timeouts)
+
+
+class Served(Protocol):
+    """What a server needs of what it serves: a `Service` or a `Gateway`."""
+
+    config: ServerConfig
+    model_name: str
+    admission: Admission
+
+    def stats(self) -> dict[str, Any]:
+        """The load, as ``requests``."""
+        ...
+
+    async def close(self) -> None:
+        """Stop what still runs."""
+        ...
 
 
 class Server(uvicorn.Server):
@@ -148,35 +166,35 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        runner: is drained when a signal comes.
+        served: is drained and closed when a signal comes.
         on_ready: called with the server's address once it listens.
     """
 
-    def __init__(self, config: uvicorn.Config, runner: Runner, on_ready: Callable[[str], None] | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, served: Served, on_ready: Callable[[str], None] | None = None) -> None:
         super().__init__(config)
-        self._runner = runner
+        self._served = served
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leaving: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and log the address."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
         if self.started:
             url = _url(self.servers[0].sockets[0].getsockname(), self.config.is_ssl)
-            logs.log("ready", url=url, model=self._runner.model_name)
+            logs.log("ready", url=url, model=self._served.model_name)
             if self._on_ready is not None:
                 self._on_ready(url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
-        """The first signal begins the end, the second one is the end."""
+        """The first signal drains, the second one ends at once."""
         if self._loop is None:
             raise KeyboardInterrupt
         self._loop.call_soon_threadsafe(self.leave, signal.Signals(sig).name)
 
     def leave(self, reason: str) -> None:
-        """Finish what runs, then stop; asked a second time, stop."""
+        """Finish running requests, then stop; called a second time, stop at once."""
         if self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(reason))
         else:
@@ -184,23 +202,22 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def _leave(self, reason: str) -> None:
-        grace = self._runner.settings.drain_grace
-        logs.log("draining", reason=reason, grace=grace, **self._runner.stats()["requests"])
-        done = await self._runner.drain(grace)
-        # Whoever is left is told so by the runner.
-        logs.log("drained" if done else "grace is over", **self._runner.stats()["requests"])
-        await self._runner.close()
+        grace = self._served.config.drain_grace
+        logs.log("draining", reason=reason, grace=grace, **self._served.stats()["requests"])
+        done = await self._served.admission.drain(grace)
+        logs.log("drained" if done else "grace is over", **self._served.stats()["requests"])
+        await self._served.close()  # sends an error to those that are left
         self.should_exit = True
 
 
-def listen(settings: Settings) -> socket.socket:
-    """Take the address, before a model is loaded for nothing.
+def listen(config: ServerConfig) -> socket.socket:
+    """Bind the address, before a model is loaded.
 
     Raises:
-        RequestError: it cannot be had.
+        RequestError: it cannot be bound.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0]
         own = socket.socket(family, kind, protocol)
         try:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -211,35 +228,37 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise RequestError(
-            f"the server cannot listen at {settings.host} port {settings.port} ({reason}): choose another host or port"
+            f"the server cannot listen at {config.host} port {config.port} ({reason}): choose another host or port"
         ) from None
     own.setblocking(False)
     return own
 
 
-def make_server(runner: Runner, on_ready: Callable[[str], None] | None = None) -> Server:
-    """A server for this runner."""
-    from .app import create_app
-
-    settings = runner.settings
-    config = uvicorn.Config(
-        create_app(runner),
-        http=limits(settings),
+def make_server(
+    served: Served, app: App, on_ready: Callable[[str], None] | None = None, *, lifespan: Literal["on", "off"] = "on"
+) -> Server:
+    """A server for this application."""
+    config = served.config
+    settings = uvicorn.Config(
+        app,
+        http=connection_class(config),
         ws="none",
-        lifespan="on",
-        root_path=settings.root_path,
+        lifespan=lifespan,
+        root_path=config.root_path,
         log_config=None,
         access_log=False,  # the middleware writes one
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_FLUSH,
     )
-    return Server(config, runner, on_ready)
+    return Server(settings, served, on_ready)
 
 
-def serve(runner: Runner, own: socket.socket, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve at an address that `listen` has taken, until a signal comes and what runs is finished."""
-    make_server(runner, on_ready).run(sockets=[own])
+def serve(service: Service, own: socket.socket, on_ready: Callable[[str], None] | None = None) -> None:
+    """Serve at an address that `listen` has bound, until a signal comes and running requests are finished."""
+    from .app import create_app
+
+    make_server(service, create_app(service), on_ready).run(sockets=[own])
 
 
 def _url(address: Any, secure: bool) -> str:

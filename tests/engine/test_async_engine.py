@@ -20,7 +20,7 @@ import pytest
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Event, FinishEvent, ForkEvent, Request, TokenEvent
-from multiverse.engine.aio import AsyncEngine, EventStream
+from multiverse.engine.async_engine import AsyncEngine, EventStream
 from multiverse.engine.sampler import Sampler
 from multiverse.errors import EngineError, RequestError
 from tests.engine.steering import PolicySampler, always_fork, prompt_ids
@@ -89,13 +89,13 @@ async def becomes_idle(aio: AsyncEngine) -> None:
 
 async def exhaust(stream: EventStream) -> None:
     """Listen to the end, or to the error that comes after the events."""
-    async for event in stream:
+    async for _, event in stream:
         assert isinstance(event, TokenEvent | FinishEvent)
 
 
 async def ending(aio: AsyncEngine, prompt: list[int], params: SamplingParams) -> str:
     """How a request ends, for those who listen."""
-    events = [event async for event in aio.stream(prompt, params)]
+    events = [event async for _, event in aio.stream(prompt, params)]
     assert isinstance(events[-1], FinishEvent)
     return events[-1].generation.finish_reason
 
@@ -113,7 +113,7 @@ def test_a_stream_tells_what_the_synchronous_engine_tells(llm: LLM, forks: bool)
 
     async def main() -> tuple[list[Event], Generation]:
         async with AsyncEngine(engine) as aio:
-            return [event async for event in aio.stream(prompt, params)], await aio.generate(prompt, params)
+            return [event async for _, event in aio.stream(prompt, params)], await aio.generate(prompt, params)
 
     events, generation = run(main())
     # On the wire and in the result alike, only the clock differs; log-probabilities to rounding, as the batch was the same.
@@ -129,9 +129,9 @@ def test_samples_of_one_prompt_are_those_of_n(llm: LLM) -> None:
 
     async def main() -> list[tuple[int, ...]]:
         async with AsyncEngine(llm.engine) as aio:
-            streams = [aio.stream(prompt, params, sample=number) for number in range(3)]
-            finishes = [[event async for event in stream][-1] for stream in streams]
-        return [event.generation.token_ids for event in finishes if isinstance(event, FinishEvent)]
+            events = [item async for item in aio.stream(prompt, replace(params, n=3))]
+        finishes = {index: event for index, event in events if isinstance(event, FinishEvent)}
+        return [finishes[index].generation.token_ids for index in range(3)]
 
     assert run(main()) == expected
 
@@ -180,7 +180,7 @@ def test_leaving_a_stream_aborts_its_request(wordy: LLM, aborted: list[int]) -> 
 
     async def main() -> None:
         async with AsyncEngine(wordy.engine) as aio:
-            async for event in aio.stream(prompt, LONG):
+            async for _, event in aio.stream(prompt, LONG):
                 assert isinstance(event, TokenEvent)
                 break
             await becomes_idle(aio)
@@ -188,7 +188,7 @@ def test_leaving_a_stream_aborts_its_request(wordy: LLM, aborted: list[int]) -> 
             async with aclosing(aio.stream(prompt, LONG)) as events:
                 await anext(events)
             await becomes_idle(aio)
-            assert [event async for event in events] == []
+            assert [event async for _, event in events] == []
 
             async with aio.stream(prompt, LONG) as events:
                 assert aio.busy
@@ -217,7 +217,7 @@ def test_leaving_a_stream_aborts_its_request(wordy: LLM, aborted: list[int]) -> 
             # What is over is not aborted, whether it was listened to or not.
             over = aio.stream(prompt, SHORT)
             await aio.drain()
-            assert len([event async for event in over]) == 13
+            assert len([event async for _, event in over]) == 13
             await over.aclose()
             assert len(aborted) == 6
 
@@ -234,19 +234,19 @@ def test_a_stream_that_was_left_says_no_more(wordy: LLM, aborted: list[int]) -> 
             time.sleep(0.02)  # more events are on their way
             await closed.aclose()
             await asyncio.sleep(0)
-            assert [event async for event in closed] == []
+            assert [event async for _, event in closed] == []
 
             unopened = aio.stream(prompt, LONG)
             await unopened.aclose()
             async with unopened:
-                assert [event async for event in unopened] == []
+                assert [event async for _, event in unopened] == []
 
             cancelled = aio.stream(prompt, LONG)
             task = asyncio.create_task(exhaust(cancelled))
             await asyncio.sleep(0)
             task.cancel()
             await becomes_idle(aio)  # although somebody still holds the stream
-            assert [event async for event in cancelled] == []
+            assert [event async for _, event in cancelled] == []
             assert len(aborted) == 3
 
     run(main())
@@ -279,13 +279,13 @@ def test_a_slow_consumer_holds_up_nobody_and_misses_nothing(llm: LLM) -> None:
     async def main() -> None:
         async with AsyncEngine(llm.engine) as aio:
             slow = aio.stream(prompt, SHORT)
-            first = await anext(slow)
+            _, first = await anext(slow)
             for _ in range(3):
-                assert timeless([event async for event in aio.stream(prompt, SHORT)]) == expected
+                assert timeless([event async for _, event in aio.stream(prompt, SHORT)]) == expected
             time.sleep(0.02)  # a loop that stands still
             await aio.drain()
             assert idle(aio)
-            assert timeless([first, *[event async for event in slow]]) == expected
+            assert timeless([first, *[event async for _, event in slow]]) == expected
 
     run(main())
 
@@ -314,7 +314,7 @@ def test_bad_input_is_told_before_any_event_and_to_its_sender_only(llm: LLM) -> 
                 stream = aio.stream(prompt, params)
                 with pytest.raises(RequestError, match=message):
                     await anext(stream)
-                assert [event async for event in stream] == []
+                assert [event async for _, event in stream] == []
                 with pytest.raises(RequestError, match=message):
                     async with aio.stream(prompt, params):
                         pytest.fail("a bad request was accepted")
@@ -329,7 +329,7 @@ def test_bad_input_is_told_before_any_event_and_to_its_sender_only(llm: LLM) -> 
 def test_defaults(llm: LLM) -> None:
     async def main() -> None:
         async with AsyncEngine(llm.engine) as aio, aio.stream(prompt_ids(llm, "Q")) as events:
-            assert isinstance(await anext(events), TokenEvent)
+            assert isinstance((await anext(events))[1], TokenEvent)
 
     run(main())
 
@@ -363,7 +363,7 @@ def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, 
                 failing.clear()
                 with pytest.raises(EngineError, match="out of memory, say") as caught:
                     await exhaust(listener)
-                assert [event async for event in listener] == []
+                assert [event async for _, event in listener] == []
                 for error in [*errors, caught.value]:
                     assert type(error) is EngineError
                     assert isinstance(error.__cause__, RuntimeError)
@@ -391,7 +391,7 @@ def test_what_came_before_a_failure_is_told_before_it(llm: LLM, monkeypatch: pyt
             while aio.busy:
                 time.sleep(0.001)  # a loop that stands still, and finds all of it at once
             async with stream:
-                assert [type(await anext(stream)) for _ in range(3)] == [TokenEvent] * 3
+                assert [type((await anext(stream))[1]) for _ in range(3)] == [TokenEvent] * 3
                 with pytest.raises(EngineError, match="StopIteration"):
                     await anext(stream)
 
@@ -552,7 +552,7 @@ def test_drain_lets_the_running_ones_finish_and_takes_no_new_ones(wordy: LLM) ->
             await asyncio.gather(*drains)
             assert idle(aio)
             assert [(await task).usage.total_tokens for task in tasks] == [30, 60, 90]
-            *_, last = [event async for event in stream]
+            *_, last = [event async for _, event in stream]
             assert isinstance(last, FinishEvent)
             assert last.generation.finish_reason == "length"
             with suppress(asyncio.CancelledError):
@@ -588,7 +588,7 @@ def test_closing_answers_everybody(wordy: LLM, monkeypatch: pytest.MonkeyPatch) 
         assert idle(aio)
         assert await asyncio.gather(*listeners) == ["abort"] * 3
         assert [generation.finish_reason for generation in await asyncio.gather(*waiters)] == ["abort"] * 3
-        *_, last = [event async for event in slow]
+        *_, last = [event async for _, event in slow]
         assert isinstance(last, FinishEvent)
         assert last.generation.finish_reason == "abort"
         await drain
@@ -606,7 +606,7 @@ def test_requests_that_were_just_sent_are_answered_too(llm: LLM) -> None:
             async with AsyncEngine(llm.engine) as aio:
                 streams = [aio.stream(prompt_ids(llm, "Q"), LONG) for _ in range(5)]
             for stream in streams:
-                *_, last = [event async for event in stream]
+                *_, last = [event async for _, event in stream]
                 assert isinstance(last, FinishEvent)
                 assert last.generation.finish_reason == "abort"
 
@@ -670,7 +670,7 @@ def test_two_loops_in_two_threads(llm: LLM) -> None:
 
     async def several(mine: list[list[int]]) -> list[str]:
         async def one(prompt: list[int]) -> str:
-            *_, last = [event async for event in aio.stream(prompt, SHORT)]
+            *_, last = [event async for _, event in aio.stream(prompt, SHORT)]
             assert isinstance(last, FinishEvent)
             return last.generation.text
 
@@ -694,7 +694,7 @@ def test_a_stream_stays_on_its_loop(wordy: LLM) -> None:
             stream = aio.stream(prompt_ids(wordy, "Q"), LONG)
             with pytest.raises(RuntimeError, match="event loop on which it was made"):
                 await asyncio.to_thread(lambda: run(exhaust(stream)))
-            assert isinstance(await anext(stream), TokenEvent)
+            assert isinstance((await anext(stream))[1], TokenEvent)
 
     run(main())
     with pytest.raises(RuntimeError, match="no running event loop"):
@@ -759,7 +759,7 @@ def test_every_loop_is_woken_once_a_step(wordy: LLM, monkeypatch: pytest.MonkeyP
         async with AsyncEngine(engine) as aio:
             streams = [aio.stream(prompt_ids(wordy, "Q"), replace(SHORT, max_tokens=50)) for _ in range(8)]
             for stream in streams:
-                assert len([event async for event in stream]) == 51
+                assert len([event async for _, event in stream]) == 51
             assert 50 <= calls[0] <= steps[0] + 8
             idle_from = steps[0]
             worked = time.process_time()
@@ -788,7 +788,7 @@ def test_whatever_tasks_do_the_engine_ends_up_idle(llm: LLM, monkeypatch: pytest
                 assert (await aio.generate(prompts[i], params[j])).text == alone[i, j]
                 finished += 1
             case "listen":
-                *_, last = [event async for event in aio.stream(prompts[i], params[j])]
+                *_, last = [event async for _, event in aio.stream(prompts[i], params[j])]
                 assert isinstance(last, FinishEvent)
                 assert last.generation.text == alone[i, j]
                 finished += 1

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from multiverse.errors import RequestError
-from multiverse.serving.settings import Settings
+from multiverse.errors import ConfigError
+from multiverse.serving.config import ServerConfig
 
 
 def test_defaults_are_valid_and_can_be_sent_to_other_processes() -> None:
-    settings = Settings()
-    assert pickle.loads(pickle.dumps(settings)) == settings
-    assert settings.reasoning_budgets["high"] is None
-    assert settings.reasoning_budgets["none"] == 0
+    config = ServerConfig()
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert config.reasoning_budgets["high"] is None
+    assert config.reasoning_budgets["none"] == 0
 
 
 @pytest.mark.parametrize(
@@ -45,28 +45,28 @@ def test_defaults_are_valid_and_can_be_sent_to_other_processes() -> None:
     ],
 )
 def test_what_cannot_be(name: str, value: Any) -> None:
-    with pytest.raises(RequestError, match=name) as told:
-        Settings(**{name: value})
+    with pytest.raises(ConfigError, match=name) as told:
+        ServerConfig(**{name: value})
     shown = value[0] if name == "cors_origins" else -1 if name == "reasoning_budgets" else value
     assert str(shown) in str(told.value)
     assert "must be" in str(told.value) or "write" in str(told.value)
 
 
 def test_the_default_fits_under_the_limit() -> None:
-    with pytest.raises(RequestError, match=r"default_max_tokens=2048 .* max_tokens_limit \(100\)"):
-        Settings(max_tokens_limit=100)
-    assert Settings(max_tokens_limit=100, default_max_tokens=100).max_tokens_limit == 100
+    with pytest.raises(ConfigError, match=r"default_max_tokens=2048 .* max_tokens_limit \(100\)"):
+        ServerConfig(max_tokens_limit=100)
+    assert ServerConfig(max_tokens_limit=100, default_max_tokens=100).max_tokens_limit == 100
 
 
 @pytest.mark.parametrize("key", ["", "two words", "schlüssel", "new\nline"])
 def test_a_bad_key_is_not_repeated(key: str) -> None:
-    with pytest.raises(RequestError) as told:
-        Settings(api_keys=("good", key))
+    with pytest.raises(ConfigError) as told:
+        ServerConfig(api_keys=("good", key))
     assert not key or key not in str(told.value)
 
 
 def test_keys_are_not_printed() -> None:
-    assert "secret" not in repr(Settings(api_keys=("secret",)))
+    assert "secret" not in repr(ServerConfig(api_keys=("secret",)))
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_keys_are_not_printed() -> None:
     ],
 )
 def test_who_can_reach_it(host: str, loopback: bool) -> None:
-    assert Settings(host=host).loopback is loopback
+    assert ServerConfig(host=host).loopback is loopback

@@ -1,14 +1,20 @@
-"""Requests as they come over the wire: OpenAI's, with one field of our own.
+"""Bodies of requests: OpenAI's, with one field of our own.
 
-Types are strict and unknown fields are refused, so that nothing a client asks for is passed over in silence. What OpenAI knows
-and this server does not do is accepted only with the value that changes nothing (`NEUTRAL` says which, and why).
+Types are strict and unknown fields are refused, so that nothing a client asks for is silently ignored. What OpenAI has and this
+server does not is accepted only with the value that changes nothing (`NEUTRAL` has the reasons).
+
+Limits and descriptions of sampling parameters are those that `SamplingParams` declares; stricter ones are given here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ..engine.params import SamplingParams
+from ..options import declared, types
+from .config import Instruction
 
 MOST_STOPS = 16
 MOST_CHOICES = 128
@@ -37,7 +43,7 @@ NEUTRAL: dict[str, str] = {
     "verbosity": 'only "medium" is possible: ask for the length in the prompt',
     "web_search_options": "this server does not search the web: leave it out",
 }
-"""What is said of a parameter that would change the result in a way that this server cannot honour."""
+"""Why a parameter is refused with any value that would change the result."""
 
 
 def _utf8(text: str) -> str:
@@ -52,71 +58,72 @@ def _utf8(text: str) -> str:
 Text = Annotated[str, AfterValidator(_utf8)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
-Mode = Literal["parallel", "sequential", "as-is"]
 Empty = Annotated[list[Any], Field(max_length=0)]
 Stop = Annotated[Text, Field(min_length=1, max_length=1000)]
 
 
-class Wire(BaseModel):
+class RequestModel(BaseModel):
     """Base of all requests."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Extension(Wire):
+def _sampling(name: str, description: str = "", **limits: Any) -> Any:
+    """An optional field for a sampling parameter; these limits and this description replace the declared ones."""
+    own = declared(SamplingParams)[name]
+    whole = float not in get_args(types(SamplingParams)[name]) and types(SamplingParams)[name] is not float
+    given = {"ge": own.ge, "gt": own.gt, "le": own.le, "lt": own.lt or (1 << 31 if whole else None), **limits}
+    return Field(None, description=description or own.help, **{key: value for key, value in given.items() if value is not None})
+
+
+class Extension(RequestModel):
     """What no other server has. With OpenAI's clients: `extra_body={"multiverse": {...}}`."""
 
     branches: bool = Field(False, description="Stream every branch live: each chunk carries one event in `multiverse`.")
-    mode: Mode | None = Field(
+    mode: Instruction | None = Field(
         None,
         description="Which instruction ends the user's messages; `sequential` also forbids forking unless `max_depth` is "
         "given, `as-is` adds none. Default: the server's.",
     )
-    max_critical_path_tokens: Count | None = Field(None, description="Bound on the longest chain of generated tokens.")
-    thinking_budget: Annotated[int, Field(ge=0, lt=1 << 31)] | None = Field(
-        None, description="Bound on the longest chain of tokens up to the end of the thinking; instead of `reasoning_effort`."
+    max_critical_path_tokens: int | None = _sampling("max_critical_path_tokens")
+    thinking_budget: int | None = _sampling(
+        "thinking_budget", "Longest chain of tokens before the answer; instead of `reasoning_effort`."
     )
-    tail_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] | None = Field(
-        None, description="Tokens kept for the conclusion and the answer when a bound is near."
-    )
-    max_branch_tokens: Count | None = Field(None, description="Bound on the own tokens of a branch.")
-    max_depth: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        None, description="Blocks nest at most so deep; 0 forbids forking."
-    )
-    max_width: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="Most branches of one block.")
-    max_branches: Annotated[int, Field(ge=0, le=4096)] | None = Field(None, description="Most branches of the whole answer.")
-    guard: bool | None = Field(None, description="Keep the model to the grammar (default); false shows the raw model.")
-    share_every: Count | None = Field(
-        None, description="Ablation: branches see each other's earlier stretches of so many positions."
-    )
+    tail_tokens: int | None = _sampling("reserved_tokens")
+    max_branch_tokens: int | None = _sampling("max_branch_tokens")
+    max_depth: int | None = _sampling("max_depth", le=64, lt=None)
+    max_width: int | None = _sampling("max_width", le=1024, lt=None)
+    max_branches: int | None = _sampling("max_branches", le=4096, lt=None)
+    guard: bool | None = Field(None, description=declared(SamplingParams)["guard"].help)
+    share_every: int | None = _sampling("share_every")
 
 
-class StreamOptions(Wire):
+class StreamOptions(RequestModel):
     """How to stream."""
 
     include_usage: bool | None = Field(None, description="Send the usage in a last chunk without choices.")
     include_obfuscation: Literal[False] | None = Field(None, description="This server does not pad its chunks.")
 
 
-class Sampling(Wire):
-    """What chat and text completions have in common."""
+class Sampling(RequestModel):
+    """Fields that chat and text completions share."""
 
     model: Text | None = Field(None, description="The served model's name (see `/v1/models`); none takes the one there is.")
-    max_tokens: Count | None = Field(None, description="Most generated tokens, over all branches, the thinking included.")
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(None, description="0 is greedy. Default: 0.6.")
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="Default: 0.95.")
-    top_k: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = Field(None, description="0 and -1 keep all.")
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=1000)] | None = None
-    seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = Field(None, description="Makes sampling repeatable.")
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = Field(None, description="How many answers.")
+    max_tokens: int | None = _sampling("max_tokens")
+    temperature: float | None = _sampling("temperature", "0 is greedy. Default: 0.6.", le=2, lt=None)
+    top_p: float | None = _sampling("top_p", "Keep the likeliest tokens that together reach this. Default: 0.95.")
+    top_k: int | None = _sampling("top_k", "Keep this many likeliest tokens; 0 and -1 keep all.", ge=-1)
+    min_p: float | None = _sampling("min_p", "Drop tokens less likely than this share of the likeliest.")
+    repetition_penalty: float | None = _sampling("repetition_penalty", le=1000)
+    seed: int | None = _sampling("seed", ge=-_SEED, lt=_SEED)
+    n: int | None = _sampling("n", "Number of choices.", le=MOST_CHOICES, lt=None)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
         None, description="End the answer before this text; it may come in any branch."
     )
     logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description="Token id (as a text) to bias."
     )
-    ignore_eos: bool | None = Field(None, description="Go on behind the end-of-text token, for benchmarks.")
+    ignore_eos: bool | None = Field(None, description="Go on after the end-of-text token, for benchmarks.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     multiverse: Extension | None = None
@@ -126,7 +133,7 @@ class Sampling(Wire):
     prompt_cache_key: Text | None = Field(None, description="Accepted: the prefix cache needs no key.")
 
 
-class TextPart(Wire):
+class TextPart(RequestModel):
     """A part of a message; there are no others than text."""
 
     type: Literal["text"]
@@ -136,16 +143,16 @@ class TextPart(Wire):
 Content = Text | Annotated[list[TextPart], Field(min_length=1)]
 
 
-class UserMessage(Wire):
-    """What is asked, or how to behave. ``developer`` is read as ``system``."""
+class UserMessage(RequestModel):
+    """A question, or instructions. ``developer`` is treated as ``system``."""
 
     role: Literal["user", "system", "developer"]
     content: Content
     name: None = Field(None, description="Chat templates have no place for names.")
 
 
-class AssistantMessage(Wire):
-    """An earlier answer. With the reasoning that came with it, it is read as it was written, and the cache may have it."""
+class AssistantMessage(RequestModel):
+    """An earlier answer. With the reasoning that came with it, it is tokenised as it was generated, for the prefix cache."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -162,8 +169,8 @@ class AssistantMessage(Wire):
 Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class TextFormat(Wire):
-    """The one form that can be honoured."""
+class TextFormat(RequestModel):
+    """The one format that is possible."""
 
     type: Literal["text"]
 
@@ -174,13 +181,13 @@ class ChatRequest(Sampling):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = Field(None, description="The newer name of `max_tokens`.")
     reasoning_effort: Text | None = Field(
-        None, description="none, minimal, low, medium or high: a thinking budget, which `/get_server_info` tells."
+        None, description="none, minimal, low, medium or high: a thinking budget, see `/get_server_info`."
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: TextFormat | None = None
     metadata: Annotated[dict[str, Annotated[Text, Field(max_length=512)]], Field(max_length=16)] | None = Field(
-        None, description="Given back with the answer."
+        None, description="Noted in the server's log."
     )
     safety_identifier: Text | None = Field(None, description="Noted in the server's log.")
     audio: None = None
@@ -204,7 +211,7 @@ Tokens = Annotated[list[TokenId], Field(min_length=1)]
 
 
 class CompletionRequest(Sampling):
-    """`POST /v1/completions`: raw text is continued, tags and all."""
+    """`POST /v1/completions`: raw text is continued, tags included."""
 
     prompt: (
         Annotated[Text, Field(min_length=1)]
@@ -212,19 +219,19 @@ class CompletionRequest(Sampling):
         | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)]
         | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
     )
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="How many of the likeliest tokens to tell.")
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Number of likeliest tokens to report.")
     echo: bool | None = Field(None, description="Begin the text with the prompt; not with `logprobs`.")
     best_of: Literal[1] | None = None
     suffix: Literal[""] | None = None
 
 
-class Instructed(Wire):
+class Instructed(RequestModel):
     """The part of the extension that changes a prompt."""
 
-    mode: Mode | None = None
+    mode: Instruction | None = None
 
 
-class TokenizeRequest(Wire):
+class TokenizeRequest(RequestModel):
     """`POST /tokenize`: a text or messages to token ids."""
 
     model: Text | None = None
@@ -234,18 +241,18 @@ class TokenizeRequest(Wire):
     )
     multiverse: Instructed | None = Field(None, description="For messages: which instruction is added.")
     add_special_tokens: bool | None = Field(None, description="For a prompt: begin it as the model wants it. Default: true.")
-    return_token_strs: bool | None = Field(None, description="Tell each token's text, too.")
+    return_token_strs: bool | None = Field(None, description="Also return each token's text.")
 
 
-class DetokenizeRequest(Wire):
+class DetokenizeRequest(RequestModel):
     """`POST /detokenize`: token ids to text."""
 
     model: Text | None = None
     tokens: list[TokenId]
 
 
-class ParseRequest(Wire):
-    """`POST /parse`: a structured document to the events in which it would have been written."""
+class ParseRequest(RequestModel):
+    """`POST /parse`: a structured document to the events in which it would have been generated."""
 
     text: Text
     dialect: Text | None = Field(None, description="The tag set's name; none takes the model's, or the default.")

@@ -1,4 +1,4 @@
-"""Answers as the OpenAPI description tells them. They are written as plain dictionaries; the tests hold them to these."""
+"""Answers in the OpenAPI description. Handlers build them as plain dictionaries; the tests check them against these models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 FinishReason = Literal["stop", "length"]
 
 
-class Told(BaseModel):
+class ResponseModel(BaseModel):
     """Base of all answers."""
 
     model_config = ConfigDict(extra="forbid")
@@ -26,26 +26,26 @@ class ErrorDetail(BaseModel):
     code: str | None
 
 
-class ErrorBody(Told):
-    """Every answer that is not the one asked for."""
+class ErrorBody(ResponseModel):
+    """Body of every error."""
 
     error: ErrorDetail
 
 
-class PromptDetails(Told):
+class PromptDetails(ResponseModel):
     """Of the prompt's tokens."""
 
-    cached_tokens: int = Field(description="Those that the prefix cache had.")
+    cached_tokens: int = Field(description="Those found in the prefix cache.")
 
 
-class CompletionDetails(Told):
+class CompletionDetails(ResponseModel):
     """Of the generated tokens."""
 
     reasoning_tokens: int = Field(description="Those of the thinking.")
 
 
-class ParallelUsage(Told):
-    """What no other server tells of its usage."""
+class ParallelUsage(ResponseModel):
+    """Usage that only this server reports."""
 
     critical_path_tokens: int = Field(description="Longest chain of tokens; with several answers, the sum of theirs.")
     parallelism: float = Field(description="Generated tokens over those of the critical path.")
@@ -53,8 +53,8 @@ class ParallelUsage(Told):
     seconds: float
 
 
-class Usage(Told):
-    """What a request took."""
+class Usage(ResponseModel):
+    """Usage of a request."""
 
     prompt_tokens: int
     completion_tokens: int = Field(description="Generated tokens of all branches.")
@@ -64,15 +64,15 @@ class Usage(Told):
     multiverse: ParallelUsage
 
 
-class Closed(Told):
-    """A branch that was closed for a bound."""
+class Closed(ResponseModel):
+    """A branch that was closed for a limit."""
 
     branch: str
     reason: str
 
 
-class ChoiceExtension(Told):
-    """What only this server tells of a choice."""
+class ChoiceExtension(ResponseModel):
+    """What only this server reports of a choice."""
 
     finish_reason: str = Field(description="stop, length, budget or deadline.")
     answer: str
@@ -85,8 +85,8 @@ class ChoiceExtension(Told):
     structure_error: str | None
 
 
-class NamedLogprob(Told):
-    """A token that might have stood there."""
+class NamedLogprob(ResponseModel):
+    """A token and its log-probability."""
 
     token: str
     logprob: float
@@ -100,7 +100,7 @@ class TokenLogprob(NamedLogprob):
     forced: bool | None = Field(None, description="The engine wrote it; there was nothing to choose.")
 
 
-class ChatLogprobs(Told):
+class ChatLogprobs(ResponseModel):
     """Log-probabilities under the model's own distribution."""
 
     content: list[TokenLogprob]
@@ -108,7 +108,7 @@ class ChatLogprobs(Told):
     reasoning: list[TokenLogprob]
 
 
-class ChatMessage(Told):
+class ChatMessage(ResponseModel):
     """An answer."""
 
     role: Literal["assistant"]
@@ -118,7 +118,7 @@ class ChatMessage(Told):
     reasoning_content: str | None = Field(description="The same under its other name.")
 
 
-class ChatChoice(Told):
+class ChatChoice(ResponseModel):
     """One answer of several."""
 
     index: int
@@ -128,7 +128,7 @@ class ChatChoice(Told):
     multiverse: ChoiceExtension
 
 
-class ChatCompletion(Told):
+class ChatCompletion(ResponseModel):
     """Answer of `POST /v1/chat/completions`."""
 
     id: str
@@ -139,7 +139,7 @@ class ChatCompletion(Told):
     usage: Usage
 
 
-class ChatDelta(Told):
+class ChatDelta(ResponseModel):
     """What a chunk adds."""
 
     role: Literal["assistant"] | None = None
@@ -148,7 +148,7 @@ class ChatDelta(Told):
     reasoning_content: str | None = None
 
 
-class ChatChunkChoice(Told):
+class ChatChunkChoice(ResponseModel):
     """A choice in a chunk."""
 
     index: int
@@ -158,7 +158,7 @@ class ChatChunkChoice(Told):
     multiverse: ChoiceExtension | None = None
 
 
-class MomentCounts(Told):
+class EventCounts(ResponseModel):
     """Tokens so far."""
 
     total: int
@@ -166,8 +166,8 @@ class MomentCounts(Told):
     branch: int
 
 
-class MomentUsage(Told):
-    """What a generation took."""
+class EventUsage(ResponseModel):
+    """Usage of a generation."""
 
     prompt_tokens: int
     total_tokens: int
@@ -178,7 +178,7 @@ class MomentUsage(Told):
     preemptions: int
 
 
-class MomentEvent(Told):
+class WireEvent(ResponseModel):
     """One thing that happened in a generation. Fields that do not apply are left out."""
 
     event: Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
@@ -191,18 +191,18 @@ class MomentEvent(Told):
     forced: bool | None = None
     labels: list[str] | None = Field(None, description="The children, of a fork or join.")
     reason: str | None = None
-    tokens: MomentCounts | None = None
+    tokens: EventCounts | None = None
     seconds: float | None = None
     id: str | None = None
     model: str | None = None
     prompt_tokens: int | None = None
     finish_reason: str | None = None
-    usage: MomentUsage | None = None
+    usage: EventUsage | None = None
     structure_error: str | None = None
     answer: str | None = None
 
 
-class ChatChunk(Told):
+class ChatChunk(ResponseModel):
     """A chunk of a streamed chat completion; with `multiverse.branches` it carries an event."""
 
     id: str
@@ -211,10 +211,10 @@ class ChatChunk(Told):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
-    multiverse: MomentEvent | None = None
+    multiverse: WireEvent | None = None
 
 
-class TextLogprobs(Told):
+class TextLogprobs(ResponseModel):
     """Log-probabilities under the model's own distribution; null where the engine wrote the token."""
 
     tokens: list[str]
@@ -223,7 +223,7 @@ class TextLogprobs(Told):
     text_offset: list[int]
 
 
-class TextChoice(Told):
+class TextChoice(ResponseModel):
     """One continuation of several."""
 
     index: int
@@ -233,7 +233,7 @@ class TextChoice(Told):
     multiverse: ChoiceExtension
 
 
-class TextCompletion(Told):
+class TextCompletion(ResponseModel):
     """Answer of `POST /v1/completions`."""
 
     id: str
@@ -244,7 +244,7 @@ class TextCompletion(Told):
     usage: Usage
 
 
-class TextChunkChoice(Told):
+class TextChunkChoice(ResponseModel):
     """A choice in a chunk."""
 
     index: int
@@ -254,7 +254,7 @@ class TextChunkChoice(Told):
     multiverse: ChoiceExtension | None = None
 
 
-class TextChunk(Told):
+class TextChunk(ResponseModel):
     """A chunk of a streamed text completion."""
 
     id: str
@@ -263,10 +263,10 @@ class TextChunk(Told):
     model: str
     choices: list[TextChunkChoice]
     usage: Usage | None = None
-    multiverse: MomentEvent | None = None
+    multiverse: WireEvent | None = None
 
 
-class Model(Told):
+class Model(ResponseModel):
     """The model that is served."""
 
     id: str
@@ -278,14 +278,14 @@ class Model(Told):
     dialect: str | None = Field(description="Name of the tag set that it writes; null for a plain model.")
 
 
-class ModelList(Told):
+class ModelList(ResponseModel):
     """Answer of `GET /v1/models`."""
 
     object: Literal["list"]
     data: list[Model]
 
 
-class Tokenized(Told):
+class Tokenized(ResponseModel):
     """Answer of `POST /tokenize`."""
 
     count: int
@@ -294,26 +294,26 @@ class Tokenized(Told):
     token_strs: list[str] | None = None
 
 
-class Detokenized(Told):
+class Detokenized(ResponseModel):
     """Answer of `POST /detokenize`."""
 
     prompt: str
 
 
-class Status(Told):
+class Status(ResponseModel):
     """Answer of `GET /health` and `GET /ready`."""
 
     status: Literal["ok"]
 
 
-class Parsed(Told):
+class Parsed(ResponseModel):
     """Answer of `POST /parse`."""
 
-    events: list[MomentEvent]
+    events: list[WireEvent]
     tree: dict[str, Any]
 
 
-class ModelInfo(Told):
+class ModelInfo(ResponseModel):
     """Answer of `GET /get_model_info`."""
 
     model_path: str

@@ -1,30 +1,30 @@
-"""A generation while it is written: what each token is, and what may be shown of it so far. Torch-free.
+"""The engine's events on their way to a client: as JSON, and merged into one text. Torch-free.
 
-`moments` turns the engine's events into `Moment`s, which say what a token is (text, outline, conclusion, answer, structure) and
-how far the generation has come. As JSON they travel from a server to whoever watches: the page, a terminal, another program.
-`Transcript` puts the tokens in the order of the document.
+`wire_events` gives an event the form in which a server sends it and the page, the terminal and other programs read it.
+`DocumentOrder` merges the tokens of all branches into the order of the document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .engine.events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from .engine.generation import Generation
 from .structure import Role, TextRole, TokenDialect
+
+if TYPE_CHECKING:
+    from .engine.generation import Generation
 
 Kind = Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One thing that happened, with all that is needed to show it. What does not apply is `None`.
+class WireEvent:
+    """An event with everything that is needed to show it. Fields that do not apply are `None`.
 
     Attributes:
-        event: what happened. ``goal``: the branch opens a block; from here on its children of an earlier block are history, and
-            their labels are free.
+        event: ``goal``: the branch opens a block; from here on the labels of its earlier block are free.
         branch: label path of the branch it happened in, such as ``2.1``; empty for the trunk.
         text: what the token adds; may be empty.
         role: what that text is; ``structure`` is tags, separators and labels.
@@ -34,7 +34,7 @@ class Moment:
         labels: the children, of a fork or join.
         reason: why the branch ended: ``stop``, ``length``, ``budget`` or ``deadline``.
         tokens: counts so far.
-        seconds: since the request was accepted; filled in by whoever sends the moment.
+        seconds: since the request was accepted; filled in by the sender.
         id, model, prompt_tokens: of the request, at the start.
         finish_reason, usage, structure_error, answer: of the result, at the finish.
     """
@@ -64,7 +64,7 @@ class Moment:
         return self.branch.rpartition(".")[0] if self.branch else None
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which it travels: what is `None` is left out, except for a trunk's parent and a finish's error."""
+        """As JSON. Fields that are `None` are left out, except for the trunk's parent and the error of a finish."""
         values: dict[str, Any] = {"event": self.event, "branch": self.branch, "parent": self.parent}
         for name in _OPTIONAL:
             value = getattr(self, name)
@@ -79,11 +79,11 @@ class Moment:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Moment:
-        """Back from `to_json`; fields that are not known here are passed over.
+    def from_json(cls, values: Mapping[str, Any]) -> WireEvent:
+        """The inverse of `to_json`; unknown fields are ignored.
 
         Raises:
-            ValueError: it is not a moment.
+            ValueError: it is not an event.
         """
         try:
             known = {name: values[name] for name in ("event", "branch", *_OPTIONAL) if name in values}
@@ -94,14 +94,14 @@ class Moment:
                 known["labels"] = tuple(str(label) for label in known["labels"])
             return cls(**known)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"this is no moment of a generation: {str(values)[:80]} ({error})") from None
+            raise ValueError(f"this is no event of a generation: {str(values)[:80]} ({error})") from None
 
 
-_OPTIONAL = tuple(item.name for item in fields(Moment) if item.name not in ("event", "branch"))
+_OPTIONAL = tuple(item.name for item in fields(WireEvent) if item.name not in ("event", "branch"))
 
 
 def usage_json(generation: Generation) -> dict[str, Any]:
-    """What a generation took, as it stands in the last moment."""
+    """The usage in the last event."""
     usage = generation.usage
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -115,39 +115,28 @@ def usage_json(generation: Generation) -> dict[str, Any]:
 
 
 def opens_thinking(prompt: Sequence[int], tokens: TokenDialect | None) -> bool:
-    """Whether a prompt ends inside a thinking that it has opened, as some chat templates do."""
+    """Whether a prompt ends inside a thinking that it has opened, as those of some chat templates do."""
     if tokens is None or tokens.dialect.think is None:
         return False
     think = (tokens.ids[Role.THINK_OPEN], tokens.ids[Role.THINK_CLOSE])
     return next((token == think[0] for token in reversed(prompt) if token in think), False)
 
 
-class Reader:
-    """Turns the events of one generation into moments. Deprecated: `moments` needs no object; all arguments are ignored."""
-
-    def __init__(self, *_args: object, **_options: object) -> None:
-        pass
-
-    def feed(self, event: Event) -> list[Moment]:
-        """See `moments`."""
-        return moments(event)
-
-
-def moments(event: Event) -> list[Moment]:
-    """The moments of one event: one, or two for a token that ends an outline's label or opens a goal."""
+def wire_events(event: Event) -> list[WireEvent]:
+    """An engine's event in the wire form: one, or two for a token that ends an outline's label or opens a goal."""
     match event:
         case TokenEvent():
             return _token(event)
         case ForkEvent():
-            return [Moment("fork", event.branch, labels=event.labels, tokens=event.counts)]
+            return [WireEvent("fork", event.branch, labels=event.labels, tokens=event.counts)]
         case BranchEndEvent():
-            return [Moment("branch_end", event.branch, reason=event.reason, tokens=event.counts)]
+            return [WireEvent("branch_end", event.branch, reason=event.reason, tokens=event.counts)]
         case JoinEvent():
-            return [Moment("join", event.branch, labels=event.labels, tokens=event.counts)]
+            return [WireEvent("join", event.branch, labels=event.labels, tokens=event.counts)]
         case FinishEvent():
             generation = event.generation
             return [
-                Moment(
+                WireEvent(
                     "finish",
                     tokens=event.counts,
                     finish_reason=generation.finish_reason,
@@ -158,9 +147,9 @@ def moments(event: Event) -> list[Moment]:
             ]
 
 
-def _token(event: TokenEvent) -> list[Moment]:
+def _token(event: TokenEvent) -> list[WireEvent]:
     text = "" if event.end_of_text else event.text
-    told = Moment(
+    whole = WireEvent(
         "token",
         event.branch,
         text=text,
@@ -172,8 +161,8 @@ def _token(event: TokenEvent) -> list[Moment]:
     )
     if event.label_length:
         head, rest = text[: event.label_length], text[event.label_length :]
-        return [replace(told, text=head, role="structure", outline=None), replace(told, text=rest)]
-    return [told, Moment("goal", event.branch, tokens=event.counts)] if event.opens_goal else [told]
+        return [replace(whole, text=head, role="structure", outline=None), replace(whole, text=rest)]
+    return [whole, WireEvent("goal", event.branch, tokens=event.counts)] if event.opens_goal else [whole]
 
 
 class _Node:
@@ -182,7 +171,7 @@ class _Node:
     def __init__(self) -> None:
         self.parts: list[TokenEvent | list[_Node]] = []
         self.ended = False
-        # How many parts are sure to be text: what might become a stop string is not.
+        # How many parts are certain to be text: what may become a stop string is not.
         self.sure = 0
 
     def add(self, token: TokenEvent) -> None:
@@ -231,30 +220,21 @@ class _Node:
                     yield from child.walk()
 
 
-class Transcript:
-    """Puts what happens in the order of the document.
+class DocumentOrder:
+    """Merges the tokens of one generation's branches into the order of the document.
 
-    Branches are written at once but stand one after the other: a branch's tokens are given out live when everything before it
-    has been, and held until then otherwise. So is what might become a stop string.
-
-    Args:
-        hidden: tokens that are no part of the text (end of text).
-        stops: not used any more: the events say what a stop string holds back.
+    Branches are generated at the same time but stand one after the other in the text: a branch's tokens are given out live when
+    everything before it has been, and held back until then otherwise. So is what may become a stop string.
     """
 
-    def __init__(self, hidden: frozenset[int] = frozenset(), stops: tuple[str, ...] = ()) -> None:  # noqa: ARG002
-        self.hidden = hidden
+    def __init__(self) -> None:
         self._nodes = {"": _Node()}
-        # Every node in the order of its coming, since labels are used again.
+        # Every node: labels are reused.
         self._all = list(self._nodes.values())
         self._walk = self._nodes[""].walk()
 
-    def feed(self, event: Event) -> str:
-        """Take in what has happened; returns the text that can now be given out."""
-        return "".join(token.text for token in self.take(event) if token.token_id not in self.hidden)
-
-    def take(self, event: Event) -> list[TokenEvent]:
-        """As `feed`, but returns the tokens themselves, hidden ones included."""
+    def feed(self, event: Event) -> list[TokenEvent]:
+        """Take the next event; returns the tokens that can now be given out."""
         match event:
             case TokenEvent():
                 self._nodes[event.branch].add(event)
@@ -266,12 +246,15 @@ class Transcript:
             case BranchEndEvent():
                 self._nodes[event.branch].end()
             case FinishEvent():
-                for node in self._all:  # those that were cut short, too
+                for node in self._all:  # also those that were cut short
                     node.end()
             case JoinEvent():
                 pass
-        return list(self._ready())
-
-    def _ready(self) -> Iterator[TokenEvent]:
+        ready: list[TokenEvent] = []
         while (token := next(self._walk, None)) is not None:
-            yield token
+            ready.append(token)
+        return ready
+
+    def feed_text(self, event: Event) -> str:
+        """As `feed`, but returns the text, without that of end-of-text tokens."""
+        return "".join(token.text for token in self.feed(event) if not token.end_of_text)

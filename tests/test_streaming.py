@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import BranchEndEvent, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from multiverse.live import Counts, Moment, Transcript, opens_thinking
-from multiverse.live import moments as moments_of
+from multiverse.engine.events import Counts
+from multiverse.streaming import DocumentOrder, WireEvent, opens_thinking, wire_events
 from multiverse.structure import MULTIVERSE, Role, TokenDialect, render
 from tests.cli.scripted import NESTED, scripted_llm
 
@@ -28,12 +28,12 @@ def events(llm: LLM) -> list[Event]:
 
 
 @pytest.fixture(scope="module")
-def moments(events: list[Event]) -> list[Moment]:
-    return [moment for event in events for moment in moments_of(event)]
+def wired(events: list[Event]) -> list[WireEvent]:
+    return [event for event in events for event in wire_events(event)]
 
 
-def text_of(moments: list[Moment], role: str, branch: str = "") -> str:
-    return "".join(moment.text or "" for moment in moments if moment.role == role and moment.branch == branch)
+def text_of(wired: list[WireEvent], role: str, branch: str = "") -> str:
+    return "".join(event.text or "" for event in wired if event.role == role and event.branch == branch)
 
 
 def up_to(events: list[Event], kind: type, count: int = 1) -> list[Event]:
@@ -42,35 +42,35 @@ def up_to(events: list[Event], kind: type, count: int = 1) -> list[Event]:
     return events[: indices[count - 1] + 1]
 
 
-# -- moments -----------------------------------------------------------------------------------------------------------
+# -- wired -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_character_has_a_role(moments: list[Moment], events: list[Event]) -> None:
-    told = [moment for moment in moments if moment.event == "token"]
-    assert all(moment.role is not None and moment.tokens is not None for moment in told)
+def test_every_character_has_a_role(wired: list[WireEvent], events: list[Event]) -> None:
+    told = [event for event in wired if event.event == "token"]
+    assert all(event.role is not None and event.tokens is not None for event in told)
     for branch in ("", "1", "2", "1.1"):
         written = "".join(event.text for event in events if isinstance(event, TokenEvent) and event.branch == branch)
-        assert "".join(moment.text or "" for moment in told if moment.branch == branch) == written
+        assert "".join(event.text or "" for event in told if event.branch == branch) == written
 
 
-def test_roles_are_those_of_the_document(moments: list[Moment]) -> None:
+def test_roles_are_those_of_the_document(wired: list[WireEvent]) -> None:
     outlines: dict[str | None, str] = {}
-    for moment in moments:
-        if moment.role == "outline":
-            outlines[moment.outline] = outlines.get(moment.outline, "") + (moment.text or "")
+    for event in wired:
+        if event.role == "outline":
+            outlines[event.outline] = outlines.get(event.outline, "") + (event.text or "")
     # Two blocks of one trunk use the same labels.
     assert outlines == {"1": " Red team\n Check\n", "2": " Blue team\n", "1.1": " Mia\n", "1.2": " Tom\n"}
-    assert text_of(moments, "text", "2").strip() == "20+1=21."
-    assert text_of(moments, "text", "1.2").strip() == "4+5=9, 9+1=10."
-    assert text_of(moments, "conclusion", "1").strip() == "3+10=13."
-    assert text_of(moments, "answer").strip() == NESTED.answer
-    assert text_of(moments, "text").split() == ["Two", "teams.", "Once", "more."]
-    structure = "".join(moment.text or "" for moment in moments if moment.role == "structure")
+    assert text_of(wired, "text", "2").strip() == "20+1=21."
+    assert text_of(wired, "text", "1.2").strip() == "4+5=9, 9+1=10."
+    assert text_of(wired, "conclusion", "1").strip() == "3+10=13."
+    assert text_of(wired, "answer").strip() == NESTED.answer
+    assert text_of(wired, "text").split() == ["Two", "teams.", "Once", "more."]
+    structure = "".join(event.text or "" for event in wired if event.role == "structure")
     assert all(tag in structure for tag in MULTIVERSE.tags)
 
 
-def test_goals_forks_ends_and_joins(moments: list[Moment]) -> None:
-    shape = [(moment.event, moment.branch, moment.labels) for moment in moments if moment.event not in ("token", "finish")]
+def test_goals_forks_ends_and_joins(wired: list[WireEvent]) -> None:
+    shape = [(event.event, event.branch, event.labels) for event in wired if event.event not in ("token", "finish")]
     assert shape[:2] == [("goal", "", None), ("fork", "", ("1", "2"))]
     assert [entry for entry in shape if entry[0] == "join"] == [
         ("join", "1", ("1.1", "1.2")),
@@ -78,26 +78,24 @@ def test_goals_forks_ends_and_joins(moments: list[Moment]) -> None:
         ("join", "", ("1",)),
     ]
     assert [entry[1] for entry in shape if entry[0] == "goal"] == ["", "1", ""]
-    ends = [moment for moment in moments if moment.event == "branch_end"]
-    assert sorted(moment.branch for moment in ends) == ["1", "1", "1.1", "1.2", "2"]
-    assert {moment.reason for moment in ends} == {"stop"}
+    ends = [event for event in wired if event.event == "branch_end"]
+    assert sorted(event.branch for event in ends) == ["1", "1", "1.1", "1.2", "2"]
+    assert {event.reason for event in ends} == {"stop"}
 
 
-def test_counts_end_where_the_usage_is(moments: list[Moment], events: list[Event]) -> None:
+def test_counts_end_where_the_usage_is(wired: list[WireEvent], events: list[Event]) -> None:
     finish = events[-1]
     assert isinstance(finish, FinishEvent)
-    usage, last = finish.generation.usage, moments[-1]
+    usage, last = finish.generation.usage, wired[-1]
     assert last.tokens is not None
     assert (last.tokens.total, last.tokens.critical_path) == (usage.total_tokens, usage.critical_path_tokens)
     assert last.usage is not None
     assert last.usage["parallelism"] == usage.parallelism
     assert (last.finish_reason, last.answer, last.structure_error) == ("stop", finish.generation.answer, None)
-    totals = [moment.tokens.total for moment in moments if moment.tokens is not None]
+    totals = [event.tokens.total for event in wired if event.tokens is not None]
     assert totals == sorted(totals)
     # A later block takes the labels of an earlier one, and counts afresh.
-    own = [
-        moment.tokens.branch for moment in moments if moment.event == "branch_end" and moment.branch == "1" and moment.tokens
-    ]
+    own = [event.tokens.branch for event in wired if event.event == "branch_end" and event.branch == "1" and event.tokens]
     assert own == [sum(e.branch == "1" for e in part if isinstance(e, TokenEvent)) for part in blocks_of(events)]
 
 
@@ -107,39 +105,39 @@ def blocks_of(events: list[Event]) -> list[list[Event]]:
     return [events[:end], events[end:]]
 
 
-def test_moments_travel_as_json(moments: list[Moment]) -> None:
-    for moment in moments:
-        values = json.loads(json.dumps(moment.to_json()))
-        assert Moment.from_json(values) == moment
-        assert Moment.from_json({**values, "of a later version": 1}) == moment
-    token = next(moment for moment in moments if moment.branch == "1.2")
+def test_moments_travel_as_json(wired: list[WireEvent]) -> None:
+    for event in wired:
+        values = json.loads(json.dumps(event.to_json()))
+        assert WireEvent.from_json(values) == event
+        assert WireEvent.from_json({**values, "of a later version": 1}) == event
+    token = next(event for event in wired if event.branch == "1.2")
     assert token.to_json()["parent"] == token.parent == "1"
-    assert moments[0].to_json()["parent"] is None
-    assert "labels" not in moments[0].to_json()
-    assert moments[-1].to_json()["structure_error"] is None
+    assert wired[0].to_json()["parent"] is None
+    assert "labels" not in wired[0].to_json()
+    assert wired[-1].to_json()["structure_error"] is None
 
 
 @pytest.mark.parametrize(
     "values", [{}, {"event": "token", "tokens": {"total": 1}}, {"event": "token", "branch": "", "labels": 5}]
 )
 def test_what_is_no_moment_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="no moment"):
-        Moment.from_json(values)
+    with pytest.raises(ValueError, match="no event"):
+        WireEvent.from_json(values)
 
 
 def test_a_token_that_ends_a_label_is_two_moments() -> None:
     counts = Counts(3, 3, 3)
     event = TokenEvent("", 5, "1: Red", 7, False, role="outline", outline="1", label_length=2, counts=counts)
-    assert [(moment.text, moment.role, moment.outline) for moment in moments_of(event)] == [
+    assert [(event.text, event.role, event.outline) for event in wire_events(event)] == [
         ("1:", "structure", None),
         (" Red", "outline", "1"),
     ]
-    assert all(moment.tokens == counts and moment.position == 7 for moment in moments_of(event))
+    assert all(event.tokens == counts and event.position == 7 for event in wire_events(event))
 
 
 def test_the_end_of_a_text_has_no_text() -> None:
     event = TokenEvent("", 9, "<end>", 7, False, role="structure", end_of_text=True)
-    assert [(moment.text, moment.role) for moment in moments_of(event)] == [("", "structure")]
+    assert [(event.text, event.role) for event in wire_events(event)] == [("", "structure")]
 
 
 def test_a_prompt_may_have_opened_the_thinking(tokens: TokenDialect) -> None:
@@ -150,16 +148,16 @@ def test_a_prompt_may_have_opened_the_thinking(tokens: TokenDialect) -> None:
     assert not opens_thinking(prompt, None)
 
 
-# -- transcript --------------------------------------------------------------------------------------------------------
+# -- order --------------------------------------------------------------------------------------------------------
 
 
-def test_transcript_gives_out_the_document_in_order(llm: LLM, events: list[Event]) -> None:
-    transcript, written = Transcript(llm.engine.loaded.stop_ids), ""
+def test_tokens_come_in_the_order_of_the_document(events: list[Event]) -> None:
+    order, written = DocumentOrder(), ""
     finish = events[-1]
     assert isinstance(finish, FinishEvent)
     pieces = 0
     for event in events:
-        new = transcript.feed(event)
+        new = order.feed_text(event)
         written += new
         pieces += bool(new)
         assert finish.generation.text.startswith(written)
@@ -167,19 +165,19 @@ def test_transcript_gives_out_the_document_in_order(llm: LLM, events: list[Event
     assert pieces > 100  # a stream, not one piece at the end
 
 
-def test_transcript_holds_a_branch_until_its_sibling_has_closed(events: list[Event]) -> None:
-    transcript = Transcript()
-    written = "".join(transcript.feed(event) for event in up_to(events, BranchEndEvent))
+def test_order_holds_a_branch_until_its_sibling_has_closed(events: list[Event]) -> None:
+    order = DocumentOrder()
+    written = "".join(order.feed_text(event) for event in up_to(events, BranchEndEvent))
     assert "20+1=21." not in written
     assert "Red team" in written
 
 
-def test_transcript_is_whole_once_it_is_over(llm: LLM) -> None:
+def test_order_is_whole_once_it_is_over(llm: LLM) -> None:
     for most in range(20, 270, 60):
-        transcript = Transcript(llm.engine.loaded.stop_ids)
+        order = DocumentOrder()
         *before, finish = llm.stream("Q", SamplingParams(temperature=0, max_tokens=most, guard=False))
         assert isinstance(finish, FinishEvent)
-        told = "".join(transcript.feed(event) for event in [*before, finish])
+        told = "".join(order.feed_text(event) for event in [*before, finish])
         # All but a wide character that never came to its end.
         assert finish.generation.text.startswith(told)
         assert not finish.generation.text[len(told) :].strip("\ufffd")
@@ -191,9 +189,9 @@ STOPS = st.lists(st.text("1234+=,.\nRBedalu m", min_size=1, max_size=5), min_siz
 @settings(max_examples=8)
 @given(stops=STOPS)
 def test_no_part_of_a_stop_string_is_given_out(llm: LLM, stops: list[str]) -> None:
-    transcript, written = Transcript(stops=tuple(stops)), ""
+    order, written = DocumentOrder(), ""
     for event in llm.stream("Q", SamplingParams(temperature=0, stop=stops)):
-        written += transcript.feed(event)
+        written += order.feed_text(event)
         if isinstance(event, FinishEvent):
             assert written == event.generation.text
         else:
@@ -205,9 +203,9 @@ def test_a_stop_string_may_span_a_block(llm: LLM) -> None:
     # What the trunk itself writes around the block is one text: the separator behind the goal, and the conclusion's tag.
     assert MULTIVERSE.conclusion is not None
     stop = MULTIVERSE.goal.close + MULTIVERSE.sep + MULTIVERSE.conclusion.open
-    transcript, written, held = Transcript(stops=(stop,)), "", ""
+    order, written, held = DocumentOrder(), "", ""
     for event in llm.stream("Q", SamplingParams(temperature=0, stop=[stop])):
-        written += transcript.feed(event)
+        written += order.feed_text(event)
         if isinstance(event, ForkEvent):
             held = written
     assert isinstance(event, FinishEvent)

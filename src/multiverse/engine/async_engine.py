@@ -1,0 +1,506 @@
+"""The engine for asyncio: one thread steps it, any number of tasks submit requests, receive events and cancel. Torch-free.
+
+Only that thread touches the engine. Tasks send it commands through a queue, on which it sleeps while there is nothing to do;
+events go back to each event loop once a step, into one mailbox per stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+from ..errors import EngineError, RequestError
+from .events import Event, FinishEvent
+from .generation import Generation
+from .params import SamplingParams
+from .request import Request
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+_DRAINING = "the engine is draining: it finishes the running requests and accepts no new ones"
+_CLOSED = "the engine is closed: it accepts no more requests"
+
+Observer = Callable[[int, Event], None]
+"""Called with index and event when they arrive on the consumer's event loop, whether or not the consumer has taken them."""
+
+
+class _Mailbox:
+    """Events of one stream that have arrived on the consumer's event loop and were not taken yet.
+
+    Only that loop changes anything here; the engine's thread reads `loop` and `unfinished`.
+
+    Attributes:
+        loop: the consumer's.
+        events: index and event, in the order of arrival.
+        unfinished: number of samples whose `FinishEvent` has not arrived.
+        accepted: the engine has accepted or refused the requests.
+        over: nothing more will come.
+        error: with which the stream ended.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, observe: Observer | None) -> None:
+        self.loop = loop
+        self.events: deque[tuple[int, Event]] = deque()
+        self.accepted = self.over = False
+        self.arrived = asyncio.Event()
+        self.unfinished = count
+        self._observe = observe
+        self.error: Exception | None = None
+        self._raised = False
+
+    def put(self, events: Sequence[tuple[int, Event]], error: Exception | None) -> None:
+        if self.over:  # the consumer has left
+            return
+        self.accepted = True
+        self.events.extend(events)
+        for index, event in events:
+            self.unfinished -= isinstance(event, FinishEvent)
+            if self._observe is not None:
+                self._observe(index, event)
+        self.error = error
+        self.over = error is not None or not self.unfinished
+        self.arrived.set()
+
+    def close(self) -> None:
+        """The consumer leaves; others who wait here are woken."""
+        self.over = True
+        self.events.clear()
+        self._raised = True
+        self.arrived.set()
+
+    def raise_error(self) -> None:
+        """Raise the error with which the stream ended, once."""
+        if self.error is not None and not self._raised:
+            self._raised = True
+            raise self.error
+
+
+_Delivery = tuple[_Mailbox, Sequence[tuple[int, Event]], Exception | None]
+
+
+def _deliver(deliveries: list[_Delivery]) -> None:
+    for mailbox, events, error in deliveries:
+        mailbox.put(events, error)
+
+
+class EventStream:
+    """The events of all samples of a request as they happen, each with the sample's index; a sample's last is a `FinishEvent`.
+
+        async for index, event in engine.stream(prompt, params): ...
+
+        async with engine.stream(prompt, params) as events:  # entered once the engine has accepted the request
+            async for index, event in events: ...
+
+    The request was sent when the stream was made, and runs whether or not somebody iterates: events that were not taken yet
+    are kept, so a slow consumer delays nobody. Leaving early aborts the request: by cancelling the task that waits for an
+    event, by `close`, by the end of ``async with``, or by dropping the stream, as ``break`` in a plain ``async for`` does.
+
+    A stream belongs to the event loop on which it was made.
+    """
+
+    def __init__(self, mailbox: _Mailbox, abort: Callable[[], None]) -> None:
+        self._mailbox = mailbox
+        self._abort = abort
+
+    @property
+    def error(self) -> Exception | None:
+        """The error with which the stream ended; it is also raised, behind the events that came before it."""
+        return self._mailbox.error
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> tuple[int, Event]:
+        """The next event.
+
+        Raises:
+            RequestError: the request cannot be honoured; raised before any event.
+            EngineError: the engine failed on this request.
+            RuntimeError: called from another event loop than the stream's.
+        """
+        mailbox = self._mailbox
+        while not mailbox.events:
+            mailbox.raise_error()  # events that came before the error are given out before it
+            if mailbox.over:
+                raise StopAsyncIteration
+            await self._wait()
+        return mailbox.events.popleft()
+
+    async def batches(self, timeout: float | None = None) -> AsyncIterator[list[tuple[int, Event]]]:
+        """All events that have arrived since the last time; an empty list after `timeout` seconds without any.
+
+        Raises:
+            As `__anext__`.
+        """
+        mailbox = self._mailbox
+        while not mailbox.over or mailbox.events:
+            quiet = not mailbox.events and not await self._wait(timeout)
+            batch = [*mailbox.events]
+            mailbox.events.clear()
+            if batch or quiet:
+                yield batch
+        mailbox.raise_error()
+
+    async def accepted(self) -> None:
+        """Wait until the engine has accepted the request; raises as the first event would."""
+        while not (self._mailbox.accepted or self._mailbox.over):
+            await self._wait()
+        if not self._mailbox.events:
+            self._mailbox.raise_error()
+
+    async def __aenter__(self) -> EventStream:
+        await self.accepted()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening, and abort the request if it is not over. Does not wait for the current step."""
+        if not self._mailbox.over:
+            self._abort()
+        self._mailbox.close()
+
+    def __del__(self) -> None:
+        # Wherever the garbage collector runs this: sending the command takes no lock, and touches no loop.
+        if not self._mailbox.over:
+            self._abort()
+
+    async def _wait(self, timeout: float | None = None) -> bool:
+        """Wait until something arrives; `False` if `timeout` seconds have passed without."""
+        if asyncio.get_running_loop() is not self._mailbox.loop:
+            raise RuntimeError("a stream can only be read on the event loop on which it was made")
+        self._mailbox.arrived.clear()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._mailbox.arrived.wait()
+        except TimeoutError:
+            return False
+        except BaseException:  # above all a cancelled task
+            self.close()
+            raise
+
+
+class AsyncEngine:
+    """Runs an engine on a thread of its own, for tasks of any number of event loops.
+
+        async with AsyncEngine(llm.engine) as engine:
+            async for index, event in engine.stream(prompt_ids, params): ...
+            generation = await engine.generate(prompt_ids, params)
+
+    While it is open, nothing else may touch the engine: no `LLM.generate`, no `Engine.step`. The thread starts with the first
+    request and ends with `aclose` (or the end of ``async with``).
+
+    A request that is refused, or whose result cannot be made, affects no other. If a step of the engine fails (out of memory,
+    for one), all requests that are in the engine are aborted and each consumer gets an `EngineError`, with the failure as its
+    cause; requests sent later are not affected.
+
+    Attributes:
+        engine: the engine that is run.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()  # its put may be called from `__del__`
+        self._lock = threading.Lock()  # held while a request is sent, so that none comes after the last command
+        self._refusal: str | None = None
+        self._thread: threading.Thread | None = None
+        self._drained = _promise()
+        self._stopped = _promise()
+        self._open: set[_Mailbox] = set()  # all whose stream has not ended
+        # The rest is the thread's own.
+        self._live: dict[_Mailbox, dict[int, Request]] = {}  # the unfinished requests of each stream by index
+        self._outbox: dict[asyncio.AbstractEventLoop, list[_Delivery]] = {}
+        self._stopping = False
+
+    async def __aenter__(self) -> AsyncEngine:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self.aclose()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it accepts no more requests for good: by `aclose`, or because its thread has failed."""
+        return self._refusal is _CLOSED
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request has been sent and is not over."""
+        return bool(self._open)
+
+    @property
+    def running(self) -> int:
+        """Number of requests in the engine's batch; each sample counts."""
+        return len(self.engine.scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that were sent and have not begun; each sample counts."""
+        return max(0, sum(mailbox.unfinished for mailbox in list(self._open)) - self.running)
+
+    def stream(
+        self,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        params: SamplingParams | None = None,
+        *,
+        priority: int = 0,
+        observe: Observer | None = None,
+    ) -> EventStream:
+        """Send a request and receive its events.
+
+        The request is sent at once; if the engine refuses it, that is raised before the first event: at the first iteration,
+        or on entering ``async with``. With ``params.n`` above 1 the samples of a prompt share its prefill.
+
+        Args:
+            prompt: token ids; or several prompts, whose samples are numbered through: sample ``j`` of prompt ``i`` has the
+                index ``i * params.n + j``. If one of them is refused, all are.
+            params: `None` takes the defaults.
+            priority: higher goes first, and preempts lower if there is no memory left.
+            observe: see `Observer`.
+
+        Raises:
+            RequestError: the engine is draining or closed.
+            RuntimeError: no event loop runs.
+        """
+        return self._send(prompt, params if params is not None else SamplingParams(), priority, observe)
+
+    async def generate(self, prompt: Sequence[int], params: SamplingParams | None = None, *, priority: int = 0) -> Generation:
+        """Send a request and wait for its result; cancelling the wait aborts the request.
+
+        If the engine is closed meanwhile, the result is what was generated so far, with the finish reason ``abort``.
+
+        Args:
+            prompt: token ids.
+            params: `None` takes the defaults; with ``n`` above 1, use `stream`.
+            priority: higher goes first, and preempts lower if there is no memory left.
+
+        Raises:
+            RequestError: the request cannot be honoured, or the engine is draining or closed.
+            EngineError: the engine failed on this request.
+        """
+        own = params if params is not None else SamplingParams()
+        if own.n != 1:
+            raise RequestError(f"n={own.n} is not valid here: use stream(), which gives the events of all samples")
+        async with self._send(prompt, own, priority, listening=False) as stream:
+            *_, (_, finish) = [item async for item in stream]
+        assert isinstance(finish, FinishEvent)
+        return finish.generation
+
+    async def drain(self) -> None:
+        """Accept no new requests, and wait until those that were sent are over.
+
+        There is no way back: even if the wait is cancelled, no requests are accepted any more.
+        """
+        with self._lock:
+            self._refusal = self._refusal or _DRAINING
+            self._start()
+            self._commands.put(self._resolve_drained)
+        await asyncio.wrap_future(self._drained)
+
+    async def aclose(self) -> None:
+        """Abort every request, stop the thread and wait for its end, which comes after the current step.
+
+        Every consumer gets a last event with the finish reason ``abort``. May be called again, and from any loop.
+        """
+        with self._lock:
+            if self._refusal is not _CLOSED:
+                self._refusal = _CLOSED
+                self._start()
+                self._commands.put(self._stop)
+        await asyncio.wrap_future(self._stopped)
+        assert self._thread is not None
+        self._thread.join()  # resolving `_stopped` was its last act
+
+    def _send(
+        self,
+        prompt: Sequence[int] | Sequence[Sequence[int]],
+        params: SamplingParams,
+        priority: int,
+        observe: Observer | None = None,
+        *,
+        listening: bool = True,
+    ) -> EventStream:
+        several = len(prompt) > 0 and isinstance(prompt[0], Sequence) and not isinstance(prompt[0], str)
+        prompts = [list(own) for own in cast(Sequence[Sequence[int]], prompt if several else [prompt])]
+        mailbox = _Mailbox(asyncio.get_running_loop(), len(prompts) * params.n, observe)
+        submit = partial(self._submit, prompts, params, priority, listening=listening)
+        with self._lock:
+            if self._refusal is not None:
+                raise RequestError(self._refusal)
+            self._start()
+            self._open.add(mailbox)
+            self._commands.put(partial(self._accept, mailbox, submit))
+        return EventStream(mailbox, partial(self._commands.put, partial(self._abandon, mailbox)))
+
+    def _start(self) -> None:
+        """Start the thread if it has not been needed so far; called with the lock held."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._serve, name="multiverse-engine", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    # From here on everything runs on the thread.
+
+    def _serve(self) -> None:
+        try:
+            while not self._stopping:
+                self._run_commands()
+                self._flush()  # acceptance and refusal need not wait for the step
+                if self._live and not self._stopping:
+                    self._step()
+                    self._flush()
+                self._resolve_drained()
+        finally:
+            self._shut_down()
+
+    def _run_commands(self) -> None:
+        """Run the commands that have come by now; with nothing else to do, sleep until one comes."""
+        count = self._commands.qsize()
+        for _ in range(count if self._live else max(count, 1)):
+            self._commands.get()()
+
+    def _submit(
+        self, prompts: list[list[int]], params: SamplingParams, priority: int, requests: dict[int, Request], *, listening: bool
+    ) -> None:
+        """Queue all samples; the first of each prompt prefills it for the others, which wait for that in the engine."""
+        for sample in range(params.n):
+            for number, prompt in enumerate(prompts):
+                first = number * params.n
+                requests[first + sample] = self.engine.submit(
+                    prompt, params, listening=listening, priority=priority, leader=requests.get(first), sample=sample
+                )
+
+    def _accept(self, mailbox: _Mailbox, submit: Callable[[dict[int, Request]], None]) -> None:
+        self._live[mailbox] = {}
+        try:
+            submit(self._live[mailbox])
+        except Exception as error:  # bad input of any kind concerns its sender only
+            self._abandon(mailbox)
+            self._end(mailbox, error=error)
+            return
+        self._post(mailbox)
+
+    def _abandon(self, mailbox: _Mailbox) -> None:
+        """Abort the requests of a stream that nobody listens to any more."""
+        self._open.discard(mailbox)
+        try:
+            for request in self._live.pop(mailbox, {}).values():
+                self.engine.abort(request)
+        except Exception as error:
+            self._fail(error)
+
+    def _step(self) -> None:
+        try:
+            self.engine.step()
+        except Exception as error:
+            self._fail(error)
+            return
+        for mailbox in list(self._live):
+            if mailbox.loop.is_closed():
+                self._abandon(mailbox)
+            elif mailbox in self._live:
+                self._report(mailbox)
+
+    def _report(self, mailbox: _Mailbox) -> None:
+        """Post what has happened to the requests of a stream since the last time."""
+        requests = self._live[mailbox]
+        events: list[tuple[int, Event]] = []
+        try:
+            for index, request in list(requests.items()):
+                own = self.engine.drain(request)
+                events += [(index, event) for event in own]
+                if own and isinstance(own[-1], FinishEvent):
+                    del requests[index]
+        except Exception as error:
+            self._abandon(mailbox)
+            self._end(mailbox, events, _failure(error))
+            return
+        if not requests:
+            self._end(mailbox, events)
+        elif events:
+            self._post(mailbox, events)
+
+    def _fail(self, error: Exception) -> None:
+        """A step failed halfway, and the state of whatever was in the engine is unknown: end all of it with an error."""
+        # The frames of a failed forward hold on to its tensors, and consumers to the error; the next forward needs the memory.
+        traceback.clear_frames(error.__traceback__)
+        scheduler = self.engine.scheduler
+        for request in [*scheduler.running, *scheduler.waiting]:
+            # Not by abort(): that passes over finished ones that were about to be retired, and puts into the prefix cache
+            # what may not really have been computed.
+            request.finish_reason = "error"
+            with suppress(Exception):
+                scheduler.retire(request)
+        # What cannot be taken out costs its slots, but does not come back.
+        scheduler.running.clear()
+        scheduler.waiting.clear()
+        for mailbox in list(self._live):
+            self._end(mailbox, error=_failure(error))
+
+    def _end(self, mailbox: _Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
+        self._live.pop(mailbox, None)
+        self._open.discard(mailbox)
+        self._post(mailbox, events, error)
+
+    def _post(self, mailbox: _Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
+        self._outbox.setdefault(mailbox.loop, []).append((mailbox, events, error))
+
+    def _flush(self) -> None:
+        """Hand every loop its deliveries, all at once."""
+        outbox, self._outbox = self._outbox, {}
+        for loop, deliveries in outbox.items():
+            with suppress(RuntimeError):  # the loop has been closed: nobody is there to read, and the next step sees it too
+                loop.call_soon_threadsafe(_deliver, deliveries)
+
+    def _resolve_drained(self) -> None:
+        if self._refusal is not None and not self._open and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _stop(self) -> None:
+        self._stopping = True
+
+    def _shut_down(self) -> None:
+        """End every stream, also if the thread itself has failed."""
+        with self._lock:
+            self._refusal = _CLOSED
+        for mailbox, requests in list(self._live.items()):
+            for request in requests.values():
+                with suppress(Exception):
+                    self.engine.abort(request)
+            self._report(mailbox)
+        for mailbox in list(self._open):
+            self._end(mailbox, error=RequestError(_CLOSED))
+        self._flush()
+        self._resolve_drained()
+        self._stopped.set_result(None)
+
+
+def _promise() -> Future[None]:
+    """A future for many to wait on: it counts as running, so that one who stops waiting does not cancel it for the others."""
+    promise: Future[None] = Future()
+    promise.set_running_or_notify_cancel()
+    return promise
+
+
+def _failure(error: Exception) -> EngineError:
+    """The error for one consumer about a failure of the engine; each gets one of its own."""
+    failure = EngineError(
+        f"the engine failed while it worked on this request, which was aborted: {type(error).__name__}: {error}"
+    )
+    failure.__cause__ = error
+    return failure

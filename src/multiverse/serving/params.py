@@ -1,0 +1,186 @@
+"""From a request's fields to `SamplingParams`, and the checks that chat and text completions share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..engine.params import SamplingParams
+from ..errors import RequestError
+from . import logs
+from .config import ServerConfig
+from .errors import ApiError, invalid
+from .requests import ChatRequest, CompletionRequest, Extension, Sampling
+
+if TYPE_CHECKING:
+    from .service import Service
+
+_GREEDY_BELOW = 1e-6  # the engine divides by the temperature
+_SEED_MASK = (1 << 64) - 1
+_EXTENDED = {
+    "reserved_tokens" if name == "tail_tokens" else name: name
+    for name in Extension.model_fields
+    if name not in ("branches", "mode")
+}
+"""Sampling parameters that are set in the request's field `multiverse`, and their names there."""
+
+
+def check_request(request: Sampling, service: Service) -> None:
+    """Check the model's name and the options of streams, and note for the log what was asked for.
+
+    Raises:
+        ApiError: 404, or 400 naming the parameter.
+    """
+    check_model(request.model, service.model_name)
+    branches = request.multiverse is not None and request.multiverse.branches
+    if not request.stream:
+        if request.stream_options is not None:
+            raise invalid("stream_options needs stream: true", "stream_options")
+        if branches:
+            raise invalid("multiverse.branches needs stream: true", "multiverse.branches")
+    elif branches and (request.n or 1) > 1:
+        raise invalid(f"n={request.n} cannot be combined with multiverse.branches: send a request for each", "n")
+    logs.note(stream=bool(request.stream))
+    if request.user is not None:
+        logs.note(user=request.user)
+
+
+def check_model(name: str | None, served: str) -> None:
+    """Raise 404 unless this is the model that is served."""
+    if name is not None and name != served:
+        raise ApiError(
+            404, f"the model {name!r} does not exist here: ask for {served!r}", "not_found_error", "model", "model_not_found"
+        )
+
+
+def refused(error: RequestError, param: str | None = None) -> ApiError:
+    """400 for what the engine refuses. Its message begins with the parameter's name where there is one.
+
+    Args:
+        param: what is at fault if the message names no parameter.
+    """
+    text = str(error)
+    named = re.match(r"(\w+)(?:=| names )", text)
+    if named and named[1] in _EXTENDED:
+        param = f"multiverse.{_EXTENDED[named[1]]}"
+    elif named and named[1] != "max_seconds":  # which is the server's
+        param = named[1]
+    code = "context_length_exceeded" if "shorten the prompt" in text or "KV memory" in text else None
+    return invalid(text, param, code)
+
+
+def with_usage(request: Sampling) -> bool:
+    """Whether a stream is to end with the usage."""
+    return request.stream_options is not None and bool(request.stream_options.include_usage)
+
+
+def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[int]], param: str) -> SamplingParams:
+    """A request's sampling parameters, once the prompts have been checked against them.
+
+    Args:
+        prompts: token ids of each.
+        param: field of the request that the prompts come from, for errors.
+
+    Raises:
+        ApiError: 400, naming the parameter.
+    """
+    if request.multiverse is not None and request.multiverse.branches and len(prompts) > 1:
+        raise invalid(f"{len(prompts)} prompts cannot be combined with multiverse.branches: send a request for each", param)
+    engine, config = service.llm.engine, service.config
+    names = [param] if len(prompts) == 1 else [f"{param}.{number}" for number in range(len(prompts))]
+    for prompt, name in zip(prompts, names, strict=True):
+        if config.max_prompt_tokens is not None and len(prompt) > config.max_prompt_tokens:
+            raise invalid(
+                f"the prompt has {len(prompt)} tokens, and this server accepts at most {config.max_prompt_tokens}: shorten it",
+                name,
+                "context_length_exceeded",
+            )
+    params = _params(request, config, headroom=max(1, engine.slots.size - max(map(len, prompts))))
+    for prompt, name in zip(prompts, names, strict=True):
+        try:
+            engine.check(prompt, params)
+        except RequestError as error:
+            raise refused(error, name) from None
+    return params
+
+
+def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingParams:
+    """The parameters; `headroom` is the number of tokens that KV memory has for a generation, beside the prompt."""
+    given: dict[str, Any] = {
+        "max_tokens": _max_tokens(request, config, headroom),
+        "n": request.n or 1,
+        "logit_bias": {int(token): bias for token, bias in (request.logit_bias or {}).items()},
+        "stop": tuple([request.stop] if isinstance(request.stop, str) else request.stop or ()),
+        "ignore_eos": bool(request.ignore_eos),
+        "max_seconds": config.request_timeout,
+    }
+    for name in ("top_p", "min_p", "repetition_penalty"):
+        if getattr(request, name) is not None:
+            given[name] = getattr(request, name)
+    if request.temperature is not None:
+        given["temperature"] = request.temperature if request.temperature >= _GREEDY_BELOW else 0.0
+    if request.top_k is not None:
+        given["top_k"] = max(0, request.top_k)
+    if request.seed is not None:
+        given["seed"] = request.seed & _SEED_MASK
+    given |= _extended(request.multiverse)
+    given |= _logprobs(request)
+    if isinstance(request, ChatRequest) and request.reasoning_effort is not None:
+        given["thinking_budget"] = _effort(request, request.reasoning_effort, config)
+    try:
+        return SamplingParams(**given)
+    except RequestError as error:
+        raise refused(error) from None
+
+
+def _max_tokens(request: Sampling, config: ServerConfig, headroom: int) -> int:
+    given, param = request.max_tokens, "max_tokens"
+    if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
+        if given is not None and given != request.max_completion_tokens:
+            raise invalid(
+                f"max_tokens={given} and max_completion_tokens={request.max_completion_tokens} are two names of one limit: "
+                "give one of them",
+                "max_tokens",
+            )
+        given, param = request.max_completion_tokens, "max_completion_tokens"
+    if given is None:
+        return max(1, min(config.default_max_tokens, headroom))
+    if config.max_tokens_limit is not None and given > config.max_tokens_limit:
+        raise invalid(f"{param}={given} is more than this server allows: ask for {config.max_tokens_limit} at most", param)
+    if given > headroom:
+        raise invalid(
+            f"{param}={given} does not fit into KV memory beside the prompt: ask for {headroom} at most",
+            param,
+            "context_length_exceeded",
+        )
+    return given
+
+
+def _extended(extension: Extension | None) -> dict[str, Any]:
+    if extension is None:
+        return {}
+    given = {name: value for name, field in _EXTENDED.items() if (value := getattr(extension, field)) is not None}
+    if extension.mode == "sequential":
+        given.setdefault("max_depth", 0)
+    return given
+
+
+def _logprobs(request: Sampling) -> dict[str, Any]:
+    if isinstance(request, ChatRequest):
+        if request.top_logprobs and not request.logprobs:
+            raise invalid(f"top_logprobs={request.top_logprobs} needs logprobs: true", "top_logprobs")
+        return {"logprobs": bool(request.logprobs), "top_logprobs": request.top_logprobs or 0}
+    assert isinstance(request, CompletionRequest)
+    return {"logprobs": request.logprobs is not None, "top_logprobs": request.logprobs or 0}
+
+
+def _effort(request: Sampling, effort: str, config: ServerConfig) -> int | None:
+    budgets = config.reasoning_budgets
+    if effort not in budgets:
+        raise invalid(f"reasoning_effort={effort!r} is not known: use one of {', '.join(budgets)}", "reasoning_effort")
+    if request.multiverse is not None and request.multiverse.thinking_budget is not None:
+        raise invalid(
+            "reasoning_effort and multiverse.thinking_budget both set the thinking budget: give one of them", "reasoning_effort"
+        )
+    return budgets[effort]

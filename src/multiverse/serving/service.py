@@ -1,0 +1,157 @@
+"""The model being served, as HTTP handlers see it: admission, the engine on its thread, metrics, state.
+
+events = await service.submit([prompt_ids], params, "messages")  # 429 when full, 503 while draining
+async for index, event in events: ...
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.async_engine import AsyncEngine, EventStream
+from ..errors import RequestError
+from . import logs
+from .admission import Admission
+from .config import ServerConfig
+from .errors import ApiError, failed
+from .metrics import Measure, Metrics, Snapshot
+from .params import refused
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..engine import Generation, SamplingParams
+    from ..llm import LLM
+
+
+class Service:
+    """Runs generations for the handlers of one server.
+
+    At most `ServerConfig.max_concurrent` generations are in the engine's batch; those beyond wait in its queue, in order of
+    arrival.
+
+    Args:
+        llm: the model; while the service is open, nothing else may use it.
+        config: the server's options.
+
+    Attributes:
+        llm, config: as given.
+        model_name: the name by which clients ask for the model.
+        metrics: of this server.
+        admission: counts the generations of all requests.
+    """
+
+    def __init__(self, llm: LLM, config: ServerConfig) -> None:
+        self.llm, self.config = llm, config
+        self.model_name = config.served_model_name if config.served_model_name is not None else model_name(llm.model_path)
+        self.metrics = Metrics(self.model_name, self._snapshot)
+        self.admission = Admission(config.max_concurrent + config.max_queue, config, self.metrics)
+        self.admission.failed = lambda: not self.alive
+        self.started_at = int(time.time())
+        llm.engine.scheduler.max_requests = config.max_concurrent
+        self._engine = AsyncEngine(llm.engine)
+        self._closed = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine can still do anything; if not, only a new process helps."""
+        return self._closed or not self._engine.closed
+
+    async def close(self) -> None:
+        """Accept no more requests, abort those that run, and stop the engine's thread. May be called again."""
+        self.admission.draining = self._closed = True
+        await self._engine.aclose()
+
+    async def __aenter__(self) -> Service:
+        self.admission.started = True
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        await self.close()
+
+    async def submit(self, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str | None = None) -> EventStream:
+        """Admit a request and send it to the engine; returns once the engine has accepted it.
+
+        The generations are aborted, and their places in admission released, when the HTTP exchange ends.
+
+        Args:
+            prompts: token ids of each.
+            params: how to sample; `n` samples of each prompt (see `AsyncEngine.stream` for their order).
+            param: field of the request that the prompts come from, for errors.
+
+        Raises:
+            ApiError: the request was not admitted, or the engine refused it.
+        """
+        count = len(prompts) * params.n
+        exchange = logs.current()
+        assert exchange is not None
+        exchange.at_end(self.admission.admit(count))
+        measures = [Measure(self.metrics, self.admission.finished) for _ in range(count)]
+        bounded = replace(params, max_seconds=min(params.max_seconds, self.config.request_timeout))
+        try:
+            events = self._engine.stream(prompts, bounded, observe=lambda index, event: measures[index].feed(event))
+            exchange.at_end(partial(self._end, events, measures))
+            await events.accepted()
+        except RequestError as error:
+            raise self.admission.unavailable() if self._engine.closed else refused(error, param) from None
+        return events
+
+    def _end(self, events: EventStream, measures: list[Measure]) -> None:
+        """The HTTP exchange is over: abort the generations that are not."""
+        failure = "disconnect"
+        if events.error is not None:
+            failure = "refused" if isinstance(events.error, RequestError) else "error"
+        for measure in measures:
+            measure.close("shutdown" if self._engine.closed else failure)
+        events.close()
+
+    def decode(self, token_id: int) -> str:
+        """Text of a token by itself."""
+        return self.llm.engine.decode([token_id])
+
+    def failed(self, generation: Generation) -> ApiError | None:
+        """The error for a finished generation that is no answer; `None` if it is one."""
+        return self.admission.unavailable() if generation.finish_reason == "abort" else failed(generation)
+
+    def stats(self) -> dict[str, Any]:
+        """The server's options, without the keys, and what it is doing."""
+        slots, now = self.llm.engine.slots, self._snapshot()
+        return {
+            "model": self.model_name,
+            "settings": self.config.public(),
+            "started_at": self.started_at,
+            "draining": self.admission.draining,
+            "requests": {
+                "admitted": self.admission.held,
+                "running": now.running,
+                "waiting": now.waiting,
+                "branches": self.metrics.branches,
+            },
+            "kv_slots": {"size": slots.size, "free": slots.free, "cached": slots.cached, "owned": slots.owned},
+            "preemptions": now.preemptions,
+        }
+
+    def _snapshot(self) -> Snapshot:
+        engine = self.llm.engine
+        return Snapshot(
+            running=self._engine.running,
+            waiting=self._engine.waiting,
+            kv_usage=1 - (engine.slots.free + engine.cache.evictable) / engine.slots.size,
+            prefix_queries=engine.cache.queries,
+            prefix_hits=engine.cache.hits,
+            preemptions=engine.scheduler.preemptions,
+        )
+
+
+def model_name(model: str | Path | None) -> str:
+    """What a model is called, if the config gives no name: its folder, or its id on the hub; `None` is multiverse-mini."""
+    path = Path(model).expanduser() if model is not None else None
+    if path is None or path == Path(str(files("multiverse") / "models" / "mini")):
+        return "multiverse-mini"
+    return path.resolve().name if path.is_dir() else str(model)
