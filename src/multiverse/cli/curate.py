@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
 from .curate_audit import audit
 from .curate_distill import distill
-from .curate_input import OPENAI_URL, Traces
+from .curate_input import OPENAI_URL, Traces, api_key
 from .curate_progress import print_estimate, print_stages, run_job
 from .declared import DryRun, Fields, Fresh, Json, Limit, OnError, Out, Split, expand_options
 from .errors import InputError, check_url
@@ -95,7 +94,7 @@ def run(
     check_url(endpoint.base_url)
     if budget.max_cost is not None and not budget.priced:
         raise InputError(f"--max-cost {budget.max_cost:g} needs prices: give --price-in and --price-out")
-    endpoint = replace(endpoint, api_key=_key(api_key_env))
+    endpoint = replace(endpoint, api_key=api_key(api_key_env))
     traces, estimate = Traces(source, limit, split), CostEstimate(config)
     _survey(traces, estimate)
     if not estimate.rows:
@@ -114,15 +113,6 @@ def run(
         raise InputError(f"the estimate exceeds {exceeded}: raise it, take fewer rows (--limit), or start anyway with --yes")
     job = Job(out, endpoint, config, source, estimate.rows, budget, documents=keep_xml)
     run_job(job, traces.read, as_json=as_json, fresh=fresh, faults=traces.faults)
-
-
-def _key(variable: str | None) -> str:
-    if variable is None:
-        return os.environ.get("OPENAI_API_KEY") or "EMPTY"
-    key = os.environ.get(variable)
-    if not key:
-        raise InputError(f"--api-key-env {variable!r} is not set in the environment: set it to the key")
-    return key
 
 
 def _survey(traces: Traces, estimate: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
-from .curate_input import OPENAI_URL, Traces
+from .curate_input import OPENAI_URL, Traces, api_key
 from .declared import Fields, Json, Limit, Out, expand_options
 from .errors import InputError, check_url
 from .jsonio import dump
@@ -60,9 +59,7 @@ def audit(
     page: Annotated[
         bool, typer.Option("--page", help="Judge them on a local page; Ctrl-C ends it.", rich_help_panel="Review")
     ] = False,
-    port: Annotated[
-        int, typer.Option(metavar="N", help="Port of that page; 0 takes a free one.", min=0, rich_help_panel="Review")
-    ] = 0,
+    port: Annotated[int, typer.Option(metavar="N", help="Port of that page; 0 takes a free one.", min=0)] = 0,
     table: Annotated[
         bool,
         typer.Option("--table", help="Print the table, and write it to table.md and table.json.", rich_help_panel="Output"),
@@ -90,7 +87,7 @@ def audit(
         check_url(endpoint.base_url)
         if not endpoint.model:
             raise InputError("--model is missing: name the model that is to list the instances")
-        endpoint = replace(endpoint, api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY")
+        endpoint = replace(endpoint, api_key=api_key())
         _list(Traces(source, limit), out, endpoint, config, budget)
 
     from ..curation.review import Review
@@ -128,24 +125,17 @@ def _list(source: Traces, out: Path, endpoint: EndpointConfig, config: CurationC
 async def _listing(traces: list[Trace], out: Path, client: Client, config: CurationConfig) -> CurationError | None:
     """List the instances of all traces; returns the error that ended it early, if any."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import Progress
 
     from ..curation.audit import CANDIDATES, line, list_all
     from ..curation.errors import CurationError
     from ..data.write import whole
 
     done = 0
-    bar = Progress(
-        TextColumn("listing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        redirect_stdout=False,
-    )
+    bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), redirect_stdout=False)
     async with client:
         with bar, whole(out / CANDIDATES) as part, part.open("w", encoding="utf-8") as stream:
-            task = bar.add_task("", total=len(traces))
+            task = bar.add_task("listing", total=len(traces))
             try:
                 async for listed in list_all(traces, client.ask, config, at_once=2 * client.config.concurrency):
                     stream.write(line(listed))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ import typer
 
 from ..curation.config import IN_PROCESS, BudgetConfig, DistillConfig, EndpointConfig
 from ..prompting import INSTRUCTIONS
+from .curate_input import api_key
 from .curate_progress import run_job
 from .declared import Family, Fields, Fresh, Json, Limit, Out, Seed, expand_options
 from .errors import InputError, check_url, known
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from ..curation.distill import Check, Question
 
 _QUESTIONS = 200  # of a family
+
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Endpoint with OpenAI's chat completions API, up to /v1; --model is then the name of a model there.",
+        rich_help_panel="Model",
+        show_default="run the model here",
+    ),
+]
 
 
 @expand_options
@@ -53,17 +64,9 @@ def distill(
         typer.Argument(metavar="TASKS", help="A .jsonl file with question and answer on each line.", show_default=False),
     ] = None,
     family: Family = None,
+    base_url: BaseUrl = None,
     limit: Limit = None,
     seed: Seed = 0,
-    base_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Endpoint with OpenAI's chat completions API, up to /v1; --model is then the name of a model there.",
-            rich_help_panel="Model",
-            show_default="run the model here",
-        ),
-    ] = None,
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
@@ -90,13 +93,8 @@ def distill(
         check_url(base_url)
         if model.model is None:
             raise InputError("--model is missing: name the model that the endpoint is to use")
-    endpoint = replace(
-        endpoint,
-        base_url=base_url or endpoint.base_url,
-        model=model.name,
-        api_key=os.environ.get("OPENAI_API_KEY") or "EMPTY",
-        seed=seed if base_url is None else None,
-    )
+        endpoint = replace(endpoint, base_url=base_url, api_key=api_key())
+    endpoint = replace(endpoint, model=model.name, seed=seed if base_url is None else None)
     distiller = Distiller(config, questions.check)
     sampled = partial(rows, questions.all, config.samples)
     with _model_here(model, endpoint) as generate:

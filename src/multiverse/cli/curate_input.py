@@ -1,18 +1,29 @@
-"""The traces that `multiverse curate` and its audit read."""
+"""What `multiverse curate` and its commands share: the API key, and the traces of an input."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import typer
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     from ..curation.types import Trace
     from ..data import Fault
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+
+def api_key(variable: str | None = None) -> str:
+    """The API key in an environment variable (`InputError` if it is not set), by default in OPENAI_API_KEY if that is set."""
+    key = os.environ.get(variable or "OPENAI_API_KEY")
+    if variable is not None and not key:
+        raise InputError(f"--api-key-env {variable!r} is not set in the environment: set it to the key")
+    return key or "EMPTY"
 
 
 class Traces:

@@ -173,7 +173,8 @@ def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) 
         raise ValidationError(
             "answer lost", f"the text came to {_short(str(before))!r}, and now comes to {_short(str(after))!r}"
         )
-    if before is not None and before in values(trace.reasoning) and not _contains([thinking, *_conclusions(document)], before):
+    texts = [thinking, *(block.conclusion for _, block in document.blocks())]
+    if before is not None and before in values(trace.reasoning) and not _contains(texts, before):
         raise ValidationError("answer lost", f"the reasoning arrived at {before}, and does no more")
 
 
@@ -264,10 +265,6 @@ def _without_phrase(body: Body, at: int, phrase: str) -> str:
 
 def _contains(texts: Sequence[str], value: str) -> bool:
     return any(value in values(text) for text in texts)
-
-
-def _conclusions(document: Document) -> list[str]:
-    return [block.conclusion for _, block in document.blocks()]
 
 
 def _bare(text: str) -> str:

@@ -106,13 +106,15 @@ class Distiller:
             if len(text) > self.config.max_answer:
                 detail = f"the sample has {len(text):,} characters, at most {self.config.max_answer:,} are read"
                 raise ValidationError("too long", detail)
-            document = _parsed(text, self.config.tags)
+            document = parse(text, self.config.tags)
             given = document.answer or next((item for item in reversed(document.thinking or ()) if isinstance(item, str)), "")
             if not self.check(question, reference, given):
                 detail = f"the answer is {given.strip()[:200]!r}, and {reference[:200]!r} is right"
                 raise ValidationError("wrong answer", detail)
             self._check_parallel(document)
             check_independent(document.thinking or (), [question])
+        except StructureError as error:
+            return ValidationError("malformed", str(error))
         except ValidationError as error:
             return error
         return document
@@ -125,13 +127,6 @@ class Distiller:
         found, least = measure(document, self._tokens).parallelism, self.config.min_parallelism
         if found < least:
             raise ValidationError("hardly parallel", f"the parallelism is {found:.3f}, and {least:g} is asked for")
-
-
-def _parsed(text: str, dialect: Dialect) -> Document:
-    try:
-        return parse(text, dialect)
-    except StructureError as error:
-        raise ValidationError("malformed", str(error)) from None
 
 
 def check_different(block: Block) -> None:

@@ -33,6 +33,15 @@ TEXT_BUDGET = 32_000_000
 _EXCERPT = 160
 _BARS = 24
 _FRACTIONS = ("parallelism", "refilled", "final")
+_CHARTS = (
+    ("parallelism", "Parallelism", "documents, counted in words"),
+    ("blocks", "Blocks", "documents"),
+    ("paths", "Paths", "documents"),
+    ("width", "Paths a block", "blocks"),
+    ("depth", "Depth", "documents"),
+    ("refilled", "Edit distance after refilling", "documents"),
+    ("final", "Edit distance, final", "documents"),
+)
 
 # Characters that could end the element with the data, and lone surrogates.
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
@@ -287,20 +296,13 @@ def _facts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _charts(survey: Survey) -> Iterator[Chart]:
-    counts = (("blocks", "Blocks", "documents"), ("paths", "Paths", "documents"), ("width", "Paths a block", "blocks"))
-    yield from _chart(survey, "parallelism", "Parallelism", "documents, counted in words")
-    for name, title, of in (*counts, ("depth", "Depth", "documents")):
-        yield from _chart(survey, name, title, of)
-    yield from _chart(survey, "refilled", "Edit distance after refilling", "documents")
-    yield from _chart(survey, "final", "Edit distance, final", "documents")
-
-
-def _chart(survey: Survey, name: str, title: str, of: str) -> Iterator[Chart]:
-    values = survey.values.get(name)
-    if values:
-        low, high = (_formatted(value, name in _FRACTIONS) for value in (min(values), max(values)))
-        summary = f"mean {fmean(values):,.2f} · median {median(values):,.{2 if name in _FRACTIONS else 1}f} · {low} to {high}"
-        yield Chart(title, of, summary, low, high if high != low else "", bars(values, fractions=name in _FRACTIONS))
+    for name, title, of in _CHARTS:
+        if values := survey.values.get(name):
+            fractions = name in _FRACTIONS
+            low, high = (_formatted(value, fractions) for value in (min(values), max(values)))
+            middle = f"{median(values):,.{2 if fractions else 1}f}"
+            summary = f"mean {fmean(values):,.2f} · median {middle} · {low} to {high}"
+            yield Chart(title, of, summary, low, high if high != low else "", bars(values, fractions=fractions))
 
 
 def bars(values: Sequence[float], *, fractions: bool) -> list[Bar]:

@@ -39,7 +39,8 @@ class Groups(Stage[tuple[Group, ...]]):
     def read(self, value: Any) -> tuple[Group, ...]:
         groups = [self._group(group, f"group {number}") for number, group in enumerate(items(value, "'groups'"), 1)]
         for (first, a), (second, b) in combinations(enumerate(groups, 1), 2):
-            if not _apart(a.span, b.span) and not _inside(a, b) and not _inside(b, a):
+            overlap = a.span.first <= b.span.last and b.span.first <= a.span.last
+            if overlap and not _inside(a, b) and not _inside(b, a):
                 detail = f"groups {first} and {second} share steps: a group lies inside one path of another, or apart from it"
                 raise ValidationError("crossing groups", detail)
         # An outer group comes before those inside it.
@@ -79,10 +80,6 @@ class Groups(Stage[tuple[Group, ...]]):
         if not below:
             return [str(number) for number in range(1, len(self.steps) + 1)]
         return [f"{head}.{number}" for number in range(1, len(self.steps[int(head) - 1].substeps) + 1)]
-
-
-def _apart(a: SentenceSpan, b: SentenceSpan) -> bool:
-    return a.last < b.first or b.last < a.first
 
 
 def _inside(inner: Group, outer: Group) -> bool:
