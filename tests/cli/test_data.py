@@ -218,7 +218,7 @@ def test_twin(run: Run, good: Path, tmp_path: Path, name: str) -> None:
 
 def test_twin_of_faults(run: Run, bad: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    assert len(refused(run("data", "twin", str(bad), "--out", str(out)), "mend them first")) == 2
+    assert len(refused(run("data", "twin", str(bad), "--out", str(out)), "correct them first")) == 2
     assert not out.exists()
     refused(run("data", "twin", str(bad), "--out", str(tmp_path / "out.csv")), ".jsonl or .parquet")
 
@@ -239,7 +239,7 @@ def test_stats(run: Run, good: Path, tmp_path: Path) -> None:
 
 
 def test_stats_of_faults(run: Run, bad: Path, tmp_path: Path) -> None:
-    assert len(refused(run("data", "stats", str(bad)), "2 faults beside 2 good documents: mend them first")) == 2
+    assert len(refused(run("data", "stats", str(bad)), "2 faults beside 2 good documents: correct them first")) == 2
     refused(run("data", "stats", str(bad), "--plot", str(tmp_path / "shape.jpg")), ".svg, .png or .pdf")
 
 

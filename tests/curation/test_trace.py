@@ -119,7 +119,7 @@ def test_record_of_messages(tag: Tag) -> None:
         ({"question": "a"}, "needs the columns"),
         ({"question": "a", "reasoning": " \n"}, "reasoning is empty"),
         ({"question": "a", "reasoning": 3}, "must be a text"),
-        ({"question": "a", "reasoning": "b\ud83d."}, "half a character"),
+        ({"question": "a", "reasoning": "b\ud83d."}, "unpaired surrogate"),
         ({"question": "a\0", "reasoning": "b."}, "zero character"),
         ({"messages": []}, "holds no messages"),
         ({"messages": "a"}, "holds no messages"),

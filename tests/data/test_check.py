@@ -46,7 +46,7 @@ def test_no_question(tokens: TokenDialect, prompt: tuple[Message, ...]) -> None:
 
 def test_a_tag_in_the_question(tokens: TokenDialect) -> None:
     row = replace(GOOD, prompt=(Message("system", "Be brief."), Message("user", "what is <Path>?")), line=5)
-    assert problem(row, tokens) == "the tag <Path> stands in the user's message 2 (offset 8): write it otherwise"
+    assert problem(row, tokens) == "the tag <Path> stands in the user's message 2 (offset 8): write it differently"
 
 
 def test_a_tag_in_a_text(tokens: TokenDialect) -> None:

@@ -127,9 +127,9 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
         "the 'content' of message 2 of 'messages' is a list",
     ),
     "last is the user's": (chat(ASKED), "the last message is the user's: it must be the assistant's"),
-    "empty document": (chat(ASKED, {"role": "assistant", "content": " \n"}), "the document is empty: give it a text"),
+    "empty document": (chat(ASKED, {"role": "assistant", "content": " \n"}), "the document is empty"),
     "no document": (chat(ASKED, {"role": "assistant", "content": None}), "the document is empty"),
-    "thought twice": (chat(ASKED, {"role": "assistant", "content": TEXT, "reasoning": "hm"}), "<Think> stands in 'content'"),
+    "thought twice": (chat(ASKED, {"role": "assistant", "content": TEXT, "reasoning": "hm"}), "<Think> is in 'content'"),
     "unbalanced": (line_of({"question": "Q", "text": UNCLOSED}).encode(), "found </Goal>, expected </Outline>"),
     "wrong count": (
         line_of({"question": "Q", "text": TEXT.replace("<Path>\n2: y\n</Path>\n", "")}).encode(),
@@ -137,17 +137,17 @@ BAD_LINES: dict[str, tuple[bytes, str]] = {
     ),
     "another dialect": (
         line_of({"question": "Q", "text": render(Document(FORK.thinking), NPR)}).encode(),
-        "forks nowhere in dialect 'multiverse' (it is written in dialect 'npr': read it as that)",
+        "forks nowhere in dialect 'multiverse' (it is written in dialect 'npr': use that dialect)",
     ),
     "a zero character": (line_of({"question": "Q", "text": "a\0b"}).encode(), "the document holds a zero character (offset 1)"),
-    "half a character": (
+    "an unpaired surrogate": (
         line_of({"question": "a\ud800", "text": "x"}).encode(),
-        "the prompt holds half a character ('\\ud800', offset 1)",
+        "the prompt holds an unpaired surrogate ('\\ud800', offset 1)",
     ),
     "sequential forks": (line_of({"question": "Q", "text": "x", "sequential": TEXT}).encode(), "'sequential' forks"),
     "sequential is broken": (
         line_of({"question": "Q", "text": "x", "sequential": UNCLOSED}).encode(),
-        "'sequential' is no document: line 9",
+        "'sequential' is not a document: line 9",
     ),
     "sequential is no text": (line_of({"question": "Q", "text": "x", "sequential": 1}).encode(), "'sequential' is a number"),
 }
@@ -176,7 +176,7 @@ def test_every_dialect_is_read_as_itself_and_named_elsewhere(lines: Path, dialec
     assert one(read(lines, dialect)).document == document
     for other in DIALECTS.values():
         if other is not dialect:
-            assert f"it is written in dialect {dialect.name!r}: read it as that" in fault(read(lines, other)).problem
+            assert f"it is written in dialect {dialect.name!r}: use that dialect" in fault(read(lines, other)).problem
 
 
 def test_a_list_in_json(tmp_path: Path) -> None:

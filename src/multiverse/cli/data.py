@@ -33,7 +33,7 @@ Tokenizer = Annotated[ModelOptions, Fields(only=("model",))]
 AddTags = Annotated[
     bool,
     typer.Option(
-        "--add-tags", help="Count as if the tags were in the tokenizer already; training adds them.", rich_help_panel="Model"
+        "--add-tags", help="Add the tags to the tokenizer before counting, as training does.", rich_help_panel="Model"
     ),
 ]
 MaxLength = Annotated[
@@ -47,9 +47,7 @@ MaxLength = Annotated[
         show_default="no limit",
     ),
 ]
-Promptless = Annotated[
-    bool, typer.Option("--promptless", help="Let documents pass that have no question.", rich_help_panel=CHECKS)
-]
+Promptless = Annotated[bool, typer.Option("--promptless", help="Accept documents without a question.", rich_help_panel=CHECKS)]
 
 data = typer.Typer(context_settings=HELP_OPTIONS, rich_markup_mode="rich")
 
@@ -80,7 +78,8 @@ def build(
     out: Out,
     model: Tokenizer,
     validation: Annotated[
-        float, typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99)
+        float,
+        typer.Option("--validation", metavar="X", help="Fraction of questions held out for validation.", min=0, max=0.99),
     ] = 0.05,
     seed: Seed = 0,
     dialect: DialectName = "multiverse",
@@ -89,17 +88,17 @@ def build(
     max_length: MaxLength = None,
     promptless: Promptless = False,
     twin: Annotated[
-        bool, typer.Option("--twin", help="Write the sequential twin of every document: no tags, goals or conclusions.")
+        bool, typer.Option("--twin", help="Write the sequential baseline of every document: no tags, goals or conclusions.")
     ] = False,
     on_error: OnError = "stop",
     as_json: Json = False,
 ) -> None:
     """Read, check and split documents, and write them as a data set.
 
-    The folder has Parquet files with [bold]messages[/bold] and a card with statistics; the hub
-    and the datasets library read it as it is. A question is always on one side of
-    the split, and stays there when others are added. A faulty document is
-    reported with file and line, and nothing is written.
+    The folder has Parquet files with [bold]messages[/bold] and a card with statistics, as the hub
+    and the datasets library read them. A question is always on one side of the
+    split, also when others are added. Faulty documents are reported with file and
+    line, and nothing is written.
 
     [bold]Examples[/bold]
     multiverse data build problems.jsonl more/ --out dataset --validation 0.1
@@ -116,14 +115,15 @@ def build(
     loaded = _checked(_load(sources, tags, split), counter, max_length, promptless)
     _report(loaded.faults)
     if loaded.faults and on_error == "stop":
-        raise InputError(f"{_told(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
+        raise InputError(f"{_summary(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
     if not loaded.rows:
         raise InputError("no document is left to write")
-    # The twin of a document has its question, and so is on the same side.
-    sides = {name: _twins(rows) if twin else rows for name, rows in divide(loaded.rows, validation, seed)._asdict().items()}
+    # Split before converting: the side depends on the question alone.
+    divided = divide(loaded.rows, validation, seed)._asdict()
+    sides = {name: _sequential(rows) if twin else rows for name, rows in divided.items()}
     if not sides["train"]:
         raise InputError(f"--validation {validation} leaves no document to train on: lower it, or give another --seed")
-    statistics = survey(_watched([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
+    statistics = survey(_with_progress([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
     text = card(out.resolve().name, sides, statistics, tags, counted=counter.counted)
     publish(sides, out, text, tags, faults=loaded.faults)
     sizes = {name: len(rows) for name, rows in sides.items()}
@@ -131,7 +131,7 @@ def build(
         print_json({"out": str(out), **sizes, "faults": len(loaded.faults), "statistics": statistics.as_json()})
         return
     _print_table(statistics, counter.counted)
-    left_out = f", {_many(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
+    left_out = f", {_count(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
     typer.echo(f"\n{out}: {sizes['train']:,} to train on, {sizes['validation']:,} for validation{left_out}")
 
 
@@ -149,10 +149,10 @@ def validate(
 ) -> None:
     """Check documents, and list every fault with file and line.
 
-    Faults are whatever training would stumble over: files and records that cannot
-    be read, documents that break the grammar, tags in a question, a missing
-    question, and with --max-length documents that are too long. With faults, the
-    exit code is 2.
+    Faults are everything that training refuses: files and records that cannot be
+    read, documents that break the grammar, tags in a question, a missing question,
+    and with --max-length documents that are too long. With faults, the exit code
+    is 2.
 
     [bold]Examples[/bold]
     multiverse data validate problems.jsonl dataset/
@@ -167,23 +167,23 @@ def validate(
             raise typer.Exit(2)
     elif loaded.faults:
         _report(loaded.faults)
-        raise InputError(_told(loaded))
+        raise InputError(_summary(loaded))
     else:
-        typer.echo(f"{_many(len(loaded.rows), 'document')}, no fault")
+        typer.echo(f"{_count(len(loaded.rows), 'document')}, no fault")
 
 
 @data.command()
 def twin(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)],
     out: Out,
-    conclusions: Annotated[bool, typer.Option("--conclusions", help="Tell each block's conclusion behind its paths.")] = False,
+    conclusions: Annotated[bool, typer.Option("--conclusions", help="Keep each block's conclusion after its paths.")] = False,
     dialect: DialectName = "multiverse",
     split: Split = None,
 ) -> None:
-    """Write the sequential twin of every document.
+    """Write the sequential baseline of every document.
 
-    The twin says the same in a line: path after path, without tags, goals and
-    conclusions. A model trained on it is what a parallel one is compared with.
+    It has the same text, path after path, without tags, goals and conclusions. A
+    model trained on it is what a parallel one is compared with.
 
     [bold]Examples[/bold]
     multiverse data twin problems.jsonl --out sequential.jsonl
@@ -194,9 +194,9 @@ def twin(
     tags = _dialect(dialect)
     check_rows_format(out)
     loaded = _load([source], tags, split)
-    _stop_at(loaded)
-    write_rows(_twins(loaded.rows, conclusions), out, tags)
-    typer.echo(f"{out}: {_many(len(loaded.rows), 'document')}")
+    _refuse_faults(loaded)
+    write_rows(_sequential(loaded.rows, conclusions), out, tags)
+    typer.echo(f"{out}: {_count(len(loaded.rows), 'document')}")
 
 
 @data.command()
@@ -210,10 +210,10 @@ def stats(
     add_tags: AddTags = False,
     as_json: Json = False,
 ) -> None:
-    """Measure how much documents fork, how deep, and what that saves.
+    """Measure how much documents fork, how deep, and their parallelism.
 
-    Parallelism is all tokens over the critical path, the longest chain of them.
-    Prompts are not counted.
+    Parallelism is all tokens divided by the critical path, the longest chain of
+    tokens. Prompts are not counted.
 
     [bold]Examples[/bold]
     multiverse data stats dataset
@@ -229,8 +229,8 @@ def stats(
         check_format(plot)
     counter = _counter(model.model, tags, add_tags)
     loaded = _load(sources, tags, split)
-    _stop_at(loaded)
-    statistics = survey(_watched(loaded.rows, "counting"), counter.tokens)
+    _refuse_faults(loaded)
+    statistics = survey(_with_progress(loaded.rows, "counting"), counter.tokens)
     if plot is not None:
         draw(statistics, plot, title=f"{_title(statistics)} · {counter.counted}")
     if as_json:
@@ -241,9 +241,11 @@ def stats(
 
 @data.command()
 def publish(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What `multiverse data build` wrote.", show_default=False)],
-    hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="Where to, as in owner/name.", show_default=False)],
-    private: Annotated[bool, typer.Option("--private", help="Only you and your organisation can see it.")] = False,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder written by `multiverse data build`.", show_default=False)
+    ],
+    hub_id: Annotated[str, typer.Argument(metavar="HUB_ID", help="Id on the hub, such as owner/name.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make the data set private.")] = False,
 ) -> None:
     """Upload a data set to the Hugging Face hub.
 
@@ -252,17 +254,16 @@ def publish(
     """
     from ..data import push
 
-    with _waiting(f"uploading {folder}"):
-        address = push(folder, hub_id, private=private)
-    typer.echo(address)
+    with _status(f"uploading {folder}"):
+        typer.echo(push(folder, hub_id, private=private))
 
 
 class _Counter(NamedTuple):
-    """A tokenizer that counts.
+    """Token counts of one tokenizer.
 
     Attributes:
         prompt: tokens of a row's prompt.
-        counted: whose tokens they are, in words.
+        counted: which tokens are counted, in words.
     """
 
     tokens: TokenDialect
@@ -273,7 +274,7 @@ class _Counter(NamedTuple):
 def _counter(model: str | None, dialect: Dialect, add_tags: bool) -> _Counter:
     from ..structure import resolve
 
-    with _waiting("loading the tokenizer"):
+    with _status("loading the tokenizer"):
         tokenizer = open_tokenizer(model)
     name = "multiverse-mini" if model is None else model
     if add_tags or model is None:
@@ -281,7 +282,7 @@ def _counter(model: str | None, dialect: Dialect, add_tags: bool) -> _Counter:
     try:
         tokens = resolve(tokenizer, dialect)
     except DialectError as error:
-        raise InputError(f"{name!r}: {error}; to count as if that were done, as training does it, use --add-tags") from None
+        raise InputError(f"{name!r}: {error}; use --add-tags to add the tags before counting, as training does") from None
     return _Counter(tokens, lambda row: _prompt_tokens(row, tokenizer, name), f"tokens of {name}")
 
 
@@ -293,7 +294,7 @@ def _prompt_tokens(row: Row, tokenizer: Any, name: str) -> int:
         return sum(len(tokenizer.encode(message.content, add_special_tokens=False)) for message in row.prompt)
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template refuses messages in its own words
+    except Exception as error:  # templates raise errors of their own
         raise ValueError(f"the chat template of {name!r} refuses the prompt ({error}): change its messages") from error
     return len(tokenizer.encode(text, add_special_tokens=False))
 
@@ -307,24 +308,18 @@ def _dialect(name: str) -> Dialect:
 def _load(sources: Sequence[str], dialect: Dialect, split: str | None) -> Loaded:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when the library is imported
-    from ..data import Loaded, Row, scan
+    from ..data import Fault, Loaded, Row, scan
 
-    loaded = Loaded([], [])
-    for source in sources:
-        for item in _watched(scan(source, dialect, split=split), f"reading {source}"):
-            if isinstance(item, Row):
-                loaded.rows.append(item)
-            else:
-                loaded.faults.append(item)
-    return loaded
+    found = [item for name in sources for item in _with_progress(scan(name, dialect, split=split), f"reading {name}")]
+    return Loaded([item for item in found if isinstance(item, Row)], [item for item in found if isinstance(item, Fault)])
 
 
 def _checked(loaded: Loaded, counter: _Counter, max_tokens: int | None, promptless: bool) -> Loaded:
-    """What training can use, and all faults together."""
+    """The rows that can be trained on, and the faults of reading and checking."""
     from ..data import Loaded, check
 
     rows, faults = check(
-        _watched(loaded.rows, "checking"),
+        _with_progress(loaded.rows, "checking"),
         counter.tokens,
         max_tokens=max_tokens,
         encode_prompt=counter.prompt,
@@ -333,16 +328,16 @@ def _checked(loaded: Loaded, counter: _Counter, max_tokens: int | None, promptle
     return Loaded(rows, [*loaded.faults, *faults])
 
 
-def _twins(rows: Iterable[Row], conclusions: bool = False) -> list[Row]:
+def _sequential(rows: Iterable[Row], conclusions: bool = False) -> list[Row]:
     from ..structure import twin
 
     return [replace(row, document=twin(row.document, conclusions=conclusions), sequential=None) for row in rows]
 
 
-def _stop_at(loaded: Loaded) -> None:
+def _refuse_faults(loaded: Loaded) -> None:
     if loaded.faults:
         _report(loaded.faults)
-        raise InputError(f"{_told(loaded)}: mend them first")
+        raise InputError(f"{_summary(loaded)}: correct them first")
 
 
 def _report(faults: Iterable[Fault]) -> None:
@@ -352,16 +347,16 @@ def _report(faults: Iterable[Fault]) -> None:
         typer.echo(" ".join(clean(str(fault)).split()), err=True)
 
 
-def _told(loaded: Loaded) -> str:
-    return f"{_many(len(loaded.faults), 'fault')} beside {_many(len(loaded.rows), 'good document')}"
+def _summary(loaded: Loaded) -> str:
+    return f"{_count(len(loaded.faults), 'fault')} beside {_count(len(loaded.rows), 'good document')}"
 
 
-def _many(number: int, one: str) -> str:
+def _count(number: int, one: str) -> str:
     return f"{number:,} {one}{'' if number == 1 else 's'}"
 
 
-def _watched(items: Iterable[Item], what: str) -> Iterable[Item]:
-    """The items, with a bar for as long as it takes; on a terminal only, where it leaves nothing behind."""
+def _with_progress(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items, with a transient progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -371,7 +366,7 @@ def _watched(items: Iterable[Item], what: str) -> Iterable[Item]:
 
 
 @contextmanager
-def _waiting(what: str) -> Iterator[None]:
+def _status(what: str) -> Iterator[None]:
     from rich.console import Console
 
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(what):
@@ -379,24 +374,21 @@ def _waiting(what: str) -> Iterator[None]:
 
 
 def _title(statistics: Statistics) -> str:
-    return f"{_many(len(statistics.shapes), 'document')}, {statistics.forked:.0%} fork"
+    return f"{_count(len(statistics.shapes), 'document')}, {statistics.forked:.0%} fork"
 
 
 def _print_table(statistics: Statistics, counted: str) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from ..data.statistics import NAMES, cells
 
     console = Console()
-    # On its own: as a title of the table it would be broken to the table's width.
+    # Not the table's title, which would be wrapped to the width of the table.
     console.print(Text(f"{_title(statistics)} · {counted}", "bold"), soft_wrap=True)
-    table = Table(box=None, collapse_padding=True, pad_edge=False)
-    table.add_column("a document has")
-    for heading in ("mean", "median", "min", "p90", "max"):
-        table.add_column(heading, justify="right")
-    summaries = statistics.summaries
+    headings = (Column(name, justify="right") for name in ("mean", "median", "min", "p90", "max"))
+    table = Table("a document has", *headings, box=None, collapse_padding=True, pad_edge=False)
     for name, title in NAMES.items():
-        table.add_row(title, *cells(name, summaries.get(name)))
+        table.add_row(title, *cells(name, statistics.summaries.get(name)))
     console.print(table)

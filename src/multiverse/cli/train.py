@@ -17,6 +17,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..training.config import Config
     from ..training.dryrun import Report
     from ..training.loading import ProgressCallback
 
@@ -57,14 +58,33 @@ def train(
     multiverse train recipes/lora-0.5b.yaml --set optimizer.lr=2e-5
     torchrun --nproc-per-node 8 -m multiverse train recipes/32b.yaml
     """
-    import yaml
     from rich.console import Console
     from transformers.utils import logging
 
     from ..training.config import load
 
+    if devices is not None and not dry_run:
+        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
+    if fresh and dry_run:
+        raise InputError("--fresh has no effect with --dry-run: leave it out")
+    chosen = load(config, _overrides(settings or []))
+    logging.disable_progress_bar()
+    console = Console(stderr=True, quiet=not _is_main_process())
+    with _progress(console) as on_progress:
+        if dry_run:
+            from ..training.dryrun import dry_run as run_dry
+
+            _print_report(run_dry(chosen, devices=devices, on_progress=on_progress), as_json)
+        else:
+            _train(chosen, fresh, on_progress, console, as_json)
+
+
+def _overrides(settings: list[str]) -> dict[str, Any]:
+    """Values of ``--set NAME=VALUE`` by name."""
+    import yaml
+
     overrides: dict[str, Any] = {}
-    for setting in settings or []:
+    for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise InputError(f"--set {setting!r} is not valid: write NAME=VALUE, such as --set optimizer.lr=2e-5")
@@ -72,36 +92,31 @@ def train(
             overrides[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise InputError(f"--set {setting!r} is not valid: its value is not YAML") from None
-    if devices is not None and not dry_run:
-        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
-    if fresh and dry_run:
-        raise InputError("--fresh has no effect with --dry-run: leave it out")
-    chosen = load(config, overrides)
-    logging.disable_progress_bar()
-    main = int(os.environ.get("RANK", 0)) == 0
-    console = Console(stderr=True, quiet=not main)
-    with _progress(console) as on_progress:
-        if dry_run:
-            from ..training.dryrun import dry_run as run_dry
+    return overrides
 
-            _show(run_dry(chosen, devices=devices, on_progress=on_progress), as_json)
-            return
-        from ..training.callbacks import InterruptedRunError
-        from ..training.run import train as run
 
-        began = time.monotonic()
-        try:
-            folder = run(chosen, fresh=fresh, on_progress=on_progress, console=console)
-        except InterruptedRunError as stopped:
-            typer.echo(str(stopped), err=True)
-            raise typer.Exit(130) from None
-    if main:
-        if as_json:
-            from .jsonio import dump
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
 
-            typer.echo(dump({"model": str(folder), "out": chosen.out, "seconds": round(time.monotonic() - began, 1)}))
-        else:
-            typer.echo(f"{folder}: try it with  multiverse generate --model {folder} '…'")
+
+def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: Any, as_json: bool) -> None:
+    from ..training.callbacks import InterruptedRunError
+    from ..training.run import train as run
+
+    began = time.monotonic()
+    try:
+        folder = run(config, fresh=fresh, on_progress=on_progress, console=console)
+    except InterruptedRunError as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(130) from None
+    if not _is_main_process():
+        return
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"model": str(folder), "out": config.out, "seconds": round(time.monotonic() - began, 1)}))
+    else:
+        typer.echo(f"{folder}: try it with  multiverse generate --model {folder} '…'")
 
 
 @contextmanager
@@ -121,7 +136,7 @@ def _progress(console: Any) -> Iterator[ProgressCallback]:
         yield advance
 
 
-def _show(report: Report, as_json: bool) -> None:
+def _print_report(report: Report, as_json: bool) -> None:
     if as_json:
         from .jsonio import dump
 

@@ -1,4 +1,4 @@
-"""What a row must be to be trained on, beyond having been read."""
+"""Checks of rows before training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ def check(
     encode_prompt: Callable[[Row], int] | None = None,
     need_prompt: bool = True,
 ) -> Loaded:
-    """The rows that can be trained on, and a fault for every reason why another one cannot.
+    """The rows that can be trained on, and every fault of the others.
 
     Args:
         tokens: the dialect resolved against the model's tokenizer.
-        max_tokens: most tokens of a row: prompt, document and the token that ends the turn.
-        encode_prompt: how many tokens a row's prompt becomes; a `ValueError` of its is a fault. Without it, prompts do not
-            count.
+        max_tokens: most tokens of a row: prompt, document and end of turn.
+        encode_prompt: number of tokens of a row's prompt; `ValueError` is a fault. `None` does not count prompts.
         need_prompt: whether a row without a question is a fault.
     """
     checked = Loaded([], [])
@@ -50,7 +49,7 @@ def _problems(row: Row, tokens: TokenDialect, need_prompt: bool) -> Iterator[str
         for tag in tokens.dialect.tags:
             if tag in message.content:
                 offset = message.content.index(tag)
-                yield f"the tag {tag} stands in the {message.role}'s message {number} (offset {offset}): write it otherwise"
+                yield f"the tag {tag} stands in the {message.role}'s message {number} (offset {offset}): write it differently"
 
 
 def _length(
@@ -59,7 +58,7 @@ def _length(
     try:
         prompt = encode_prompt(row) if encode_prompt is not None else 0
         if max_tokens is None:
-            render(row.document, tokens.dialect)  # finds the same faults, in a tenth of the time
+            render(row.document, tokens.dialect)  # finds the same faults as `encode`, ten times faster
             return
         length = prompt + len(encode(row.document, tokens).token_ids) + 1
     except ValueError as error:  # a tag in a text, or a message that the chat template refuses

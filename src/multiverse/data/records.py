@@ -1,8 +1,7 @@
-"""From a record, as files and hubs hold it, to a row.
+"""From a record of a file or a hub data set to a row.
 
-A record is a chat under `messages`, or a question and a document under one of the names below. Everything that can be wrong
-with one is a `ValueError` here; `row_of` turns it into a fault with its place. Where a record has a solution in a line of its
-own, under `sequential`, the row keeps it.
+A record is a chat under `messages`, or a question and a document under one of the names below, and optionally a solution
+without forks under `sequential`. Functions here raise `ValueError`, which `row_of` turns into a fault with its place.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
 def known_columns(names: Iterable[str]) -> list[str]:
-    """Those of the columns that a record is read from.
+    """The columns that records are read from.
 
     Raises:
-        ValueError: they do not make a record; the message names all there are.
+        ValueError: required columns are missing.
     """
     columns = list(names)
     known = [name for name in columns if name in (MESSAGES, *QUESTIONS, *DOCUMENTS, SEQUENTIAL)]
@@ -36,7 +35,7 @@ def known_columns(names: Iterable[str]) -> list[str]:
 
 
 def row_of(record: Any, source: str, line: int, dialect: Dialect) -> Row | Fault:
-    """The row of a record, or what is wrong with it."""
+    """The row of a record, or its fault."""
     try:
         *prompt, last = _chat(record)
         if last["role"] != "assistant":
@@ -51,15 +50,15 @@ def row_of(record: Any, source: str, line: int, dialect: Dialect) -> Row | Fault
 
 
 def document(text: str, dialect: Dialect) -> Document:
-    """The document that a text holds.
+    """Parse a document.
 
     Raises:
-        ValueError: the text is empty, no text, or written in another dialect.
+        ValueError: the text is empty, holds invalid characters, or is written in another dialect.
         StructureError: it breaks the grammar.
     """
     checked(text, "the document")
     if not text.strip():
-        raise ValueError("the document is empty: give it a text, or take the row out")
+        raise ValueError("the document is empty")
     try:
         found = parse(text, dialect)
     except StructureError as error:
@@ -72,36 +71,36 @@ def document(text: str, dialect: Dialect) -> Document:
 
 
 def checked(text: str, what: str) -> str:
-    """The text, if it is one that a tokenizer can read.
+    """The text, if a tokenizer can encode it.
 
     Raises:
-        ValueError: it holds a zero character or half a character.
+        ValueError: it holds a zero character or an unpaired surrogate.
     """
     if "\0" in text:
-        raise ValueError(f"{what} holds a zero character (offset {text.index(chr(0))}): take it out")
+        raise ValueError(f"{what} holds a zero character (offset {text.index(chr(0))})")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         half = f"{text[error.start]!a}, offset {error.start}"
-        raise ValueError(f"{what} holds half a character ({half}): write it whole, or take it out") from None
+        raise ValueError(f"{what} holds an unpaired surrogate ({half})") from None
     return text
 
 
 def _elsewhere(text: str, dialect: Dialect) -> str:
-    """A hint, if the text is a document that forks in another dialect."""
+    """A hint, if the text is a document with forks in another dialect."""
     for other in DIALECTS.values():
         if other is dialect or other.path.open not in text:
             continue
         try:
             if parse(text, other).branches:
-                return f" (it is written in dialect {other.name!r}: read it as that)"
+                return f" (it is written in dialect {other.name!r}: use that dialect)"
         except StructureError:
             continue
     return ""
 
 
 def _chat(record: Any) -> list[dict[str, Any]]:
-    """The turns of a record; at least one."""
+    """The messages of a record; at least one."""
     if not isinstance(record, dict):
         raise ValueError(f"the record is {_kind(record)}: it must be an object with named fields")
     if record.get(MESSAGES) is not None:
@@ -128,14 +127,14 @@ def _sequential(record: dict[str, Any], dialect: Dialect) -> Document | None:
     try:
         found = document(text, dialect)
     except ValueError as error:
-        raise ValueError(f"{SEQUENTIAL!r} is no document: {error}") from None
+        raise ValueError(f"{SEQUENTIAL!r} is not a document: {error}") from None
     if found.branches:
-        raise ValueError(f"{SEQUENTIAL!r} forks: give a solution in a line, or leave it out")
+        raise ValueError(f"{SEQUENTIAL!r} forks: give a solution without forks, or leave it out")
     return found
 
 
 def _turns(value: Any, role: str, name: str) -> list[dict[str, Any]]:
-    """A field as turns: a text is one turn of this role, a list is turns already."""
+    """A field as messages: a text is one message of this role, a list is a chat already."""
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, list | tuple):
@@ -162,18 +161,18 @@ def _message(turn: dict[str, Any]) -> Message:
 
 
 def _answer(turn: dict[str, Any], dialect: Dialect) -> str:
-    """The text of the last message, with the reasoning that servers give apart put back before it."""
+    """The text of the last message, after its reasoning, which some servers return as a separate field."""
     content: str = turn.get("content") or ""
     reasoning: str = next((turn[field] for field in REASONING if turn.get(field)), "")
     if not reasoning.strip():
         return content
     think = dialect.think
     if think is None:
-        raise ValueError(f"dialect {dialect.name!r} has no think tag to set reasoning apart: put it in 'content'")
+        raise ValueError(f"dialect {dialect.name!r} has no think tag for separate reasoning: put it in 'content'")
     if think.open in content:
-        raise ValueError(f"{think.open} stands in 'content', and there is reasoning beside it: keep one of the two")
+        raise ValueError(f"{think.open} is in 'content', and there is separate reasoning as well: keep one of the two")
     if not reasoning.startswith(think.open):
-        # Some servers cut right at the tags, others strip.
+        # Some servers keep the separators next to the tags, others strip them.
         inner = reasoning.removeprefix(dialect.sep).removesuffix(dialect.sep)
         reasoning = f"{think.open}{dialect.sep}{inner}{dialect.sep}{think.close}"
     content = content.removeprefix(dialect.answer_sep)

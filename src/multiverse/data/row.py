@@ -1,4 +1,4 @@
-"""What a data set consists of: rows, and faults where a row should have been."""
+"""Rows of a data set, and faults in their place."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A structured document and what was asked.
+    """A structured document with its prompt.
 
     Attributes:
-        prompt: the chat before the document; empty where the source holds documents alone.
-        source: the file it was read from, or hub id and split.
+        prompt: the messages before the document; empty if the source has documents only.
+        source: path of its file, or hub id and split.
         line: line of the file, or number of the row, from 1.
-        sequential: the solution in a line, where the source has one of its own; elsewhere the document's twin serves.
+        sequential: a solution without forks, if the source has one; otherwise training derives it from the document.
     """
 
     prompt: tuple[Message, ...]
@@ -34,28 +34,28 @@ class Row:
 
     @property
     def question(self) -> str:
-        """What the user says in the prompt."""
+        """The user's messages of the prompt."""
         return "\n".join(message.content for message in self.prompt if message.role == "user").strip()
 
     def record(self, dialect: Dialect = MULTIVERSE) -> dict[str, Any]:
-        """The row as files hold it."""
+        """The row as a record of a file."""
         record: dict[str, Any] = {"messages": self.messages(dialect)}
         if self.sequential is not None:
             record["sequential"] = render(self.sequential, dialect)
         return record
 
     def messages(self, dialect: Dialect = MULTIVERSE) -> list[dict[str, str]]:
-        """The whole chat, its last message the rendered document."""
+        """The prompt, and the rendered document as the last message."""
         answer = Message("assistant", render(self.document, dialect))
         return [message._asdict() for message in (*self.prompt, answer)]
 
 
 class Fault(NamedTuple):
-    """Why there is no row, and where.
+    """A row that cannot be read, or cannot be used.
 
     Attributes:
-        source, line: as those of a row; for a document that is a file of its own, `line` is the line of the fault in it.
-        problem: what is wrong, and the way out.
+        source, line: as of a row; for a document that is a file of its own, `line` is the line of the fault in it.
+        problem: what is wrong, and the remedy.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Fault(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Rows, and a fault for each one that is missing among them."""
+    """Rows, and faults in place of the others."""
 
     rows: list[Row]
     faults: list[Fault]

@@ -1,4 +1,4 @@
-"""How much a data set forks, how deep, and what that saves."""
+"""Statistics of a data set: how much its documents fork, how deep, and their parallelism."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .row import Row
 
 
 class Summary(NamedTuple):
-    """Some values in a few numbers; `p90` is the smallest value that nine of ten do not exceed."""
+    """Summary statistics; `p90` is the smallest value that 90% of the values do not exceed."""
 
     n: int
     mean: float
@@ -33,7 +33,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The shapes of a data set's documents. Prompts are not counted.
+    """Shapes of the documents of a data set, without prompts.
 
     Attributes:
         shapes: one per document, in order.
@@ -43,7 +43,7 @@ class Statistics:
 
     @property
     def forked(self) -> float:
-        """Share of the documents that fork."""
+        """Fraction of the documents that fork."""
         return fmean(shape.blocks > 0 for shape in self.shapes) if self.shapes else 0.0
 
     @cached_property
@@ -60,7 +60,7 @@ class Statistics:
         return {name: summarise(values) for name, values in self.values.items() if values}
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain objects."""
+        """The statistics as JSON values."""
         summaries = {name: summary._asdict() for name, summary in self.summaries.items()}
         return {"documents": len(self.shapes), "forked": self.forked, **summaries}
 
@@ -71,7 +71,7 @@ def survey(rows: Iterable[Row], tokens: TokenDialect) -> Statistics:
 
 
 def cells(name: str, summary: Summary | None) -> list[str]:
-    """Mean, median, min, p90 and max, written with as many digits as their kind deserves."""
+    """Mean, median, min, p90 and max as text, rounded for a table."""
     if summary is None:
         return ["-"] * 5
     digits = 2 if name == "parallelism" else 0
@@ -90,4 +90,4 @@ NAMES = {
     "paths_per_block": "paths a block",
     "depth": "depth",
 }
-"""What each number is called in tables and plots, in their order."""
+"""Names of the statistics in tables and plots, in order."""
