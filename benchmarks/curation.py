@@ -1,4 +1,4 @@
-"""What curation costs by itself: calls a second against an endpoint that answers at once, and memory over ten thousand rows.
+"""Overhead of curation: calls a second against an endpoint that answers at once, and memory over ten thousand rows.
 
 The endpoint runs in a process of its own, on this machine; with `--delay` it takes so long over every answer, as a model does.
 Two figures say who bounds whom: calls a second with no delay is what the client can do; with a delay, the share of the calls

@@ -1,4 +1,4 @@
-"""`multiverse curate`, as it is meant to be used, and what it says when it cannot go on."""
+"""`multiverse curate`: normal use and error messages."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_curate(run: Run, world: World) -> None:
     assert len(list((world.out / "documents").iterdir())) == ROWS
 
 
-def test_run_may_be_said(run: Run, world: World) -> None:
+def test_run_may_be_given_or_left_out(run: Run, world: World) -> None:
     assert run("curate", "run", *world.args, "--limit", "1").code == 0
     assert run("curate", "--limit", "2", *world.args).code == 0  # an option first
     assert "2 curated" in run("curate", *world.args, "--limit", "2").out
@@ -119,7 +119,7 @@ def test_the_key(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> Non
         assert path.is_dir() or b"secret" not in path.read_bytes()
 
 
-def test_caps(run: Run, world: World) -> None:
+def test_limits_of_cost_and_tokens(run: Run, world: World) -> None:
     failed(run("curate", *world.args, "--max-cost", "5"), "--max-cost 5 needs prices")
     capped = (*world.args, "--token-budget", "9000")
     failed(run("curate", *capped), "the estimate exceeds --token-budget 9000", "--yes")

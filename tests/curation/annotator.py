@@ -1,4 +1,4 @@
-"""An annotator that knows the answers: it reads them off a document that was told in a line.
+"""A scripted annotator: it derives the right completions from the document that a trace was made of.
 
 `answer` is a pure function, so a test can ask it directly and an endpoint can serve it.
 """

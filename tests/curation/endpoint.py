@@ -1,4 +1,4 @@
-"""An endpoint on this machine that speaks chat completions, and misbehaves on purpose.
+"""A local endpoint with the chat completions API that misbehaves on purpose.
 
 It answers from what was planted: every user message says ``stage:`` and ``row:``. Misbehaviour is drawn from a seed and the
 request alone, whatever the order in which requests arrive: what is wrong with an answer is always wrong with it (a model at

@@ -1,4 +1,4 @@
-"""From numbers to documents."""
+"""Documents assembled from numbers of sentences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_sentences_that_sum_up_are_the_conclusion() -> None:
     check_sentences(filled, document, TRACE, PHRASE)
 
 
-def test_sentences_keep_what_stands_between_them() -> None:
+def test_sentences_keep_the_white_space_between_them() -> None:
     assert original_text((1, 2, 3, 4), TRACE) == "Sentence 1.\nSentence 2. Sentence 3. Sentence 4."
     assert original_text((), TRACE) == ""
 
@@ -54,7 +54,7 @@ def test_every_dialect(dialect: str) -> None:
     assert text.index("Sentence 7.") < text.index("Done.")
 
 
-def test_answer_without_a_place_of_its_own() -> None:
+def test_the_answer_ends_the_thinking_without_a_think_tag() -> None:
     npr = CurationConfig(dialect="npr")
     assert (assemble(FILLED, TRACE, npr).thinking or ())[-1] == "Sentence 6. Sentence 7.\n\nDone."
     ends = Filled(

@@ -1,4 +1,4 @@
-"""The audit: what a model's answer must be like, what a person's decisions become, and how the table counts."""
+"""The audit: validation of completions, decisions, the table, the page and the command."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_nothing_listed_is_an_answer() -> None:
         (json.dumps({"instances": [{"kind": "collective", "parts": [[1, 1], [2, "x"]], "reason": "so"}]}), "two numbers"),
     ],
 )
-def test_what_will_not_do_goes_back_with_the_reason(answer: str, error: str) -> None:
+def test_invalid_completions_are_retried_with_the_error(answer: str, error: str) -> None:
     found, requests = listed_by(answer, listing(("collective", [[1, 2], [3, 4]])))
     assert len(found.instances) == 1
     first, second = requests
@@ -116,7 +116,7 @@ def test_after_the_last_attempt_the_trace_is_kept_with_its_problem() -> None:
     assert [request.attempt for request in requests] == [0, 1, 2]
 
 
-def test_an_answer_that_was_cut_short_is_no_answer() -> None:
+def test_a_truncated_completion_is_invalid() -> None:
     found, requests = listed_by(Completion(listing(), "length"), listing())
     assert found.problem == ""
     assert "cut short" in requests[1].messages[-1][1]
@@ -145,7 +145,7 @@ def test_traces_come_in_order_and_few_at_once() -> None:
     assert most == 4
 
 
-def test_what_ends_the_run_comes_through_after_what_was_listed() -> None:
+def test_errors_that_end_the_run_are_raised_after_earlier_traces() -> None:
     async def ask(request: Request) -> Completion:
         if request.row == "5":
             raise BudgetError("spent")
@@ -162,7 +162,7 @@ def test_what_ends_the_run_comes_through_after_what_was_listed() -> None:
     assert found == ["0", "1", "2", "3", "4"]
 
 
-def test_the_prompt_names_no_instance_that_is_wrong_itself() -> None:
+def test_the_example_in_the_prompt_is_valid() -> None:
     """The example in the prompt is an answer that would be accepted."""
     prompt = (files("multiverse.curation") / "prompts" / "audit.md").read_text()
     example = prompt[prompt.index('{"instances"') : prompt.index("Where there is no instance")]
@@ -218,7 +218,7 @@ def test_decisions_are_stored_at_once_and_the_last_one_counts(folder: Path) -> N
     assert (decision.verdict, decision.category) == ("accept", "collective")
 
 
-def test_a_torn_decision_is_asked_for_again_and_harms_no_other(folder: Path) -> None:
+def test_a_truncated_decision_is_ignored(folder: Path) -> None:
     Review(folder).decide(0, "accept")
     with (folder / DECISIONS).open("ab") as stream:
         stream.write(b'{"id": "a", "par')
@@ -228,7 +228,7 @@ def test_a_torn_decision_is_asked_for_again_and_harms_no_other(folder: Path) -> 
     assert list(Review(folder).open()) == [2]
 
 
-def test_decisions_outlive_a_second_listing(folder: Path) -> None:
+def test_decisions_stay_valid_after_a_second_listing(folder: Path) -> None:
     Review(folder).decide(1, "accept")
     (folder / CANDIDATES).write_text(line(listed("a", INNER, instance((6, 6), (7, 7)))))
     assert list(Review(folder).open()) == [1]
@@ -307,7 +307,7 @@ def test_the_page_shows_and_decides(page: Page, folder: Path) -> None:
     assert list(Review(folder).open()) == [0, 2]
 
 
-def test_the_page_is_closed_to_others(page: Page, folder: Path) -> None:
+def test_the_page_refuses_other_paths_and_hosts(page: Page, folder: Path) -> None:
     assert urlsplit(page.url).hostname == "127.0.0.1"
     assert len(urlsplit(page.url).path) > 30
     decision = json.dumps({"number": 1, "verdict": "accept", "kind": "collective", "nested": False})
@@ -406,7 +406,7 @@ def test_one_key_a_decision(run: Callable[..., tuple[str, str]], folder: Path, m
         (("--table",), "list the instances first"),
     ],
 )
-def test_what_cannot_be_done(
+def test_invalid_arguments_are_refused(
     run: Callable[..., tuple[str, str]], args: tuple[str, ...], error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What the checks find, what they let pass, and what they cannot see."""
+"""What the checks detect, and what they do not."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_results_are_carried() -> None:
     assert reason(lambda: check_carried("We add 40 and 8.", "We get 40+8=48.")) == "lost result"
 
 
-def test_outlines_give_nothing_away() -> None:
+def test_outlines_contain_no_results() -> None:
     check_gives_nothing_away("the value of 12*4", "12*4=48.", [])
     check_gives_nothing_away("whether it is 48", "12*4=48.", ["Is it 48?"])
     assert reason(lambda: check_gives_nothing_away("that it is 48", "12*4=48.", [])) == "outcome in an outline"

@@ -1,4 +1,4 @@
-"""The client against an endpoint on this machine that speaks the protocol, well and badly."""
+"""The client against a local endpoint that behaves well and badly."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_answer(serve: Callable[..., Ask]) -> None:
     assert "stream" not in body
 
 
-def test_what_is_not_set_is_not_sent(serve: Callable[..., Ask]) -> None:
+def test_unset_options_are_not_sent(serve: Callable[..., Ask]) -> None:
     ask = serve()
     ask(request())
     assert ask.up.bodies[0].keys() == {"model", "messages", "max_tokens"}
@@ -181,7 +181,7 @@ def test_newer_models_require_max_completion_tokens(serve: Callable[..., Ask]) -
     assert ["max_tokens" in body for body in ask.up.bodies] == [True, False, False]
 
 
-def test_nobody_is_there() -> None:
+def test_an_unreachable_endpoint() -> None:
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         url = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}/v1?key=secret"
@@ -218,7 +218,7 @@ def test_strange_texts_come_through(serve: Callable[..., Ask], text: str) -> Non
     assert serve(text=text)(request())[0].text == text
 
 
-def test_half_a_character_can_be_quoted_back(serve: Callable[..., Ask]) -> None:
+def test_lone_surrogates_are_replaced_when_sent(serve: Callable[..., Ask]) -> None:
     ask = serve()
     assert ask(request(text="you wrote \ud83d"))[0].text == "fine"
     assert ask.up.bodies[0]["messages"][1]["content"].endswith("you wrote ?")
@@ -229,7 +229,7 @@ def test_cut_short(serve: Callable[..., Ask]) -> None:
     assert ask(request())[0][:2] == ("fi", "length")
 
 
-def test_what_counts_for_nothing_is_estimated() -> None:
+def test_missing_token_counts_are_estimated() -> None:
     def read(message: Any, **more: Any) -> Completion:
         return read_completion(json.dumps({"choices": [{"message": message}], **more}).encode(), request())
 
@@ -261,7 +261,7 @@ def test_retry_after_is_waited_for(serve: Callable[..., Ask]) -> None:
     assert waits == [0.05]
 
 
-def test_backing_off_doubles_and_is_drawn_from_the_seed(serve: Callable[..., Ask]) -> None:
+def test_backoff_doubles_with_jitter_from_the_seed(serve: Callable[..., Ask]) -> None:
     ask = serve(lambda body, number: served.error(500, "oh"))  # noqa: ARG005
     waits: list[float] = []
 
@@ -277,7 +277,7 @@ def test_backing_off_doubles_and_is_drawn_from_the_seed(serve: Callable[..., Ask
     assert all(min(2**n, 60) / 2 <= wait <= min(2**n, 60) for n, wait in enumerate(once))
 
 
-def test_who_asks_for_too_long_a_wait_ends_the_run(serve: Callable[..., Ask]) -> None:
+def test_a_long_retry_after_ends_the_run(serve: Callable[..., Ask]) -> None:
     ask = serve(first(served.error(429, "tomorrow", ("Retry-After", "86400"))))
     (error,) = ask(request())
     assert type(error) is EndpointError

@@ -1,4 +1,4 @@
-"""The whole of curation in process: planted structure comes back, and nothing that an annotator does wrong gets through."""
+"""Curation in process: planted structure is recovered, and no invalid completion gets into a document."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_every_family(family: str) -> None:
         assert outcome.distances == {"refilled": 0.0, "final": 0.0}
 
 
-def test_what_forks_nowhere_is_set_aside_without_a_fault() -> None:
+def test_a_trace_without_parallel_parts_is_rejected() -> None:
     for planted in planted_rows(6, families=["chain"]):
         outcome = curated(planted)
         assert isinstance(outcome, Rejected)
@@ -155,7 +155,7 @@ def test_requests_are_the_same_in_every_run() -> None:
 
 
 @pytest.mark.parametrize("kind", SPOILS)
-def test_one_bad_answer_in_each_stage_is_mended(kind: str) -> None:
+def test_one_invalid_completion_in_each_stage_is_retried(kind: str) -> None:
     for planted in ROWS[:8]:
         rng = Random(kind)
         outcome = curated(planted, lambda request, right: spoiled(kind, right, rng) if request.attempt == 0 else right)  # noqa: B023
@@ -166,7 +166,7 @@ def test_one_bad_answer_in_each_stage_is_mended(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", SPOILS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_that_never_answers_well(kind: str, stage: str) -> None:
+def test_a_stage_without_a_valid_completion(kind: str, stage: str) -> None:
     for planted in ROWS[:4]:
         rng = Random(kind)
         outcome = curated(planted, lambda request, right: spoiled(kind, right, rng) if request.stage == stage else right)  # noqa: B023
@@ -196,7 +196,7 @@ def test_misbehaving_at_random() -> None:
     assert sum(ends.values()) == 150
 
 
-def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
+def test_a_truncated_completion_is_retried() -> None:
     heard: list[str] = []
 
     def reply(request: Request, right: str) -> Completion:
@@ -208,7 +208,7 @@ def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
     assert "cut short" in heard[1]
 
 
-def test_faulty_answers_do_not_come_back_whole() -> None:
+def test_invalid_completions_are_quoted_truncated() -> None:
     longest = [0]
 
     def reply(request: Request, right: str) -> str:
@@ -296,7 +296,7 @@ def invent_structure(request: Request, rng: Random, trace: Trace, right: str) ->
     return right
 
 
-def test_structure_out_of_the_air_invents_no_text() -> None:
+def test_random_structure_invents_no_text() -> None:
     ends: Counter[str] = Counter()
     for seed, planted in enumerate(planted_rows(100, seed=3)):
         rng = Random(seed)
@@ -312,7 +312,7 @@ def test_structure_out_of_the_air_invents_no_text() -> None:
     assert len(ends) > 1
 
 
-def test_the_annotator_reads_what_an_endpoint_hears() -> None:
+def test_the_annotator_reads_the_requests_of_an_endpoint() -> None:
     heard: list[Request] = []
     curated(ROWS[3], lambda request, right: heard.append(request) or right)  # type: ignore[func-returns-value]
     for request in heard:
@@ -349,7 +349,7 @@ def chained(later_groups: object, config: CurationConfig = CONFIG) -> tuple[Outc
     return asyncio.run(curate(CHAINED, ask, config)), heard
 
 
-def test_paths_that_depend_on_each_other_are_asked_for_again() -> None:
+def test_groups_with_dependent_paths_are_retried() -> None:
     outcome, heard = chained([])
     assert isinstance(outcome, Rejected)
     assert outcome.reason == NOTHING
@@ -358,7 +358,7 @@ def test_paths_that_depend_on_each_other_are_asked_for_again() -> None:
     assert outcome.attempts["groups"] == 2
 
 
-def test_what_the_question_says_may_be_used_by_all() -> None:
+def test_all_paths_may_use_the_question() -> None:
     async def ask(request: Request) -> Completion:
         return Completion(json.dumps(ANSWERS[request.stage]))
 
@@ -366,7 +366,7 @@ def test_what_the_question_says_may_be_used_by_all() -> None:
     assert isinstance(asyncio.run(curate(trace, ask, CurationConfig(rewrite=False))), Curated)
 
 
-def test_paths_that_stay_dependent_are_set_aside() -> None:
+def test_traces_with_dependent_paths_are_rejected() -> None:
     outcome, _ = chained(ANSWERS["groups"]["groups"])
     assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("groups", "not independent")
@@ -374,7 +374,7 @@ def test_paths_that_stay_dependent_are_set_aside() -> None:
     assert outcome.attempts == {"summary": 1, "groups": 3, "outline": 3, "refill": 3}
 
 
-def test_the_judge_is_asked_and_heard() -> None:
+def test_the_judge_decides() -> None:
     config = CurationConfig(judge=True)
     outcome = curated(ROWS[0], config=config)
     assert isinstance(outcome, Curated)
@@ -388,7 +388,7 @@ def test_the_judge_is_asked_and_heard() -> None:
     assert any("no verdict" in note for note in outcome.notes)
 
 
-def test_only_the_last_verdict_is_noted() -> None:
+def test_only_the_last_verdict_is_in_the_notes() -> None:
     planted = next(row for row in ROWS if len(list(row.document.blocks())) > 1)
     heard: list[str] = []
 
@@ -427,7 +427,7 @@ def test_traces_that_are_not_worth_a_request(trace: Trace, stage: str, reason: s
     assert (outcome.stage, outcome.reason, outcome.attempts) == (stage, reason, {})
 
 
-def test_what_asking_raises_is_not_swallowed() -> None:
+def test_errors_of_the_client_are_raised() -> None:
     class SpentError(MultiverseError):
         pass
 
@@ -463,12 +463,12 @@ def test_many_at_once() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"attempts": 0}, {"dialect": "x"}, {"final_distance": 2.0}, {"depth": 0}])
-def test_settings_are_checked(bad: dict[str, object]) -> None:
+def test_options_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         CurationConfig(**bad)  # type: ignore[arg-type]
 
 
-def test_planting_tells_the_document_in_a_line() -> None:
+def test_planting_makes_a_sequential_trace() -> None:
     for planted in ROWS:
         lines = "\n".join(body_texts(planted.document.thinking or (), PHRASE, conclusions=True))
         assert "".join(planted.trace.reasoning.split()) == "".join(lines.split())

@@ -1,4 +1,4 @@
-"""Self-distillation: which samples stay, and that nothing is lost on the way."""
+"""Distillation: which samples are kept, resumption, and the command."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def reasons(*samples: Document | str | Completion, **parts: Any) -> list[str]:
 # -- what stays --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_good_stays_as_it_was_sampled() -> None:
+def test_valid_samples_are_kept_unchanged() -> None:
     (outcome,) = judged(GOOD)
     assert isinstance(outcome, Curated)
     assert outcome.document == outcome.refilled == GOOD
@@ -98,7 +98,7 @@ def test_what_is_good_stays_as_it_was_sampled() -> None:
         ("x" * 200_000, "too long"),
     ],
 )
-def test_what_is_not_is_set_aside_with_its_reason(sample: Document | str | Completion, reason: str) -> None:
+def test_invalid_samples_are_rejected_with_a_reason(sample: Document | str | Completion, reason: str) -> None:
     (outcome,) = judged(sample)
     assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("sample", reason)
@@ -106,7 +106,7 @@ def test_what_is_not_is_set_aside_with_its_reason(sample: Document | str | Compl
     assert text[:20_000] in outcome.detail, "what was sampled can be looked at"
 
 
-def test_what_came_before_is_no_news() -> None:
+def test_repeated_samples_are_rejected() -> None:
     near = document(*(path[0] for path in GOOD.thinking[0].paths), conclusion="20+11 = 31.")  # type: ignore[index, union-attr]
     wrong = document("Four times five: 21.", "Three plus eight: 11.", answer="Answer: 32")
     assert reasons(wrong, GOOD, GOOD, near, OTHER, OTHER) == [
@@ -138,7 +138,7 @@ def test_the_judgement_is_the_same_in_any_order() -> None:
     assert asked == [0, 1, 2, 3, 0, 1, 2, 0, 1, 0]
 
 
-def test_a_sample_that_was_refused_is_no_matter_to_the_others() -> None:
+def test_a_refused_sample_does_not_affect_others() -> None:
     async def ask(request: Request) -> Completion:
         if request.attempt == 0:
             raise RefusedError("no")
@@ -167,7 +167,7 @@ def test_a_question_is_asked_once_and_with_its_instruction() -> None:
     assert (request.attempt, request.max_tokens) == (1, DistillConfig().max_tokens)
 
 
-def test_independence_looks_into_nested_blocks_and_knows_what_was_said() -> None:
+def test_independence_of_nested_blocks_with_earlier_text() -> None:
     inner = Block(("x", "y"), (("It comes to = 617.",), ("With 617 we go on.",)), "617")
     with pytest.raises(ValidationError, match="617"):
         check_independent((Block(("a", "b"), ((inner,), ("else",)), "c"),), ["?"])
@@ -176,7 +176,7 @@ def test_independence_looks_into_nested_blocks_and_knows_what_was_said() -> None
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"min_parallelism": 0.5}, {"min_difference": 2.0}, {"dialect": "latin"}])
-def test_rules_are_checked(wrong: dict[str, Any]) -> None:
+def test_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="not valid"):
         DistillConfig(**wrong)
 
@@ -211,7 +211,7 @@ def test_the_last_box_counts() -> None:
     assert normalised("first \\boxed{2}, then \\boxed{3}. Answer: 4") == "3"
 
 
-def test_reasoning_that_servers_give_apart_is_put_back() -> None:
+def test_separate_reasoning_is_put_back() -> None:
     text = render(GOOD)
     thinking, content = text.split(THINK.close)
     inner = thinking.removeprefix(THINK.open)
@@ -237,7 +237,7 @@ def test_questions_are_read_and_faults_are_named(tmp_path: Path) -> None:
     questions, faults = read_questions(tmp_path / "q.jsonl")
     assert questions == [Question("q.jsonl:1", "A?", "7")]
     assert [fault.line for fault in faults] == [3, 4, 5, 6]
-    assert read_questions(tmp_path / "none.jsonl")[1][0].problem.startswith("the file cannot be read")
+    assert read_questions(tmp_path / "none.jsonl")[1][0].problem.startswith("there is no such file")
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -361,6 +361,8 @@ def test_a_served_model(run: Callable[..., dict[str, Any]], tmp_path: Path) -> N
         (("--family", "chain", "--base-url", "http://x", "-m", "m", "--dialect", "latin"), "--dialect 'latin' is not valid"),
     ],
 )
-def test_what_cannot_be_done(run: Callable[..., dict[str, Any]], args: tuple[str, ...], error: str, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(
+    run: Callable[..., dict[str, Any]], args: tuple[str, ...], error: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=error):
         run(*args, "--out", str(tmp_path / "out"))

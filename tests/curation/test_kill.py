@@ -1,4 +1,4 @@
-"""`kill -9` at twenty random moments: started again, the run ends as if nothing had happened, and nothing is paid twice.
+"""`kill -9` at twenty random points: resumed, the run has the same result, and nothing is paid twice.
 
 What counts as answered is what is stored. An answer that was on its way when the process was killed is lost, and asked for
 again; of those there are never more than calls were in flight.

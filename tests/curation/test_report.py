@@ -1,4 +1,4 @@
-"""The report: what it says, what it is made of, and that nothing in a trace is more than text to it."""
+"""The report: its figures, its data, and that texts of traces are never markup."""
 
 from __future__ import annotations
 

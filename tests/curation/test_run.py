@@ -1,4 +1,4 @@
-"""Whole runs against an endpoint on this machine: no row is lost, whatever goes wrong, and outputs are the same every time."""
+"""Runs against a local endpoint: no row is lost, whatever fails, and outputs are reproducible."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def files(out: Path) -> dict[str, bytes]:
     }
 
 
-def test_all_is_well(serve: Serve, tmp_path: Path) -> None:
+def test_a_whole_run(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     out = tmp_path / "out"
     result = start(up.url, out, ROWS)
@@ -118,7 +118,7 @@ def test_misbehaviour_at_thirty_percent(serve: Serve, tmp_path: Path) -> None:
     assert (out / "answers.sqlite").stat().st_size < 1_000_000, "an answer of a million characters was kept"
 
 
-def test_again_costs_nothing_and_changes_nothing(serve: Serve, tmp_path: Path) -> None:
+def test_a_second_start_requests_nothing_and_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     out = tmp_path / "out"
     start(up.url, out, ROWS)
@@ -131,7 +131,7 @@ def test_again_costs_nothing_and_changes_nothing(serve: Serve, tmp_path: Path) -
     assert sum(up.calls.values()) == calls
 
 
-def test_half_a_line_is_dropped(serve: Serve, tmp_path: Path) -> None:
+def test_a_truncated_line_is_dropped(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     out = tmp_path / "out"
     start(up.url, out, ROWS)
@@ -203,7 +203,7 @@ def test_two_runs_in_one_folder(serve: Serve, tmp_path: Path) -> None:
     assert start(up.url, out, 1).curated == 1
 
 
-def test_the_budget_ends_it_in_good_order(serve: Serve, tmp_path: Path) -> None:
+def test_a_spent_budget_stops_the_run(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     out = tmp_path / "out"
     whole = start(up.url, tmp_path / "whole" / "out", ROWS).spent
@@ -245,7 +245,7 @@ def test_interrupted(serve: Serve, tmp_path: Path) -> None:
     assert rest.curated == ROWS
 
 
-def test_a_second_interrupt_gives_up_on_calls_in_flight(serve: Serve, tmp_path: Path) -> None:
+def test_a_second_interrupt_cancels_calls_in_flight(serve: Serve, tmp_path: Path) -> None:
     def interrupt(body: dict[str, Any], number: int) -> None:  # noqa: ARG001
         if number == 3:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -314,7 +314,7 @@ def test_a_missing_library_ends_the_run(serve: Serve, tmp_path: Path) -> None:
         start(serve().url, tmp_path / "out", 3, curate=lacking)
 
 
-def test_a_row_without_a_reasoning_has_the_twin_of_its_document(serve: Serve, tmp_path: Path) -> None:
+def test_a_row_without_reasoning_has_no_sequential_column(serve: Serve, tmp_path: Path) -> None:
     async def sampled(trace: Trace, ask: Ask) -> Outcome:
         outcome = await curate(trace, ask)
         assert isinstance(outcome, Curated)
@@ -342,7 +342,7 @@ def test_memory_is_bounded_by_the_window(serve: Serve, tmp_path: Path) -> None:
     assert [row["row"] for row in outcomes(tmp_path / "out")] == list(range(200))
 
 
-def test_half_a_character_in_a_reason(serve: Serve, tmp_path: Path) -> None:
+def test_a_lone_surrogate_in_a_reason(serve: Serve, tmp_path: Path) -> None:
     up = serve(rate=1.0, kinds=("half a character",))
     out = tmp_path / "out"
     result = start(up.url, out, 2)

@@ -1,4 +1,4 @@
-"""The published documents, told in a line: their structure comes back from the numbers of their sentences."""
+"""The published documents as sequential traces: their structure is recovered from the numbers of their sentences."""
 
 from __future__ import annotations
 

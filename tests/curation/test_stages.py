@@ -1,4 +1,4 @@
-"""Each stage: what it asks, what it takes, and what it complains of."""
+"""Each stage: its request, valid completions, and errors."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_retries_quote_the_error(stage: Stage[Any]) -> None:
     assert f"stage: {stage.name}" in request.messages[3][1]
 
 
-def test_what_is_shown_again_can_be_sent() -> None:
+def test_quoted_completions_can_be_sent() -> None:
     assert quoted("a\ud83db\0c\x1b", 100) == "a?b?c?"
     assert quoted(" ", 100) == "(an empty answer)"
     assert quoted("abc", 2).startswith("ab\n(cut here; 3 characters")
@@ -101,7 +101,7 @@ def test_prompts_spell_no_tag() -> None:
         assert not [tag for dialect in DIALECTS.values() for tag in dialect.tags if tag in text]
 
 
-def test_what_a_trace_holds_is_no_template() -> None:
+def test_traces_are_not_templates() -> None:
     trace = Trace("r", "{{ 1+1 }} {% for %}", ("{{ sentences }} {# a #}.",), "")
     asked = Summary(trace, CONFIG).request().messages[1][1]
     assert "{{ 1+1 }} {% for %}" in asked
@@ -131,7 +131,7 @@ RIGHT_TEXT = json.dumps({"places": RIGHT})
         json.dumps({"thought": "x", "places": RIGHT}, indent="\t"),
     ],
 )
-def test_json_in_all_its_dresses(text: str) -> None:
+def test_json_with_text_around_it(text: str) -> None:
     filled = REFILL.parse(Completion(text))
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
     assert filled.blocks[0].paths[1].stretches == ((3, 4),)
@@ -170,7 +170,7 @@ def test_json_in_all_its_dresses(text: str) -> None:
         (RIGHT_TEXT.replace("[1, 1]", "[1, NaN]"), "wrong shape"),
     ],
 )
-def test_answers_that_will_not_do(text: str, expected: str) -> None:
+def test_invalid_completions(text: str, expected: str) -> None:
     assert reason(REFILL, text) == expected
 
 
@@ -179,7 +179,7 @@ def test_an_answer_that_was_cut_short() -> None:
         REFILL.parse(Completion(RIGHT_TEXT, finish_reason="length"))
 
 
-def test_a_part_of_an_answer_is_not_taken_for_it() -> None:
+def test_nested_objects_are_not_mistaken_for_the_result() -> None:
     paths = [
         {"outline": "2*3"},
         {"outline": "4*5", "inside": [{"group": 2, "paths": [{"outline": "the product"}, {"outline": "zero"}]}]},
@@ -212,13 +212,13 @@ VALUES = st.recursive(
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 @given(value=VALUES)
-def test_whatever_is_answered_raises_only_a_validation_error(stage: Stage[Any], value: Any) -> None:
+def test_any_value_raises_only_validation_errors(stage: Stage[Any], value: Any) -> None:
     reason(stage, value)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 @given(text=st.text(alphabet='{}[]",:\\ntu0123dplacestgr', max_size=60))
-def test_whatever_text_is_answered_raises_only_a_validation_error(stage: Stage[Any], text: str) -> None:
+def test_any_text_raises_only_validation_errors(stage: Stage[Any], text: str) -> None:
     reason(stage, text)
 
 
@@ -253,7 +253,7 @@ def test_summary() -> None:
         ([{"summary": "s" * 2000, "substeps": [{"summary": "t", "sentences": [1, 5]}]}], "text too long"),
     ],
 )
-def test_summary_complains(value: Any, expected: str) -> None:
+def test_summary_errors(value: Any, expected: str) -> None:
     assert reason(SUMMARY, value) == expected
 
 
@@ -295,7 +295,7 @@ def test_groups() -> None:
         (["2", "3"], "wrong shape"),
     ],
 )
-def test_groups_complain(value: Any, expected: str) -> None:
+def test_groups_errors(value: Any, expected: str) -> None:
     assert reason(GROUPS, value) == expected
 
 
@@ -339,7 +339,7 @@ def test_outline() -> None:
         ([block(1, A, {"outline": "that the product is 20"})], "outcome in an outline"),
     ],
 )
-def test_outline_complains(value: Any, expected: str) -> None:
+def test_outline_errors(value: Any, expected: str) -> None:
     assert reason(OUTLINE, value) == expected
 
 
@@ -373,7 +373,7 @@ def test_refill_asks_for_every_place() -> None:
     assert list(filled.sentences()) == [1, 2, 3, 4, 5]
 
 
-def test_what_sums_the_paths_up_becomes_the_conclusion() -> None:
+def test_sentences_after_the_paths_become_the_conclusion() -> None:
     filled = REFILL.parse(Completion(json.dumps({"places": {**RIGHT, "P4": [5, 5], "P5": None}})))
     assert filled.blocks[0].conclusion == (5,)
     assert filled.stretches == ((1,), ())
@@ -408,7 +408,7 @@ def test_where_the_dialect_has_no_conclusion_nothing_can_go_there() -> None:
         ({**RIGHT, "P1": "We need two products."}, "wrong shape"),
     ],
 )
-def test_refill_complains(value: Any, expected: str) -> None:
+def test_refill_errors(value: Any, expected: str) -> None:
     assert reason(REFILL, value) == expected
 
 
@@ -476,7 +476,7 @@ def test_conclude(outlines: list[str], conclusion: str, expected: str) -> None:
     assert reason(CONCLUDE, {"outlines": outlines, "conclusion": conclusion}) == expected
 
 
-def test_a_conclusion_keeps_what_the_trace_comes_to() -> None:
+def test_a_conclusion_keeps_the_result_of_the_trace() -> None:
     given = replace(CONCLUDE, given="Together 6+20=26.")
     assert "Together 6+20=26." in given.request().messages[1][1]
     outlines = ["2*3", "4*5"]

@@ -88,7 +88,7 @@ def test_a_failure_is_not_stored(store: Store) -> None:
     assert made == ["a"]
 
 
-def test_who_gives_up_does_not_block_the_next(store: Store) -> None:
+def test_a_cancelled_caller_does_not_block_the_next(store: Store) -> None:
     made: list[str] = []
 
     async def given_up() -> None:
@@ -115,7 +115,7 @@ def test_only_one_run_at_a_time(store: Store) -> None:
 @pytest.mark.parametrize(
     "content", [b"this is no database, it is a letter to my aunt" * 100, b"SQLite format 3\0" + b"\xff" * 5000]
 )
-def test_a_file_that_is_none(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "answers.sqlite"
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"answers\.sqlite.*damaged or not a store.*move it away"):

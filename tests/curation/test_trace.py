@@ -1,4 +1,4 @@
-"""Sentences put together are the text; a row that cannot be had is a fault."""
+"""Sentences joined are the text; a row that cannot be read is a fault."""
 
 from __future__ import annotations
 

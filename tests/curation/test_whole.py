@@ -1,4 +1,4 @@
-"""The real curation against an endpoint that speaks the real protocol and knows what was planted, well behaved and badly."""
+"""Curation against a local endpoint that knows the planted structure, behaving well and badly."""
 
 from __future__ import annotations
 

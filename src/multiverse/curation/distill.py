@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..data import Fault, Row
 from ..data.records import MESSAGES, REASONING, checked, row_of
+from ..data.source import READERS, scan_source
 from ..errors import StructureError
 from ..structure import Block, Body, Dialect, Document, measure, parse, word_tokens
 from .checks import body_texts, check_apart, distance
@@ -211,19 +212,14 @@ def read_questions(path: Path) -> tuple[list[Question], list[Fault]]:
     """The questions of a file of JSON lines with `question` and `answer`, and a fault for each line that holds none."""
     questions: list[Question] = []
     faults: list[Fault] = []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        return [], [Fault(str(path), 1, f"the file cannot be read ({error.strerror or error}): check the path")]
-    for number, data in enumerate(lines, 1):
-        if not data.strip():
+    for item in scan_source(path, {path.suffix.lower(): READERS[".jsonl"]}):
+        if isinstance(item, Fault):
+            faults.append(item)
             continue
         try:
-            question, answer = _fields(json.loads(data))
+            questions.append(Question(f"{path.name}:{item.line}", *_fields(item.value)))
         except ValueError as error:
-            faults.append(Fault(str(path), number, str(error)))
-        else:
-            questions.append(Question(f"{path.name}:{number}", question, answer))
+            faults.append(Fault(str(path), item.line, str(error)))
     return questions, faults
 
 
