@@ -1,4 +1,4 @@
-"""Visibility as masks, and the tree attention of the engine."""
+"""Visibility as masks, attention for training, and the registration of the engine's attention with transformers."""
 
 from .dense import dense_inputs, dense_mask, segment_mask
 

@@ -1,4 +1,4 @@
-"""The dense visibility mask: the plainest statement of who may attend to whom, and the oracle's half of every comparison.
+"""The dense visibility mask: the reference for all other implementations, and the input of the oracle's dense forward.
 
 Shape legend: L tokens in document order, B rows of a batch.
 """
@@ -25,8 +25,8 @@ def dense_mask(layout: Layout, device: torch.device | str = "cpu", *, share_ever
           d   1  .  .  1  .
           e   1  1  1  1  1
 
-    With no block at all it is the causal mask. With ``share_every=1`` tokens of the paths see what lies at lower positions of
-    the other: here c, the second token of its path, would see d, the first of the other one.
+    Without a block it is the causal mask. With ``share_every=1`` tokens of a path may also attend to tokens of sibling paths at
+    lower positions: here c, the second token of its path, to d, the first of the other one.
 
     Raises:
         ValueError: `share_every` is below 1.

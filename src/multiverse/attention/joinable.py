@@ -6,12 +6,12 @@ from typing import Any
 
 from ..errors import ModelError
 
-# Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join can merge.
+# Layer types of transformers' `config.layer_types` whose state is a list of keys and values, which a join concatenates.
 _JOINABLE_LAYERS = frozenset({"full_attention", "sliding_attention"})
 
 
 def check_joinable(config: Any, name: str) -> None:
-    """Refuse, by name, what fork and join cannot be exact on.
+    """Refuse models for which fork and join would not be exact.
 
     Raises:
         ModelError: encoder-decoder, recurrent or linear-attention layers, or attention that is more than softmax(QK)V.

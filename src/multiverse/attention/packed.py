@@ -1,8 +1,8 @@
 """Attention over packed rows of structured documents, for training: whole sequences, gradients, no cache.
 
-transformers calls `packed_attention` in every layer. Who may see whom comes along as a `Visibility`: a segment for each
-token and a small table over segments, from which the mask is made on the device, once per forward and window. It is one
-function of two tokens, evaluated everywhere for the dense mask, and block by block for FlexAttention.
+transformers calls `packed_attention` in every layer. A `Visibility` is passed along: a segment per token and a small table over
+segments, from which the mask is computed on the device, once per forward and window. The mask is one function of two tokens,
+evaluated for all pairs (dense mask) or block by block (FlexAttention).
 
 Shape legend: B rows, L tokens in a row, S segments in a row, H query heads, K key heads, D head width.
 """
@@ -20,34 +20,35 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from ..errors import ModelError
+from .tree import refuse_unsupported
 
 PACKED_ATTENTION = "multiverse_packed"
 Kind = Literal["dense", "block"]
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 BLOCK = 128
-"""FlexAttention decides for squares of this many tokens whether to compute them at all; lengths are multiples of it."""
+"""Tokens per side of FlexAttention's blocks, which are computed or skipped as a whole; lengths are multiples of it."""
 
 
 class Piece(NamedTuple):
-    """A document, or a stretch of padding, whose mask is `None`; `size` in tokens."""
+    """A document, or a stretch of padding (with mask `None`), of `size` tokens."""
 
     size: int
     mask_LL: Tensor | None
 
 
 class Visibility:
-    """Who may see whom in a batch of packed rows.
+    """Which tokens may attend to which in a batch of packed rows.
 
     Args:
-        segment_BL: segment of each token; every row has its own, and padding is one of them.
+        segment_BL: segment of each token, numbered per row; padding is a segment, too.
         table_BSS: whether tokens of one segment may attend to earlier tokens of another. False between documents.
         position_BL: position of each token, for sliding windows and for `share_every`.
-        start_BSS: with `share_every`, the position at which the two paths begin that keep two segments apart; -1 where
-            nothing does, or where they never meet.
-        share_every: rule 7 of the layout.
+        start_BSS: with `share_every`, for two segments in different paths of a block the position at which these paths
+            begin; -1 for other pairs.
+        share_every: as in `SamplingParams`.
         kind: ``dense`` for a bool mask, ``block`` for FlexAttention's block mask.
-        document_BL: which document of its row each token belongs to, counted from 0, -1 for padding. Dense attention then
-            goes document by document, and what lies across two of them costs nothing; `None` takes whole rows.
+        document_BL: document of each token, numbered from 0 per row, -1 for padding. Dense attention is then computed per
+            document, without pairs across documents; `None` computes whole rows.
     """
 
     def __init__(
@@ -66,29 +67,29 @@ class Visibility:
         self._pieces: dict[int | None, list[Piece]] = {}
 
     def visible(self, window: int | None = None) -> MaskFunction:
-        """Whether query token q of row b may attend to key token k, as FlexAttention wants it: ``f(b, head, q, k)``.
+        """The mask as a function ``f(b, head, q, k)`` for FlexAttention: whether token q of row b may attend to token k.
 
         Args:
-            window: a token sees another one only if it is less than this many positions behind.
+            window: only tokens that are less than this many positions back.
         """
         segment_BL, table_BSS, position_BL = self.segment_BL, self.table_BSS, self.position_BL
         start_BSS, share_every = self.start_BSS, self.share_every
 
-        def see(b: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:  # noqa: ARG001
+        def visible(b: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:  # noqa: ARG001
             row, column = segment_BL[b, q], segment_BL[b, k]
-            seen = (k <= q) & table_BSS[b, row, column]
+            allowed = (k <= q) & table_BSS[b, row, column]
             if start_BSS is not None and share_every is not None:
                 start = start_BSS[b, row, column]
                 stretch_q, stretch_k = (position_BL[b, q] - start) // share_every, (position_BL[b, k] - start) // share_every
-                seen = seen | ((start >= 0) & (stretch_k < stretch_q))
+                allowed = allowed | ((start >= 0) & (stretch_k < stretch_q))
             if window is not None:
-                seen = seen & (position_BL[b, q] - position_BL[b, k] < window)
-            return seen
+                allowed = allowed & (position_BL[b, q] - position_BL[b, k] < window)
+            return allowed
 
-        return see
+        return visible
 
     def mask(self, window: int | None = None) -> Tensor | BlockMask:
-        """The mask of layers with this window; made when first asked for, then kept.
+        """The mask of layers with this window, cached.
 
         Returns:
             bool [B, 1, L, L], or a block mask.
@@ -98,10 +99,10 @@ class Visibility:
         return self._masks[window]
 
     def pieces(self, window: int | None = None) -> list[Piece]:
-        """The documents of all rows and the stretches of padding, in order, each document with its part of the mask."""
+        """The documents and stretches of padding of all rows, in order, each document with its part of the mask; cached."""
         assert self.document_BL is not None
         if window not in self._pieces:
-            see, pieces = self.visible(window), []
+            visible, pieces = self.visible(window), []
             for row, document_L in enumerate(self.document_BL):
                 documents, lengths = document_L.unique_consecutive(return_counts=True)
                 start = 0
@@ -109,7 +110,7 @@ class Visibility:
                     mask_LL = None
                     if document >= 0:
                         token_L = torch.arange(start, start + length, device=document_L.device)
-                        mask_LL = see(torch.full_like(token_L[:1], row), token_L[:1], token_L[:, None], token_L)
+                        mask_LL = visible(torch.full_like(token_L[:1], row), token_L[:1], token_L[:, None], token_L)
                     pieces.append(Piece(length, mask_LL))
                     start += length
             self._pieces[window] = pieces
@@ -124,10 +125,11 @@ class Visibility:
 
     def _block(self, window: int | None) -> BlockMask:
         rows, length = self.segment_BL.shape
-        see = self.visible(window)
-        # Compiled where that pays: without, the whole mask is laid out in memory before it is cut into blocks.
+        # Compiled on CUDA: without compilation, the whole mask is computed in memory first.
         compiled = self.segment_BL.device.type == "cuda"
-        return create_block_mask(see, rows, None, length, length, self.segment_BL.device, BLOCK_SIZE=BLOCK, _compile=compiled)
+        return create_block_mask(
+            self.visible(window), rows, None, length, length, self.segment_BL.device, BLOCK_SIZE=BLOCK, _compile=compiled
+        )
 
 
 def packed_attention(
@@ -135,7 +137,7 @@ def packed_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001  (always None: who may see whom is in the visibility)
+    attention_mask: Tensor | None,  # noqa: ARG001  (always None: the mask is in the visibility)
     scaling: float | None = None,
     dropout: float = 0.0,
     *,
@@ -149,13 +151,11 @@ def packed_attention(
         [B, L, H, D].
 
     Raises:
-        ModelError: the model was called without a visibility, or asks for something that this attention does not compute.
+        ModelError: the model was called without a visibility, or needs something that this attention does not compute.
     """
     if visibility is None:
         raise ModelError("packed attention needs a visibility: call the model as multiverse.training does")
-    for name in ("softcap", "s_aux"):
-        if kwargs.get(name) is not None:
-            raise ModelError(f"{type(module).__name__} uses {name!r}, which cannot be trained here: choose a model without it")
+    refuse_unsupported(module, kwargs, "cannot be trained here")
     mask = visibility.mask(sliding_window) if visibility.document_BL is None or visibility.kind == "block" else None
     if isinstance(mask, BlockMask):
         if dropout:
@@ -175,9 +175,9 @@ def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], pieces: S
     """Attention of each document to itself, and none of padding: [B, L, H, D]."""
     rows, heads, length, _ = qkv[0].shape
     device, given = qkv[0].device.type, qkv[0].dtype
-    # On CPU in fp32: torch's kernel for bfloat16 takes up to four times as long for the gradient of a short document.
+    # On a CPU in fp32: the backward of torch's bfloat16 kernel takes up to four times as long for a short document.
     dtype = torch.float32 if device == "cpu" else given
-    # All tokens in a line, cut once: a slice of its own for each document would cost a whole gradient for each.
+    # One split of all tokens: a slice per document would allocate a gradient of full size for each.
     line = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split([piece.size for piece in pieces]) for tensor in qkv)
     out = []
     with torch.autocast(device, enabled=False):
@@ -192,12 +192,12 @@ def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], pieces: S
 
 @cache
 def _flex(device: str) -> Any:
-    # One compilation per length, and lengths come in multiples of a block: with dynamic shapes the kernels are far slower.
-    # On CPU it is there for tests, which have no compiler to wait for.
+    # One compilation per length (a multiple of the block size): with dynamic shapes the kernels are far slower.
+    # On a CPU it is for tests only, and not compiled.
     return torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
 
 
 def register() -> str:
-    """Make the attention known to transformers; returns its name."""
+    """Register the attention with transformers; returns its name."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
     return PACKED_ATTENTION
