@@ -1,1 +1,1 @@
-"""The recipe of multiverse-mini: tokenizer, shape, mixture and training loop."""
+"""The recipe of multiverse-mini: tokenizer, model shape and training data."""

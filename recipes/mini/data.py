@@ -1,7 +1,7 @@
-"""What the mini model trains on: problems of all families, each with its solution that forks and the one in a line.
+"""Training data of the mini model: problems of all families, each with a solution that forks and a sequential one.
 
-The families that are hardest to learn come up more often than the others, and the first few thousand problems are mostly
-narrow, since copying from a short question is learned sooner than from a long one. A function of the seed alone.
+Families that are harder to learn are more frequent, and the first few thousand problems are mostly narrow, since copying from
+a short question is learned sooner than from a long one. The data depends only on the seed.
 
     python -m recipes.mini.data runs/mini/data.jsonl
 """
@@ -21,16 +21,16 @@ from multiverse.structure import render
 from multiverse.tasks import WIDTHS, Problem, problems
 
 WEIGHTS = {"worksheet": 3.0, "cases": 8.0, "countdown": 4.0, "nested": 3.0, "chain": 2.0}
-"""How often each family comes up; by documents, not by tokens."""
+"""Relative frequency of each family, in documents."""
 
 NARROW = 8000
-"""The share of problems that are kept narrow falls from all to none over this many problems."""
+"""Over this many problems the fraction that is kept narrow falls linearly from 1 to 0."""
 
 DOCUMENTS = 90_000
 
 
 def drawn(seed: int, count: int, narrow: int = NARROW, weights: Mapping[str, float] = WEIGHTS) -> Iterator[Problem]:
-    """Problems of the training split, in the order in which they are to be learned."""
+    """Problems of the training split in training order."""
     rng = Random(f"mini/{seed}")
     for number in range(count):
         family = rng.choices(list(weights), list(weights.values()))[0]
@@ -40,7 +40,7 @@ def drawn(seed: int, count: int, narrow: int = NARROW, weights: Mapping[str, flo
 
 
 def record(problem: Problem) -> dict[str, object]:
-    """A problem as `multiverse data` and `multiverse train` read it."""
+    """A problem as a record for `multiverse data` and `multiverse train`."""
     answer = {"role": "assistant", "content": render(problem.structured)}
     return {
         "messages": [{"role": "user", "content": problem.question}, answer],
@@ -51,7 +51,7 @@ def record(problem: Problem) -> dict[str, object]:
 def write(
     path: Path, seed: int = 0, count: int = DOCUMENTS, narrow: int = NARROW, weights: Mapping[str, float] = WEIGHTS
 ) -> None:
-    """Write the problems as JSON lines; whoever is killed meanwhile leaves no file that looks whole."""
+    """Write the problems as JSON lines, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w") as file:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--documents", type=int, default=DOCUMENTS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--narrow", type=int, default=NARROW, help="problems over which width is let go")
+    parser.add_argument("--narrow", type=int, default=NARROW, help="problems over which the fraction of narrow ones falls to 0")
     options = parser.parse_args()
     write(options.out, options.seed, options.documents, options.narrow)
     print(f"{options.documents:,} problems in {options.out}")

@@ -1,7 +1,7 @@
-"""The shape of the mini model: a small Qwen3, so that everything made for a large checkpoint takes it as it is.
+"""The shape of the mini model: a small Qwen3, so that it runs like any large checkpoint of that family.
 
-Deep and narrow enough for a few dozen small lookups per token, and small enough that two cores see tens of millions of
-tokens in an hour. The weights fit into 16 MiB of fp32, so that they can travel with the package.
+It is small enough to train on tens of millions of tokens per hour on two cores. Its weights take less than 16 MiB in fp32, so
+that they can be part of the package.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def build_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> Qwen3ForCau
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3ForCausalLM(config)
-    model.set_attn_implementation("sdpa")  # takes a bool mask; eager would misread it
+    model.set_attn_implementation("sdpa")  # accepts a boolean mask, which eager would misinterpret
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )

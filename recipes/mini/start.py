@@ -1,4 +1,4 @@
-"""A mini-sized model with fresh weights and the mini's tokenizer, to train from.
+"""Make a model of the mini's shape with random weights, and its tokenizer.
 
 python -m recipes.mini.start runs/mini/start
 """
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     disable_progress_bar()
     write(options.folder, options.shape, options.seed)
-    print(f"a model with fresh weights in {options.folder}")
+    print(f"a model with random weights in {options.folder}")
 
 
 if __name__ == "__main__":

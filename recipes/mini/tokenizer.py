@@ -1,8 +1,8 @@
 """The tokenizer of the mini model: byte-level BPE that treats numbers as digits.
 
-A model of a few million parameters learns arithmetic far sooner when every digit is one token that never merges with a
-neighbour, and when words are whole. So text is cut first (digits and punctuation alone, words with their leading space, line
-ends alone) and only then merged, on the project's own tasks. Any other text still works, through bytes.
+A model of a few million parameters learns arithmetic much faster if every digit is one token and words are whole. So text is
+split first (digits, punctuation and line ends alone, words with their leading space), and merges are learned on the project's
+own tasks. Any other text is encoded as bytes.
 
     python -m recipes.mini.tokenizer OUT
 """

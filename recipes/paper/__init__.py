@@ -1,1 +1,1 @@
-"""Every way of forking and joining on the same tasks, at the same size, on the same machine: `make paper`."""
+"""Comparison of ways to fork and join on the same tasks, at the same model size, on the same machine: `make paper`."""

@@ -1,4 +1,4 @@
-"""The arms: how each is trained and how it is decoded. Everything else is the same for all of them."""
+"""The arms of the comparison: how each is trained and decoded. Everything else is the same for all."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ HERE = Path(__file__).parent
 RUNS = Path("runs/paper")
 CELLS = HERE / "cells"
 START = HERE / "start"
-"""The weights that every cell starts from (`recipes.paper.base`): a plain model that has never seen a block."""
+"""Initial weights of every cell (`recipes.paper.base`): a model trained on documents without blocks."""
 
 Decoding = Literal["engine", "joined", "line"]
-"""``engine`` forks and joins keys and values; ``joined`` reads texts again, over a plain engine; ``line`` never forks."""
+"""``engine`` forks and joins keys and values; ``joined`` prefills texts again on a plain engine; ``line`` never forks."""
 
 
 class Arm(NamedTuple):
     """One way of forking and joining.
 
     Attributes:
-        mode: the form that it is trained on and asked for.
+        mode: the form that it is trained on and prompted for.
         training: settings of the training run that make the arm. `max_length` fits its longest document, and gives steps of
             about ten documents in every arm.
         decoding: how it is decoded.
-        also: a second way of decoding, reported beside the first.
-        what: in words, for tables.
+        also: a second way of decoding, reported as well.
+        what: description for tables.
     """
 
     mode: Mode
@@ -39,13 +39,13 @@ class Arm(NamedTuple):
 
     @property
     def share_every(self) -> int | None:
-        """Stretch after which paths see each other; `None` if they never do."""
+        """Number of positions after which paths attend to each other; `None` if they never do."""
         every: int | None = self.training.get("share_every")
         return every
 
     @property
     def join(self) -> Join:
-        """What comes back from a path."""
+        """What a parent gets from its paths."""
         join: Join = self.training.get("join", "kv")
         return join
 
@@ -69,11 +69,11 @@ ARMS: dict[str, Arm] = {
     "share-1": Arm("parallel", {"share_every": 1}, "engine", "paths see each other every token"),
     "share-64": Arm("parallel", {"share_every": 64}, "engine", "paths see each other every 64 tokens"),
 }
-"""In the order in which they are run."""
+"""The arms by name, in the order in which they are run."""
 
 
 def config_of(arm: str, seed: int, runs: Path = RUNS, start: Path = START) -> Config:
-    """The training run of one cell."""
+    """Training configuration of one cell."""
     own = {
         "model": str(start),
         "data": [str(runs / f"data-{seed}.jsonl")],

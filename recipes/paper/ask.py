@@ -1,4 +1,4 @@
-"""Put questions to a trained arm, in whichever way it is decoded, and judge what comes back by one rule."""
+"""Answer questions with a trained arm, and grade the answers of all arms by the same rule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_TOKENS = 1024
 
 
 class Judged(NamedTuple):
-    """Whether an answer that ended by itself is a document of the grammar, and right."""
+    """A graded answer."""
 
     answer: Answer
     right: bool
@@ -33,13 +33,13 @@ class Judged(NamedTuple):
 
 
 class Respondent:
-    """Answers many prompts at once in one way of decoding, greedily.
+    """Answers a batch of prompts with one way of decoding, greedily.
 
     Args:
         loaded: the model.
         arm: how it was trained.
-        decoding: how it is to be decoded; the arm's own if `None`.
-        budget: bound on the critical path, kept in good form; `None` decodes the raw model, without a guard.
+        decoding: how it is decoded; `None` is the arm's own way.
+        budget: limit on the critical path, with the grammar enforced; `None` decodes without limit and grammar.
         max_tokens: most generated tokens of an answer.
     """
 
@@ -78,13 +78,13 @@ class Respondent:
 
 
 def prompt_ids(tokens: TokenDialect, tokenizer: Any, question: str, arm: Arm) -> list[int]:
-    """Token ids of a chat that waits for its answer."""
+    """Token ids of a question with the generation prompt."""
     text = tokenizer.apply_chat_template(ask(question, arm.mode), tokenize=False, add_generation_prompt=True)
     return tokens.encode(text)
 
 
 def answer_of(generation: Generation) -> Answer:
-    """An answer of our engine, which reads every token once and keeps it."""
+    """The answer in a generation of the engine, which computes every token once and keeps it."""
     usage = generation.usage
     return Answer(
         text=generation.text,
@@ -98,7 +98,7 @@ def answer_of(generation: Generation) -> Answer:
 
 
 def judge(problem: Problem, answer: Answer) -> Judged:
-    """The same rule for all arms: it has to end by itself, parse, and be right."""
+    """Grade an answer: it has to be finished, parse, and be right."""
     ended = answer.finish_reason in ("stop", "budget")
     try:
         document = parse(answer.text)
@@ -110,7 +110,7 @@ def judge(problem: Problem, answer: Answer) -> Judged:
 def figures(
     respondent: Respondent, problems: Sequence[Problem], on_finish: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """What comes of these problems, all asked at once: means over answers, and the wall-clock of all together."""
+    """Figures of these problems, answered as one batch: means over the answers, and the wall-clock time of the batch."""
     prompts = [respondent.prompt(problem.question) for problem in problems]
     respondent.engine.cache.clear()
     start = time.perf_counter()

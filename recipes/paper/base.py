@@ -1,14 +1,13 @@
-"""The model that every arm starts from: a plain one, which can do each part of the work and has never seen a block.
+"""Train the base model of the comparison, which solves the tasks sequentially and has never seen a block.
 
-As in the paper, whose models could reason before they were taught to fork, an arm learns a form, not arithmetic. The base
-learns from solutions in a line, with the parts of every block told in random order: so it goes by a part's name and not by
-its place, which is what a path needs, and the order of none of the arms is favoured. The tags of blocks occur nowhere in it.
+As in the paper, whose models could reason before they learned to fork, an arm learns a form, not arithmetic. The base is
+trained on sequential solutions with the parts of every block in random order, so that it identifies a part by its name and not
+by its position, as a path has to, and no arm's order is favoured. The tags of blocks do not occur in its data.
 
-    python -m recipes.paper.base          # about two hours on one core; started again, it goes on
+    python -m recipes.paper.base          # about two hours on one core; resumes when started again
 
-It takes two rounds, each with its own problems and its own learning rate from full down to zero: after the first the base
-still added up the wrong parts, which every arm would have had to unlearn. The finished weights are kept beside the cells
-(recipes/paper/start, bfloat16), so that all cells have the same.
+There are two rounds, each with its own problems and a learning rate that decays to 0: after the first round the base still
+added up wrong parts. The weights are stored next to the cells (recipes/paper/start, bfloat16), so that all cells start alike.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ class Round(NamedTuple):
     """One training run of the base.
 
     Attributes:
-        data: file of the problems.
+        data: file name of the problems.
         seed: of the problems.
-        documents: how many of them.
-        narrow: how many of these, the first ones, are mostly narrow.
-        settings: what differs from base.yaml.
+        documents: number of problems.
+        narrow: number of mostly narrow problems at the beginning.
+        settings: overrides of base.yaml.
     """
 
     data: str
@@ -78,7 +77,7 @@ ROUNDS = (
 
 
 def shuffled(body: Body, rng: Random) -> Body:
-    """The body with the paths of every block in random order."""
+    """The body with the paths of every block in random order, recursively."""
     return tuple(item if isinstance(item, str) else _shuffled_block(item, rng) for item in body)
 
 
@@ -88,23 +87,23 @@ def _shuffled_block(block: Block, rng: Random) -> Block:
 
 
 def records(seed: int, count: int, narrow: int) -> Iterator[dict[str, object]]:
-    """Questions with their solutions in a line, as `multiverse train` reads them."""
+    """Questions with sequential solutions, as records for `multiverse train`."""
     rng = Random(f"base/{seed}")
     endless = drawn(seed, 1 << 60, narrow, dict.fromkeys(FAMILIES, 1.0))
     for problem in islice((problem for problem in endless if problem.structured.depth <= DEPTH), count):
         document = problem.structured
         assert document.thinking is not None
-        told: Document = flatten(replace(document, thinking=shuffled(document.thinking, rng)))
+        sequential: Document = flatten(replace(document, thinking=shuffled(document.thinking, rng)))
         yield {
             "messages": [
                 {"role": "user", "content": problem.question},
-                {"role": "assistant", "content": render(told)},
+                {"role": "assistant", "content": render(sequential)},
             ]
         }
 
 
 def prepare(part: Round) -> None:
-    """Write the problems of a round, unless they are there."""
+    """Write the problems of a round, unless the file exists."""
     data = RUNS / part.data
     if data.exists():
         return

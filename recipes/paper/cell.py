@@ -1,4 +1,4 @@
-"""One cell of the comparison: an arm trained from one seed, and all that is measured on it."""
+"""One cell of the comparison: an arm trained with one seed, and its measurements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAINED = "trained"
 
 
 class Scale(NamedTuple):
-    """How large the comparison is.
+    """Size of the comparison.
 
     Attributes:
         start: folder of the weights that cells start from.
@@ -50,10 +50,10 @@ FULL = Scale()
 
 
 def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dict[str, Any]:
-    """Train an arm, or go on training it, and measure it.
+    """Train an arm, or resume its training, and measure it.
 
     Raises:
-        InterruptedRunError: a signal ended the training, in good order; started again it goes on.
+        InterruptedRunError: a signal stopped the training after it had written a checkpoint.
     """
     data.prepare(runs, seed, scale.documents)
     config = config_of(arm, seed, runs, scale.start)
@@ -83,7 +83,7 @@ def make(arm: str, seed: int, scale: Scale, console: Console, runs: Path) -> dic
 
 
 def curve(log: Path) -> dict[str, Any]:
-    """The loss over the run, each point a mean over the steps since the last."""
+    """Loss curve of a run; each point is the mean since the previous one."""
     records = [record for record in map(json.loads, log.read_text().splitlines()) if "loss" in record]
     every = max(1, -(-len(records) // CURVE_POINTS))
     thinned = [records[at : at + every] for at in range(0, len(records), every)]
@@ -95,25 +95,25 @@ def curve(log: Path) -> dict[str, Any]:
 
 
 def questions(n: int) -> dict[str, list[Problem]]:
-    """Held-out problems: `n` of each family as it is drawn, and half as many of each kind of wide worksheets."""
+    """Held-out problems: `n` of each family, and half as many worksheets of each width in `WIDE`."""
     sets = {family: data.held_out(family, n) for family in data.FAMILIES}
     return sets | {f"worksheet-{width}": data.held_out("worksheet", max(1, n // 2), width) for width in data.WIDE}
 
 
 def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, Any]:
-    """Everything that a cell says about a trained model."""
+    """All measurements of a trained model."""
     own = ARMS[arm]
     loaded = load(model)
     sets = questions(scale.n)
     few = {name: sets[name][: max(1, scale.n * BUDGET_N // N)] for name in BUDGET_TASKS}
-    lonely = [problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: ALONE // 2]]
+    single = [problem.question for family in ("worksheet-6", "nested") for problem in sets[family][: ALONE // 2]]
     budgets = BUDGETS if arm in BUDGETED else ()
-    total = sum(map(len, sets.values())) * (2 if own.also else 1) + len(budgets) * sum(map(len, few.values())) + len(lonely)
+    total = sum(map(len, sets.values())) * (2 if own.also else 1) + len(budgets) * sum(map(len, few.values())) + len(single)
     columns = (TextColumn(f"measuring {arm}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
 
-        def tick() -> None:
+        def on_progress() -> None:
             bar.advance(task)
 
         reference = Reference(loaded)
@@ -121,20 +121,20 @@ def measure(arm: str, model: Path, scale: Scale, console: Console) -> dict[str, 
         result: dict[str, Any] = {"decoding": own.decoding, "tasks": {}}
         step = reference(ROWS)
         for name, problems in sets.items():
-            result["tasks"][name] = figures(respondent, problems, tick)
+            result["tasks"][name] = figures(respondent, problems, on_progress)
             before, step = step, reference(ROWS)
-            # How many rows' plain steps would have fitted into the time of all together.
+            # Number of plain steps that would have fit into the time of the batch.
             result["tasks"][name]["plain_steps"] = round(2 * result["tasks"][name]["seconds"] / (before + step), 1)
-        result["alone"] = alone(respondent, reference, lonely, tick)
+        result["alone"] = alone(respondent, reference, single, on_progress)
         if own.also is not None:
             other = Respondent(loaded, own, own.also, max_tokens=scale.max_tokens)
             result["also"] = {
                 "decoding": own.also,
-                "tasks": {name: figures(other, problems, tick) for name, problems in sets.items()},
+                "tasks": {name: figures(other, problems, on_progress) for name, problems in sets.items()},
             }
         if budgets:
             result["budgets"] = {
-                str(budget): {name: figures(limited, problems, tick) for name, problems in few.items()}
+                str(budget): {name: figures(limited, problems, on_progress) for name, problems in few.items()}
                 for budget in budgets
                 for limited in [Respondent(loaded, own, budget=budget, max_tokens=scale.max_tokens)]
             }

@@ -1,6 +1,6 @@
-"""Who works on which cell: a locked file each, so that several processes can share the work.
+"""Lock files for cells, so that several processes can share the work.
 
-The lock belongs to the process and goes with it, however it ends; the file stays, and whoever locks it next goes on.
+A lock is released when its process ends, in any way; the file stays.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def claim(path: Path) -> Iterator[bool]:
-    """Hold a file for oneself alone; `False` if another process holds it."""
+    """Lock a file exclusively; yields `False` if another process holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
@@ -24,6 +24,6 @@ def claim(path: Path) -> Iterator[bool]:
             return
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n")  # for whoever wonders; nothing reads it
+        file.write(f"{os.getpid()}\n")  # for people; no code reads it
         file.flush()
         yield True

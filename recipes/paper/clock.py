@@ -1,7 +1,7 @@
-"""Wall-clock that can be compared: every measurement stands beside a reference workload timed at the same moment.
+"""Wall-clock times relative to a reference workload that is timed at the same moment.
 
-Seconds depend on the machine and on what else runs there. The reference is plain decoding by the same engine with the same
-model, so a time divided by it says how many plain tokens could have been decoded meanwhile.
+Seconds depend on the machine and its load. The reference is plain decoding by the same engine with the same model, so a time
+divided by it is the number of plain tokens that could have been decoded in the same time.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ PROMPT, STEPS, ROWS = 64, 64, 32
 
 
 class Reference:
-    """Plain decoding of rows side by side: nothing but the model and the engine's loop."""
+    """Plain batched decoding: only the model and the engine's loop."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.engine = Engine(loaded, None, prefix_cache=False)
         self.params = SamplingParams(temperature=0, max_tokens=STEPS, ignore_eos=True)
 
     def __call__(self, rows: int) -> float:
-        """Seconds of one step of this many rows."""
+        """Seconds of one step with this many rows."""
         start = time.perf_counter()
         self.engine.run([self.engine.submit([5 + row] * PROMPT, self.params) for row in range(rows)])
         return (time.perf_counter() - start) / STEPS
 
 
-def alone(respondent: Respondent, reference: Reference, questions: list[str], tick: Callable[[], None]) -> dict[str, Any]:
-    """One question after the other, a reference before each: means of seconds, medians of ratios."""
+def alone(
+    respondent: Respondent, reference: Reference, questions: list[str], on_progress: Callable[[], None]
+) -> dict[str, Any]:
+    """Answer questions one by one, each after a reference: mean seconds, and medians of the ratios."""
     seconds, steps = [], []
     for question in questions:
         prompt = respondent.prompt(question)
@@ -44,7 +46,7 @@ def alone(respondent: Respondent, reference: Reference, questions: list[str], ti
         start = time.perf_counter()
         respondent([prompt])
         seconds.append(time.perf_counter() - start)
-        tick()
+        on_progress()
     return {
         "n": len(questions),
         "seconds": round(fmean(seconds), 4),

@@ -1,4 +1,4 @@
-"""The questions: of training, the same for every arm and a function of the seed alone; and of the test."""
+"""Training and test questions of the comparison, the same for every arm; those of training depend only on the seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recipes.mini.data import drawn, record
 FAMILIES = ("worksheet", "countdown", "nested")
 WIDE = (5, 6)
 DEPTH = 2
-"""Deeper documents are left out: under a text join their inner paths are read three times, and training takes as long."""
+"""Deeper documents are left out: with a text join their inner paths are computed three times, which slows training."""
 
 DOCUMENTS = 2_500
 NARROW = 400
@@ -22,7 +22,7 @@ TEST_SEED = 2027
 
 
 def training(seed: int, count: int = DOCUMENTS) -> Iterator[Problem]:
-    """Problems of the training split in the order in which they are learned, mostly narrow ones first."""
+    """Problems of the training split in training order, mostly narrow ones first."""
     endless = drawn(seed, 1 << 60, NARROW, dict.fromkeys(FAMILIES, 1.0))
     return islice((problem for problem in endless if problem.structured.depth <= DEPTH), count)
 
@@ -33,7 +33,7 @@ def held_out(family: str, n: int, width: int | None = None) -> list[Problem]:
 
 
 def prepare(runs: Path, seed: int, count: int = DOCUMENTS) -> Path:
-    """Write a seed's training data, unless it is there. Several processes may do so at once."""
+    """Write a seed's training data, unless the file exists; safe with several processes at once."""
     runs.mkdir(parents=True, exist_ok=True)
     path = runs / f"data-{seed}.jsonl"
     if not path.exists():

@@ -1,8 +1,8 @@
-"""Tables and plots of the comparison, from the cells that are there.
+"""Tables and plots of the comparison, from the finished cells.
 
     python -m recipes.paper.report
 
-Writes the plots beside the documentation, and the tables into docs/paper.md, between its two marks.
+Writes the plots into docs/figures and the tables into docs/paper.md, between its two markers.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ SOFT, GRID = "#59636e", "#e4e8ec"
 
 
 class Mean(NamedTuple):
-    """A mean over seeds and its standard error; where questions have one, the larger of the two; with one seed else none."""
+    """A mean over seeds and its standard error: over seeds or of the questions, whichever is larger; `None` if unknown."""
 
     value: float
     error: float | None
 
     def show(self, digits: int = 1, scale: float = 1) -> str:
-        """``93.2 ± 0.8``; without the error where there is none."""
+        """``93.2 ± 0.8``, or without the error if there is none."""
         error = "" if not self.error else f" ± {scale * self.error:.{digits}f}"
         return f"{scale * self.value:.{digits}f}{error}"
 
 
 class Side(NamedTuple):
-    """An arm under one way of decoding: the tasks of each of its seeds."""
+    """An arm with one way of decoding: the tasks of each of its seeds."""
 
     name: str
     tasks: list[dict[str, Task]]
@@ -78,8 +78,8 @@ def over_seeds(values: Sequence[float], questions: float | None = None) -> Mean:
     """Mean and standard error over seeds.
 
     Args:
-        questions: the standard error that the questions alone leave. All seeds are asked the same ones, so it does not shrink
-            with seeds, and two seeds that agree by luck do not hide it.
+        questions: the standard error due to the choice of questions. All seeds have the same questions, so it does not shrink
+            with more seeds.
     """
     errors = [stdev(values) / math.sqrt(len(values))] if len(values) > 1 else []
     if questions is not None:
@@ -88,7 +88,7 @@ def over_seeds(values: Sequence[float], questions: float | None = None) -> Mean:
 
 
 def read(folder: Path) -> list[Cell]:
-    """All finished cells, in the order of the arms and seeds.
+    """All finished cells in the order of arms and seeds.
 
     Raises:
         DataError: one cannot be read.
@@ -142,7 +142,7 @@ def accuracy_table(found: Sequence[Side]) -> str:
 
 
 def cost_table(found: Sequence[Side]) -> str:
-    """What answers took: the three families together, and the widest worksheets."""
+    """Tokens and times of the answers: the three families together, and the widest worksheets."""
     keys = ("critical_path_tokens", "total_tokens", "parallelism", "recomputed", "stored")
     lines = []
     for side in found:
@@ -173,7 +173,7 @@ def _timed(cell: dict[str, Task]) -> bool:
 
 
 def budget_means(cells: Iterable[Cell]) -> dict[str, list[tuple[int, Mean]]]:
-    """For each arm that has them: budgets, with the accuracy over their tasks."""
+    """Accuracy within each budget, for the arms that have budgets."""
     found: dict[str, dict[int, list[float]]] = {}
     errors: dict[tuple[str, int], float] = {}
     for cell in cells:
@@ -188,7 +188,7 @@ def budget_means(cells: Iterable[Cell]) -> dict[str, list[tuple[int, Mean]]]:
 
 
 def budget_table(cells: Sequence[Cell]) -> str:
-    """Percent right within each budget; empty if no cell has any."""
+    """Percent right within each budget; empty if no cell has budgets."""
     means = budget_means(cells)
     if not means:
         return ""
@@ -200,7 +200,7 @@ def budget_table(cells: Sequence[Cell]) -> str:
 
 
 def missing(cells: Iterable[Cell]) -> str:
-    """Which cells are not there."""
+    """Names of the missing cells."""
     there = {(cell["arm"], cell["seed"]) for cell in cells}
     absent = [f"{arm}-{seed}" for seed in SEEDS for arm in ARMS if (arm, seed) not in there]
     if not there:
@@ -209,7 +209,7 @@ def missing(cells: Iterable[Cell]) -> str:
 
 
 def timing_tables(folder: Path) -> Iterable[str]:
-    """A table for each shape on which the joins were timed at equal content."""
+    """A table for each shape with timings at equal content."""
     for path in sorted(folder.glob("timing-*.json")):
         result = json.loads(path.read_text())
         lines = []
@@ -227,7 +227,7 @@ def timing_tables(folder: Path) -> Iterable[str]:
 
 
 def markdown(cells: Sequence[Cell], timing: Path, longer: Mapping[int, Sequence[Cell]] | None = None) -> str:
-    """Everything that the documentation quotes."""
+    """All tables as Markdown."""
     parts = [missing(cells), *(_results(cells) if cells else ())]
     for documents, others in (longer or {}).items():
         parts += [f"### After {documents:,} documents", *_results(others)]
@@ -255,10 +255,10 @@ def _results(cells: Sequence[Cell]) -> list[str]:
 
 
 def fill(page: Path, text: str) -> None:
-    """Put a text between the marks of a page.
+    """Replace the text between the markers of a page.
 
     Raises:
-        DataError: the page has no marks.
+        DataError: the page has no markers.
     """
     before, found, rest = page.read_text().partition(BEGIN)
     _, closed, after = rest.partition(END)
@@ -277,7 +277,7 @@ def figure(width: float, height: float) -> Any:
 
 
 def draw_arms(found: Sequence[Side]) -> Any:
-    """A row for each arm: how often it is right, how long its critical path is, and how much it reads again."""
+    """Accuracy, critical path and recomputed tokens of each arm."""
     drawn = figure(11, 1.4 + 0.42 * len(found))
     panels = drawn.subplots(1, 3, sharey=True)
     kinds = {"worksheet, countdown and nested": FAMILIES, f"worksheets of {WIDE[-1]} calculations": WIDES[-1:]}
@@ -344,7 +344,7 @@ def draw_budgets(cells: Sequence[Cell]) -> Any:
 
 
 def save(make: Callable[[], Any], folder: Path, name: str) -> list[Path]:
-    """Write a figure as SVG and PNG; the same figure makes the same file."""
+    """Write a figure as SVG and PNG, reproducibly."""
     import matplotlib as mpl
 
     paths = [folder / f"{name}.svg", folder / f"{name}.png"]
@@ -357,7 +357,7 @@ def save(make: Callable[[], Any], folder: Path, name: str) -> list[Path]:
 
 
 def build(cells: Path, timing: Path, docs: Path) -> list[Path]:
-    """Write everything; returns what was written."""
+    """Write tables and plots; returns the files."""
     there, longer = read(cells), read_longer(cells)
     fill(docs / "paper.md", markdown(there, timing, longer))
     written = [docs / "paper.md"]

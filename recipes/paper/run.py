@@ -1,12 +1,12 @@
-"""Train and measure the cells of the comparison that are still missing, one after the other.
+"""Train and measure the missing cells of the comparison, one by one.
 
-    python -m recipes.paper.run                         # all that are missing; about ten minutes of one core for each
+    python -m recipes.paper.run                         # all missing cells; about ten minutes of one core for each
     python -m recipes.paper.run --arms multiverse sequential --seeds 0 --limit 1
     python -m recipes.paper.run --documents 10000 --arms multiverse sequential text-join --seeds 0 1
 
-Every finished cell is a file in recipes/paper/cells; those of another number of training documents are in a folder of it, named
-by the number. Several processes may run side by side, each on cells of its own. One that is stopped, by Ctrl-C or the hard
-way, goes on where it was when it is started again.
+Every finished cell is a file in recipes/paper/cells; cells with another number of training documents are in a subfolder named
+by that number. Several processes may run at once; each takes cells of its own. A stopped or killed run resumes when it is
+started again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2)
 
 
 def cells(arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """All cells in the order in which they are wanted: every arm once before any arm twice."""
+    """All cells in order: every arm with the first seed, then with the next."""
     for seed in seeds:
         for arm in ARMS:
             if arm in arms:
@@ -39,12 +39,12 @@ def cells(arms: Sequence[str], seeds: Sequence[int]) -> Iterator[tuple[str, int]
 
 
 def place(documents: int) -> tuple[Path, Path]:
-    """Where runs and finished cells of so many training documents are kept."""
+    """Folders of the runs and the finished cells for this number of training documents."""
     return (RUNS, CELLS) if documents == FULL.documents else (RUNS / str(documents), CELLS / str(documents))
 
 
 def write(path: Path, cell: dict[str, object]) -> None:
-    """The file is there whole, or not at all."""
+    """Write a cell's file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(cell, indent=1) + "\n")
@@ -60,7 +60,7 @@ def work(
     runs: Path = RUNS,
     folder: Path = CELLS,
 ) -> int:
-    """Make missing cells, at most `limit`; returns how many were made here."""
+    """Make at most `limit` missing cells; returns the number of cells made by this process."""
     made = 0
     for arm, seed in wanted:
         path = folder / f"{arm}-{seed}.json"
@@ -70,9 +70,9 @@ def work(
             continue
         with claim(runs / "claims" / f"{arm}-{seed}") as mine:
             if not mine:
-                console.print(f"{arm}, seed {seed}: another process works on it", highlight=False)
+                console.print(f"{arm}, seed {seed}: another process is working on it", highlight=False)
                 continue
-            if path.exists():  # finished by another process since we looked
+            if path.exists():  # finished by another process in the meantime
                 continue
             console.print(f"{arm}, seed {seed}", highlight=False)
             write(path, make(arm, seed, scale, console, runs))
@@ -89,17 +89,17 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="make at most this many cells")
     options = parser.parse_args()
     if options.documents < 1:
-        parser.error(f"--documents {options.documents}: it takes at least one")
+        parser.error(f"--documents {options.documents}: at least one is needed")
     disable_progress_bar()
     if not (START / "config.json").exists():
-        sys.exit(f"{START} is not there: python -m recipes.paper.base makes the model that every cell starts from")
+        sys.exit(f"{START} does not exist: python -m recipes.paper.base trains the model that every cell starts from")
     wanted = list(cells(options.arms, options.seeds))
     runs, folder = place(options.documents)
     scale = FULL._replace(documents=options.documents)
     try:
         made = work(wanted, options.limit, Console(stderr=True), scale=scale, runs=runs, folder=folder)
     except (InterruptedRunError, KeyboardInterrupt) as error:
-        sys.exit(f"{error or 'stopped'}" if isinstance(error, InterruptedRunError) else "stopped; start again to go on")
+        sys.exit(f"{error or 'stopped'}" if isinstance(error, InterruptedRunError) else "stopped; start again to continue")
     except MultiverseError as error:
         sys.exit(f"error: {error}")
     missing = [f"{arm}-{seed}" for arm, seed in wanted if not (folder / f"{arm}-{seed}.json").exists()]

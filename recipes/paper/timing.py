@@ -1,11 +1,11 @@
-"""Wall-clock of the joins at equal content: the same documents written by every way of joining, on the same engine.
+"""Wall-clock times of the joins at equal content: every way generates the same documents, on the same engine.
 
     python -m recipes.paper.timing                      # the comparison's own shape
-    python -m recipes.paper.timing --shape qwen-0.5b --n 1 --repeats 3
+    python -m recipes.paper.timing --shape qwen-0.5b --limit 1 --repeats 3
 
-What is written is scripted, so weights do not matter and are random; the model computes everything all the same. The ways take
-turns within each repeat, and what is reported are medians of ratios within a repeat, so that a machine that is busy with other
-things slows all of them alike. Results are stored beside the cells, one file a shape.
+The generated tokens are scripted, so the weights are random; the model computes every step all the same. Within each repeat all
+ways are timed in turn, and medians of the ratios within a repeat are reported, so that other load on the machine affects all of
+them alike. Results are stored in this folder, one file per shape.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def shape(name: str) -> LoadedModel:
 
 
 class Ways:
-    """Every way of writing the gold solution of a problem.
+    """Every way of generating the reference solution of a problem.
 
     Args:
         kv_memory: bytes for keys and values, for each of the engines.
@@ -83,7 +83,7 @@ class Ways:
         }
 
     def write(self, way: str, problems: list[Problem]) -> tuple[float, list[Answer]]:
-        """Seconds for all of them together, asked at once with nothing cached, and what they took."""
+        """Seconds of one batch with an empty prefix cache, and its answers."""
         prompts = [prompt_ids(self.tokens, self.loaded.tokenizer, problem.question, ARMS[way]) for problem in problems]
         parallel = ARMS[way].mode == "parallel"
         scripts = [self._script(problem.structured if parallel else problem.sequential) for problem in problems]
@@ -108,7 +108,7 @@ class Ways:
 
 
 def compare(ways: Ways, cases: dict[str, list[Problem]], repeats: int, tick: Callable[[], None]) -> dict[str, Any]:
-    """For each case and way: medians of seconds and of ratios to the first way, and what the answers took."""
+    """For each case and way: medians of seconds and of ratios to the first way, and token counts of the answers."""
     seconds: dict[tuple[str, str], list[float]] = {}
     took: dict[tuple[str, str], list[Answer]] = {}
     for repeat in range(repeats):
@@ -141,17 +141,17 @@ def _row(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["paper", "qwen-0.5b"], default="paper")
-    parser.add_argument("--n", type=int, default=8, help="problems of each case when all are asked together")
+    parser.add_argument("--limit", type=int, default=8, help="problems of each case in a batch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--json", type=Path, help="recipes/paper/timing-SHAPE.json if not given")
     options = parser.parse_args()
     disable_progress_bar()
     ways = Ways(shape(options.shape))
-    sets = {case: data.held_out(CASES[case][0], options.n, CASES[case][1]) for case in options.cases}
+    sets = {case: data.held_out(CASES[case][0], options.limit, CASES[case][1]) for case in options.cases}
     rounds = {"one at a time": {case: problems[:1] for case, problems in sets.items()}}
-    if options.n > 1:
-        rounds[f"{options.n} at once"] = sets
+    if options.limit > 1:
+        rounds[f"{options.limit} at once"] = sets
     result: dict[str, Any] = {
         "shape": options.shape,
         "machine": describe(),
@@ -165,7 +165,7 @@ def main() -> None:
         def tick() -> None:
             bar.advance(task)
 
-        compare(ways, rounds["one at a time"], 1, tick)  # whatever happens only once, and is not measured
+        compare(ways, rounds["one at a time"], 1, tick)  # warm-up, not measured
         bar.update(task, total=(options.repeats * len(rounds) + 1) * len(sets) * len(WAYS))
         for name, cases in rounds.items():
             result["rounds"][name] = compare(ways, cases, options.repeats, tick)
