@@ -1,4 +1,4 @@
-"""`LLM`: load a model, put questions to it, watch it fork and join."""
+"""`LLM`: load a model, generate, stream and score."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Messages = Sequence[dict[str, Any]]
 
 
 class Score(NamedTuple):
-    """What the model makes of a structured text, token by token, in document order.
+    """Log-probabilities of a structured text, token by token, in document order.
 
     Attributes:
         token_ids, positions, branches, forced: as in `Generation`.
         logprobs: log-probability of each token given everything that its branch sees before it; `None` for the first one and
-            for those that the engine, not the model, writes.
+            for tokens that the engine forces.
     """
 
     token_ids: tuple[int, ...]
@@ -33,7 +33,7 @@ class Score(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Log-probability of all the model's own tokens together."""
+        """Sum of the log-probabilities of the tokens that are not forced."""
         return sum(value for value in self.logprobs if value is not None)
 
 
@@ -58,11 +58,11 @@ class LLM:
     Attributes:
         model_path: the folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
-        engine: the engine, for those who want to step it themselves.
+        engine: the engine, for callers that step it themselves.
 
     Raises:
         ModelError: the model cannot be found, loaded or joined.
-        DialectError: the dialect that was asked for does not fit the tokenizer.
+        DialectError: the given dialect does not fit the tokenizer.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class LLM:
         Args:
             prompts: texts or lists of token ids; one prompt alone is taken as a list of one.
             params: one for all, or one per prompt. With ``n`` above 1, a prompt's generations stand next to each other.
-            priority: higher goes before what others have submitted to the same engine.
+            priority: higher goes first, among all requests of the engine.
             on_finish: called with the result's index as each one finishes.
 
         Raises:
@@ -117,13 +117,13 @@ class LLM:
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        given: Any = conversations  # a text is a common slip, told apart in `_encode_chat`
+        given: Any = conversations  # a text is a common slip, refused in `_encode_chat`
         alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
         batch = cast(Sequence[Messages], [given] if alone else given)
         return self._run(_each(batch, self._encode_chat), params, priority, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
-        """Run one prompt or conversation and yield typed events as they happen; the last is a `FinishEvent`.
+        """Run one prompt or conversation and yield its events as they happen; the last is a `FinishEvent`.
 
         Closing the iterator early aborts the request.
 
@@ -135,14 +135,14 @@ class LLM:
         shared = params if params is not None else SamplingParams()
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each by itself, or use generate()")
-        self.engine.check(token_ids, shared)  # bad input is told here and now, not when the first event is asked for
+        self.engine.check(token_ids, shared)  # refuse bad input here, not at the first event
         return self._events(token_ids, shared)
 
     def _events(self, token_ids: list[int], params: SamplingParams) -> Iterator[Event]:
         request = self.engine.submit(token_ids, params, listening=True)
         events: list[Event] = []
         try:
-            # Whoever steps, everybody's requests move on: between two events another call may have finished this one.
+            # A step of another call advances this request too, and may have finished it.
             while not (events and isinstance(events[-1], FinishEvent)):
                 if request.finish_reason is None:
                     self.engine.step()
@@ -230,7 +230,7 @@ class LLM:
         return [results[number] for number in range(len(requests))]
 
     def _submit(self, prompt: list[int], params: SamplingParams, priority: int) -> list[Request]:
-        """Queue the samples of one prompt; the first reads it for all."""
+        """Queue the samples of one prompt; the first prefills it for all."""
         first = self.engine.submit(prompt, params, priority=priority)
         others = range(1, params.n)
         return [first, *(self.engine.submit(prompt, params, priority=priority, leader=first, sample=i) for i in others)]
@@ -258,7 +258,7 @@ class LLM:
         if isinstance(text, str):
             try:
                 document = parse(text, tokens.dialect)
-            except StructureError:  # no whole document: a prompt with one behind it, say
+            except StructureError:  # not one whole document; a prompt before one, for example
                 return self._encode(text)
         assert isinstance(document, Document)
         if document == Document(None, ""):
@@ -277,7 +277,7 @@ class LLM:
 
 
 def _each(batch: Sequence[Any], encode: Callable[[Any], list[int]]) -> list[list[int]]:
-    """Encode every prompt; an error says which one it was."""
+    """Encode every prompt; an error names its index."""
     encoded = []
     for index, prompt in enumerate(batch):
         try:

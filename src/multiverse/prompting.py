@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Mode = Literal["parallel", "sequential"]
+Instruction = Literal["parallel", "sequential", "as-is"]
+"""Which instruction ends a question; ``as-is`` adds none."""
 
 INSTRUCTIONS: dict[Mode, str] = {
     "parallel": "Think step by step and in parallel before answering.",

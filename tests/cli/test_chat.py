@@ -124,7 +124,7 @@ def test_sequential_questions_do_not_fork(model_folders: dict[str, Path]) -> Non
     assert prompts[1].endswith("user: And now?\nassistant: ")
 
 
-def test_an_answer_that_is_cut_short_is_forgotten(model_folders: dict[str, Path]) -> None:
+def test_an_answer_that_is_cut_short_is_dropped(model_folders: dict[str, Path]) -> None:
     llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
     conversation = Conversation(Local(llm, SamplingParams(temperature=0, max_tokens=30, guard=False), "tiny"), "parallel")
     (*_, finish) = conversation.ask("How many?")
@@ -154,7 +154,7 @@ def test_chat_on_a_terminal(writes: Writes, run: Run, typed: Callable[..., Termi
     assert not any(tag in shown for tag in MULTIVERSE.tags)
     for wanted in (
         *("multiverse-mini · parallel", "/new", "nothing to save", "Blue team", "critical path", "mode: sequential"),
-        *("unknown mode 'sideways'", "did you mean '/new'?", "/quit or Ctrl-D leaves", "from the cache", "saved to"),
+        *("--mode 'sideways' is not valid", "did you mean '/new'?", "/quit or Ctrl-D leaves", "from the cache", "saved to"),
         *("already: choose another name", "cannot be written", "needs the name of a file", "a new conversation"),
     ):
         assert wanted in " ".join(shown.split()), wanted
@@ -184,7 +184,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(
     llm = writes(write)
     screen = typed("How many?", "And then?", "And now?")
     assert run("chat").code == 0
-    assert "stopped; this question is forgotten" in screen.getvalue()
+    assert "stopped; this question is dropped" in screen.getvalue()
     assert "And then?" not in prompts[2]
     assert "How many?" in prompts[2]
     assert llm.engine.slots.owned == 0
@@ -216,8 +216,8 @@ def test_errors_at_a_terminal_leave_the_chat_going(writes: Writes, run: Run, typ
 @pytest.mark.parametrize(
     ("args", "text", "told"),
     [
-        (("--mode", "sideways"), "", "unknown mode 'sideways'"),
-        (("--max-tokens", "0"), "", "max_tokens=0"),
+        (("--mode", "sideways"), "", "--mode 'sideways' is not valid"),
+        (("--max-tokens", "0"), "", "--max-tokens 0 is not valid"),
         ((), "x" * 3000, "shorten the prompt"),
         ((), b"\xff\n", "not UTF-8"),
         ((), "/nwe\n", "did you mean '/new'?"),

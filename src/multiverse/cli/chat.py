@@ -1,4 +1,4 @@
-"""`multiverse chat`: a conversation on the terminal, each answer watched while it forks and joins."""
+"""`multiverse chat`: a conversation on the terminal; each answer is drawn while it forks and joins."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from ..engine.params import SamplingParams
 from ..errors import MultiverseError
+from ..options import Options, option
+from ..prompting import Instruction
+from .declared import Fields, expand_options
 from .errors import InputError, known
-from .loading import open_model
-from .options import BOUNDS, MODEL, SAMPLING, Device, Dtype, DtypeOption, ThinkingBudget
+from .loading import ModelOptions, open_model
 from .watch import watch
 
 if TYPE_CHECKING:
     from ..streaming import WireEvent
     from .partner import Message, Partner
 
-Mode = Literal["parallel", "sequential", "as-is"]
-MODES: tuple[Mode, ...] = ("parallel", "sequential", "as-is")
-
-CHAT = "Chat"
+MODES: tuple[Instruction, ...] = get_args(Instruction)
 HELP = """\
   /new              begin another conversation
-  /mode [NAME]      how questions ask to be thought about: parallel, sequential, or as-is
+  /mode [NAME]      instruction that ends questions: parallel, sequential, or as-is
   /save FILE        write the conversation as JSON; the server's page replays it
   /help             this
   /quit             leave (so does Ctrl-D)
@@ -38,129 +38,88 @@ HELP = """\
 Ctrl-C stops an answer, and keeps the chat."""
 
 
+@dataclass(frozen=True)
+class ChatOptions(Options):
+    """Who answers, and how questions are put."""
+
+    url: str | None = option(
+        None,
+        "Talk to this server, any with OpenAI's chat completions, instead of loading a model.",
+        metavar="URL",
+        group="Model",
+    )
+    api_key: str | None = option(
+        None,
+        "The server's API key; better set as OPENAI_API_KEY, which no list of processes shows.",
+        metavar="KEY",
+        group="Model",
+        env="OPENAI_API_KEY",
+        repr=False,
+    )
+    mode: Instruction | None = option(
+        None,
+        "Instruction that ends questions; as-is adds none.",
+        group="Chat",
+        show_default="parallel, if the model forks",
+    )
+    system: str | None = option(None, "System message that begins the conversation.", metavar="TEXT", group="Chat")
+
+
+@expand_options
 def chat(
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url",
-            metavar="URL",
-            help="Talk to this server, any that speaks OpenAI's chat completions, instead of loading a model.",
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
+    options: ChatOptions,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="PATH|ID",
-            help="Folder or hub id of a model; with --url, the name of one of the server's.",
-            rich_help_panel=MODEL,
-            show_default="multiverse-mini, or the server's first",
+        ModelOptions,
+        Fields(only=("model", "device", "dtype"), show_default={"model": "multiverse-mini, or the server's first"}),
+    ],
+    sampling: Annotated[
+        dict[str, Any],
+        Fields(
+            of=SamplingParams,
+            only=("temperature", "max_tokens", "thinking_budget"),
+            show_default={"temperature": "0, or the server's", "max_tokens": "2048, or the server's"},
         ),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            envvar="OPENAI_API_KEY",
-            show_envvar=False,
-            help="The server's API key; better set as OPENAI_API_KEY, where no list of processes shows it.",
-            rich_help_panel=MODEL,
-            show_default=False,
-        ),
-    ] = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            "--mode",
-            metavar="NAME",
-            help="How questions ask to be thought about: parallel, sequential, or as-is (nothing is added).",
-            rich_help_panel=CHAT,
-            show_default="parallel, if the model forks",
-        ),
-    ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option(
-            "--system", metavar="TEXT", help="What the model is told first.", rich_help_panel=CHAT, show_default=False
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            "--temperature",
-            "-t",
-            metavar="T",
-            help="0 takes the likeliest token; higher is more random.",
-            rich_help_panel=SAMPLING,
-            show_default="0, or the server's",
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            metavar="N",
-            help="Most tokens of an answer, over all branches together.",
-            rich_help_panel=BOUNDS,
-            show_default="2048, or the server's",
-        ),
-    ] = None,
-    thinking_budget: ThinkingBudget = None,
+    ],
 ) -> None:
     """Talk with a model, and watch its answers fork and join.
 
-    Earlier turns go back with their reasoning, structure and all, so that only
-    what is new has to be read. /help lists what else there is to type.
+    Earlier turns go back with their reasoning, structure included, so that the
+    prefix cache has them. /help lists the commands of the chat.
 
     [bold]Examples[/bold]
     multiverse chat
     multiverse chat --url http://127.0.0.1:8000
     echo "Start with 7. Add 5, then double it. What do you get?" | multiverse chat
     """
-    if mode is not None:
-        known("mode", mode, MODES)
     partner: Partner
-    if url is not None:
+    if options.url is not None:
         from .remote import Remote
 
-        given = {"temperature": temperature, "max_completion_tokens": max_tokens}
-        options = {name: value for name, value in given.items() if value is not None}
-        extension = {} if thinking_budget is None else {"thinking_budget": thinking_budget}
-        partner = Remote(url, model, api_key, options, extension)
+        names = {"temperature": "temperature", "max_tokens": "max_completion_tokens"}
+        fields = {names[name]: value for name, value in sampling.items() if name in names}
+        extension = {name: value for name, value in sampling.items() if name not in names}
+        partner = Remote(options.url, model.model, options.api_key, fields, extension)
     else:
-        from ..engine import SamplingParams
         from .partner import Local
 
-        params = SamplingParams(
-            temperature=0.0 if temperature is None else temperature,
-            top_p=1.0,
-            max_tokens=2048 if max_tokens is None else max_tokens,
-            thinking_budget=thinking_budget,
-        )
-        llm = open_model(model, device=device, dtype=dtype.value)
+        llm = open_model(**model.arguments())
         if getattr(llm.tokenizer, "chat_template", None) is None:
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
-        partner = Local(llm, params, model if model is not None else "multiverse-mini")
-    chosen = mode if mode is not None else "parallel" if partner.structured else "as-is"
-    Chat(Conversation(partner, next(m for m in MODES if m == chosen), system)).run()
+        partner = Local(llm, SamplingParams(**{"temperature": 0.0, "top_p": 1.0, **sampling}), model.name)
+    mode = options.mode if options.mode is not None else "parallel" if partner.structured else "as-is"
+    Chat(Conversation(partner, mode, options.system)).run()
 
 
 class Conversation:
-    """What has been said so far.
+    """The conversation so far.
 
     Args:
-        partner: who answers.
-        mode: how questions ask to be thought about.
-        system: what the partner is told first.
+        partner: answers.
+        mode: instruction that ends questions.
+        system: system message that begins the conversation.
     """
 
-    def __init__(self, partner: Partner, mode: Mode, system: str | None = None) -> None:
+    def __init__(self, partner: Partner, mode: Instruction, system: str | None = None) -> None:
         self.partner, self.mode, self.system = partner, mode, system
         self.messages: list[Message] = []
         # Of the last answer: the question as it was typed, and the events with their times.
@@ -169,12 +128,12 @@ class Conversation:
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was said."""
+        """Begin anew."""
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
         self.question, self.events = "", []
 
     def ask(self, question: str) -> Iterator[WireEvent]:
-        """Ask, and remember question and answer if it comes to a good end.
+        """Ask; question and answer are kept if the answer is complete.
 
         Raises:
             MultiverseError: there is no answer.
@@ -196,10 +155,10 @@ class Conversation:
             self.messages = [*asked, reply]
 
     def save(self, file: Path) -> None:
-        """Write the conversation, and the last answer as the server's page replays it.
+        """Write the conversation, and the last answer in the format that the server's page replays.
 
         Raises:
-            InputError: nothing has been said, or the file is there already or cannot be written.
+            InputError: there is no answer, or the file exists already or cannot be written.
         """
         if not self.events:
             raise InputError("there is nothing to save: ask something first")
@@ -227,7 +186,7 @@ def _closable(events: Iterator[WireEvent]) -> Any:
 
 
 class Chat:
-    """The conversation at a terminal, or with a pipe: there, each line of the input is a question."""
+    """The conversation on a terminal, or over pipes, where each line of the input is a question."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
@@ -235,7 +194,7 @@ class Chat:
         self.drawn = sys.stdout.isatty()
 
     def run(self) -> None:
-        """Until the input ends, or somebody leaves."""
+        """Run until the input ends, or /quit."""
         if self.typed:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  (input() then knows earlier lines)
@@ -250,7 +209,7 @@ class Chat:
                 elif text:
                     self._answer(text.removeprefix("/") if text.startswith("//") else text)
             except MultiverseError as error:
-                if not self.typed:  # nobody is there to ask again
+                if not self.typed:
                     raise
                 self._say(f"error: {' '.join(str(error).split())}", "red")
 
@@ -302,7 +261,7 @@ class Chat:
             known("command", command, ("/new", "/mode", "/save", "/help", "/quit"))
 
     def _answer(self, question: str) -> None:
-        """Ask and show; an answer that is stopped, or breaks off, is not remembered."""
+        """Ask and show the answer; one that is stopped or breaks off is not kept."""
         conversation = self.conversation
         before = conversation.messages
         try:
@@ -313,12 +272,12 @@ class Chat:
         except KeyboardInterrupt:
             if not self.typed:
                 raise
-            self._say("\nstopped; this question is forgotten", "yellow")
+            self._say("\nstopped; this question is dropped", "yellow")
             return
         if self.drawn:
             self._say(_from_cache(conversation.events[-1]).removeprefix(" · "))
         if conversation.messages is before:
-            self._say("this answer did not come to a good end, so question and answer are forgotten", "yellow")
+            self._say("this answer is not complete, so question and answer are dropped", "yellow")
 
     def _print(self, events: Iterator[WireEvent]) -> None:
         """The answer alone, for pipes."""
@@ -335,7 +294,7 @@ class Chat:
                     typer.echo(ending(event), err=True)
 
     def _say(self, text: str, style: str = "dim") -> None:
-        """A line that is not the model's: on a terminal only."""
+        """Print a line that is not the model's, on a terminal only."""
         if not (self.typed or self.drawn) or not text.strip():
             return
         from rich.console import Console

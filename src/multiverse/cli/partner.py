@@ -21,7 +21,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from ..engine import Generation, SamplingParams
     from ..llm import LLM
-    from .chat import Mode
+    from ..prompting import Instruction
 
 Message = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Partner(Protocol):
     name: str
     structured: bool
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
+    def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """Answer the last message. Closing the iterator early stops the answer.
 
         Raises:
@@ -66,7 +66,7 @@ class Local:
         self._text = ""
         self._token_ids: list[int] = []
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
+    def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """See `Partner`."""
         from ..engine import FinishEvent
 

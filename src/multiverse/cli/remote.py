@@ -16,7 +16,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     import httpx
 
-    from .chat import Mode
+    from ..prompting import Instruction
     from .partner import Message
 
 _TIMEOUT = 600.0
@@ -72,7 +72,7 @@ class Remote:
             )
         self._reply: Message | None = None
 
-    def ask(self, messages: list[Message], mode: Mode) -> Iterator[WireEvent]:
+    def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """See `Partner`."""
         self._reply = None
         body: dict[str, Any] = {"model": self.name, "messages": messages, "stream": True, **self.options}

@@ -49,7 +49,7 @@ class Choice:
         thinking: the prompt has opened the thinking.
 
     Attributes:
-        pieces: what has been given out; kept by whoever sends the choice whole.
+        pieces: what has been given out; kept only for answers that are sent whole.
         length: characters that have been given out.
         thought: whether there is a thinking.
         reasoning_tokens: tokens of the thinking so far, its tags included, in document order.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import ConfigError
 from ..options import Options, option
-
-Instruction = Literal["parallel", "sequential", "as-is"]
-"""Which instruction the server adds at the end of a chat's user messages; ``as-is`` adds none."""
+from ..prompting import Instruction
 
 MIB = 1 << 20
 _MODEL, _SERVER, _ACCESS, _LIMITS, _SCALE = "Model", "Server", "Access", "Limits", "Scale"

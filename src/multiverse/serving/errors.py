@@ -1,4 +1,4 @@
-"""What a client gets when something fails: OpenAI's shape of an error, with a status and a remedy."""
+"""Errors as clients get them: OpenAI's shape, with a status and a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from . import logs
 
 
 class ApiError(MultiverseError):
-    """A request was not answered as asked.
+    """A request failed or was refused.
 
     Attributes:
         status: HTTP status.
@@ -80,7 +80,7 @@ def failed(generation: Generation) -> ApiError | None:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told of an exception; internals go to the log only."""
+    """The error that a client gets for an exception; internals go to the log only."""
     match error:
         case ApiError():
             return error

@@ -1,7 +1,7 @@
-"""What is known of the HTTP request that is being answered, and log lines as JSON.
+"""State of the current HTTP request, and log lines as JSON.
 
-The middleware opens an `Exchange` for each HTTP request. Whoever works on the request can note something for its line in the
-log, and can leave what has to be undone when it is over, however it ends: that the client left in the middle, above all.
+The middleware opens an `Exchange` for each HTTP request. Handlers add fields to its log line, and callbacks that run when it is
+over, however it ends: above all when the client disconnects.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Exchange:
 
     Attributes:
         id: the request id.
-        fields: what its line in the log will say besides the usual.
+        fields: further fields of its log line.
     """
 
     def __init__(self, request_id: str) -> None:
@@ -32,11 +32,11 @@ class Exchange:
         self._endings: list[Callable[[], None]] = []
 
     def at_end(self, undo: Callable[[], None]) -> None:
-        """Call this when the exchange is over; it must not mind being called when there is nothing left to undo."""
+        """Call this when the exchange is over."""
         self._endings.append(undo)
 
     def end(self) -> None:
-        """It is over: undo what was left, last first."""
+        """Run the callbacks, last first. May be called again."""
         while self._endings:
             with suppress(Exception):
                 self._endings.pop()()
@@ -46,24 +46,24 @@ _current: ContextVar[Exchange | None] = ContextVar("multiverse_exchange", defaul
 
 
 def current() -> Exchange | None:
-    """The exchange that this task works on; `None` outside of any."""
+    """The exchange of this task; `None` if there is none."""
     return _current.get()
 
 
 def enter(exchange: Exchange) -> None:
-    """From here on this task, and those that it starts, work on this exchange."""
+    """Make this the exchange of this task, and of those that it starts."""
     _current.set(exchange)
 
 
 def note(**fields: Any) -> None:
-    """Say something in the log line of the HTTP request that is being answered; nothing happens outside of one."""
+    """Add fields to the log line of the current exchange, if there is one."""
     exchange = current()
     if exchange is not None:
         exchange.fields.update(fields)
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON a record: time, level, event, and whatever is in the record's `fields`."""
+    """One line of JSON a record: time, level, event, and the record's `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -82,7 +82,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line a record, for people: time, event, and whatever is in the record's `fields`."""
+    """One line a record, for people: time, event, and the record's `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items() if value is not None)
@@ -97,7 +97,7 @@ def log(event: str, *, level: int = logging.INFO, **fields: Any) -> None:
 
 
 def warn_loudly(message: str) -> None:
-    """A warning that cannot be overlooked."""
+    """A warning between two bars."""
     bar = "!" * 78
     for line in (bar, message, bar):
         LOGGER.warning(line)
@@ -112,5 +112,5 @@ def set_up(level: str = "info", *, as_json: bool = True, stream: TextIO | None =
         logger.handlers = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
-    # It tells its whole life, which we tell in fewer words.
+    # It logs every start and end, which we log in fewer lines.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, LOGGER.level))

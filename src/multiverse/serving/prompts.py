@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import StructureError
-from ..prompting import INSTRUCTIONS, instruct
+from ..prompting import INSTRUCTIONS, Instruction, instruct
 from ..structure import encode, parse
-from .config import Instruction, ServerConfig
+from .config import ServerConfig
 from .errors import invalid
 from .requests import AssistantMessage, Content, Message
 

@@ -75,7 +75,7 @@ class Replica:
                 given = True
                 return {"type": "http.request", "body": content, "more_body": False}
             never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-            return await never  # whoever waits is cancelled when the client leaves
+            return await never  # cancelled when the client leaves
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":

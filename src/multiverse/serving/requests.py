@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..engine.params import SamplingParams
 from ..options import declared, types
-from .config import Instruction
+from ..prompting import Instruction
 
 MOST_STOPS = 16
 MOST_CHOICES = 128

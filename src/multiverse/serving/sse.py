@@ -40,7 +40,7 @@ async def _lines(chunks: AsyncIterator[Iterable[dict[str, Any]]]) -> AsyncIterat
         async for some in chunks:
             yield b"".join(data(chunk) for chunk in some) or PING
     except Exception as error:
-        told = as_api_error(error)
-        logs.note(error=told.message)
-        yield data(body(told))
+        failure = as_api_error(error)
+        logs.note(error=failure.message)
+        yield data(body(failure))
     yield DONE
