@@ -154,7 +154,7 @@ def test_chat_on_a_terminal(writes: Writes, run: Run, typed: Callable[..., Termi
     assert not any(tag in shown for tag in MULTIVERSE.tags)
     for wanted in (
         *("multiverse-mini · parallel", "/new", "nothing to save", "Blue team", "critical path", "mode: sequential"),
-        *("--mode 'sideways' is not valid", "did you mean '/new'?", "/quit or Ctrl-D leaves", "from the cache", "saved to"),
+        *("unknown mode 'sideways'", "did you mean '/new'?", "/quit or Ctrl-D leaves", "from the cache", "saved to"),
         *("already: choose another name", "cannot be written", "needs the name of a file", "a new conversation"),
     ):
         assert wanted in " ".join(shown.split()), wanted

@@ -136,6 +136,60 @@ def test_samples_of_one_prompt_are_those_of_n(llm: LLM) -> None:
     assert run(main()) == expected
 
 
+def test_samples_of_several_prompts_are_numbered_through(llm: LLM) -> None:
+    prompts = [prompt_ids(llm, text) for text in ("first one", "second")]
+    params = SamplingParams(temperature=1.0, top_p=1.0, seed=3, max_tokens=10, n=2)
+    expected = [generation.token_ids for generation in llm.generate(prompts, params)]
+
+    async def main() -> dict[int, Generation]:
+        async with AsyncEngine(llm.engine) as aio:
+            items = [item async for item in aio.stream(prompts, params)]
+            with pytest.raises(RequestError, match="use stream"):
+                await aio.generate(prompts[0], params)
+        return {index: event.generation for index, event in items if isinstance(event, FinishEvent)}
+
+    finished = run(main())
+    assert [finished[index].token_ids for index in range(4)] == expected
+    # The second sample of a prompt finds it in the prefix cache.
+    assert [finished[index].usage.cached_tokens for index in (1, 3)] == [len(prompt) - 1 for prompt in prompts]
+
+
+def test_one_refused_prompt_refuses_the_request(llm: LLM, aborted: list[int]) -> None:
+    async def main() -> None:
+        async with AsyncEngine(llm.engine) as aio:
+            stream = aio.stream([prompt_ids(llm, "Q"), []], LONG)
+            with pytest.raises(RequestError, match="the prompt is empty"):
+                await stream.accepted()
+            assert isinstance(stream.error, RequestError)
+            assert len(aborted) == 1
+            assert idle(aio)
+
+    run(main())
+
+
+def test_batches_hold_what_has_arrived_and_are_empty_after_a_while_without_events(llm: LLM) -> None:
+    prompt, seen = prompt_ids(llm, "Q"), []
+    expected = timeless(list(llm.stream(prompt, SHORT)))
+
+    async def main() -> list[list[tuple[int, Event]]]:
+        async with AsyncEngine(llm.engine) as aio:
+            stream = aio.stream(prompt, SHORT, observe=lambda index, event: seen.append((index, event)))
+            batches = [batch async for batch in stream.batches(timeout=1e-6)]
+            late = aio.stream(prompt, SHORT)
+            while aio.busy:
+                time.sleep(0.001)  # a loop that stands still, and finds all of it at once
+            await late.accepted()
+            assert [len(batch) async for batch in late.batches()] == [len(expected)]
+        return batches
+
+    batches = run(main())
+    assert [] in batches
+    items = [item for batch in batches for item in batch]
+    assert timeless([event for _, event in items]) == expected
+    assert seen == items
+    assert {index for index, _ in items} == {0}
+
+
 def test_fifty_at_once_write_what_each_writes_alone(llm: LLM) -> None:
     prompts = [prompt_ids(llm, text) for text in PROMPTS]
     alone = [llm.generate([prompt], SHORT)[0].text for prompt in prompts]

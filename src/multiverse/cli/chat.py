@@ -44,7 +44,7 @@ class ChatOptions(Options):
 
     url: str | None = option(
         None,
-        "Talk to this server, any with OpenAI's chat completions, instead of loading a model.",
+        "Talk to this server, any with OpenAI's chat completions, instead of loading a model; needs the extra chat.",
         metavar="URL",
         group="Model",
     )

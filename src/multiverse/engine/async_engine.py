@@ -101,8 +101,8 @@ class EventStream:
         async with engine.stream(prompt, params) as events:  # entered once the engine has accepted the request
             async for index, event in events: ...
 
-    The request was sent when the stream was made, and runs whether or not somebody iterates: events that were not taken yet
-    are kept, so a slow consumer delays nobody. Leaving early aborts the request: by cancelling the task that waits for an
+    The request was sent when the stream was made, and runs whether or not it is read: events that were not taken yet are
+    kept, so a slow consumer delays no other. Leaving early aborts the request: by cancelling the task that waits for an
     event, by `close`, by the end of ``async with``, or by dropping the stream, as ``break`` in a plain ``async for`` does.
 
     A stream belongs to the event loop on which it was made.
@@ -396,7 +396,7 @@ class AsyncEngine:
         self._post(mailbox)
 
     def _abandon(self, mailbox: _Mailbox) -> None:
-        """Abort the requests of a stream that nobody listens to any more."""
+        """Abort the requests of a stream whose consumer has left."""
         self._open.discard(mailbox)
         try:
             for request in self._live.pop(mailbox, {}).values():
@@ -464,7 +464,7 @@ class AsyncEngine:
         """Hand every loop its deliveries, all at once."""
         outbox, self._outbox = self._outbox, {}
         for loop, deliveries in outbox.items():
-            with suppress(RuntimeError):  # the loop has been closed: nobody is there to read, and the next step sees it too
+            with suppress(RuntimeError):  # the loop has been closed, which the next step sees too
                 loop.call_soon_threadsafe(_deliver, deliveries)
 
     def _resolve_drained(self) -> None:

@@ -57,7 +57,7 @@ class Pool(Protocol):
 
         Raises:
             ReplicaLostError: the replica has died.
-            PoolFullError: nobody can take the request.
+            PoolFullError: neither a replica nor the queue has room.
         """
         ...
 
@@ -115,7 +115,7 @@ class Gateway:
         """Stop what still runs, and end the replicas. May be called again."""
         if not self._closed.is_set():
             self._closed.set()
-            await self.admission.drain(2)  # in which those that are cut off are told so
+            await self.admission.drain(2)  # time to send an error to those that are cut off
             await self._pool.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

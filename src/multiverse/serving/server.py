@@ -162,7 +162,7 @@ class Served(Protocol):
 
 
 class Server(uvicorn.Server):
-    """Serves one application until it is told to stop.
+    """Serves one application until a signal comes.
 
     Args:
         config: uvicorn's.
