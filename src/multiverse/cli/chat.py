@@ -16,11 +16,12 @@ import typer
 
 from ..engine.params import SamplingParams
 from ..errors import MultiverseError
-from ..options import Options, option
+from ..options import Options, like, option
 from ..prompting import Instruction
+from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
-from .loading import ModelOptions, open_model
+from .loading import ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -56,12 +57,7 @@ class ChatOptions(Options):
         env="OPENAI_API_KEY",
         repr=False,
     )
-    mode: Instruction | None = option(
-        None,
-        "Instruction that ends questions; as-is adds none.",
-        group="Chat",
-        show_default="parallel, if the model forks",
-    )
+    mode: Instruction | None = like(ServerConfig, "mode", None, group="Chat", show_default="parallel, if the model forks")
     system: str | None = option(None, "System message that begins the conversation.", metavar="TEXT", group="Chat")
 
 
@@ -102,7 +98,7 @@ def chat(
     else:
         from .partner import Local
 
-        llm = open_model(**model.arguments())
+        llm = model.load()
         if getattr(llm.tokenizer, "chat_template", None) is None:
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
         partner = Local(llm, SamplingParams(**{"temperature": 0.0, "top_p": 1.0, **sampling}), model.name)

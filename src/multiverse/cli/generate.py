@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.params import SamplingParams
-from ..options import Options, option
+from ..options import Options, like, option
 from ..prompting import Mode
+from ..serving.config import ServerConfig
 from ..streaming import wire_events
 from .declared import Fields, Json, expand_options
 from .errors import InputError
@@ -30,7 +31,7 @@ _PROMPT = "Prompt"
 class PromptOptions(Options):
     """How the question is put to the model."""
 
-    mode: Mode = option("parallel", "Ask for parallel or for sequential thinking; sequential forbids forking.", group=_PROMPT)
+    mode: Mode = like(ServerConfig, "mode", group=_PROMPT)
     raw: bool = option(False, "Continue the text as it is: no chat template, no instruction.", group=_PROMPT)
 
 
@@ -54,6 +55,7 @@ def generate(
 
     On a terminal, branches are drawn side by side while they are generated.
     Piped, the text is streamed, followed by the answer and the token counts.
+    With --mode sequential nothing forks.
 
     [bold]Examples[/bold]
     multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \\
