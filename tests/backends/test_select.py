@@ -35,7 +35,7 @@ def test_devices() -> None:
 def test_no_gpu() -> None:
     assert find_device("auto") == torch.device("cpu")
     assert not on_gpu("auto")
-    with pytest.raises(ModelError, match="device='cuda' asks for CUDA, which torch does not find here: use 'cpu'"):
+    with pytest.raises(ModelError, match="device='cuda' needs CUDA, which torch does not find here: use 'cpu'"):
         find_device("cuda")
 
 

@@ -29,7 +29,7 @@ BLOCK = 128
 """Tokens per side of FlexAttention's blocks, which are computed or skipped as a whole; lengths are multiples of it."""
 
 
-class Piece(NamedTuple):
+class Stretch(NamedTuple):
     """A document, or a stretch of padding (with mask `None`), of `size` tokens."""
 
     size: int
@@ -64,7 +64,7 @@ class Visibility:
         self.segment_BL, self.table_BSS, self.position_BL = segment_BL, table_BSS, position_BL
         self.start_BSS, self.share_every, self.kind, self.document_BL = start_BSS, share_every, kind, document_BL
         self._masks: dict[int | None, Tensor | BlockMask] = {}
-        self._pieces: dict[int | None, list[Piece]] = {}
+        self._stretches: dict[int | None, list[Stretch]] = {}
 
     def visible(self, window: int | None = None) -> MaskFunction:
         """The mask as a function ``f(b, head, q, k)`` for FlexAttention: whether token q of row b may attend to token k.
@@ -80,8 +80,8 @@ class Visibility:
             allowed = (k <= q) & table_BSS[b, row, column]
             if start_BSS is not None and share_every is not None:
                 start = start_BSS[b, row, column]
-                stretch_q, stretch_k = (position_BL[b, q] - start) // share_every, (position_BL[b, k] - start) // share_every
-                allowed = allowed | ((start >= 0) & (stretch_k < stretch_q))
+                chunk_q, chunk_k = (position_BL[b, q] - start) // share_every, (position_BL[b, k] - start) // share_every
+                allowed = allowed | ((start >= 0) & (chunk_k < chunk_q))
             if window is not None:
                 allowed = allowed & (position_BL[b, q] - position_BL[b, k] < window)
             return allowed
@@ -98,11 +98,11 @@ class Visibility:
             self._masks[window] = self._dense(window) if self.kind == "dense" else self._block(window)
         return self._masks[window]
 
-    def pieces(self, window: int | None = None) -> list[Piece]:
+    def stretches(self, window: int | None = None) -> list[Stretch]:
         """The documents and stretches of padding of all rows, in order, each document with its part of the mask; cached."""
         assert self.document_BL is not None
-        if window not in self._pieces:
-            visible, pieces = self.visible(window), []
+        if window not in self._stretches:
+            visible, stretches = self.visible(window), []
             for row, document_L in enumerate(self.document_BL):
                 documents, lengths = document_L.unique_consecutive(return_counts=True)
                 start = 0
@@ -111,10 +111,10 @@ class Visibility:
                     if document >= 0:
                         token_L = torch.arange(start, start + length, device=document_L.device)
                         mask_LL = visible(torch.full_like(token_L[:1], row), token_L[:1], token_L[:, None], token_L)
-                    pieces.append(Piece(length, mask_LL))
+                    stretches.append(Stretch(length, mask_LL))
                     start += length
-            self._pieces[window] = pieces
-        return self._pieces[window]
+            self._stretches[window] = stretches
+        return self._stretches[window]
 
     def _dense(self, window: int | None) -> Tensor:
         rows, length = self.segment_BL.shape
@@ -168,25 +168,25 @@ def packed_attention(
     attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
     if mask is not None:
         return attend(query, key, value, attn_mask=mask).transpose(1, 2).contiguous(), None
-    return _by_document(attend, (query, key, value), visibility.pieces(sliding_window)), None
+    return _by_document(attend, (query, key, value), visibility.stretches(sliding_window)), None
 
 
-def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
+def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], stretches: Sequence[Stretch]) -> Tensor:
     """Attention of each document to itself, and none of padding: [B, L, H, D]."""
     rows, heads, length, _ = qkv[0].shape
     device, given = qkv[0].device.type, qkv[0].dtype
     # On a CPU in fp32: the backward of torch's bfloat16 kernel takes up to four times as long for a short document.
     dtype = torch.float32 if device == "cpu" else given
     # One split of all tokens: a slice per document would allocate a gradient of full size for each.
-    line = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split([piece.size for piece in pieces]) for tensor in qkv)
+    line = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split([stretch.size for stretch in stretches]) for tensor in qkv)
     out = []
     with torch.autocast(device, enabled=False):
-        for piece, (q_LHD, k_LHD, v_LHD) in zip(pieces, zip(*line, strict=True), strict=True):
-            if piece.mask_LL is None:
+        for stretch, (q_LHD, k_LHD, v_LHD) in zip(stretches, zip(*line, strict=True), strict=True):
+            if stretch.mask_LL is None:
                 out.append(torch.zeros_like(v_LHD))
                 continue
             q_1HLD, k_1HLD, v_1HLD = (tensor.transpose(0, 1)[None] for tensor in (q_LHD, k_LHD, v_LHD))
-            out.append(attend(q_1HLD, k_1HLD, v_1HLD, attn_mask=piece.mask_LL)[0].transpose(0, 1))
+            out.append(attend(q_1HLD, k_1HLD, v_1HLD, attn_mask=stretch.mask_LL)[0].transpose(0, 1))
     return torch.cat(out).to(given).view(rows, length, heads, -1)
 
 

@@ -64,7 +64,7 @@ def tree_attention(
 
 
 def refuse_unsupported(module: torch.nn.Module, options: dict[str, Any], problem: str) -> None:
-    """Raise ModelError if transformers asks for capped scores or attention sinks."""
+    """Raise ModelError if transformers requests capped scores or attention sinks."""
     for name in ("softcap", "s_aux"):
         if options.get(name) is not None:
             raise ModelError(f"{type(module).__name__} uses {name!r}, which {problem}: choose a model without it")

@@ -1,4 +1,4 @@
-"""What the engine asks of a device: one object with few methods.
+"""The interface between the engine and a device: one object with few methods.
 
     backend = select(device, dtype)        # once, when a model is loaded
     backend.prepare(model, name)           # replace layers by faster ones, in place

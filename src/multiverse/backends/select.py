@@ -29,7 +29,7 @@ def find_device(name: str) -> torch.device:
     except RuntimeError:
         raise ModelError(f"device={name!r} is not known to torch: use 'auto', 'cpu', or 'cuda'") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device={name!r} asks for CUDA, which torch does not find here: use 'cpu'")
+        raise ModelError(f"device={name!r} needs CUDA, which torch does not find here: use 'cpu'")
     return device
 
 

@@ -2,7 +2,7 @@
 
 The process of the engine is rank 0: it schedules and samples. Every other rank (see `rank.py`) runs the same forwards over its
 share of the weights, with keys and values of its heads in a pool with the same slots as rank 0's. Rank 0 sends each forward
-through a pipe, not by a collective operation: a collective that nobody joins for hours runs into its time limit, and a pipe is
+through a pipe, not by a collective operation: a collective that waits for hours runs into its time limit, and a pipe is
 closed on both ends at once when a process ends.
 """
 
@@ -264,7 +264,7 @@ def check_splittable(config: Any, name: str, size: int, device: torch.device) ->
     if str(device) != accelerator:
         raise ModelError(
             f"tensor_parallel={size} takes the first {size} devices of the machine's own kind ({accelerator!r}), and "
-            f"device={str(device)!r} asks for another: use 'auto', and CUDA_VISIBLE_DEVICES to choose among GPUs"
+            f"device={str(device)!r} is another one: use 'auto', and CUDA_VISIBLE_DEVICES to choose among GPUs"
         )
     if accelerator == "cuda" and torch.cuda.device_count() < size:
         raise ModelError(f"tensor_parallel={size} needs as many GPUs, and there are {torch.cuda.device_count()}: lower it")

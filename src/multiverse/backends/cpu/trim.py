@@ -1,4 +1,4 @@
-"""Return memory to the system that the C library holds and nobody uses.
+"""Return unused memory that the C library holds to the system.
 
 Forwards of ever-changing size leave holes in glibc's heap: what is in use stays level over hours, but the memory of the
 process grows. `malloc_trim` returns every whole free page.
