@@ -158,7 +158,7 @@ def test_the_prompt_that_cannot_run_is_named_and_none_is_run(llm: LLM) -> None:
         llm.generate(["a", []], SHORT)
 
 
-def test_an_error_while_told_of_a_finish_frees_the_rest(llm: LLM) -> None:
+def test_an_error_in_on_finish_frees_the_rest(llm: LLM) -> None:
     def fail(_index: int, _generation: Generation) -> None:
         raise RuntimeError("disk full")
 
@@ -167,7 +167,7 @@ def test_an_error_while_told_of_a_finish_frees_the_rest(llm: LLM) -> None:
         llm.generate(["a", "b"], params, on_finish=fail)
 
 
-def test_stream_tells_every_token_and_the_end(llm: LLM) -> None:
+def test_stream_yields_every_token_and_the_end(llm: LLM) -> None:
     (expected,) = llm.generate("hello", SHORT)
     events = list(llm.stream("hello", SHORT))
     assert [type(event) for event in events] == [TokenEvent] * 6 + [FinishEvent]

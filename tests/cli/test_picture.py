@@ -104,7 +104,7 @@ def test_it_is_said_why_a_generation_stopped_early(view: View, reason: str) -> N
     assert ("--max-tokens" in ending(finish)) == (reason == "length")
 
 
-def test_usage_is_told_as_far_as_it_is_known() -> None:
+def test_usage_is_shown_as_far_as_it_is_known() -> None:
     assert usage_line({"total_tokens": 3, "critical_path_tokens": 2, "parallelism": 1.5, "seconds": 0.25}) == (
         "3 tokens · critical path 2 · parallelism 1.50 · 0.25 s"
     )

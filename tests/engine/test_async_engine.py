@@ -1,4 +1,4 @@
-"""Tasks submit, listen and cancel; one thread steps. They get what the synchronous engine gives, and nobody is left waiting."""
+"""The asynchronous engine: its events are those of the synchronous one, and every request comes to an end."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def aborted(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return ids
 
 
-def told(generation: Generation) -> Generation:
-    """A generation without what the clock had to say."""
+def untimed(generation: Generation) -> Generation:
+    """A generation without times."""
     return replace(generation, usage=replace(generation.usage, seconds=0.0))
 
 
 def timeless(events: list[Event]) -> list[Event]:
-    return [FinishEvent(told(event.generation)) if isinstance(event, FinishEvent) else event for event in events]
+    return [FinishEvent(untimed(event.generation)) if isinstance(event, FinishEvent) else event for event in events]
 
 
 def idle(aio: AsyncEngine) -> bool:
-    """Nobody is in the engine, so nobody holds a slot."""
+    """No request is in the engine."""
     scheduler = aio.engine.scheduler
     return not (aio.busy or aio.engine.busy or scheduler.running or scheduler.waiting or aio.running or aio.waiting)
 
@@ -101,7 +101,7 @@ async def ending(aio: AsyncEngine, prompt: list[int], params: SamplingParams) ->
 
 
 @pytest.mark.parametrize("forks", [False, True])
-def test_a_stream_tells_what_the_synchronous_engine_tells(llm: LLM, forks: bool) -> None:
+def test_a_stream_has_the_events_of_the_synchronous_engine(llm: LLM, forks: bool) -> None:
     engine = llm.engine
     assert engine.tokens is not None
     if forks:
@@ -119,7 +119,7 @@ def test_a_stream_tells_what_the_synchronous_engine_tells(llm: LLM, forks: bool)
     # On the wire and in the result alike, only the clock differs; log-probabilities to rounding, as the batch was the same.
     assert timeless(events) == timeless(expected)
     assert isinstance(expected[-1], FinishEvent)
-    assert told(generation) == told(expected[-1].generation)
+    assert untimed(generation) == untimed(expected[-1].generation)
 
 
 def test_samples_of_one_prompt_are_those_of_n(llm: LLM) -> None:
@@ -278,7 +278,7 @@ def test_leaving_a_stream_aborts_its_request(wordy: LLM, aborted: list[int]) -> 
     run(main())
 
 
-def test_a_stream_that_was_left_says_no_more(wordy: LLM, aborted: list[int]) -> None:
+def test_a_closed_stream_has_no_more_events(wordy: LLM, aborted: list[int]) -> None:
     prompt = prompt_ids(wordy, "Q")
 
     async def main() -> None:
@@ -326,7 +326,7 @@ def test_a_task_that_is_cancelled_between_events_aborts(wordy: LLM, aborted: lis
     run(main())
 
 
-def test_a_slow_consumer_holds_up_nobody_and_misses_nothing(llm: LLM) -> None:
+def test_a_slow_consumer_delays_no_other_and_misses_nothing(llm: LLM) -> None:
     prompt = prompt_ids(llm, "Q")
     expected = timeless(list(llm.stream(prompt, SHORT)))
 
@@ -344,7 +344,7 @@ def test_a_slow_consumer_holds_up_nobody_and_misses_nothing(llm: LLM) -> None:
     run(main())
 
 
-def test_bad_input_is_told_before_any_event_and_to_its_sender_only(llm: LLM) -> None:
+def test_bad_input_is_raised_before_any_event_and_for_its_sender_only(llm: LLM) -> None:
     engine = llm.engine
     assert engine.tokens is not None
     good = prompt_ids(llm, "Q")
@@ -388,7 +388,7 @@ def test_defaults(llm: LLM) -> None:
     run(main())
 
 
-def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_ends_the_requests_in_the_engine_and_no_later_one(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = llm.engine
     good, short, failing = engine.backend.run, prompt_ids(llm, "Q"), threading.Event()
     (alone,) = llm.generate([short], SHORT)
@@ -430,7 +430,7 @@ def test_a_step_that_fails_takes_with_it_who_is_there_and_nobody_else(llm: LLM, 
     run(main())
 
 
-def test_what_came_before_a_failure_is_told_before_it(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_before_a_failure_are_given_out_before_it(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, forwards = llm.engine.backend.run, iter(range(3))
 
     def fails_in_the_end(batch: Any) -> Any:
@@ -475,7 +475,7 @@ def test_an_error_that_is_kept_keeps_nothing_of_the_failed_forward(llm: LLM, mon
     run(main())
 
 
-def test_who_had_ended_in_a_step_that_failed_does_not_come_back(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_finished_in_a_failed_step_does_not_come_back(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, prompt = llm.engine, prompt_ids(llm, "Q")
     (alone,) = llm.generate([prompt], SHORT)
     retire, failures = engine.scheduler.retire, [RuntimeError("once"), RuntimeError("twice")]
@@ -520,7 +520,9 @@ def test_nothing_of_a_failed_forward_is_used_again(
     run(main())
 
 
-def test_who_cannot_be_taken_out_does_not_come_back(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_cannot_be_taken_out_does_not_come_back(
+    model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = LLM(model_folders["qwen3"], kv_memory=4 << 20)  # of its own, since slots are lost for good
     engine, prompt = llm.engine, prompt_ids(llm, "Q")
     (alone,) = llm.generate([prompt], SHORT)
@@ -627,7 +629,7 @@ def test_an_idle_engine_is_drained_at_once(llm: LLM) -> None:
     run(main())
 
 
-def test_closing_answers_everybody(wordy: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_ends_every_stream(wordy: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = prompt_ids(wordy, "Q")
     monkeypatch.setattr(wordy.engine.scheduler, "max_requests", 2)
 
@@ -667,7 +669,7 @@ def test_requests_that_were_just_sent_are_answered_too(llm: LLM) -> None:
     run(main())
 
 
-def test_an_engine_that_nobody_used(llm: LLM) -> None:
+def test_an_engine_without_requests(llm: LLM) -> None:
     async def main() -> None:
         async with AsyncEngine(llm.engine) as aio:
             assert idle(aio)
@@ -676,7 +678,7 @@ def test_an_engine_that_nobody_used(llm: LLM) -> None:
     AsyncEngine(llm.engine)
 
 
-def test_a_thread_that_dies_leaves_nobody_waiting(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_dies_ends_every_stream(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     class Death(BaseException):
         pass
 

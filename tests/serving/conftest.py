@@ -1,4 +1,4 @@
-"""Real servers on the loopback, each with a thread of its own: one that writes what it is told, one with the embedded model."""
+"""Real servers on the loopback, each with a thread of its own: one with a scripted model, one with the embedded model."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_models(scripted: Site) -> None:
     assert error_of(scripted.client.get("/v1/models/other/one"), 404)["code"] == "model_not_found"
 
 
-def test_model_info_tells_the_tags(scripted: Site) -> None:
+def test_model_info_has_the_tags(scripted: Site) -> None:
     info = scripted.client.get("/get_model_info").json()
     assert info["dialect"]["goal"] == list(MULTIVERSE.goal)
     assert info["dialects"] == list(DIALECTS)
@@ -150,7 +150,7 @@ def test_plain_and_empty_documents(scripted: Site) -> None:
         assert body["tree"] == {"thinking": None, "answer": text}
 
 
-def test_a_broken_document_is_told_where(scripted: Site) -> None:
+def test_a_broken_document_is_refused_with_line_and_offset(scripted: Site) -> None:
     text = render(NESTED)
     at = text.index("20+1")
     error = error_of(scripted.client.post("/parse", json={"text": f"{text[:at]}{MULTIVERSE.goal.close}{text[at:]}"}))
@@ -204,7 +204,7 @@ def test_numbers_that_json_does_not_have(scripted: Site) -> None:
         assert error_of(response)["param"] == "temperature"
 
 
-def test_a_failure_nobody_thought_of(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_failure_is_an_internal_error(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from multiverse.serving import info
 
     def fail(_: Any) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def test_nothing_of_it_is_imported_unasked() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_the_extra_the_way_out_is_told() -> None:
+def test_without_the_extra_the_error_names_it() -> None:
     program = "import sys; sys.modules['fastapi'] = None; import multiverse.serving.app"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "multiverse-llm[serve]" in done.stderr

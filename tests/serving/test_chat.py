@@ -92,7 +92,7 @@ def test_each_of_several_answers_is_its_own(mini: Site) -> None:
     assert mini.chat(QUESTION, **{**fields, "n": 1, "seed": -7}).status_code == 200
 
 
-def test_a_bound_ends_the_answer_in_good_form(mini: Site) -> None:
+def test_a_limit_closes_the_answer_in_good_form(mini: Site) -> None:
     for fields, reason in (
         ({"max_tokens": 60}, "length"),
         ({"max_completion_tokens": 60}, "length"),

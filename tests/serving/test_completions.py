@@ -1,4 +1,4 @@
-"""Text completions: raw text is continued, and told as it is."""
+"""Text completions: raw text is continued, and returned as generated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def text_of(stream: list[dict[str, Any]], index: int = 0) -> str:
     return "".join(choice["text"] for choice in choices(stream, index))
 
 
-def test_the_text_is_told_tags_and_all(scripted: Site) -> None:
+def test_the_text_includes_the_tags(scripted: Site) -> None:
     body = scripted.complete("nested").json()
     (choice,) = body["choices"]
     assert choice["text"] == render(NESTED)

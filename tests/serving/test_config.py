@@ -44,7 +44,7 @@ def test_defaults_are_valid_and_can_be_sent_to_other_processes() -> None:
         ("reasoning_budgets", {"low": -1}),
     ],
 )
-def test_what_cannot_be(name: str, value: Any) -> None:
+def test_invalid_values_are_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=name) as told:
         ServerConfig(**{name: value})
     shown = value[0] if name == "cors_origins" else -1 if name == "reasoning_budgets" else value
@@ -83,5 +83,5 @@ def test_keys_are_not_printed() -> None:
         ("localhost.example.com", False),
     ],
 )
-def test_who_can_reach_it(host: str, loopback: bool) -> None:
+def test_loopback_addresses(host: str, loopback: bool) -> None:
     assert ServerConfig(host=host).loopback is loopback

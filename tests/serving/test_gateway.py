@@ -1,4 +1,4 @@
-"""The gateway in front of replicas, with replicas that do what they are told."""
+"""The gateway in front of scripted replicas."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_draining_finishes_what_runs_and_refuses_the_rest() -> None:
     run(main)
 
 
-def test_what_the_grace_did_not_suffice_for_is_told() -> None:
+def test_requests_cut_off_after_the_grace_get_an_error() -> None:
     async def main() -> None:
         pool = Replicas([[start("text/event-stream"), part("data: 1\n\n")], asyncio.Event().wait()], [asyncio.Event().wait()])
         streamed, whole, door = Client(), Client(), gateway(pool)
@@ -297,7 +297,7 @@ def test_metrics_of_several_sources_become_one_text() -> None:
         ({"downscale_delay": -1}, "downscale_delay=-1"),
     ],
 )
-def test_scales_that_cannot_be(options: dict[str, Any], told: str) -> None:
+def test_invalid_scales_are_refused(options: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         ScaleConfig(**options)
 

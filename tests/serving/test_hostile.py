@@ -270,7 +270,7 @@ def test_nor_with_the_next_request_of_a_connection(site: Site) -> None:
         assert read_all(connection)[0] == 408
 
 
-def test_who_says_nothing_is_told_nothing(site: Site) -> None:
+def test_a_connection_without_a_request_gets_no_answer(site: Site) -> None:
     with connect(site) as connection:
         assert read_all(connection) == (0, b"")
 
@@ -283,7 +283,7 @@ def test_the_body_has_to_come_in_time(site: Site) -> None:
     assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
-def test_fifty_that_wait_keep_nobody_from_asking(site: Site) -> None:
+def test_fifty_idle_connections_block_no_request(site: Site) -> None:
     waiting = [connect(site) for _ in range(50)]
     try:
         for connection in waiting:

@@ -206,7 +206,7 @@ def test_health_is_logged_quietly(log: Log) -> None:
     assert log()[0]["level"] == "debug"
 
 
-def test_without_keys_everybody_may_ask() -> None:
+def test_without_keys_all_requests_are_accepted() -> None:
     assert ask("/v1/models").status == 200
 
 
@@ -232,7 +232,7 @@ def test_no_key_or_a_wrong_one(header: dict[str, str], code: str, log: Log) -> N
     assert KEY not in json.dumps(log())
 
 
-def test_any_of_the_keys_opens_and_the_log_tells_which(log: Log) -> None:
+def test_any_of_the_keys_is_accepted_and_logged_as_a_digest(log: Log) -> None:
     settings = {"api_keys": ("first", KEY)}
     for key in ("first", KEY):
         assert ask("/v1/models", settings, authorization=f"bearer {key}").status == 200
@@ -253,7 +253,7 @@ def test_what_is_open_needs_no_key() -> None:
     assert ask("/v1/models/../../static/", settings).status == 401
 
 
-def test_a_prefix_is_taken_off_before_the_key_is_asked_for() -> None:
+def test_a_prefix_is_stripped_before_the_key_is_checked() -> None:
     settings = {"api_keys": (KEY,)}
     assert ask("/prefix/health", settings, root_path="/prefix").status == 200
     assert ask("/prefix/v1/models", settings, root_path="/prefix").status == 401
@@ -276,7 +276,7 @@ def test_a_body_beyond_the_limit(declared: bool) -> None:
     assert answer.headers["connection"] == "close"
 
 
-def test_the_key_is_asked_for_before_the_body() -> None:
+def test_the_key_is_checked_before_the_body_is_read() -> None:
     answer = ask("/echo", {"api_keys": (KEY,), "max_body_bytes": 1}, method="POST", body=[b"much too long"])
     assert answer.status == 401
 
@@ -324,7 +324,7 @@ def test_a_client_that_leaves_before_its_body_is_there(log: Log) -> None:
     assert log()[0]["status"] == 499
 
 
-def test_what_nobody_caught_is_told_without_internals(log: Log) -> None:
+def test_an_uncaught_exception_is_a_500_without_internals(log: Log) -> None:
     answer = ask("/broken")
     assert answer.status == 500
     assert answer.error["type"] == "server_error"

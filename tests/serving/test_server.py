@@ -106,7 +106,7 @@ def test_every_setting_has_an_option(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.com"])
-def test_nobody_opens_it_to_the_world_by_accident(serve: Serve, host: str) -> None:
+def test_other_hosts_need_a_key(serve: Serve, host: str) -> None:
     code, err = serve("--host", host)
     assert code == 2
     assert host in err
@@ -142,7 +142,7 @@ def test_and_on_purpose_not_without_a_warning(serve: Serve) -> None:
         (("--max-replicas", "2"), "--max-replicas is for replicas"),
     ],
 )
-def test_what_cannot_be_is_told(serve: Serve, args: tuple[str, ...], told: str) -> None:
+def test_invalid_options_are_refused(serve: Serve, args: tuple[str, ...], told: str) -> None:
     code, err = serve(*args)
     assert code == 2
     assert told in err
@@ -276,7 +276,7 @@ def inside(model_folders: dict[str, Path]) -> Iterator[Callable[..., Inside]]:
         assert not one.thread.is_alive()
 
 
-def test_after_the_grace_the_rest_is_told_and_it_ends(inside: Callable[..., Inside]) -> None:
+def test_after_the_grace_streams_end_with_an_error(inside: Callable[..., Inside]) -> None:
     running = inside(drain_grace=0)
     lines = running.ask()
     next(lines)
@@ -289,7 +289,7 @@ def test_after_the_grace_the_rest_is_told_and_it_ends(inside: Callable[..., Insi
     assert not running.thread.is_alive()
 
 
-def test_asked_twice_it_ends_at_once(inside: Callable[..., Inside]) -> None:
+def test_a_second_signal_ends_it_at_once(inside: Callable[..., Inside]) -> None:
     running = inside(drain_grace=1000.0)
     lines = running.ask()
     next(lines)

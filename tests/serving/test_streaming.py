@@ -59,7 +59,7 @@ def test_the_first_branch_comes_live_and_siblings_in_order(scripted: Site) -> No
     assert max(len(piece) for piece in written) > 10
 
 
-def test_usage_comes_last_and_only_when_asked_for(scripted: Site) -> None:
+def test_usage_comes_last_and_only_on_request(scripted: Site) -> None:
     plain = chunks(scripted.chat("wide", stream=True))
     assert all("usage" not in chunk for chunk in plain)
     for extension in ({}, {"branches": True}):
@@ -132,7 +132,7 @@ def test_branches_are_interleaved_and_whole(scripted: Site) -> None:
     assert positions & {moment.position for moment in body if moment.branch == "2"}
 
 
-def test_structure_is_told_apart(scripted: Site) -> None:
+def test_structure_has_its_own_role(scripted: Site) -> None:
     moments = moments_of(chunks(scripted.chat("nested", stream=True, multiverse={"branches": True})))
     for moment in moments:
         if moment.role not in ("structure", None):
@@ -148,7 +148,7 @@ def test_structure_is_told_apart(scripted: Site) -> None:
 
 
 @pytest.mark.parametrize("extension", [{}, {"branches": True}], ids=["ordinary", "branches"])
-def test_an_error_in_the_middle_is_told_in_openais_shape(
+def test_an_error_in_the_middle_has_openais_shape(
     scripted: Site, monkeypatch: pytest.MonkeyPatch, extension: dict[str, Any]
 ) -> None:
     sampler: Any = scripted.llm.engine.sampler
