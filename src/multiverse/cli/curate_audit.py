@@ -59,7 +59,7 @@ def audit(
     page: Annotated[
         bool, typer.Option("--page", help="Judge them on a local page; Ctrl-C ends it.", rich_help_panel="Review")
     ] = False,
-    port: Annotated[int, typer.Option(metavar="N", help="Port of that page; 0 takes a free one.", min=0)] = 0,
+    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.", min=0)] = 0,
     table: Annotated[
         bool,
         typer.Option("--table", help="Print the table, and write it to table.md and table.json.", rich_help_panel="Output"),
