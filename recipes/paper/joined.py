@@ -1,9 +1,9 @@
-"""Decoding with a text join or a message join: what a client does over an engine that knows nothing of blocks.
+"""Decoding with a text join or a message join, by a client of a plain autoregressive engine.
 
-Every line of thought is a plain request: the trunk writes up to the end of a goal; each path is a request of its own behind
-what the trunk has written, all of them at once; then the trunk goes on in a new request, behind what its paths have sent it.
-The engine's prefix cache is on, so what a line shares with its parent is computed again only as far as the cache does not have
-it. Training sees the same contexts (`multiverse.training.joins`).
+The trunk and every path are plain requests: the trunk is decoded to the end of a goal; each path is a request whose prompt is
+the trunk so far, all at once; then the trunk continues in a new request, after the text or the messages of its paths. The
+engine's prefix cache is on, so the prefix that a path shares with its parent is computed again only if it is not cached.
+Training has the same contexts (`multiverse.training.joins`).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from multiverse.training.joins import Join, message
 
 
 class Answer(NamedTuple):
-    """One answer and what it took.
+    """An answer with its token counts.
 
     Attributes:
         text: in document order, paths in full, without the token that ends it.
         finish_reason: ``stop``, ``length`` or ``malformed``.
-        total_tokens: generated tokens over all lines, forced ones included; what is read again is not counted.
+        total_tokens: generated tokens over all lines, with forced ones, without what is prefilled again.
         critical_path_tokens: the longest chain of them.
-        recomputed: tokens that the model read although it had read them before in the same place of the document.
-        stored: tokens whose keys and values the answer's last token could see.
+        recomputed: tokens that were computed more than once for the same place of the document.
+        stored: tokens whose keys and values the last token attends to.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 @dataclass(eq=False)
 class Task:
-    """One question on its way to an answer; the counters are those of `Answer`."""
+    """A question in progress; the counters are those of `Answer`."""
 
     prompt: list[int]
     script: Script | None
@@ -67,13 +67,13 @@ class Task:
 
 @dataclass(eq=False)
 class Line:
-    """One line of thought: the trunk, or a path.
+    """The trunk, or a path.
 
     Attributes:
-        context: all that the model sees, the question included.
-        text: what was written here and in the paths below, in document order.
-        chain: generated tokens on the longest way to here.
-        written: tokens that this line has written itself, forced ones included.
+        context: all tokens of its context, with the question.
+        text: tokens generated here and in the paths below, in document order.
+        chain: generated tokens on the critical path to here.
+        written: tokens generated on this line itself, with forced ones.
         path: (block, child) steps from the trunk, flattened.
     """
 
@@ -90,17 +90,17 @@ class Line:
 
 
 class GoldSampler(Sampler):
-    """Writes given tokens for requests that have them, whatever the model thinks.
+    """Chooses given tokens for requests that have them.
 
     Attributes:
-        gold: what each request id is to write.
+        gold: tokens to choose, by request id.
     """
 
     def __init__(self) -> None:
         self.gold: dict[int, list[int]] = {}
 
     def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
-        """A token per row, the given one where there is one."""
+        """A token per row: the given one, or a sampled one."""
         given = {
             index: self.gold[request.id][len(branch.token_ids)]
             for index, (request, branch) in enumerate(rows)
@@ -110,11 +110,11 @@ class GoldSampler(Sampler):
 
 
 class JoinedDecoder:
-    """Answers questions, all at once, by one of the joins that read again.
+    """Answers questions in one batch with a text join or a message join.
 
     Args:
         loaded: the model.
-        tokens: the dialect bound to its tokenizer. The engine does not get to see it.
+        tokens: the dialect resolved against its tokenizer; the engine does not use it.
         join: ``text`` or ``message``.
         max_tokens: most generated tokens of an answer.
         options: of the engine; see `Engine`.
@@ -147,7 +147,7 @@ class JoinedDecoder:
         """Answers in the order of the prompts; greedy, or as scripted.
 
         Args:
-            scripts: what is to be written, whatever the model thinks.
+            scripts: the documents to generate in place of the model's.
             on_finish: called with each answer as it is finished.
         """
         tasks = [Task(prompt, scripts[i] if scripts is not None else None) for i, prompt in enumerate(prompts)]
@@ -180,12 +180,12 @@ class JoinedDecoder:
             self.sampler.gold[request.id] = task.script.by_path[line.path][line.written :]
 
     def _take(self, line: Line, request: Request) -> None:
-        """A request has ended: at the end of a goal, a path or the answer; or it was cut."""
+        """Process a finished request: at the end of a goal, a path or the answer, or cut by a limit."""
         task = line.task
         del task.running[request.id]
         self.sampler.gold.pop(request.id, None)
         token_ids = request.trunk.token_ids
-        # The last token was chosen, but not read. What other questions have left in the cache is none of this one's savings.
+        # The last token was sampled, but not computed. What other questions left in the cache does not count as saved.
         cached = 0 if task.read == 0 else request.cached_tokens
         task.read += len(request.prompt) - cached + len(token_ids) - 1
         stored = len(request.prompt) + len(token_ids) - 1
@@ -246,7 +246,7 @@ class JoinedDecoder:
                 self._submit(child)
 
     def _end(self, line: Line) -> None:
-        """A path has closed; if it was the last of its block, its parent reads what they all send, and goes on."""
+        """Close a path; after the last one of its block, continue its parent with their texts or messages."""
         parent = line.parent
         assert parent is not None
         if not all(child.machine.ended for child in parent.children):
@@ -263,10 +263,10 @@ class JoinedDecoder:
         task = line.task
         self._drop(task)
         text = line.text
-        while line.parent is not None:  # cut inside a path: what the others wrote is no document
+        while line.parent is not None:  # cut inside a path: the other paths are left out
             line = line.parent
             text = line.text + text
-        first = len(task.prompt) + task.total - 1  # every token but the last is read, and should be read once
+        first = len(task.prompt) + task.total - 1  # all but the last token have to be computed once
         task.answer = Answer(
             text=self.engine.decode(text),
             finish_reason=reason,
