@@ -79,7 +79,7 @@ def build(
     model: Tokenizer,
     validation: Annotated[
         float,
-        typer.Option("--validation", metavar="X", help="Fraction of questions held out for validation.", min=0, max=0.99),
+        typer.Option("--validation", metavar="X", help="Share of the questions to keep for validation.", min=0, max=0.99),
     ] = 0.05,
     seed: Seed = 0,
     dialect: DialectName = "multiverse",
