@@ -48,6 +48,7 @@ TORCH_FREE = [
     "multiverse.training.mixture",
     "multiverse.engine",
     "multiverse.engine.async_engine",
+    "multiverse.engine.event_stream",
     "multiverse.engine.bounds",
     "multiverse.engine.branch",
     "multiverse.engine.cache",

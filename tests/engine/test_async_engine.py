@@ -20,7 +20,8 @@ import pytest
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Event, FinishEvent, ForkEvent, Request, TokenEvent
-from multiverse.engine.async_engine import AsyncEngine, EventStream
+from multiverse.engine.async_engine import AsyncEngine
+from multiverse.engine.event_stream import EventStream
 from multiverse.engine.sampler import Sampler
 from multiverse.errors import EngineError, RequestError
 from tests.engine.steering import PolicySampler, always_fork, prompt_ids

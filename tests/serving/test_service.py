@@ -16,7 +16,7 @@ pytest.importorskip("prometheus_client", reason="the extra [serve] is not instal
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import FinishEvent
-from multiverse.engine.async_engine import EventStream
+from multiverse.engine.event_stream import EventStream
 from multiverse.engine.sampler import Sampler
 from multiverse.errors import EngineError
 from multiverse.serving import logs

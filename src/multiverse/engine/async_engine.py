@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from ..errors import EngineError, RequestError
+from .event_stream import Delivery, EventStream, Mailbox, Observer, deliver
 from .events import Event, FinishEvent
 from .generation import Generation
 from .params import SamplingParams
@@ -29,170 +29,6 @@ if TYPE_CHECKING:
 
 _DRAINING = "the engine is draining: it finishes the running requests and accepts no new ones"
 _CLOSED = "the engine is closed: it accepts no more requests"
-
-Observer = Callable[[int, Event], None]
-"""Called with index and event when they arrive on the consumer's event loop, whether or not the consumer has taken them."""
-
-
-class _Mailbox:
-    """Events of one stream that have arrived on the consumer's event loop and were not taken yet.
-
-    Only that loop changes anything here; the engine's thread reads `loop` and `unfinished`.
-
-    Attributes:
-        loop: the consumer's.
-        events: index and event, in the order of arrival.
-        unfinished: number of samples whose `FinishEvent` has not arrived.
-        accepted: the engine has accepted or refused the requests.
-        over: nothing more will come.
-        error: with which the stream ended.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, count: int, observe: Observer | None) -> None:
-        self.loop = loop
-        self.events: deque[tuple[int, Event]] = deque()
-        self.accepted = self.over = False
-        self.arrived = asyncio.Event()
-        self.unfinished = count
-        self._observe = observe
-        self.error: Exception | None = None
-        self._raised = False
-
-    def put(self, events: Sequence[tuple[int, Event]], error: Exception | None) -> None:
-        if self.over:  # the consumer has left
-            return
-        self.accepted = True
-        self.events.extend(events)
-        for index, event in events:
-            self.unfinished -= isinstance(event, FinishEvent)
-            if self._observe is not None:
-                self._observe(index, event)
-        self.error = error
-        self.over = error is not None or not self.unfinished
-        self.arrived.set()
-
-    def close(self) -> None:
-        """The consumer leaves; others who wait here are woken."""
-        self.over = True
-        self.events.clear()
-        self._raised = True
-        self.arrived.set()
-
-    def raise_error(self) -> None:
-        """Raise the error with which the stream ended, once."""
-        if self.error is not None and not self._raised:
-            self._raised = True
-            raise self.error
-
-
-_Delivery = tuple[_Mailbox, Sequence[tuple[int, Event]], Exception | None]
-
-
-def _deliver(deliveries: list[_Delivery]) -> None:
-    for mailbox, events, error in deliveries:
-        mailbox.put(events, error)
-
-
-class EventStream:
-    """The events of all samples of a request as they happen, each with the sample's index; a sample's last is a `FinishEvent`.
-
-        async for index, event in engine.stream(prompt, params): ...
-
-        async with engine.stream(prompt, params) as events:  # entered once the engine has accepted the request
-            async for index, event in events: ...
-
-    The request was sent when the stream was made, and runs whether or not it is read: events that were not taken yet are
-    kept, so a slow consumer delays no other. Leaving early aborts the request: by cancelling the task that waits for an
-    event, by `close`, by the end of ``async with``, or by dropping the stream, as ``break`` in a plain ``async for`` does.
-
-    A stream belongs to the event loop on which it was made.
-    """
-
-    def __init__(self, mailbox: _Mailbox, abort: Callable[[], None]) -> None:
-        self._mailbox = mailbox
-        self._abort = abort
-
-    @property
-    def error(self) -> Exception | None:
-        """The error with which the stream ended; it is also raised, behind the events that came before it."""
-        return self._mailbox.error
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> tuple[int, Event]:
-        """The next event.
-
-        Raises:
-            RequestError: the request cannot be honoured; raised before any event.
-            EngineError: the engine failed on this request.
-            RuntimeError: called from another event loop than the stream's.
-        """
-        mailbox = self._mailbox
-        while not mailbox.events:
-            mailbox.raise_error()  # events that came before the error are given out before it
-            if mailbox.over:
-                raise StopAsyncIteration
-            await self._wait()
-        return mailbox.events.popleft()
-
-    async def batches(self, timeout: float | None = None) -> AsyncIterator[list[tuple[int, Event]]]:
-        """All events that have arrived since the last time; an empty list after `timeout` seconds without any.
-
-        Raises:
-            As `__anext__`.
-        """
-        mailbox = self._mailbox
-        while not mailbox.over or mailbox.events:
-            quiet = not mailbox.events and not await self._wait(timeout)
-            batch = [*mailbox.events]
-            mailbox.events.clear()
-            if batch or quiet:
-                yield batch
-        mailbox.raise_error()
-
-    async def accepted(self) -> None:
-        """Wait until the engine has accepted the request; raises as the first event would."""
-        while not (self._mailbox.accepted or self._mailbox.over):
-            await self._wait()
-        if not self._mailbox.events:
-            self._mailbox.raise_error()
-
-    async def __aenter__(self) -> EventStream:
-        await self.accepted()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    async def aclose(self) -> None:
-        """As `close`."""
-        self.close()
-
-    def close(self) -> None:
-        """Stop listening, and abort the request if it is not over. Does not wait for the current step."""
-        if not self._mailbox.over:
-            self._abort()
-        self._mailbox.close()
-
-    def __del__(self) -> None:
-        # Wherever the garbage collector runs this: sending the command takes no lock, and touches no loop.
-        if not self._mailbox.over:
-            self._abort()
-
-    async def _wait(self, timeout: float | None = None) -> bool:
-        """Wait until something arrives; `False` if `timeout` seconds have passed without."""
-        if asyncio.get_running_loop() is not self._mailbox.loop:
-            raise RuntimeError("a stream can only be read on the event loop on which it was made")
-        self._mailbox.arrived.clear()
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._mailbox.arrived.wait()
-        except TimeoutError:
-            return False
-        except BaseException:  # above all a cancelled task
-            self.close()
-            raise
 
 
 class AsyncEngine:
@@ -221,10 +57,10 @@ class AsyncEngine:
         self._thread: threading.Thread | None = None
         self._drained = _promise()
         self._stopped = _promise()
-        self._open: set[_Mailbox] = set()  # all whose stream has not ended
+        self._open: set[Mailbox] = set()  # all whose stream has not ended
         # The rest is the thread's own.
-        self._live: dict[_Mailbox, dict[int, Request]] = {}  # the unfinished requests of each stream by index
-        self._outbox: dict[asyncio.AbstractEventLoop, list[_Delivery]] = {}
+        self._live: dict[Mailbox, dict[int, Request]] = {}  # the unfinished requests of each stream by index
+        self._outbox: dict[asyncio.AbstractEventLoop, list[Delivery]] = {}
         self._stopping = False
 
     async def __aenter__(self) -> AsyncEngine:
@@ -337,7 +173,7 @@ class AsyncEngine:
     ) -> EventStream:
         several = len(prompt) > 0 and isinstance(prompt[0], Sequence) and not isinstance(prompt[0], str)
         prompts = [list(own) for own in cast(Sequence[Sequence[int]], prompt if several else [prompt])]
-        mailbox = _Mailbox(asyncio.get_running_loop(), len(prompts) * params.n, observe)
+        mailbox = Mailbox(asyncio.get_running_loop(), len(prompts) * params.n, observe)
         submit = partial(self._submit, prompts, params, priority, listening=listening)
         with self._lock:
             if self._refusal is not None:
@@ -385,7 +221,7 @@ class AsyncEngine:
                     prompt, params, listening=listening, priority=priority, leader=requests.get(first), sample=sample
                 )
 
-    def _accept(self, mailbox: _Mailbox, submit: Callable[[dict[int, Request]], None]) -> None:
+    def _accept(self, mailbox: Mailbox, submit: Callable[[dict[int, Request]], None]) -> None:
         self._live[mailbox] = {}
         try:
             submit(self._live[mailbox])
@@ -395,7 +231,7 @@ class AsyncEngine:
             return
         self._post(mailbox)
 
-    def _abandon(self, mailbox: _Mailbox) -> None:
+    def _abandon(self, mailbox: Mailbox) -> None:
         """Abort the requests of a stream whose consumer has left."""
         self._open.discard(mailbox)
         try:
@@ -416,7 +252,7 @@ class AsyncEngine:
             elif mailbox in self._live:
                 self._report(mailbox)
 
-    def _report(self, mailbox: _Mailbox) -> None:
+    def _report(self, mailbox: Mailbox) -> None:
         """Post what has happened to the requests of a stream since the last time."""
         requests = self._live[mailbox]
         events: list[tuple[int, Event]] = []
@@ -452,12 +288,12 @@ class AsyncEngine:
         for mailbox in list(self._live):
             self._end(mailbox, error=_failure(error))
 
-    def _end(self, mailbox: _Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
+    def _end(self, mailbox: Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
         self._live.pop(mailbox, None)
         self._open.discard(mailbox)
         self._post(mailbox, events, error)
 
-    def _post(self, mailbox: _Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
+    def _post(self, mailbox: Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
         self._outbox.setdefault(mailbox.loop, []).append((mailbox, events, error))
 
     def _flush(self) -> None:
@@ -465,7 +301,7 @@ class AsyncEngine:
         outbox, self._outbox = self._outbox, {}
         for loop, deliveries in outbox.items():
             with suppress(RuntimeError):  # the loop has been closed, which the next step sees too
-                loop.call_soon_threadsafe(_deliver, deliveries)
+                loop.call_soon_threadsafe(deliver, deliveries)
 
     def _resolve_drained(self) -> None:
         if self._refusal is not None and not self._open and not self._drained.done():

@@ -18,7 +18,7 @@ from . import sse
 from .choice import Choice, Piece, usage_of
 
 if TYPE_CHECKING:
-    from ..engine.async_engine import EventStream
+    from ..engine.event_stream import EventStream
     from .service import Service
 
 Json = dict[str, Any]

@@ -14,7 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.async_engine import AsyncEngine, EventStream
+from ..engine.async_engine import AsyncEngine
+from ..engine.event_stream import EventStream
 from ..errors import RequestError
 from . import logs
 from .admission import Admission
