@@ -1,8 +1,7 @@
-"""How fast this machine reads memory: the bound on any decoder that has to read every weight once a token.
+"""Memory bandwidth of this machine: the limit of any decoder that reads every weight once per token.
 
-Several ways of reading one buffer, all on torch's threads; the best of them, over the whole run, is taken. The buffer is as
-large as the weights, so that whatever a cache can keep of the one it can keep of the other. Only reading counts: copying
-would share the bus with the writes.
+One buffer is read by several methods, on torch's threads; the fastest over the whole run counts. The buffer is as large as the
+weights, so caches hold as much of one as of the other. Nothing is copied, because writes share the bus.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ STREAMS = 8
 
 
 class Reader(NamedTuple):
-    """One way of reading: what it is called, what it does, and how many bytes that reads."""
+    """A method of reading memory, and the bytes that it reads."""
 
     name: str
     read: Callable[[], object]
@@ -26,12 +25,16 @@ class Reader(NamedTuple):
 
 
 class Memory:
-    """The buffer and the ways of reading it."""
+    """A buffer, and methods of reading it.
+
+    Args:
+        size: bytes, about.
+        width: input width of the matrix that one of the methods multiplies.
+    """
 
     def __init__(self, size: int, width: int) -> None:
-        """Take a buffer of about `size` bytes; `width` is the input width of the matrix that it is for the last way."""
         rows = size // 2 // width // (4 * STREAMS) * (4 * STREAMS)
-        # numpy asks for huge pages: reading is to be bound by the memory, not by looking up where it is.
+        # numpy asks for huge pages, so that reading is limited by the memory and not by page look-ups.
         floats = torch.from_numpy(np.empty(rows * width // 2, dtype=np.float32)).fill_(1)
         words = floats.view(torch.int64)
         matrix = floats.view(torch.bfloat16).view(rows, width)
@@ -45,7 +48,7 @@ class Memory:
 
     @torch.inference_mode()
     def measure(self) -> dict[str, float]:
-        """Bytes per second of each way, read once."""
+        """Bytes per second of each method."""
         speeds = {}
         for reader in self.readers:
             start = time.perf_counter()

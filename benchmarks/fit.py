@@ -1,4 +1,4 @@
-"""The law of Figure 8: latency per token at parallelism x is a / x + b, fitted by least squares."""
+"""Least-squares fit of latency per token at parallelism x as a / x + b (the paper's Figure 8)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from scipy.stats import linregress
 
 
 class Fit(NamedTuple):
-    """a / x + b over some points.
+    """Parameters of a / x + b.
 
     Attributes:
         a, b: in the unit of the latencies.
-        a_error, b_error: their standard errors; NaN for two points, which leave nothing to judge by.
+        a_error, b_error: their standard errors; NaN for two points.
         r2: share of the variance that the fit explains.
+        points: number of points.
     """
 
     a: float
@@ -26,7 +27,7 @@ class Fit(NamedTuple):
     points: int
 
     def at(self, parallelism: float) -> float:
-        """The latency that it expects."""
+        """The fitted latency."""
         return self.a / parallelism + self.b
 
     def __str__(self) -> str:
@@ -34,7 +35,7 @@ class Fit(NamedTuple):
 
 
 def fit(parallelisms: Sequence[float], latencies: Sequence[float]) -> Fit:
-    """Fit at least two points with different parallelism (`ValueError` for fewer)."""
+    """Fit points with at least two different parallelisms; raises `ValueError` for fewer."""
     if len(set(parallelisms)) < 2:
         raise ValueError("a fit of a / x + b needs latencies at two different parallelisms")
     found = linregress([1 / x for x in parallelisms], latencies)

@@ -1,19 +1,19 @@
-"""What a forward costs to plan once the prefix cache is full: of a few long conversations, or of many.
+"""Time of `Scheduler.schedule` when the prefix cache is full: of a few long conversations, and of many.
 
-Forwards of 32 branches, all of which need room that the cache has to give up; only the scheduler is timed, no model runs. Both
-sides in turn; the ratio is the median over the repeats.
+In each step 32 branches need slots that the cache must evict; only the scheduler is timed, no model runs. Both sides are
+measured in turn; the ratio is the median over the repeats.
 
     python -m benchmarks.full_cache
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from itertools import count
 from statistics import fmean, median
 
 from benchmarks.machine import describe
+from benchmarks.options import make_parser
 from multiverse import SamplingParams
 from multiverse.engine import Request, Scheduler, SlotPool, Traits
 from multiverse.engine.scheduler import Chunk
@@ -23,13 +23,13 @@ FEW, MANY = 20, 2_000
 
 
 def request(number: int, prompt: int, max_tokens: int) -> Request:
-    """A request whose prompt has nothing in common with that of any other."""
+    """A request whose prompt shares no prefix with another."""
     tokens = list(range(number * SLOTS, number * SLOTS + prompt))
     return Request(number, tokens, SamplingParams(max_tokens=max_tokens), Traits(None, lambda _: "", 1 << 20))
 
 
 def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
-    """Choose a token wherever one is to be chosen, as the engine does."""
+    """Append a token to each branch that samples one, as the engine does."""
     for chunk in chunks:
         if chunk.sample:
             chunk.request.advance(chunk.branch, 7, None)
@@ -41,7 +41,7 @@ def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
 
 
 def measure(conversations: int) -> float:
-    """Seconds to plan a forward, when the cache is full of so many conversations."""
+    """Mean seconds of `schedule` when the cache is full of this number of conversations."""
     scheduler = Scheduler(SlotPool(SLOTS), max_batch_tokens=SLOTS, max_requests=ROWS, max_batch_branches=ROWS)
     numbers = count(1)
     for _ in range(conversations):
@@ -60,7 +60,7 @@ def measure(conversations: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, json=None)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     pairs = [(measure(FEW), measure(MANY)) for _ in range(options.repeats)]

@@ -1,4 +1,4 @@
-"""transformers' own `generate`, greedy, timed from its first new token to its last."""
+"""Greedy `generate` of transformers, timed from its first new token to its last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
 
 
 class _Clock(StoppingCriteria):
-    """Notes when each token is there; never stops anything."""
+    """Records the time of each token; never stops."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -22,47 +22,42 @@ class _Clock(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
+def _generate(model: Any, ids: Tensor, steps: int, **settings: Any) -> list[float]:
+    """Times of the `steps` + 1 tokens that are generated for each row of `ids`."""
+    clock = _Clock()
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=steps + 1,
+        min_new_tokens=steps + 1,
+        do_sample=False,
+        stopping_criteria=StoppingCriteriaList([clock]),
+        **settings,
+    )
+    assert len(clock.times) == steps + 1, f"generate returned {len(clock.times)} tokens, not {steps + 1}"
+    return clock.times
+
+
 @torch.inference_mode()
 def generate_seconds(model: Any, rows: int, prompt: list[int], steps: int) -> float:
     """Seconds of `steps` decode steps of `rows` continuations of one prompt.
 
-    The prompt is read once and its keys and values repeated for every row: reading it is not what is measured.
+    The prompt is prefilled once, untimed, and its keys and values are repeated for every row.
     """
     ids = torch.tensor([prompt])
     cache = DynamicCache(config=model.config)
     model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
     cache.batch_repeat_interleave(rows)
-    clock = _Clock()
-    ids = ids.repeat(rows, 1)
-    model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        past_key_values=cache,
-        max_new_tokens=steps + 1,
-        min_new_tokens=steps + 1,
-        do_sample=False,
-        stopping_criteria=StoppingCriteriaList([clock]),
-    )
-    assert len(clock.times) == steps + 1, f"generate wrote {len(clock.times)} tokens, not {steps + 1}"
-    return clock.times[-1] - clock.times[0]
+    times = _generate(model, ids.repeat(rows, 1), steps, past_key_values=cache)
+    return times[-1] - times[0]
 
 
 @torch.inference_mode()
 def static_seconds(model: Any, rows: int, prompt: list[int], steps: int) -> list[float]:
-    """Seconds of each decode step of `rows` continuations, with the static cache, for which transformers compiles on CUDA.
+    """Seconds of each decode step of `rows` continuations with the static cache, for which transformers compiles on CUDA.
 
-    The prompt is read by `generate` itself, before the clock starts. What a first call compiles is up to the caller to warm up.
+    `generate` prefills the prompt before the clock starts. The caller warms up, since the first call compiles.
     """
     ids = torch.tensor([prompt], device=model.device).repeat(rows, 1)
-    clock = _Clock()
-    model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        cache_implementation="static",
-        max_new_tokens=steps + 1,
-        min_new_tokens=steps + 1,
-        do_sample=False,
-        stopping_criteria=StoppingCriteriaList([clock]),
-    )
-    assert len(clock.times) == steps + 1, f"generate wrote {len(clock.times)} tokens, not {steps + 1}"
-    return [after - before for before, after in pairwise(clock.times)]
+    times = _generate(model, ids, steps, cache_implementation="static")
+    return [after - before for before, after in pairwise(times)]

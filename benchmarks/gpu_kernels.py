@@ -1,17 +1,16 @@
-"""The kernels of a decoder layer on a GPU, one by one, against the time that copying what they read takes.
+"""Each kernel of a decoder layer on a GPU, against the time that copying the bytes it reads takes.
 
 Fused linear layers (norm and bias of queries, keys and values; residual of the output; norm and gate of the MLP) beside
-torch's, and attention of one row and of branches after a long shared prefix. Several sets of weights take turns, so that no
-cache holds them, and each measurement is a captured graph, so that launches are not counted.
+torch's, and attention of one row and of branches behind a long shared prefix. Several sets of weights are used in turn, so that
+they are not in a cache, and each measurement is a captured CUDA graph, so that launches are not timed.
 
     python -m benchmarks.gpu_kernels
     python -m benchmarks.gpu_kernels --shape 7b --tiles      # other tiles of the linear layers, too
-    python -m benchmarks.gpu_kernels --device cpu --shape tiny    # in Triton's interpreter: does it run at all?
+    python -m benchmarks.gpu_kernels --device cpu --shape tiny    # in Triton's interpreter: shows that everything runs
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -25,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.gpu import SHAPES, config_of, copy_speed
+from benchmarks.gpu import add_device, config_of, copy_bandwidth
 from benchmarks.machine import describe
+from benchmarks.options import make_parser
 from multiverse.backends.batch import Family
 from multiverse.backends.cuda.attention import TiledAttention
 from multiverse.backends.cuda.buffers import send
@@ -34,8 +34,8 @@ from multiverse.backends.cuda.layers import LinearTile, TritonLinear, TritonNorm
 from multiverse.backends.cuda.plan import plan
 from multiverse.backends.torch import Call
 
-_TURNS = 400_000_000
-"""Bytes of weights that take turns: several times what a GPU's cache holds."""
+_WEIGHT_BYTES = 400_000_000
+"""Bytes of the sets of weights together: several times a GPU's cache."""
 _REPEATS = 7
 _ROWS = (1, 8)
 _CONTEXTS, _BRANCHES, _OWN = (8192, 32768), (1, 4, 16), 64
@@ -46,7 +46,7 @@ _TILES = {
 
 
 class Layer(NamedTuple):
-    """One linear layer: outputs and inputs of its weights, and what is fused into it."""
+    """One linear layer: outputs and inputs of its weights, and the operations fused into it."""
 
     name: str
     out: int
@@ -70,8 +70,8 @@ def layers_of(config: Any) -> list[Layer]:
 
 
 def seconds(calls: Sequence[Callable[[], object]], device: str) -> float:
-    """Median seconds of one of these calls."""
-    for call in calls[:2]:  # compiles what there is to compile
+    """Median seconds per call."""
+    for call in calls[:2]:  # compiles
         call()
     if device == "cpu":
         start = time.perf_counter()
@@ -96,9 +96,13 @@ def seconds(calls: Sequence[Callable[[], object]], device: str) -> float:
 
 
 class Linears:
-    """A linear layer with several sets of weights, and its times."""
+    """A linear layer with several sets of weights.
 
-    def __init__(self, layer: Layer, device: str, turns: int) -> None:
+    Args:
+        total: bytes of all sets together.
+    """
+
+    def __init__(self, layer: Layer, device: str, total: int) -> None:
         self.layer, self.device = layer, device
         self.bytes = 2 * layer.out * layer.size
 
@@ -110,11 +114,11 @@ class Linears:
         self.normal = normal
         self.linears = [
             TritonLinear(normal(layer.out, layer.size) * layer.size**-0.5, bias, norm, gated=layer.gated)
-            for _ in range(max(2, min(48, turns // self.bytes)))
+            for _ in range(max(2, min(48, total // self.bytes)))
         ]
 
     def seconds(self, rows: int, tile: LinearTile | None = None, *, ours: bool = True) -> float:
-        """Seconds of one linear layer; with `tile` instead of the usual ones, or torch's if not `ours`."""
+        """Seconds of one linear layer; with `tile` instead of the default ones, or torch's if not `ours`."""
         x_NE = self.normal(rows, self.layer.size)
         width = self.layer.out // (2 if self.layer.gated else 1)
         residual = self.normal(rows, width) if self.layer.added else None
@@ -128,7 +132,7 @@ class Linears:
 
 
 def branches(context: int, count: int) -> Family:
-    """So many branches behind a shared prefix, each with `_OWN` tokens, the newest of which is its row; or one row alone."""
+    """`count` branches behind a shared prefix, each with `_OWN` tokens, the newest of which is its row; or a single row."""
     if count == 1:
         order = np.arange(context)
         return Family(np.arange(1), order, order, np.zeros(context, dtype=np.int64), np.ones((1, 1), dtype=bool))
@@ -141,7 +145,7 @@ def branches(context: int, count: int) -> Family:
 
 
 def attention(config: Any, context: int, count: int, device: str, programs: int) -> tuple[float, int]:
-    """Seconds of one layer's attention, and the bytes of keys and values that it has to read once."""
+    """Seconds of one layer's attention, and the bytes of keys and values that it reads at least."""
     family = branches(context, count)
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     size = config.hidden_size // heads
@@ -159,15 +163,15 @@ def attention(config: Any, context: int, count: int, device: str, programs: int)
 
 
 @torch.inference_mode()
-def table(shape: str, device: str, *, tiles: bool, speed: float) -> Table:
-    """Everything of one shape."""
+def table(shape: str, device: str, *, tiles: bool, bandwidth: float) -> Table:
+    """All kernels of one shape."""
     config = config_of(shape)
-    shown = Table(title=f"Qwen2.5 {shape}, {speed / 1e12:.2f} TB/s copied", title_justify="left")
+    shown = Table(title=f"Qwen2.5 {shape}, {bandwidth / 1e12:.2f} TB/s copied", title_justify="left")
     for column in ("kernel", "rows", "floor us", "ours us", "of floor", "torch us", "ours is"):
         shown.add_column(column, justify="left" if column == "kernel" else "right", no_wrap=True)
     for layer in layers_of(config):
-        measured = Linears(layer, device, _TURNS if device == "cuda" else 0)
-        floor = measured.bytes / speed
+        measured = Linears(layer, device, _WEIGHT_BYTES if device == "cuda" else 0)
+        floor = measured.bytes / bandwidth
         for rows in _ROWS:
             theirs, own = measured.seconds(rows, ours=False), measured.seconds(rows)
             shown.add_row(*_cells(layer.name, rows, floor, own), f"{1e6 * theirs:.1f}", f"{theirs / own:.2f}x as fast")
@@ -177,7 +181,7 @@ def table(shape: str, device: str, *, tiles: bool, speed: float) -> Table:
     for context in _CONTEXTS if device == "cuda" else (32,):
         for count in _BRANCHES if device == "cuda" else (1, 3):
             own, read = attention(config, context, count, device, programs)
-            shown.add_row(*_cells(f"attention, {context} shared", count, read / speed, own), "", "")
+            shown.add_row(*_cells(f"attention, {context} shared", count, read / bandwidth, own), "", "")
     return shown
 
 
@@ -187,20 +191,19 @@ def _cells(name: str, rows: int, floor: float, own: float) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and show."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--shape", nargs="+", choices=(*SHAPES, "tiny"), default=list(SHAPES))
-    parser.add_argument("--tiles", action="store_true", help="other tiles of the linear layers, too")
+    parser = make_parser(__doc__, json=None)
+    add_device(parser)
+    parser.add_argument("--tiles", action="store_true", help="measure other tiles of the linear layers, too")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("torch finds no CUDA here: TRITON_INTERPRET=1 and --device cpu --shape tiny show that it runs")
-    speed = copy_speed(options.device, *((1 << 32, 10) if options.device == "cuda" else (1 << 24, 3)))
+        raise SystemExit("torch finds no CUDA device: TRITON_INTERPRET=1 and --device cpu --shape tiny show that it runs")
+    bandwidth = copy_bandwidth(options.device)
     console = Console(width=120)
     for shape in options.shape:
-        console.print(table(shape, options.device, tiles=options.tiles, speed=speed))
+        console.print(table(shape, options.device, tiles=options.tiles, bandwidth=bandwidth))
     console.print(describe(options.device), highlight=False)
     if options.device != "cuda":
-        console.print("Measured on a CPU: this shows that the benchmark runs, and nothing else.", highlight=False)
+        console.print("Measured on a CPU: this shows only that the benchmark runs.", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run of `benchmarks.gpu` as one table a shape."""
+"""A run of `benchmarks.gpu` as one table per shape."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 
 WIDTH = 120
-# Milliseconds a token, and the constant term of a/x + b, that the paper reports for 32B on its own hardware.
+# a and b, in milliseconds per token, that the paper reports for 32B on its own hardware.
 PAPER = {"8192": (15.43, 0.60), "16384": (15.43, 1.06), "32768": (15.38, 2.14)}
 
 
 def show(record: dict[str, Any], console: Console | None = None) -> None:
-    """Print everything."""
+    """Print all tables and notes."""
     console = console or Console(width=WIDTH)
     for name, found in record["shapes"].items():
         console.print(_table(name, found))
@@ -22,10 +22,10 @@ def show(record: dict[str, Any], console: Console | None = None) -> None:
     console.print(record["machine"], highlight=False)
     if not record["async_scheduling"]:
         console.print(
-            "No forward was begun before the last one's tokens were on the host (--no-async-scheduling).", highlight=False
+            "No forward started before the previous one's tokens were on the host (--no-async-scheduling).", highlight=False
         )
     if record["device"] != "cuda":
-        console.print("Measured on a CPU: this shows that the benchmark runs, and nothing else.", highlight=False)
+        console.print("Measured on a CPU: this shows only that the benchmark runs.", highlight=False)
 
 
 def _table(name: str, found: dict[str, Any]) -> Table:
@@ -40,7 +40,7 @@ def _table(name: str, found: dict[str, Any]) -> Table:
     for rows, step in found.get("generate", {}).items():
         table.add_row("transformers, static cache", f"{rows} rows", f"{step:.3f}", f"{floor / step:.1%} of the floor")
     for rows, step in found.get("plain", {}).items():
-        table.add_row("step, unrelated rows", f"{rows} rows", f"{step:.3f}", f"{floor / step:.1%} of the floor")
+        table.add_row("step, separate requests", f"{rows} rows", f"{step:.3f}", f"{floor / step:.1%} of the floor")
     for rows, step in found.get("forked", {}).items():
         plain = found.get("plain", {}).get(rows)
         table.add_row(
@@ -49,7 +49,7 @@ def _table(name: str, found: dict[str, Any]) -> Table:
     table.add_section()
     for key, step in found.get("latency", {}).items():
         context, width = key.split()
-        table.add_row(f"a token at context {context}", f"parallelism {width}", f"{step / int(width):.3f}", f"step {step:.3f}")
+        table.add_row(f"per token at context {context}", f"parallelism {width}", f"{step / int(width):.3f}", f"step {step:.3f}")
     for context, terms in found.get("fits", {}).items():
         paper = f"paper, 32B: {PAPER[context][0]}/x + {PAPER[context][1]}" if context in PAPER and name == "32b" else ""
         table.add_row(f"fit at context {context}", "", f"{terms['a']:.2f}/x + {terms['b']:.2f}", paper)

@@ -1,4 +1,4 @@
-"""A run of `latency` as a picture."""
+"""A run of `benchmarks.latency` as a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GREY = "#8c959f"
 
 
 def draw(run: Run, path: Path) -> None:
-    """Write the picture, as .svg, .png or .pdf."""
+    """Write the figure, as .svg, .png or .pdf."""
     parts = [part for part in (_latency, _batches) if run.of("latency" if part is _latency else "batch")]
     figure = Figure(figsize=(11.5 if len(parts) > 1 else 7.5, 5.2), layout="constrained")
     figure.suptitle(f"Shape {run.settings.shape}, bf16, random weights, scripted structure", fontsize=13, fontweight="bold")
@@ -42,7 +42,7 @@ def _latency(axis: Any, run: Run) -> None:
         points = sorted((one.parallelism, one.ms) for case, one in run.of("latency") if case.context == context)
         _dots(axis, points, colour, f"context {context:,}")
         if context in fits:
-            axis.plot(xs, [fits[context].at(x) for x in xs], color=colour, linewidth=1.4, label=_law(fits[context]))
+            axis.plot(xs, [fits[context].at(x) for x in xs], color=colour, linewidth=1.4, label=_formula(fits[context]))
     axis.set_title("One document", loc="left")
     axis.set_xlabel("parallelism x: tokens over the longest chain of them")
     axis.set_ylabel("ms per token")
@@ -50,7 +50,7 @@ def _latency(axis: Any, run: Run) -> None:
     axis.legend(frameon=False)
 
 
-def _law(fit: Any) -> str:
+def _formula(fit: Any) -> str:
     return f"{fit.a:.1f} / x + {fit.b:.1f} ms, R² {fit.r2:.3f}"
 
 
@@ -69,7 +69,7 @@ def _batches(axis: Any, run: Run) -> None:
     axis.xaxis.set_major_formatter(ScalarFormatter())
     axis.set_title(f"Documents side by side, context {run.settings.batch_context:,}", loc="left")
     axis.set_xlabel("documents in the batch")
-    axis.set_ylabel("times as fast as in a line (dotted: as fast as parallel)")
+    axis.set_ylabel("speed-up over sequential (dotted: the parallelism)")
     handles, labels = axis.get_legend_handles_labels()
     axis.legend(handles[::-1], labels[::-1], frameon=False, loc="lower left")
 

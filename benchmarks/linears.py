@@ -1,7 +1,7 @@
 """Linear layers of a decode step, bfloat16 on CPU: this project's native kernel against oneDNN's packed weights.
 
-As many layers of one shape (that of gate or up in Qwen2.5-0.5B) as make 418 MB, so that weights come from memory. Both in turn;
-medians.
+The layers have one shape (by default that of gate or up in Qwen2.5-0.5B) and 418 MB together, so that weights come from memory
+and not from a cache. Both sides are measured in turn; figures are medians.
 
     python -m benchmarks.linears
     python -m benchmarks.linears --outputs 896 --inputs 4864     # down
@@ -9,7 +9,6 @@ medians.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from benchmarks.machine import describe
+from benchmarks.options import make_parser
 from multiverse.backends.cpu.build import kernels
 from multiverse.backends.cpu.packed_linears import PackedLinear
 
@@ -26,14 +26,14 @@ BYTES = 418_000_000
 
 
 def seconds(run: Callable[[], None]) -> float:
-    """Wall-clock of one call."""
+    """Wall-clock seconds of one call."""
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, json=None)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16])
     parser.add_argument("--outputs", type=int, default=4864)
     parser.add_argument("--inputs", type=int, default=896)
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     library = kernels()
     if library is None:
-        sys.exit("there are no native kernels on this machine: they need a C++ compiler and AVX-512 for bfloat16")
+        sys.exit("this machine has no native kernels: they need a C++ compiler and AVX-512 for bfloat16")
     torch.manual_seed(0)
     inputs, outputs = options.inputs, options.outputs
     layers = max(1, BYTES // (2 * inputs * outputs))

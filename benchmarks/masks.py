@@ -1,8 +1,8 @@
-"""What the mask of a structured document costs in training, against its length: dense, and block-sparse.
+"""Cost of the attention mask of a structured document in training, by length: dense and block-sparse.
 
-One attention layer on one document of blocks of four paths, two thirds of it inside them. Both sides in turn, medians of
-interleaved repeats. On CPU FlexAttention has no backward, so there only the forwards are compared; on CUDA, steps are forward
-and backward. `released` is what a float mask of four bytes an entry takes, as the paper's released code builds.
+One attention layer on one document of blocks of four paths, which hold two thirds of its tokens. Both sides are measured in
+turn; figures are medians over the repeats. FlexAttention has no backward on CPU, so only forwards are compared there; on CUDA a
+step is forward and backward. `released` is the size of a float mask of four bytes per entry, as in the paper's released code.
 
     python -m benchmarks.masks --json docs/figures/masks.json
     python -m benchmarks.masks --lengths 1024 2048 --repeats 2
@@ -10,11 +10,9 @@ and backward. `released` is what a float mask of four bytes an entry takes, as t
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,7 +23,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, synchronize
+from benchmarks.options import make_parser
 from multiverse.attention.packed import Visibility
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -34,14 +33,14 @@ MIB = 1 << 20
 
 
 def document(length: int, device: str) -> Visibility:
-    """Trunk and blocks in turn: a sixth of a stretch trunk, four paths of a sixth each, a sixth trunk."""
-    stretch = min(length, 6 * 256)
+    """Sections of up to 1,536 tokens: a sixth trunk, four paths of a sixth each, a sixth trunk."""
+    section = min(length, 6 * 256)
     segment_L, position_L = torch.zeros(length, dtype=torch.long), torch.zeros(length, dtype=torch.long)
-    segments, position, part = 1, 0, stretch // 6
+    segments, position, part = 1, 0, section // 6
     apart: list[tuple[int, int]] = []
-    for start in range(0, length, stretch):
+    for start in range(0, length, section):
         for number in range(6):
-            here = slice(start + number * part, min(start + (number + 1) * part if number < 5 else start + stretch, length))
+            here = slice(start + number * part, min(start + (number + 1) * part if number < 5 else start + section, length))
             count = max(0, here.stop - here.start)
             inside = 0 < number < 5
             position_L[here] = position + torch.arange(count)
@@ -58,17 +57,15 @@ def document(length: int, device: str) -> Visibility:
 
 
 def seconds(run: Callable[[], Any], device: str) -> float:
-    """Wall clock of one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    """Wall-clock seconds of one call."""
+    synchronize(device)
     began = time.perf_counter()
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
+    synchronize(device)
     return time.perf_counter() - began
 
 
-def held(mask: Tensor | BlockMask) -> int:
+def mask_bytes(mask: Tensor | BlockMask) -> int:
     """Bytes of a mask."""
     if isinstance(mask, Tensor):
         return mask.nbytes
@@ -76,7 +73,7 @@ def held(mask: Tensor | BlockMask) -> int:
 
 
 def measure(length: int, heads: int, repeats: int, device: str) -> dict[str, Any]:
-    """One length: bytes, seconds to make the mask, seconds of a step."""
+    """One length: bytes of the mask, seconds to make it, seconds of a step."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     seen = document(length, device)
     backward = device == "cuda"
@@ -101,13 +98,13 @@ def measure(length: int, heads: int, repeats: int, device: str) -> dict[str, Any
         if backward:
             out.sum().backward()
 
-    for repeat in range(repeats + 1):  # the first one compiles, and is not counted
+    for repeat in range(repeats + 1):  # the first compiles, and is not recorded
         for name, attend in (("dense", dense), ("block", block)):
             fresh = Visibility(seen.segment_BL, seen.table_BSS, seen.position_BL, kind=name)  # type: ignore[arg-type]
             making = seconds(fresh.mask, device)
             mask = fresh.mask()
             stepping = seconds(lambda attend=attend, mask=mask: step(attend, mask), device)  # type: ignore[misc]
-            sizes[name] = held(mask)
+            sizes[name] = mask_bytes(mask)
             if isinstance(mask, BlockMask):
                 computed = 1 - mask.sparsity() / 100
             if repeat:
@@ -125,7 +122,7 @@ def measure(length: int, heads: int, repeats: int, device: str) -> dict[str, Any
 
 
 def table(record: dict[str, Any]) -> str:
-    """Markdown."""
+    """The record as a Markdown table."""
     what = "forward and backward" if record["backward"] else "forward"
     lines = [
         f"| tokens | released, MiB | dense, MiB | block, KiB | blocks computed | make dense / block, ms "
@@ -148,11 +145,10 @@ def table(record: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__, json="after every length")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="multiples of 128")
     parser.add_argument("--heads", type=int, default=2 if not torch.cuda.is_available() else 14)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     record: dict[str, Any] = {"machine": describe(), "heads": options.heads, "backward": device == "cuda", "rows": []}

@@ -1,4 +1,4 @@
-"""What a run has measured, repeat by repeat, and how it is stored."""
+"""Figures of a run of `benchmarks.engine`, one per repeat, and the JSON file that holds them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+# Names of sides in stored runs.
 PLAIN = "ours, plain batch"
 FORKED = "ours, branches"
 LLAMA = "llama.cpp"
@@ -18,7 +19,7 @@ STOCK = "generate, stock"
 
 
 class Case(NamedTuple):
-    """Who decodes how many rows, each of which sees `prefix` tokens when the clock starts."""
+    """An engine decoding a number of rows, each of which sees `prefix` tokens when the clock starts."""
 
     side: str
     rows: int
@@ -26,7 +27,7 @@ class Case(NamedTuple):
 
 
 class Join(NamedTuple):
-    """Seconds that a fork and a join add to plain steps, and a plain step right after the join."""
+    """Seconds that a fork and a join add to plain steps, and seconds of a plain step right after the join."""
 
     fork: float
     join: float
@@ -34,12 +35,12 @@ class Join(NamedTuple):
 
     @property
     def relative(self) -> float:
-        """A plain step with all that the join added, over a plain step."""
+        """A plain step plus all that the join adds, over a plain step."""
         return (self.plain + self.join) / self.plain
 
 
 class Whole(NamedTuple):
-    """A whole document: its tokens, its parallelism, and how many times faster it was than so many tokens in sequence."""
+    """A whole document: its tokens, its parallelism, and its speed over that of as many tokens in sequence."""
 
     tokens: int
     parallelism: float
@@ -48,18 +49,18 @@ class Whole(NamedTuple):
 
 @dataclass
 class Record:
-    """Lists hold one entry a repeat.
+    """All figures; lists hold one entry per repeat.
 
     Attributes:
-        machine: what it was measured on.
-        settings: the options of the run.
-        weight_bytes: bytes that a decode step reads at least.
+        machine: description of the machine.
+        settings: the settings of the run.
+        weight_bytes: bytes of weights that a decode step reads.
         versions: name and version of each engine.
-        notes: what was skipped or went wrong.
+        notes: what was skipped or failed.
         speeds: tokens per second over all rows.
-        steps: median seconds of a decode step; this engine only.
-        bandwidth: bytes per second of each way of reading memory.
-        joins: by letters a branch.
+        steps: median seconds of a decode step; of this engine only.
+        bandwidth: bytes per second of each method of reading memory.
+        joins: by letters per branch.
         documents: by width of the block.
     """
 
@@ -74,33 +75,33 @@ class Record:
     joins: dict[int, list[Join]] = field(default_factory=lambda: defaultdict(list))
     documents: dict[int, list[Whole]] = field(default_factory=lambda: defaultdict(list))
 
-    def forget(self) -> None:
-        """Drop all measurements (those of the warm-up)."""
+    def clear(self) -> None:
+        """Drop all figures, after the warm-up."""
         for table in (self.speeds, self.steps, self.bandwidth, self.joins, self.documents):
             table.clear()
 
     @property
     def repeats(self) -> int:
-        """Repeats that are complete."""
+        """Number of complete repeats."""
         return min((len(values) for case, values in self.speeds.items() if case.side == PLAIN), default=0)
 
     @property
     def prefixes(self) -> list[int]:
-        """Prefixes measured."""
+        """Measured prefixes, ascending."""
         return sorted({case.prefix for case in self.speeds})
 
     @property
     def rows(self) -> list[int]:
-        """Numbers of rows measured."""
+        """Measured numbers of rows, ascending."""
         return sorted({case.rows for case in self.speeds})
 
     @property
     def limit(self) -> float:
-        """Tokens per second at batch 1 if a step took as long as reading the weights once, as fast as memory was ever read."""
+        """Tokens per second at batch 1 if a step only read the weights once, at the highest measured bandwidth."""
         return max(max(speeds) for speeds in self.bandwidth.values()) / self.weight_bytes
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, medians beside the repeats."""
+        """Write the record as JSON, with medians beside the repeats."""
 
         def cases(table: dict[Case, list[float]]) -> list[dict[str, Any]]:
             return [case._asdict() | {"median": median(values), "repeats": values} for case, values in table.items()]
@@ -116,7 +117,7 @@ class Record:
 
     @classmethod
     def load(cls, path: Path) -> Record:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         content = json.loads(path.read_text())
         del content["limit"]
 

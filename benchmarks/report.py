@@ -1,4 +1,4 @@
-"""A run as text: who decodes how fast, what fork and join cost, and whether the aims are met."""
+"""A run of `benchmarks.engine` as tables: decode speed, cost of fork and join, and whether the aims are met."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SIDES = (FORKED, PLAIN, LLAMA, VLLM, PACKED, STOCK)
 
 
 def show(record: Record, console: Console | None = None) -> None:
-    """Print everything."""
+    """Print all tables and notes."""
     console = console or Console(width=WIDTH)
-    for table in (_speeds(record), _machinery(record), _joins(record), _documents(record), _aims(record)):
+    for table in (_speeds(record), _overheads(record), _joins(record), _documents(record), _aims(record)):
         console.print(table)
     best = max(record.bandwidth, key=lambda name: max(record.bandwidth[name]))
     console.print(
@@ -47,8 +47,8 @@ def _speeds(record: Record) -> Table:
     return table
 
 
-def _machinery(record: Record) -> Table:
-    title = "A step inside a block is longer than a plain step of as many rows that see as many tokens by, %"
+def _overheads(record: Record) -> Table:
+    title = "Step inside a block over a plain step of as many rows that see as many tokens: longer by, %"
     table = _table(title, "branches", *map(str, record.rows))
     for prefix in record.prefixes:
         cells = [[100 * (ratio - 1) for ratio in overhead(record, rows, prefix)] for rows in record.rows]
@@ -58,7 +58,7 @@ def _machinery(record: Record) -> Table:
 
 def _joins(record: Record) -> Table:
     columns = ("plain step after, ms", "fork adds, ms", "join adds, ms", "with join / plain")
-    table = _table("Fork and join of four branches", "tokens a branch", *columns)
+    table = _table("Fork and join of four branches", "tokens per branch", *columns)
     for length, joins in sorted(record.joins.items()):
         table.add_row(
             str(length),
@@ -87,8 +87,8 @@ def _documents(record: Record) -> Table:
 def _aims(record: Record) -> Table:
     table = _table("Aims", "ratio", "aim", "measured", "")
     for aim in aims(record):
-        verdict = {True: "[green]pass[/green]", False: "[red]short[/red]", None: "not measured"}[aim.met]
-        table.add_row(aim.text, f"{'≥' if aim.least else '≤'} {aim.bound:g}", _spread(aim.ratios, ".3f"), verdict)
+        verdict = {True: "[green]pass[/green]", False: "[red]fail[/red]", None: "not measured"}[aim.met]
+        table.add_row(aim.text, f"{'≥' if aim.at_least else '≤'} {aim.limit:g}", _spread(aim.ratios, ".3f"), verdict)
     return table
 
 
@@ -101,7 +101,7 @@ def _table(title: str, first: str, *columns: str) -> Table:
 
 
 def _spread(values: list[float], form: str = "") -> str:
-    """Median, and lowest to highest behind it where there is more than one; without a form, to three digits."""
+    """Median, and lowest to highest if there is more than one value; to three digits without a `form`."""
 
     def text(value: float) -> str:
         return format(value, form or (".0f" if abs(value) >= 100 else ".1f"))

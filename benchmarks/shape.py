@@ -1,4 +1,4 @@
-"""What everything is measured on: the shape of Qwen2.5-0.5B with random bf16 weights, and a tokenizer easy to count with."""
+"""Models with random bf16 weights in the shape of real ones, and a tokenizer with one token per byte."""
 
 from __future__ import annotations
 
@@ -8,54 +8,57 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from multiverse.structure import MULTIVERSE
 
 END = "<|end|>"
-
-# https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/config.json
-QWEN_05B = Qwen2Config(
-    vocab_size=151936,
-    hidden_size=896,
-    intermediate_size=4864,
-    num_hidden_layers=24,
-    num_attention_heads=14,
-    num_key_value_heads=2,
-    max_position_embeddings=32768,
-    rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
-    tie_word_embeddings=True,
-    bos_token_id=None,
-    eos_token_id=None,
-    dtype="bfloat16",
-)
-
-
-def random_model() -> Any:
-    """The same random weights in every run."""
-    torch.manual_seed(0)
-    return Qwen2ForCausalLM(QWEN_05B).bfloat16().eval()
-
-
 SHAPES = Path(__file__).parents[1] / "recipes" / "shapes"
+_TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 512,
+    "tie_word_embeddings": True,
+}
 
 
-def shaped_model(shape: str, device: str = "cpu") -> Any:
-    """Random bf16 weights of a shape of `recipes/shapes`, made where they are to be; the same in every run on one device."""
-    fields = json.loads((SHAPES / f"{shape}.json").read_text())
-    config = AutoConfig.for_model(fields.pop("model_type"), bos_token_id=None, eos_token_id=None, **fields)
+def shape_config(shape: str, **changes: Any) -> Qwen2Config:
+    """Configuration of a file of `recipes/shapes`, by its stem, or of ``tiny``.
+
+    Args:
+        shape: such as ``qwen2.5-0.5b``.
+        changes: fields that differ.
+    """
+    values: dict[str, Any] = dict(_TINY) if shape == "tiny" else json.loads((SHAPES / f"{shape}.json").read_text())
+    values.pop("model_type", None)
+    values |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}, "dtype": "bfloat16"}
+    return Qwen2Config(**values | {"bos_token_id": None, "eos_token_id": None} | changes)
+
+
+QWEN_05B = shape_config("qwen2.5-0.5b")
+
+
+def random_model(config: Qwen2Config = QWEN_05B, device: str = "cpu") -> Any:
+    """A model with random bf16 weights, created on the device; the same in every run on one device."""
     torch.manual_seed(0)
     with torch.device(device):
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
 def weight_bytes(model: Any) -> int:
-    """Bytes that a decode step has to read: every weight once (the embedding is tied, and read whole as the output layer)."""
-    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    """Bytes of weights that a decode step reads.
+
+    An input embedding is looked up, not read, unless it is the output layer as well.
+    """
+    embedding: int = 0 if model.config.tie_word_embeddings else model.get_input_embeddings().weight.nbytes
+    return sum(weight.nbytes for weight in model.parameters()) - embedding
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte and one a tag, so that a script has as many tokens as it has letters; `END` ends a text."""
+    """One token per byte and one per tag, so a script has as many tokens as it has letters; `END` ends a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,4 +1,4 @@
-"""Everything that is measured, as a list of tasks that a run goes through once a repeat."""
+"""The measurements of `benchmarks.engine`, as a list of tasks that is run once per repeat."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from benchmarks.bandwidth import Memory
+from benchmarks.documents import balanced_document
 from benchmarks.generate import generate_seconds
 from benchmarks.others.environments import NAMES, open_worker
 from benchmarks.others.protocol import Decode, Opening
 from benchmarks.others.worker import Worker, WorkerError
-from benchmarks.ours import Ours, balanced
 from benchmarks.record import FORKED, PACKED, PLAIN, STOCK, Case, Record, Whole
+from benchmarks.scripted import ScriptedEngine
 from benchmarks.shape import random_model, weight_bytes
 from multiverse.backends.cpu.packed_linears import pack_linears
+from multiverse.options import Options, option
 from multiverse.structure import Document
 
 KV_MEMORY = 1 << 30
@@ -31,32 +33,27 @@ OTHERS_ROWS = (1, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured, and how often.
+class Settings(Options):
+    """What `benchmarks.engine` measures, and how often."""
 
-    Attributes:
-        repeats: times that everything is measured, in turn.
-        steps: decode steps of each measurement of speed.
-        rows: numbers of rows; other engines are measured at those of them that are 1, 4, 8 or 16.
-        prefixes: tokens that each row sees when the clock starts.
-        lengths: letters a branch of the blocks whose join is timed.
-        letters: letters a branch of the whole documents.
-        widths: branches of the whole documents; parallelism is (width + 1) / 2.
-        others: engines to compare with, where they have an environment.
-    """
-
-    repeats: int = 5
-    steps: int = 64
-    rows: tuple[int, ...] = (1, 2, 4, 8, 16)
-    prefixes: tuple[int, ...] = (512, 2048)
-    lengths: tuple[int, ...] = (32, 128, 512)
-    letters: int = 96
-    widths: tuple[int, ...] = (2, 3, 5, 7)
-    others: tuple[str, ...] = tuple(NAMES)
+    repeats: int = option(5, "Measurements of every case, interleaved.", ge=1, metavar="N")
+    steps: int = option(64, "Decode steps per measurement of speed.", ge=1, metavar="N")
+    rows: tuple[int, ...] = option(
+        (1, 2, 4, 8, 16), "Numbers of rows; other engines are measured at 1, 4, 8 and 16 of them.", ge=1, metavar="N"
+    )
+    prefixes: tuple[int, ...] = option((512, 2048), "Tokens that each row sees when the clock starts.", ge=1, metavar="N")
+    lengths: tuple[int, ...] = option(
+        (32, 128, 512), "Letters per branch of the blocks whose join is timed.", ge=1, metavar="N"
+    )
+    letters: int = option(96, "Letters per branch of the whole documents.", ge=1, metavar="N")
+    widths: tuple[int, ...] = option(
+        (2, 3, 5, 7), "Branches of the whole documents; their parallelism is (width + 1) / 2.", ge=2, metavar="N"
+    )
+    others: tuple[Literal["llama", "vllm"], ...] = option(("llama", "vllm"), "Other engines to compare with, if installed.")
 
 
 class Task(NamedTuple):
-    """One measurement: what to call it, how to take it and note it, and whether a warm-up is worth its time."""
+    """One measurement: its name, a function that takes and records it, and whether it is part of the warm-up."""
 
     name: str
     run: Callable[[int], None]
@@ -64,7 +61,7 @@ class Task(NamedTuple):
 
 
 class Bench:
-    """All sides, loaded, and the tasks that measure them. Close it to end the other engines."""
+    """All engines, loaded, and the tasks that measure them; `close` ends the other engines."""
 
     def __init__(self, settings: Settings, record: Record) -> None:
         self.settings, self.record = settings, record
@@ -77,10 +74,10 @@ class Bench:
             self._open_workers()
             self.packed = copy.deepcopy(self.stock)
             pack_linears(self.packed)
-            self.ours = Ours(copy.deepcopy(self.stock), KV_MEMORY)
-            # The same for every repeat: reading it is not measured, and an engine that remembers it saves us the time.
+            self.ours = ScriptedEngine(copy.deepcopy(self.stock), KV_MEMORY)
+            # The same in every repeat: prefill is not measured, and an engine with a prefix cache saves its time.
             self.prompts = {prefix: self.ours.prompt(prefix) for prefix in settings.prefixes}
-            self._stack = self._stack.pop_all()  # all is well: what was opened stays open
+            self._stack = self._stack.pop_all()  # no error: the workers stay open
 
     def close(self) -> None:
         """End the workers."""
@@ -89,7 +86,7 @@ class Bench:
     def _open_workers(self) -> None:
         if not self.settings.others:
             return
-        logs = Path(mkdtemp(prefix="multiverse-bench-"))  # stays: a worker's error message points there
+        logs = Path(mkdtemp(prefix="multiverse-bench-"))  # kept: error messages of workers name it
         with TemporaryDirectory() as folder:
             self.stock.save_pretrained(folder)
             opening = Opening(
@@ -108,8 +105,8 @@ class Bench:
                 self.record.versions.append(worker.version)
 
     def tasks(self) -> Iterator[Task]:
-        """Every measurement of one repeat; sides that are compared stand next to each other."""
-        yield Task("memory", lambda _: self._read_memory())
+        """All measurements of one repeat; sides that are compared follow one another."""
+        yield Task("memory", lambda _: self._measure_memory())
         for prefix in self.settings.prefixes:
             for rows in self.settings.rows:
                 yield from self._speeds(rows, prefix)
@@ -120,8 +117,8 @@ class Bench:
 
     def _speeds(self, rows: int, prefix: int) -> Iterator[Task]:
         where = f"{rows} rows, prefix {prefix}"
-        yield Task(f"{PLAIN}: {where}", lambda steps: self._ours(Case(PLAIN, rows, prefix), self.ours.plain, steps))
-        yield Task(f"{FORKED}: {where}", lambda steps: self._ours(Case(FORKED, rows, prefix), self.ours.forked, steps))
+        yield Task(f"{PLAIN}: {where}", lambda steps: self._ours(Case(PLAIN, rows, prefix), self.ours.separate, steps))
+        yield Task(f"{FORKED}: {where}", lambda steps: self._ours(Case(FORKED, rows, prefix), self.ours.branches, steps))
         if rows not in OTHERS_ROWS:
             return
         for name in self.workers:
@@ -129,7 +126,7 @@ class Bench:
         for side, model in ((PACKED, self.packed), (STOCK, self.stock)):
             yield Task(f"{side}: {where}", partial(self._generate, Case(side, rows, prefix), model))
 
-    def _read_memory(self) -> None:
+    def _measure_memory(self) -> None:
         for name, speed in self.memory.measure().items():
             self.record.bandwidth[name].append(speed)
 
@@ -144,12 +141,12 @@ class Bench:
 
     def _other(self, name: str, rows: int, prefix: int, steps: int) -> None:
         worker = self.workers.get(name)
-        if worker is None:  # it failed earlier in the run
+        if worker is None:  # it failed before
             return
         try:
             seconds = worker.seconds(Decode(rows, self.prompts[prefix], steps))
         except WorkerError as error:
-            self.record.notes.append(f"{NAMES[name]}: gave up at {rows} rows, prefix {prefix}: {error}")
+            self.record.notes.append(f"{NAMES[name]}: failed at {rows} rows, prefix {prefix}: {error}")
             self.workers.pop(name).close()
             return
         self.record.speeds[Case(NAMES[name], rows, prefix)].append(rows * steps / seconds)
@@ -158,14 +155,14 @@ class Bench:
         self.record.joins[length].append(self.ours.join(JOIN_WIDTH, self.settings.prefixes[0], length))
 
     def _documents(self, _: int) -> None:
-        """The documents, and one text in sequence as long as the longest of them: its first tokens are the others' counterpart.
+        """The documents, and a sequential text as long as the longest of them, whose first tokens each is compared with.
 
-        Clocks start at the first token of each, when the prompt has been read.
+        Clocks start at the first token of each, after prefill.
         """
         prefix, letters = self.settings.prefixes[0], self.settings.letters
-        written = {w: self.ours.write(balanced(w, letters, self.ours.tokens), prefix) for w in self.settings.widths}
-        longest = max(one.tokens for one in written.values())
-        sequence = [step.seconds for step in self.ours.write(Document(None, "x" * longest), prefix).steps]
-        for width, one in written.items():
+        runs = {w: self.ours.run(balanced_document(w, letters, self.ours.tokens), prefix) for w in self.settings.widths}
+        longest = max(one.tokens for one in runs.values())
+        sequence = [step.seconds for step in self.ours.run(Document(None, "x" * longest), prefix).steps]
+        for width, one in runs.items():
             speedup = sum(sequence[: one.tokens - 1]) / sum(step.seconds for step in one.steps)
             self.record.documents[width].append(Whole(one.tokens, one.parallelism, speedup))

@@ -1,1 +1,1 @@
-"""Other engines, each in an environment of its own and talked to over JSON lines: they pin their own torch and transformers."""
+"""Other engines, each in its own environment because it pins torch and transformers, driven over JSON lines."""

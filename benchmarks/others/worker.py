@@ -1,4 +1,4 @@
-"""The benchmark's side of a worker: start it in its own environment, ask it, and keep it still while others are measured."""
+"""The benchmark's side of a worker: start it in its own environment, and stop it while others are measured."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import IO, Any
 from .protocol import Decode, Opening
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30
-"""Seconds that a worker gets to close by itself."""
+CLOSE_TIMEOUT = 30
+"""Seconds after which a worker that does not end is killed."""
 
 
 class WorkerError(RuntimeError):
-    """The worker could not do what it was asked; the message says why."""
+    """A request failed; the message says why."""
 
 
 class Worker:
     """One engine in a child process.
 
-    Between questions all its processes are stopped (SIGSTOP), so that threads that spin or poll while they wait take
-    nothing from the others. Its memory stays.
+    Between requests all its processes are stopped (SIGSTOP), so that threads that spin or poll take no time from the other
+    engines. Its memory stays allocated.
     """
 
     def __init__(self, name: str, python: Path, log: Path, opening: Opening, variables: dict[str, str] | None = None) -> None:
-        """Start `benchmarks.others.<name>_worker` with this interpreter; what it prints goes to `log`."""
+        """Start `benchmarks.others.<name>_worker` with this interpreter; its output goes to `log`."""
         self.name, self.log = name, log
         with log.open("w") as file:
             self._process = subprocess.Popen(
@@ -39,7 +39,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
-                # A group of its own, so that the engine's own children are stopped and woken with it.
+                # Its own process group, so that children of the engine are stopped and continued with it.
                 process_group=0,
             )
         try:
@@ -52,28 +52,30 @@ class Worker:
         """Seconds that the steps of one measurement took."""
         return float(self._ask(decode)["seconds"])
 
-    def _ask(self, question: Opening | Decode) -> dict[str, Any]:
-        questions, answers = self._pipes()
+    def _ask(self, request: Opening | Decode) -> dict[str, Any]:
+        requests, replies = self._pipes()
         self._signal(signal.SIGCONT)
         try:
-            questions.write(json.dumps(question._asdict()) + "\n")
-            questions.flush()
-            line = answers.readline()
+            requests.write(json.dumps(request._asdict()) + "\n")
+            requests.flush()
+            line = replies.readline()
         except BrokenPipeError:
             line = ""
-        answer: dict[str, Any] = json.loads(line) if line else {"error": f"it ended with code {self._process.wait(PATIENCE)}"}
-        if "error" in answer:
-            raise WorkerError(f"{self.name}: {answer['error']} (more in {self.log})")
+        reply: dict[str, Any] = (
+            json.loads(line) if line else {"error": f"it ended with code {self._process.wait(CLOSE_TIMEOUT)}"}
+        )
+        if "error" in reply:
+            raise WorkerError(f"{self.name}: {reply['error']} (more in {self.log})")
         self._signal(signal.SIGSTOP)
-        return answer
+        return reply
 
     def close(self) -> None:
-        """Wake it, let it end, and make sure that it did."""
+        """Continue the worker, close its pipes, and kill it if it does not end."""
         self._signal(signal.SIGCONT)
         for pipe in self._pipes():
             pipe.close()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._signal(signal.SIGKILL)
             self._process.wait()

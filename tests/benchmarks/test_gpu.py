@@ -1,4 +1,4 @@
-"""The GPU benchmark's plumbing, on a CPU and a tiny shape: every measurement is taken, stored and shown."""
+"""The GPU benchmark on a CPU and a tiny shape: every measurement is taken, stored and shown."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from benchmarks.ours import partly
+from benchmarks.documents import document_with_width
 from benchmarks.shape import byte_tokenizer
 from multiverse.structure import encode, resolve
 
 
-def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tiny_run_takes_every_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "gpu.json"
     gpu.main(["--device", "cpu", "--shape", "tiny", "--kv-memory", "20000000", "--json", str(path)])
     record = json.loads(path.read_text())
@@ -30,32 +30,32 @@ def test_a_tiny_run_measures_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(value > 0 for kind in ("generate", "plain", "forked", "latency") for value in found[kind].values())
     assert found["floor_ms"] == pytest.approx(1e3 * found["weight_bytes"] / found["copy_bytes_per_second"])
     shown = capsys.readouterr().out
-    assert "this shows that the benchmark runs, and nothing else" in shown
+    assert "this shows only that the benchmark runs" in shown
     gpu.main(["--load", str(path)])
     assert capsys.readouterr().out == shown
 
 
-def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
+def test_skipped_shapes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "gpu.json"
     gpu.main(["--device", "cpu", "--shape", "tiny", "--seconds", "0", "--json", str(path)])
-    assert json.loads(path.read_text())["notes"] == ["tiny was left out: the time was over."]
+    assert json.loads(path.read_text())["notes"] == ["tiny was skipped: the time limit was reached."]
 
 
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_error_names_the_cpu_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(SystemExit, match="torch finds no CUDA here: --device cpu --shape tiny"):
+    with pytest.raises(SystemExit, match="torch finds no CUDA device: --device cpu --shape tiny"):
         gpu.main([])
 
 
 @pytest.mark.parametrize("parallelism", [1.1, 1.3, 1.5, 2.0])
-def test_documents_have_the_parallelism_that_was_asked_for(parallelism: float) -> None:
+def test_documents_have_the_requested_parallelism(parallelism: float) -> None:
     tokens = resolve(byte_tokenizer())
-    whole = encode(partly(parallelism, 4, 64, tokens), tokens).layout
-    assert len(whole.positions) / (max(whole.positions) + 1) == pytest.approx(parallelism, rel=0.01)
+    layout = encode(document_with_width(parallelism, 4, 64, tokens), tokens).layout
+    assert len(layout.positions) / (max(layout.positions) + 1) == pytest.approx(parallelism, rel=0.01)
 
 
 @pytest.mark.parametrize(("shape", "parameters"), [("0.5b", 0.494e9), ("7b", 7.616e9), ("32b", 32.76e9)])
-def test_shapes_are_those_that_people_serve(shape: str, parameters: float) -> None:
+def test_shapes_have_the_parameters_of_the_released_models(shape: str, parameters: float) -> None:
     config = gpu.config_of(shape)
     size = config.hidden_size // config.num_attention_heads
     attention = config.hidden_size * size * 2 * (config.num_attention_heads + config.num_key_value_heads)

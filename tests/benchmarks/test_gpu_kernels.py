@@ -1,4 +1,4 @@
-"""The plumbing of the kernels' benchmark, in Triton's interpreter: that it runs, and what it would measure."""
+"""The benchmark of the kernels in Triton's interpreter: it runs, on the layers and branches that it claims to measure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def test_every_kernel_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
         "(64, 128, 4, 4)",
     ):
         assert name in shown
-    assert shown.count("x as fast") == 8  # four products, for one row and for eight
+    assert shown.count("x as fast") == 8  # four linear layers, for one row and for eight
 
 
-def test_the_products_are_those_of_a_layer() -> None:
+def test_the_linear_layers_are_those_of_a_decoder_layer() -> None:
     layers = gpu_kernels.layers_of(config_of("7b"))
     assert [(layer.out, layer.size) for layer in layers] == [(4608, 3584), (3584, 3584), (37888, 3584), (3584, 18944)]
     assert 28 * sum(layer.out * layer.size for layer in layers) == pytest.approx(6.53e9, rel=0.01)
@@ -41,7 +41,7 @@ def test_branches_see_the_prefix_and_themselves() -> None:
     assert (np.diff(family.positions[family.owners == 2]) == 1).all()
 
 
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(SystemExit, match="torch finds no CUDA here"):
+    with pytest.raises(SystemExit, match="torch finds no CUDA device"):
         gpu_kernels.main([])

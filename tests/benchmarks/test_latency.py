@@ -1,4 +1,4 @@
-"""The law and its fit, documents as parallel as they were ordered, and a run on a tiny model from end to end."""
+"""The fit, documents of a given parallelism, and a whole run with a tiny model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from benchmarks.documents import sized_document
 from benchmarks.fit import fit
 from benchmarks.latency import LABEL, Case, Measured, Run, Settings, measure, show
 from benchmarks.latency_plot import draw
-from benchmarks.mixtures import mixture
+from benchmarks.options import add_settings, make_parser, settings_from
 from benchmarks.shape import byte_tokenizer
 from multiverse.structure import measure as shape_of
 from multiverse.structure import resolve
@@ -33,7 +34,7 @@ TINY = Settings(
 )
 
 
-def test_fit_finds_the_law_that_the_points_were_made_from() -> None:
+def test_fit_returns_the_parameters_of_exact_points() -> None:
     xs = [1, 1.25, 1.5, 2, 3, 4, 6, 8]
     exact = fit(xs, [15.43 / x + 0.6 for x in xs])
     assert (exact.a, exact.b) == pytest.approx((15.43, 0.6))
@@ -44,7 +45,7 @@ def test_fit_finds_the_law_that_the_points_were_made_from() -> None:
         fit([2, 2], [3, 4])
 
 
-def test_errors_of_the_fit_are_those_of_repeated_experiments() -> None:
+def test_standard_errors_of_the_fit_cover_repeated_experiments() -> None:
     rng, xs = Random(0), [1, 1.25, 1.5, 2, 3, 4, 6, 8]
     fits = [fit(xs, [10 / x + 2 + rng.gauss(0, 0.3) for x in xs]) for _ in range(400)]
     for value, error, truth in (("a", "a_error", 10), ("b", "b_error", 2)):
@@ -54,23 +55,23 @@ def test_errors_of_the_fit_are_those_of_repeated_experiments() -> None:
 
 @settings(max_examples=8)
 @given(st.just(1.0) | st.floats(1.05, 8), st.integers(64, 200))
-def test_a_mixture_is_as_parallel_as_it_was_ordered(parallelism: float, chain: int) -> None:
-    made = mixture(parallelism, chain, TOKENS)
-    shape = shape_of(made.document, TOKENS)
-    assert (made.tokens, made.chain) == (shape.total_tokens + 1, shape.critical_path_tokens + 1)  # and the end of the text
-    assert made.parallelism == pytest.approx(parallelism, rel=0.02)
-    assert made.chain >= 0.9 * chain
+def test_a_sized_document_has_the_requested_parallelism(parallelism: float, chain: int) -> None:
+    sized = sized_document(parallelism, chain, TOKENS)
+    shape = shape_of(sized.document, TOKENS)
+    assert (sized.tokens, sized.chain) == (shape.total_tokens + 1, shape.critical_path_tokens + 1)  # plus the end of the text
+    assert sized.parallelism == pytest.approx(parallelism, rel=0.02)
+    assert sized.chain >= 0.9 * chain
     assert shape.blocks == (parallelism > 1)
 
 
-def test_a_mixture_keeps_to_its_chain_where_that_has_room() -> None:
+def test_a_sized_document_has_the_requested_chain_if_its_tags_fit() -> None:
     for parallelism in (1.0, 1.25, 1.5, 2.0, 3.0):
-        assert mixture(parallelism, 320, TOKENS).chain == pytest.approx(320, abs=2)
+        assert sized_document(parallelism, 320, TOKENS).chain == pytest.approx(320, abs=2)
     for impossible in (0.9, 1.0001):
-        with pytest.raises(ValueError, match="it is 1, or"):
-            mixture(impossible, 100, TOKENS)
+        with pytest.raises(ValueError, match="must be 1, or"):
+            sized_document(impossible, 100, TOKENS)
     with pytest.raises(ValueError, match="64 paths"):
-        mixture(70, 100, TOKENS)
+        sized_document(70, 100, TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -84,31 +85,57 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return measured
 
 
-def test_the_engine_counts_the_parallelism_that_was_ordered(run: Run) -> None:
+def test_the_engine_counts_the_requested_parallelism(run: Run) -> None:
     assert len(run.cases) == 2 * 3 + 2 * 2
     for case, one in run.cases.items():
         assert one.parallelism == pytest.approx(case.asked, rel=0.02)
         assert len(one.seconds) == TINY.repeats
-        # Every token but the first ones, which were there when the clock started.
-        made = mixture(case.asked, TINY.chain if case.part == "latency" else TINY.batch_chain, TOKENS)
-        assert one.tokens == pytest.approx(case.batch * (made.tokens - 1), abs=case.batch)
+        # All tokens but the first ones, which are generated before the clock starts.
+        sized = sized_document(case.asked, TINY.chain if case.part == "latency" else TINY.batch_chain, TOKENS)
+        assert one.tokens == pytest.approx(case.batch * (sized.tokens - 1), abs=case.batch)
     assert set(run.fits()) == {16, 40}
     assert set(run.speedups()) == {case for case in run.cases if case.part == "batch"}
 
 
-def test_speedups_pair_what_one_repeat_measured() -> None:
-    line = Measured(1, 10, 10, 1.0, [1.0, 4.0])
+def test_speedups_divide_figures_of_one_repeat() -> None:
+    sequential = Measured(1, 10, 10, 1.0, [1.0, 4.0])
     forked = Measured(2, 10, 20, 2.0, [1.0, 2.0])
-    cases = {Case("batch", 8, 2, 1.0): line, Case("batch", 8, 2, 2.0): forked}
+    cases = {Case("batch", 8, 2, 1.0): sequential, Case("batch", 8, 2, 2.0): forked}
     assert Run("here", TINY, cases).speedups()[Case("batch", 8, 2, 2.0)] == [2.0, 4.0]
 
 
-def test_everything_that_is_shown_says_what_it_is_not(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_json_and_plot_say_that_weights_are_random(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show(run)
     assert LABEL in capsys.readouterr().out
     run.save(tmp_path / "run.json")
     assert json.loads((tmp_path / "run.json").read_text())["label"] == LABEL
     draw(run, tmp_path / "run.svg")
-    picture = (tmp_path / "run.svg").read_text()
-    assert "<svg" in picture
-    assert "random weights, scripted structure" in picture
+    svg = (tmp_path / "run.svg").read_text()
+    assert "<svg" in svg
+    assert "random weights, scripted structure" in svg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-parallelisms", "1.5"], "batch_parallelisms must contain 1"),
+        (["--clock", "cpu", "--device", "cuda"], "use clock=wall"),
+        (["--chain", "0"], "chain=0 is not valid: it must be a whole number of 1 or more"),
+    ],
+)
+def test_settings_on_the_command_line_are_checked(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = make_parser("A benchmark.")
+    add_settings(parser, Settings)
+    with pytest.raises(SystemExit):
+        settings_from(parser, parser.parse_args(arguments), Settings())
+    assert message in capsys.readouterr().err
+
+
+def test_settings_of_the_command_line_replace_those_of_the_base() -> None:
+    parser = make_parser("A benchmark.")
+    add_settings(parser, Settings)
+    options = parser.parse_args(["--contexts", "--batches", "1", "2", "--parallelisms", "1.5", "--clock", "cpu"])
+    expected = Settings(repeats=2, contexts=(), batches=(1, 2), parallelisms=(1.5,), clock="cpu")
+    assert settings_from(parser, options, Settings(repeats=2)) == expected

@@ -1,0 +1,188 @@
+"""This project's engine with random weights, timed step by step while it generates scripted documents.
+
+A script fixes the tokens of every branch, so the structure is known and the weights do not matter. Prompts are random and never
+repeated, so the prefix cache cannot serve one measurement with the tokens of another.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.documents import block
+from benchmarks.record import Join
+from benchmarks.shape import byte_tokenizer
+from multiverse.backends import select
+from multiverse.engine import SamplingParams
+from multiverse.engine.engine import Engine
+from multiverse.engine.model import prepare
+from multiverse.engine.request import Request
+from multiverse.engine.scripted import Script, ScriptedSampler
+from multiverse.structure import Document, encode, resolve
+
+HEADROOM = 512
+"""Tokens that a request may generate beyond its script, so that it is far from its limits."""
+NEIGHBOURS = 8
+"""Steps before and after a join that it is compared with."""
+
+
+class Step(NamedTuple):
+    """One step of the engine.
+
+    Attributes:
+        seconds: wall-clock time.
+        generated: tokens generated in it, over all branches, forced ones included.
+        inside, stays: whether the trunk waits for its branches before the step, and after it.
+    """
+
+    seconds: float
+    generated: int
+    inside: bool
+    stays: bool
+
+
+class DocumentRun(NamedTuple):
+    """One document, generated from its first to its last token.
+
+    Attributes:
+        steps: its steps, without those that prefill the prompt.
+        tokens: all tokens.
+        parallelism: all tokens over those of the longest chain.
+    """
+
+    steps: list[Step]
+    tokens: int
+    parallelism: float
+
+
+class BatchRun(NamedTuple):
+    """A document generated behind several prompts at once.
+
+    Attributes:
+        seconds: from the moment at which each of them has a token until all are finished.
+        tokens: generated meanwhile, over all of them.
+        parallelism: of each.
+    """
+
+    seconds: float
+    tokens: int
+    parallelism: float
+
+
+class ScriptedEngine:
+    """The engine with a scripted sampler, and its measurements."""
+
+    def __init__(self, model: Any, kv_memory: int | None, device: str = "cpu") -> None:
+        tokenizer = byte_tokenizer()
+        self.tokens = resolve(tokenizer)
+        self.end: int = tokenizer.eos_token_id
+        self.sampler = ScriptedSampler()
+        self.random = random.Random(0)
+        loaded = prepare(model, tokenizer, "random weights", select(torch.device(device), model.dtype))
+        self.engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=self.sampler)
+
+    def prompt(self, length: int) -> list[int]:
+        """Random letters without tags."""
+        return [self.random.randrange(200) for _ in range(length)]
+
+    def separate(self, rows: int, prefix: int, steps: int) -> list[float]:
+        """Seconds of each step in which `rows` separate requests without a fork generate one token each.
+
+        All prompts are prefilled first, several in one forward if they are short.
+        """
+        spare = rows * (2 + prefix // 256)  # the first requests decode while the last prompts are prefilled
+        document = Document(None, "x" * (steps + spare))
+        requests = [self._submit(document, self.prompt(prefix)) for _ in range(rows)]
+        while not all(request.written for request in requests):
+            self.engine.step()
+        times = [self._step(requests[0]) for _ in range(steps)]
+        assert all(request.finish_reason is None for request in requests), "a request finished while it was timed"
+        for request in requests:
+            self.engine.abort(request)
+        return [step.seconds for step in times]
+
+    def branches(self, width: int, prefix: int, steps: int, prompt: list[int] | None = None) -> list[float]:
+        """Seconds of each step in which the `width` branches of one block generate one token each.
+
+        Each branch sees `prefix` tokens before its first one: the prompt, the goal and its own header.
+
+        Args:
+            prompt: its beginning is the prompt, and taken from the prefix cache if it was used before. `None`: a random one.
+        """
+        document = Document((block(width, steps + 1),))
+        encoded = encode(document, self.tokens)
+        head = encoded.layout.positions[encoded.layout.branches.index(1)] + len(self.tokens.path_head("1"))
+        request = self._submit(document, self.prompt(prefix - head) if prompt is None else prompt[: prefix - head])
+        while not request.trunk.waiting:
+            self.engine.step()
+        self.engine.step()  # prefills the path headers: the fork's own step, which `join` measures
+        times = [self._step(request) for _ in range(steps)]
+        assert all(step.stays and step.generated == width for step in times), "a branch did not generate one token in each step"
+        self.engine.abort(request)
+        return [step.seconds for step in times]
+
+    def join(self, width: int, prefix: int, length: int) -> Join:
+        """Cost of fork and join of `width` branches with `length` letters each.
+
+        The fork's step prefills the headers of all branches; it is compared with the steps inside the block. A join has two
+        steps: the one in which the last path closes, compared with the steps before it, and the one that prefills the closing
+        tags and the resuming tag of the trunk, compared with the plain steps after it.
+        """
+        document = Document((block(width, length), "y" * (NEIGHBOURS + 8)))
+        steps = self.run(document, prefix).steps
+        first = next(index for index, step in enumerate(steps) if step.inside)
+        closing = next(index for index, step in enumerate(steps) if step.inside and not step.stays)
+        inside = median(step.seconds for step in steps[max(first + 1, closing - NEIGHBOURS) : closing])
+        plain = median(step.seconds for step in steps[closing + 2 : closing + 2 + NEIGHBOURS])
+        return Join(
+            fork=steps[first].seconds - median(step.seconds for step in steps[first + 1 : first + 1 + NEIGHBOURS]),
+            join=(steps[closing].seconds - inside) + (steps[closing + 1].seconds - plain),
+            plain=plain,
+        )
+
+    def run(self, document: Document, prefix: int) -> DocumentRun:
+        """Generate a document behind a random prompt of `prefix` tokens."""
+        request = self._submit(document, self.prompt(prefix))
+        while not request.written:
+            self.engine.step()
+        steps = []
+        while request.finish_reason is None:
+            steps.append(self._step(request))
+        assert request.finish_reason == "stop", f"the script ended with {request.finish_reason}"
+        return DocumentRun(steps, request.written, self.engine.generation(request).usage.parallelism)
+
+    def run_batch(self, document: Document, prompts: list[list[int]], clock: Callable[[], float]) -> BatchRun:
+        """Generate one document behind each prompt, all at once; prefill is not timed."""
+        # Prefilled into the prefix cache first, so that all requests start together and stay in step.
+        self.engine.run([self._submit(Document(None, "y"), prompt) for prompt in prompts])
+        requests = [self._submit(document, prompt) for prompt in prompts]
+        while not all(request.written for request in requests):
+            self.engine.step()
+        before = sum(request.written for request in requests)
+        start = clock()
+        while any(request.finish_reason is None for request in requests):
+            self.engine.step()
+        seconds = clock() - start
+        assert all(request.finish_reason == "stop" for request in requests), "a script did not run to its end"
+        usage = self.engine.generation(requests[0]).usage
+        return BatchRun(seconds, sum(request.written for request in requests) - before, usage.parallelism)
+
+    def _submit(self, document: Document, prompt: list[int]) -> Request:
+        script = Script(document, self.tokens, end=self.end)
+        length = sum(map(len, script.by_path.values()))
+        params = SamplingParams(temperature=0, max_tokens=length + HEADROOM, max_width=256, max_branches=256)
+        request = self.engine.submit(prompt, params)
+        self.sampler.scripts[request.id] = script
+        return request
+
+    def _step(self, request: Request) -> Step:
+        inside, before = request.trunk.waiting, request.written
+        start = time.perf_counter()
+        self.engine.step()
+        seconds = time.perf_counter() - start
+        return Step(seconds, request.written - before, inside, request.trunk.waiting)
