@@ -1,7 +1,4 @@
-"""HTTP clients for a load test: polite ones, slow ones, some that leave in the middle, and some that send nonsense.
-
-Plain asyncio streams: light enough that one process keeps hundreds of them busy, and free to be rude.
-"""
+"""HTTP clients for a load test: some read everything, some read slowly, disconnect early or send malformed requests."""
 
 from __future__ import annotations
 
@@ -12,15 +9,18 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource, SSEError
 
 from multiverse.tasks import FAMILIES, generate
 
 KINDS = {"reader": 45, "slow": 15, "leaver": 20, "malformed": 12, "whole": 8}
-"""Kinds of clients, and of a hundred how many are of each."""
-MOST_SECONDS = 300.0
+"""Kinds of clients, and how many of a hundred are of each."""
+MAX_SECONDS = 300.0
 CHAT = "/v1/chat/completions"
 
 MALFORMED: tuple[tuple[str, bytes, int], ...] = (
@@ -37,22 +37,25 @@ MALFORMED: tuple[tuple[str, bytes, int], ...] = (
     ("/v1/nothing", b"{}", 404),
     ("/v1/models", b"{}", 405),
 )
-"""What malformed clients send, and the answer that each should get."""
+"""Path and body of malformed requests, and the status that each must get."""
 
 
-class HttpError(Exception):
-    """An answer that makes no sense."""
+class ResponseError(Exception):
+    """A response is not as it must be."""
+
+
+FAILURES = (ResponseError, SSEError, httpx.HTTPError)
 
 
 @dataclass
 class Tally:
-    """What happened to all clients.
+    """Outcomes of all clients.
 
     Attributes:
-        counts: how many of each kind came to the end that they should come to.
-        errors: what went wrong that the client did not cause, and how often.
+        counts: clients of each kind that ended as expected.
+        errors: errors that the client did not cause, and how often each occurred.
         first_token, between_tokens, whole: seconds; between two tokens of one branch.
-        tokens: generated for clients that stayed.
+        tokens: generated for clients that read everything.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -63,94 +66,48 @@ class Tally:
     tokens: int = 0
 
 
-class Answer(NamedTuple):
-    """The head of an answer, and its body to be read."""
-
-    status: int
-    headers: dict[str, str]
-    parts: AsyncIterator[bytes]
-
-    async def json(self) -> Any:
-        """The whole body."""
-        return json.loads(b"".join([part async for part in self.parts]))
-
-
-class Connection:
-    """One connection, for one request.
+def open_client(address: tuple[str, int], buffer: int | None = None) -> httpx.AsyncClient:
+    """A client that opens a connection per request, without a limit on connections or time.
 
     Args:
-        buffer: bytes that the system may keep unread; `None` leaves it to the system.
+        address: host and port of the server.
+        buffer: bytes of a connection's receive buffer; `None` for the system's default.
     """
+    options = [] if buffer is None else [(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)]
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    transport = httpx.AsyncHTTPTransport(verify=False, limits=limits, socket_options=options)  # no TLS, so no certificates
+    headers = {"content-type": "application/json"}
+    return httpx.AsyncClient(base_url=f"http://{address[0]}:{address[1]}", transport=transport, timeout=None, headers=headers)
 
-    def __init__(self, address: tuple[str, int], buffer: int | None = None) -> None:
-        self._address, self._buffer = address, buffer
 
-    async def __aenter__(self) -> Connection:
-        own = socket.socket()
-        own.setblocking(False)
-        if self._buffer is not None:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
-        await asyncio.get_running_loop().sock_connect(own, self._address)
-        limit = self._buffer if self._buffer is not None else 1 << 16
-        self._reader, self._writer = await asyncio.open_connection(sock=own, limit=max(limit, 4096))
-        return self
+async def events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """The chunks of a streamed response.
 
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.transport.abort()  # there may be more to read, which nobody wants
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
-        """Send a request and read the head of its answer."""
-        head = (
-            f"{method} {path} HTTP/1.1\r\nhost: load\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        self._writer.write(head.encode() + body)
-        await self._writer.drain()
-        _, _, rest = (await self._reader.readline()).partition(b" ")
-        if not rest[:3].isdigit():
-            raise HttpError("the connection was closed before an answer came")
-        headers: dict[str, str] = {}
-        while line := (await self._reader.readline()).strip():
-            name, _, value = line.decode().partition(":")
-            headers[name.lower()] = value.strip()
-        return Answer(int(rest[:3]), headers, self._parts(headers))
-
-    async def _parts(self, headers: dict[str, str]) -> AsyncIterator[bytes]:
-        if headers.get("transfer-encoding") != "chunked":
-            yield await self._reader.readexactly(int(headers.get("content-length", "0")))
+    Raises:
+        ResponseError: the status is not 200, a chunk holds an error, or the stream ends without ``[DONE]``.
+    """
+    if response.status_code != 200:
+        raise ResponseError(f"status {response.status_code}: {(await response.aread())[:200]!r}")
+    async for event in EventSource(response).aiter_sse():
+        if event.data == "[DONE]":
             return
-        while size := int((await self._reader.readline()).strip() or b"-1", 16):
-            if size < 0:
-                raise HttpError("the answer broke off")
-            yield await self._reader.readexactly(size)
-            await self._reader.readexactly(2)
+        chunk: dict[str, Any] = json.loads(event.data)
+        if "error" in chunk:
+            raise ResponseError(f"an error in the stream: {chunk['error'].get('message')}")
+        yield chunk
+    raise ResponseError("the stream ended without [DONE]")
 
 
-async def events(answer: Answer) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of a streamed answer; it must end as it should."""
-    rest = b""
-    async for part in answer.parts:
-        *lines, rest = (rest + part).split(b"\n\n")
-        for line in lines:
-            if line == b"data: [DONE]":
-                return
-            if line.startswith(b"data: "):
-                chunk: dict[str, Any] = json.loads(line[6:])
-                if "error" in chunk:
-                    raise HttpError(f"an error in the stream: {chunk['error'].get('message')}")
-                yield chunk
-    raise HttpError("the stream ended without [DONE]")
-
-
-class Crowd:
-    """Clients that ask one server, each one question after the other.
+class Clients:
+    """Clients of one server, each of which sends one request after the other.
 
     Attributes:
-        tally: what has happened to them; may be replaced by an empty one at any time.
-        open: how many are at work.
+        tally: their outcomes; may be replaced by an empty one at any time.
+        open: number of clients that run.
     """
 
     def __init__(self, address: tuple[str, int], seed: int) -> None:
-        self.address = address
+        self.http, self._slow_http = open_client(address), open_client(address, buffer=2048)
         self.rng = random.Random(seed)
         self.questions = [problem.question for family in FAMILIES for problem in generate(family, 60, seed=seed)]
         self.tally = Tally()
@@ -158,10 +115,10 @@ class Crowd:
         self._stopped = False
 
     async def run(self, clients: int) -> None:
-        """Keep so many clients busy until `stop` is called; each finishes what it has begun."""
+        """Keep this number of clients busy until `stop` is called; each finishes its last request."""
 
         async def client() -> None:
-            await asyncio.sleep(self.rng.random())  # not all at the very same moment
+            await asyncio.sleep(self.rng.random())  # spreads the starts
             self.open += 1
             while not self._stopped:
                 await self.one(self.rng.choices(list(KINDS), list(KINDS.values()))[0])
@@ -170,20 +127,20 @@ class Crowd:
         await asyncio.gather(*(client() for _ in range(clients)))
 
     def stop(self) -> None:
-        """Nobody begins anything new."""
+        """Start no more requests."""
         self._stopped = True
 
     async def one(self, kind: str) -> None:
-        """One client of this kind, and what became of it."""
+        """Run one client of this kind, and record its outcome."""
         try:
-            async with asyncio.timeout(MOST_SECONDS):
+            async with asyncio.timeout(MAX_SECONDS):
                 await getattr(self, f"_{kind}")()
             self.tally.counts[kind] += 1
-        except (HttpError, OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+        except (*FAILURES, TimeoutError, ValueError) as error:
             self.tally.errors[f"{kind}: {type(error).__name__}: {error}"[:200]] += 1
 
     def body(self, *, stream: bool = True, branches: bool = False, max_tokens: int = 600) -> bytes:
-        """A question as a request."""
+        """A random question as the body of a request."""
         request: dict[str, Any] = {
             "messages": [{"role": "user", "content": self.rng.choice(self.questions)}],
             "temperature": self.rng.choice([0, 0.6]),
@@ -196,75 +153,69 @@ class Crowd:
             request["multiverse"] = {"branches": True}
         return json.dumps(request).encode()
 
+    def chat(self, body: bytes) -> AbstractAsyncContextManager[httpx.Response]:
+        """Send a chat completion; the response is read as it arrives."""
+        return self.http.stream("POST", CHAT, content=body)
+
     async def _reader(self) -> None:
         began = time.monotonic()
         last: dict[str, float] = {}
-        async with Connection(self.address) as connection:
-            answer = await self._good(connection, self.body(branches=True))
-            text, usage, first = "", None, None
-            async for chunk in events(answer):
+        text, usage, first = "", None, None
+        async with self.chat(self.body(branches=True)) as response:
+            async for chunk in events(response):
                 now = time.monotonic()
-                moment = chunk.get("multiverse", {})
-                if moment.get("event") == "token" and not moment.get("forced"):
+                event = chunk.get("multiverse", {})
+                branch = event.get("branch", "")
+                if event.get("event") == "token" and not event.get("forced"):
                     if first is None:
                         first = now - began
                         self.tally.first_token.append(first)
-                    branch = moment.get("branch", "")
                     if branch in last:
                         self.tally.between_tokens.append(now - last[branch])
                     last[branch] = now
-                elif moment.get("event") == "join":
-                    last[moment.get("branch", "")] = now
+                elif event.get("event") == "join":
+                    last[branch] = now
                 text += _text(chunk)
                 usage = chunk.get("usage") or usage
-            if not text or usage is None:
-                raise HttpError("the answer has no text or no usage")
-            self.tally.whole.append(time.monotonic() - began)
-            self.tally.tokens += usage["completion_tokens"]
+        if not text or usage is None:
+            raise ResponseError("the response has no text or no usage")
+        self.tally.whole.append(time.monotonic() - began)
+        self.tally.tokens += usage["completion_tokens"]
 
     async def _slow(self) -> None:
         pause = self.rng.choice([0.01, 0.05])
-        async with Connection(self.address, buffer=2048) as connection:
-            text = ""
-            async for chunk in events(await self._good(connection, self.body())):
+        text = ""
+        async with self._slow_http.stream("POST", CHAT, content=self.body()) as response:
+            async for chunk in events(response):
                 text += _text(chunk)
                 await asyncio.sleep(pause)
-            if not text:
-                raise HttpError("the answer has no text")
+        if not text:
+            raise ResponseError("the response has no text")
 
     async def _leaver(self) -> None:
         wanted = self.rng.randrange(40)
-        async with Connection(self.address) as connection:
-            answer = await self._good(connection, self.body(branches=self.rng.random() < 0.5))
-            async for _ in events(answer):
+        async with self.chat(self.body(branches=self.rng.random() < 0.5)) as response:
+            async for _ in events(response):
                 wanted -= 1
                 if wanted < 0:
                     return
 
     async def _whole(self) -> None:
-        async with Connection(self.address) as connection:
-            body = self.body(stream=False)
-            if self.rng.random() < 0.3:  # leaves before the answer is there
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self.rng.random() / 2):
-                        await self._good(connection, body)
-                return
-            answer = await (await self._good(connection, body)).json()
-            if not answer["choices"][0]["finish_reason"]:
-                raise HttpError("the answer has no finish reason")
+        body = self.body(stream=False)
+        if self.rng.random() < 0.3:  # disconnects before the response
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.rng.random() / 2):
+                    await self.http.post(CHAT, content=body)
+            return
+        response = await self.http.post(CHAT, content=body)
+        if response.status_code != 200 or not response.json()["choices"][0]["finish_reason"]:
+            raise ResponseError(f"status {response.status_code}: {response.text[:200]}")
 
     async def _malformed(self) -> None:
         path, body, expected = self.rng.choice(MALFORMED)
-        async with Connection(self.address) as connection:
-            answer = await connection.ask("POST", path, body)
-            if answer.status != expected or "error" not in await answer.json():
-                raise HttpError(f"{path} {body[:60]!r} was answered with {answer.status} instead of {expected}")
-
-    async def _good(self, connection: Connection, body: bytes) -> Answer:
-        answer = await connection.ask("POST", CHAT, body)
-        if answer.status != 200:
-            raise HttpError(f"status {answer.status}: {(await answer.json()).get('error', {}).get('message')}")
-        return answer
+        response = await self.http.post(path, content=body)
+        if response.status_code != expected or "error" not in response.json():
+            raise ResponseError(f"{path} {body[:60]!r} got status {response.status_code} instead of {expected}")
 
 
 def _text(chunk: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Overhead of curation: calls a second against an endpoint that answers at once, and memory over ten thousand rows.
+"""Overhead of curation: calls per second against an endpoint that responds at once, and memory over ten thousand rows.
 
-The endpoint runs in a process of its own, on this machine; with `--delay` it takes so long over every answer, as a model does.
-Two figures say who bounds whom: calls a second with no delay is what the client can do; with a delay, the share of the calls
-that the endpoint could have answered at this concurrency.
+The endpoint runs in its own process on this machine; with `--delay` it waits before every response, as a model does. Calls per
+second without a delay are the limit of the client; with a delay, `share_of_the_endpoint` is the share of the calls that the
+endpoint could have served at this concurrency.
 
     python -m benchmarks.curation                      # ten thousand rows
     python -m benchmarks.curation --rows 500 --delay 0.2 --concurrency 64
@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -24,6 +23,8 @@ from statistics import median
 from threading import Event, Thread
 from typing import Any
 
+from benchmarks.machine import MAX_GROWTH, resident_mib
+from benchmarks.options import make_parser
 from multiverse.curation.client import Client
 from multiverse.curation.config import CurationConfig, EndpointConfig
 from multiverse.curation.job import Job, Result
@@ -31,17 +32,9 @@ from multiverse.curation.outcomes import Outcomes
 from tests.curation import endpoint as served
 from tests.curation.fake import Planted, answer, curate, traces
 
-# Flat: the last quarter of the rows may hold so much more memory than the second one.
-GROWTH = 0.02
 
-
-def resident_mib() -> float:
-    """Memory of this process, MiB."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-class Slow(served.Endpoint):
-    """Takes its time over every answer."""
+class SlowEndpoint(served.Endpoint):
+    """Waits before every response."""
 
     delay = 0.0
 
@@ -51,53 +44,52 @@ class Slow(served.Endpoint):
 
 
 def serve(delay: float, pipe: Connection) -> None:
-    """Serve the fake task until the pipe says so."""
-    up = Slow(answer, Planted())
-    up.delay = delay
-    with served.serving(up):
-        pipe.send(up.url)
+    """Serve the fake task until the pipe receives something."""
+    endpoint = SlowEndpoint(answer, Planted())
+    endpoint.delay = delay
+    with served.serving(endpoint):
+        pipe.send(endpoint.url)
         pipe.recv()
 
 
-class Watch:
-    """Writes the memory of this process down while a run goes on, with the rows that were done by then.
+class MemoryLog:
+    """Records the memory of this process during a run, with the number of finished rows.
 
     Attributes:
-        seen: rows and MiB.
-        began, ended: when the first row was begun and the last one was done; outputs are written behind that.
+        samples: finished rows and MiB.
+        began, ended: times at which the first row started and the last one finished, before outputs are written.
     """
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self.seen: list[tuple[int, float]] = []
+        self.samples: list[tuple[int, float]] = []
         self.began = self.ended = 0.0
         self._outcomes: Outcomes | None = None
         self._end = Event()
-        self._thread = Thread(target=self._look, daemon=True)
+        self._thread = Thread(target=self._record, daemon=True)
 
     def __call__(self, client: Client, outcomes: Outcomes) -> None:  # noqa: ARG002
         self._outcomes, self.began = outcomes, time.monotonic()
         self._thread.start()
 
-    def _look(self) -> None:
+    def _record(self) -> None:
         assert self._outcomes is not None
         while not self._end.wait(0.05):
-            self.seen.append((sum(self._outcomes.statuses.values()), resident_mib()))
-            if self.seen[-1][0] < self.rows:
+            self.samples.append((sum(self._outcomes.statuses.values()), resident_mib()))
+            if self.samples[-1][0] < self.rows:
                 self.ended = time.monotonic()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop recording."""
         self._end.set()
         self._thread.join()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the endpoint takes over an answer")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the endpoint waits before a response")
     options = parser.parse_args()
 
     context = multiprocessing.get_context("spawn")
@@ -105,29 +97,29 @@ def main() -> None:
     process = context.Process(target=serve, args=(options.delay, theirs), daemon=True)
     process.start()
     url = ours.recv()
-    watch = Watch(options.rows)
+    log = MemoryLog(options.rows)
     with tempfile.TemporaryDirectory() as folder:
         endpoint = EndpointConfig(url, "fake", concurrency=options.concurrency)
         job = Job(Path(folder) / "out", endpoint, CurationConfig(), "rows.jsonl", options.rows)
-        result = job.start(lambda: traces(options.rows), curate=curate, on_start=watch)
-        watch.stop()
+        result = job.start(lambda: traces(options.rows), curate=curate, on_start=log)
+        log.stop()
     ours.send(None)
     process.join()
     assert result.ended is None, result.ended
     assert result.curated == options.rows
-    report = figures(watch, options, result)
+    report = figures(log, options, result)
     for name, value in report.items():
         print(f"{name}: {value}")
     if options.json is not None:
         options.json.write_text(json.dumps(report) + "\n")
-    if report["memory_growth"] > GROWTH:
+    if report["memory_growth"] > MAX_GROWTH:
         sys.exit(f"memory grew by {report['memory_growth']:.1%} between the second and the last quarter of the rows")
 
 
-def figures(watch: Watch, options: argparse.Namespace, result: Result) -> dict[str, Any]:
-    """What was measured."""
-    seen, calls, seconds = watch.seen, result.paid.calls, watch.ended - watch.began
-    working = [(rows, mib) for rows, mib in seen if 0 < rows < options.rows]
+def figures(log: MemoryLog, options: argparse.Namespace, result: Result) -> dict[str, Any]:
+    """The figures of a run."""
+    samples, calls, seconds = log.samples, result.paid.calls, log.ended - log.began
+    working = [(rows, mib) for rows, mib in samples if 0 < rows < options.rows]
     early = [mib for rows, mib in working if options.rows / 4 < rows <= options.rows / 2]
     late = [mib for rows, mib in working if rows > 3 * options.rows / 4]
     report = {
@@ -138,7 +130,7 @@ def figures(watch: Watch, options: argparse.Namespace, result: Result) -> dict[s
         "seconds_in_all": round(result.seconds, 2),
         "calls_per_second": round(calls / seconds, 1),
         "memory_mib": [round(median(early), 1), round(median(late), 1)] if early and late else [],
-        "memory_peak_mib": round(max((mib for _, mib in seen), default=0.0), 1),
+        "memory_peak_mib": round(max((mib for _, mib in samples), default=0.0), 1),
         "memory_growth": median(late) / median(early) - 1 if early and late else 0.0,
     }
     if options.delay:

@@ -1,10 +1,10 @@
-"""A server under load from a second process: two hundred clients for two minutes, a burst beyond its bounds, and its end.
+"""Load test of a server from a second process: many clients for two minutes, a burst beyond its limits, and SIGTERM.
 
-Of the clients some are slow, a fifth leaves in the middle, some send nonsense. Nobody else may get an error, every slot has to
-come back, and memory has to stay flat. Then come more requests at once than the server takes, which has to say so without
-delay; and SIGTERM while it works, on which it has to finish what it has begun.
+Some of the clients read slowly, a fifth disconnects early, some send malformed requests. No other client may get an error,
+every slot must be released, and memory must stay flat. In the burst more requests arrive at once than the server admits; the
+others must be refused without delay. After SIGTERM the server must finish all requests that it has started.
 
-What it is doing is told on standard error every ten seconds, and every phase has a time in which it has to be over.
+Progress is printed to standard error every ten seconds, and every phase has a time limit.
 
     python -m benchmarks.serving                              # two minutes of load, some five in all
     python -m benchmarks.serving --seconds 10 --clients 50
@@ -29,19 +29,17 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, cast
 
-from benchmarks.clients import CHAT, Connection, Crowd, HttpError, Tally, events
-from benchmarks.machine import describe
+from benchmarks.clients import FAILURES, Clients, ResponseError, Tally, events, open_client
+from benchmarks.machine import MAX_GROWTH, describe, resident_mib
+from benchmarks.options import make_parser
 
-# Flat: the last quarter of the run may hold so much more memory than the second one.
-GROWTH = 0.02
 CONCURRENT, QUEUE = 256, 256
 GRACE = 60
-# Seconds: to fill the memory for keys and values once before anything is measured; for clients to finish what they have begun
-# when the time is up; for a burst to be answered.
+# Most seconds in which the KV cache fills before anything is measured, the clients finish, and the burst is answered.
 WARM, DRAIN, BURST = 90, 180, 240
-# Of an answer in the burst, which is about who is let in.
+# Of a response in the burst, which tests admission.
 BURST_TOKENS = 50
-TELL = 10.0
+REPORT_SECONDS = 10.0
 
 
 class Server:
@@ -54,10 +52,11 @@ class Server:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "multiverse", "serve", *options], stderr=log)
         self.address = self._wait()
+        self.http = open_client(self.address)
         self.memory: list[tuple[float, float]] = []
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """Lines of the log about such an event."""
+        """Log lines of this event."""
         found = []
         for line in self.log.read_text().splitlines():
             if line.startswith("{"):
@@ -75,33 +74,24 @@ class Server:
             time.sleep(0.1)
         sys.exit(f"the server did not start:\n{self.log.read_text()}")
 
-    def resident_mib(self) -> float:
-        """Memory of the process, MiB."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
-
     async def watch(self, every: float, seconds: float) -> None:
-        """Write its memory down for so long."""
+        """Record its memory every few seconds, for this time."""
         began = time.monotonic()
         while (now := time.monotonic() - began) < seconds:
-            self.memory.append((round(now, 1), round(self.resident_mib(), 1)))
+            self.memory.append((round(now, 1), round(resident_mib(self.process.pid), 1)))
             await asyncio.sleep(min(every, seconds - now))
 
     async def info(self) -> dict[str, Any]:
-        """What it says about itself."""
-        async with Connection(self.address) as connection:
-            answer = await connection.ask("GET", "/get_server_info")
-            return cast("dict[str, Any]", await answer.json())
+        """Its ``/get_server_info``."""
+        return cast("dict[str, Any]", (await self.http.get("/get_server_info")).json())
 
-    async def written(self) -> int:
+    async def generated_tokens(self) -> int:
         """Tokens that it has generated since its start."""
-        async with Connection(self.address) as connection:
-            answer = await connection.ask("GET", "/metrics")
-            lines = b"".join([part async for part in answer.parts]).decode().splitlines()
+        lines = (await self.http.get("/metrics")).text.splitlines()
         return int(float(next(line for line in lines if line.startswith("multiverse:generation_tokens_total")).split()[-1]))
 
     async def settled(self) -> dict[str, Any]:
-        """What it says once nobody is left in it."""
+        """Its information once it holds no request and no slot, or after a minute."""
         for _ in range(600):
             info = await self.info()
             if not info["requests"]["admitted"] and not info["kv_slots"]["owned"]:
@@ -110,44 +100,44 @@ class Server:
         return info
 
 
-def say(text: str) -> None:
-    """What is going on, for whoever waits."""
+def log(text: str) -> None:
+    """Print progress to standard error."""
     print(f"{datetime.now():%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
-async def phase(name: str, limit: float, how_far: Callable[[], str], problems: Counter[str]) -> AsyncIterator[None]:
-    """Tell how far a phase is, and end it when its time is up, which is a problem."""
+async def phase(name: str, limit: float, progress: Callable[[], str], problems: Counter[str]) -> AsyncIterator[None]:
+    """Print the progress of a phase, and end it at its time limit, which counts as a problem."""
 
-    async def tell() -> None:
+    async def report() -> None:
         while True:
-            await asyncio.sleep(TELL)
-            say(f"{name}: {how_far()}")
+            await asyncio.sleep(REPORT_SECONDS)
+            log(f"{name}: {progress()}")
 
     began = time.monotonic()
-    say(f"{name}: begins")
-    telling = asyncio.create_task(tell())
+    log(f"{name}: started")
+    reporting = asyncio.create_task(report())
     try:
         async with asyncio.timeout(limit):
             yield
     except TimeoutError:
-        problems[f"{name} was not over after {limit:g} s: {how_far()}"] += 1
+        problems[f"{name} did not end within {limit:g} s: {progress()}"] += 1
     finally:
-        telling.cancel()
-    say(f"{name}: over after {time.monotonic() - began:.1f} s; {how_far()}")
+        reporting.cancel()
+    log(f"{name}: ended after {time.monotonic() - began:.1f} s; {progress()}")
 
 
 async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[str, Any]:
-    """The crowd: before anything is measured, until memory for keys and values is full; then for so many seconds."""
-    crowd = Crowd(server.address, seed)
+    """Clients of all kinds: first unmeasured, until the KV cache is full; then for `seconds`."""
+    crowd = Clients(server.address, seed)
     problems: Counter[str] = Counter()
 
-    def how_far() -> str:
+    def progress() -> str:
         ended, errors = sum(crowd.tally.counts.values()), sum(crowd.tally.errors.values())
-        return f"{crowd.open} clients, {ended} ended as they should, {errors} errors, {server.resident_mib():.0f} MiB"
+        return f"{crowd.open} clients, {ended} as expected, {errors} errors, {resident_mib(server.process.pid):.0f} MiB"
 
     running = asyncio.create_task(crowd.run(clients))
-    async with phase("warm-up", WARM + DRAIN, how_far, problems):
+    async with phase("warm-up", WARM + DRAIN, progress, problems):
         until = time.monotonic() + min(WARM, seconds)
         slots = (await server.info())["kv_slots"]
         while slots["free"] > slots["size"] / 50 and time.monotonic() < until:
@@ -155,13 +145,13 @@ async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[
             slots = (await server.info())["kv_slots"]
     problems += crowd.tally.errors
     crowd.tally = Tally()
-    written, began = await server.written(), time.monotonic()
-    async with phase("load", seconds + TELL, how_far, problems):
+    generated, began = await server.generated_tokens(), time.monotonic()
+    async with phase("load", seconds + REPORT_SECONDS, progress, problems):
         await server.watch(max(0.2, seconds / 120), seconds)
-    took, tally, written = time.monotonic() - began, crowd.tally, await server.written() - written
+    took, tally, generated = time.monotonic() - began, crowd.tally, await server.generated_tokens() - generated
     crowd.tally = Tally()
     crowd.stop()
-    async with phase("last answers", DRAIN, how_far, problems):
+    async with phase("last responses", DRAIN, progress, problems):
         await running
     info = await server.settled()
     return {
@@ -170,7 +160,7 @@ async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[
         "ended_as_they_should": dict(tally.counts),
         "errors": dict(problems + tally.errors + crowd.tally.errors),
         "requests_per_second": round(sum(tally.counts.values()) / took, 1),
-        "tokens_per_second": round(written / took),
+        "tokens_per_second": round(generated / took),
         "first_token_ms": _spread(tally.first_token),
         "between_tokens_ms": _spread(tally.between_tokens),
         "whole_answer_ms": _spread(tally.whole),
@@ -180,8 +170,8 @@ async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[
 
 
 async def burst(server: Server, count: int) -> dict[str, Any]:
-    """More requests at the same moment than the server takes."""
-    crowd = Crowd(server.address, 3)
+    """More requests at once than the server admits."""
+    crowd = Clients(server.address, 3)
     answers: Counter[int] = Counter()
     refused: list[float] = []
     problems: Counter[str] = Counter()
@@ -190,25 +180,24 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
     async def one() -> None:
         nonlocal finished
         try:
-            async with Connection(server.address) as connection:
-                began = time.monotonic()
-                answer = await connection.ask("POST", CHAT, crowd.body(max_tokens=BURST_TOKENS))
-                answers[answer.status] += 1
-                if answer.status == 200:
-                    async for _ in events(answer):
+            began = time.monotonic()
+            async with crowd.chat(crowd.body(max_tokens=BURST_TOKENS)) as response:
+                answers[response.status_code] += 1
+                if response.status_code == 200:
+                    async for _ in events(response):
                         pass
                     finished += 1
                     return
                 refused.append(time.monotonic() - began)
-                if int(answer.headers["retry-after"]) < 1 or "error" not in await answer.json():
-                    raise HttpError("a refusal without a reason or a time")
-        except (HttpError, OSError, asyncio.IncompleteReadError) as error:
+                if int(response.headers["retry-after"]) < 1 or b'"error"' not in await response.aread():
+                    raise ResponseError("a refusal without an error or a retry-after header")
+        except FAILURES as error:
             problems[f"{type(error).__name__}: {error}"[:200]] += 1
 
-    def how_far() -> str:
-        return f"{answers[200]} let in, {len(refused)} refused, {finished} finished"
+    def progress() -> str:
+        return f"{answers[200]} admitted, {len(refused)} refused, {finished} finished"
 
-    async with phase("burst", BURST, how_far, problems):
+    async with phase("burst", BURST, progress, problems):
         await asyncio.gather(*(one() for _ in range(count)))
     info = await server.settled()
     return {
@@ -221,29 +210,28 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
 
 
 async def end(server: Server, clients: int) -> dict[str, Any]:
-    """SIGTERM while so many clients are in the middle of their answers."""
-    crowd = Crowd(server.address, 4)
-    begun = asyncio.Semaphore(0)
+    """SIGTERM while this number of clients read their responses."""
+    crowd = Clients(server.address, 4)
+    started = asyncio.Semaphore(0)
     outcomes: Counter[str] = Counter()
 
     async def one() -> None:
         try:
-            async with Connection(server.address) as connection:
+            async with crowd.chat(crowd.body()) as response:
                 first = True
-                async for _ in events(await connection.ask("POST", CHAT, crowd.body())):
+                async for _ in events(response):
                     if first:
-                        begun.release()
+                        started.release()
                         first = False
             outcomes["finished"] += 1
-        except (HttpError, OSError, asyncio.IncompleteReadError) as error:
+        except FAILURES as error:
             outcomes[f"{type(error).__name__}: {error}"[:200]] += 1
 
     async def late() -> None:
         try:
-            async with Connection(server.address) as connection:
-                answer = await connection.ask("POST", CHAT, crowd.body())
-                outcomes[f"late: {answer.status}"] += 1
-        except (HttpError, OSError) as error:
+            async with crowd.chat(crowd.body()) as response:
+                outcomes[f"late: {response.status_code}"] += 1
+        except FAILURES as error:
             outcomes[f"late: {type(error).__name__}"] += 1
 
     problems: Counter[str] = Counter()
@@ -251,7 +239,7 @@ async def end(server: Server, clients: int) -> dict[str, Any]:
     async with phase("end", 2 * GRACE, lambda: f"{dict(outcomes)}", problems):
         tasks = [asyncio.create_task(one()) for _ in range(clients)]
         for _ in tasks:
-            await begun.acquire()
+            await started.acquire()
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
@@ -288,31 +276,31 @@ def _flatness(memory: list[tuple[float, float]]) -> dict[str, Any]:
 
 
 def faults(report: dict[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """Descriptions of everything in the report that must not be."""
     found = []
     for name in ("load", "burst", "end"):
         found += [f"{name}: {count} times {what}" for what, count in report[name]["errors"].items()]
     for name in ("load", "burst"):
         found += [f"{name}: {count} {what} left over" for what, count in report[name]["left_over"].items() if count]
-    if report["load"]["memory_growth"] > GROWTH:
-        found.append(f"memory grew by {report['load']['memory_growth']:.1%}; at most {GROWTH:.0%} counts as flat")
+    if report["load"]["memory_growth"] > MAX_GROWTH:
+        found.append(f"memory grew by {report['load']['memory_growth']:.1%}; at most {MAX_GROWTH:.0%} counts as flat")
     answers, asked = report["burst"]["answers"], report["burst"]["requests"]
     if asked > CONCURRENT + QUEUE and "429" not in answers:
-        found.append("nobody was refused")
+        found.append("no request of the burst was refused")
     if set(answers) - {"200", "429"}:
-        found.append(f"the burst was answered with {answers}")
+        found.append(f"the burst got {answers}")
     ended = report["end"]
     if (
         ended["outcomes"].get("finished") != ended["clients"]
         or ended["outcomes"].get("late: 503") != 10
         or ended["exit_code"] != 0
     ):
-        found.append(f"the end was not orderly: {ended}")
+        found.append(f"not all requests finished after SIGTERM: {ended}")
     return found
 
 
 async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    """All three phases."""
+    """Run all three phases."""
     return {
         "machine": f"{describe()}; clients on the same cores, load average {os.getloadavg()[0]:.1f} before",
         "load": await load(server, options.clients, options.seconds, options.seed),
@@ -322,15 +310,14 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser = make_parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=120, help="of measured load")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--burst", type=int, default=800, help="requests sent at once")
     parser.add_argument(
         "--kv-memory", type=float, default=0.125, help="GiB; small, so that it is full before memory is measured"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder), options.kv_memory)
@@ -339,7 +326,7 @@ def main() -> None:
         finally:
             if server.process.poll() is None:
                 server.process.kill()
-        trouble = server.lines("unexpected error")
+        unexpected = server.lines("unexpected error")
     for part, values in report.items():
         print(f"{part}: {values}" if isinstance(values, str) else part)
         if isinstance(values, dict):
@@ -348,7 +335,7 @@ def main() -> None:
                     print(f"  {name}: {value}")
     if options.json is not None:
         options.json.write_text(json.dumps(report) + "\n")
-    found = faults(report) + [line["traceback"] for line in trouble[:3]]
+    found = faults(report) + [line["traceback"] for line in unexpected[:3]]
     if found:
         sys.exit("\n".join(found))
 

@@ -54,7 +54,8 @@ def weight_bytes(model: Any) -> int:
     An input embedding is looked up, not read, unless it is the output layer as well.
     """
     embedding: int = 0 if model.config.tie_word_embeddings else model.get_input_embeddings().weight.nbytes
-    return sum(weight.nbytes for weight in model.parameters()) - embedding
+    total: int = sum(weight.nbytes for weight in model.parameters())
+    return total - embedding
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

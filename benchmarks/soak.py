@@ -1,20 +1,17 @@
-"""Two hundred requests at once on a pool sized for twenty, for ten minutes: everybody finishes, nothing leaks.
+"""Soak test: two hundred requests at once on a pool sized for twenty, for ten minutes. All must finish, and nothing may leak.
 
-The embedded model answers random problems at random temperatures, in parallel and in a line; some requests are aborted on
-the way, some run into their bounds. Every slot is accounted for at every hundredth step, and the process's memory is written
-down, with what tells a leak from holes and Python from the rest: what the C library's heap has in use and what it only holds,
-and how many blocks Python has. Is the curve not flat, the one of these that grows says where to look. Huge pages are
-switched off for the process: where the system hands them out unasked, it fills the holes between what is in use by and by, and
-all of that counts as resident, though nobody asked for it.
+The embedded model answers random problems at random temperatures, in parallel and sequentially; some requests are aborted, some
+reach their limits. Every hundredth step checks that every slot is accounted for. The memory of the process is recorded, with
+figures that tell a leak from fragmentation: bytes of the C library's heap in use and free, and the number of Python's blocks.
+Transparent huge pages are disabled for the process, because they make fragments of free memory resident.
 
     python -m benchmarks.soak                 # ten minutes
     python -m benchmarks.soak --seconds 30
-    python -m benchmarks.soak --leak 100      # KiB a second lost on purpose: it has to be found
+    python -m benchmarks.soak --leak 100      # KiB per second that leak on purpose: the test must fail
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import json
 import math
@@ -22,14 +19,14 @@ import random
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.machine import describe
+from benchmarks.machine import MAX_GROWTH, describe, resident_mib
+from benchmarks.options import make_parser
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Request
 from multiverse.prompting import Mode, ask
@@ -37,8 +34,6 @@ from multiverse.tasks import FAMILIES, generate
 
 CONCURRENT = 200
 SIZED_FOR = 20
-# Flat: the last quarter of the run may hold so much more memory than the second one.
-GROWTH = 0.02
 MIB = 1 << 20
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 
@@ -53,12 +48,12 @@ class _Heap(ctypes.Structure):
 
 
 class Memory(NamedTuple):
-    """What the process holds at one moment.
+    """Memory of the process at one time.
 
     Attributes:
-        seconds: since the beginning.
+        seconds: since the start.
         resident: MiB.
-        heap_used, heap_free: of the C library's heap, MiB in use, and held without use.
+        heap_used, heap_free: MiB of the C library's heap in use and free; 0 without glibc.
         python_blocks: number of blocks that Python has allocated.
     """
 
@@ -69,14 +64,14 @@ class Memory(NamedTuple):
     python_blocks: int
 
 
-def small_pages() -> bool:
-    """Let this process have no huge pages; whether the system went along."""
+def disable_huge_pages() -> bool:
+    """Disable transparent huge pages for this process; whether that succeeded."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     return prctl is not None and prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
 
 
 def memory(seconds: float) -> Memory:
-    """The process's memory now; the heap is told by glibc alone."""
+    """The memory of this process now."""
     heap = _Heap()
     if mallinfo2 := getattr(ctypes.CDLL(None), "mallinfo2", None):
         mallinfo2.restype = _Heap
@@ -85,19 +80,12 @@ def memory(seconds: float) -> Memory:
     return Memory(round(seconds, 1), round(resident_mib(), 1), round(used, 1), round(free, 1), sys.getallocatedblocks())
 
 
-def resident_mib() -> float:
-    """Memory of this process, MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("this needs /proc/self/status")
-
-
 class Soak:
-    """Keeps the engine full until the time is up, then lets it run empty.
+    """Keeps the engine full for a time, then lets it finish all requests.
 
     Args:
-        leak: bytes a second that are lost on purpose.
+        seed: of the problems and of their settings.
+        leak: bytes per second that leak on purpose.
     """
 
     def __init__(self, seed: int, leak: float = 0.0) -> None:
@@ -115,7 +103,7 @@ class Soak:
         self.memory: list[Memory] = []
 
     def prompt(self, seed: int) -> list[int]:
-        """A random problem as the model wants it."""
+        """A random problem as a prompt of the model."""
         family = self.rng.choice(sorted(FAMILIES))
         mode: Mode = self.rng.choice(["parallel", "sequential"])
         chat = ask(generate(family, 1, seed=seed)[0].question, mode)
@@ -124,7 +112,7 @@ class Soak:
         return token_ids
 
     def submit(self) -> None:
-        """One more request."""
+        """Submit one more request."""
         params = SamplingParams(
             temperature=self.rng.choice([0, 0.6, 1.2]),
             max_tokens=self.rng.choice([60, 300, 600]),
@@ -135,7 +123,7 @@ class Soak:
         self.alive.append(self.llm.engine.submit(self.prompt(self.rng.randrange(1 << 30)), params, priority=priority))
 
     def step(self) -> None:
-        """One forward, and what comes with it."""
+        """Run one step, and collect the requests that it finishes."""
         engine = self.llm.engine
         if self.rng.random() < 0.002 and self.alive:
             engine.abort(self.rng.choice(self.alive))
@@ -143,18 +131,18 @@ class Soak:
         self.steps += 1
         if self.steps % 100 == 0:
             engine.check_integrity()
-        still = []
+        alive = []
         for request in self.alive:
             if request.finish_reason is None:
-                still.append(request)
+                alive.append(request)
             else:
                 self.reasons[request.finish_reason] += 1
                 self.tokens += request.written
                 self.forks += request.forks
-        self.alive = still
+        self.alive = alive
 
     def run(self, seconds: float) -> None:
-        """Keep it full for so long, then empty it."""
+        """Keep the engine full for this time, then finish all requests."""
         start = time.monotonic()
         with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("soaking", total=seconds)
@@ -167,20 +155,20 @@ class Soak:
                     self.memory.append(memory(now))
                     self.lost.append(b"x" * int(self.leak * min(now, now - before)))
                 progress.update(bar, completed=now)
-            progress.update(bar, description="running empty")
+            progress.update(bar, description="finishing")
             while self.llm.engine.busy:
                 self.step()
 
     def report(self) -> dict[str, object]:
-        """What happened; raises `AssertionError` if anything is left over."""
+        """The figures; raises `AssertionError` if a request did not finish or a slot is not free."""
         engine = self.llm.engine
         engine.check_integrity()
         assert not self.alive, f"{len(self.alive)} requests never finished"
         assert engine.slots.owned == 0, f"{engine.slots.owned} slots leaked"
         engine.cache.clear()
-        assert engine.slots.free == engine.slots.size, "the cache kept slots back"
+        assert engine.slots.free == engine.slots.size, "slots are not free after the cache was cleared"
         quarter = len(self.memory) // 4
-        early, late = self._middle(quarter, 2 * quarter), self._middle(3 * quarter, 4 * quarter)
+        early, late = self._medians(quarter, 2 * quarter), self._medians(3 * quarter, 4 * quarter)
         return {
             "machine": describe(),
             "concurrent": CONCURRENT,
@@ -198,20 +186,19 @@ class Soak:
             "memory": self.memory,
         }
 
-    def _middle(self, start: int, end: int) -> Memory:
-        """Medians over some of the samples."""
+    def _medians(self, start: int, end: int) -> Memory:
+        """Medians over a range of samples."""
         return Memory(*map(median, zip(*self.memory[start:end], strict=True)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--leak", type=float, default=0, help="KiB a second to lose on purpose")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--leak", type=float, default=0, help="KiB per second that leak on purpose")
     options = parser.parse_args()
-    if not small_pages():
-        print("huge pages could not be switched off: memory may seem to grow", file=sys.stderr)
+    if not disable_huge_pages():
+        print("transparent huge pages could not be disabled: memory may seem to grow", file=sys.stderr)
     soak = Soak(options.seed, options.leak * 1024)
     soak.run(options.seconds)
     report = soak.report()
@@ -222,8 +209,10 @@ def main() -> None:
         options.json.write_text(json.dumps(report) + "\n")
     growth = report["memory_growth"]
     assert isinstance(growth, float)
-    if growth > GROWTH:
-        sys.exit(f"memory grew by {growth:.1%} between the second and the last quarter; at most {GROWTH:.0%} counts as flat")
+    if growth > MAX_GROWTH:
+        sys.exit(
+            f"memory grew by {growth:.1%} between the second and the last quarter; at most {MAX_GROWTH:.0%} counts as flat"
+        )
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
-from benchmarks.clients import CHAT, Connection, events
+from benchmarks.clients import CHAT, events, open_client
 from benchmarks.machine import describe
 from benchmarks.recordings.checkout import Checkout
 from benchmarks.shape import QWEN_05B, byte_tokenizer
@@ -185,9 +185,11 @@ async def _client(port: int, number: int, question: str, tokens: int) -> tuple[i
     if number % 2:
         body["multiverse"] = {"branches": True}
     count, times = 0, []
-    async with Connection(("127.0.0.1", port)) as connection:
-        answer = await connection.ask("POST", CHAT, json.dumps(body).encode())
-        async for chunk in events(answer):
+    async with (
+        open_client(("127.0.0.1", port)) as http,
+        http.stream("POST", CHAT, content=json.dumps(body).encode()) as response,
+    ):
+        async for chunk in events(response):
             times.append(time.perf_counter())
             count = (chunk.get("usage") or {}).get("completion_tokens", count)
     return count, times
