@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Side by side: each process takes a stretch of the tests, and who is done helps the others, so what a file shares is made once or twice.
+# In parallel: each process takes consecutive tests, so a module's fixtures are made once or twice, and idle ones take over tests of others.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
-# llama.cpp is compiled for the very processor that compiles it: on another one it has to be built again.
+# llama.cpp is compiled for this processor; on another one it is built again.
 PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
 WIDE := Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12, triples it, takes away 4 and adds 9. \
@@ -25,7 +25,7 @@ help:  ## show this list
 
 setup: $(STAMP)  ## make the virtual environment and install everything
 
-# torch goes first and alone: with the pinned version there, nothing pulls another build of it.
+# torch first and alone: with the pinned version installed, no other package replaces its build.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
@@ -53,30 +53,29 @@ tests: setup
 reference: setup  ## write docs/cli.md and docs/configuration.md from the declared options
 	$(BIN)/python docs/reference.py
 
-proofs: setup  ## the long proofs (many more random trees)
+proofs: setup  ## the slow tests (many more random trees)
 	$(BIN)/pytest -m slow
 
-soak: setup  ## ten minutes of two hundred requests on a pool sized for twenty
+soak: setup  ## soak test: ten minutes of two hundred requests on a pool sized for twenty
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.soak --json runs/soak.json
 
-mini: setup  ## train multiverse-mini from nothing into runs/mini, more than an hour on two cores
+mini: setup  ## train multiverse-mini from random weights into runs/mini, more than an hour on two cores
 	$(BIN)/python -m recipes.mini.start runs/mini/start
 	$(BIN)/python -m recipes.mini.data runs/mini/data.jsonl
 	$(BIN)/multiverse train recipes/mini/train.yaml
 
-from-sequential: setup  ## fine-tune a model that has only seen sequential text, and measure it before and after
+from-sequential: setup  ## fine-tune a model of sequential text, and evaluate it before and after
 	$(BIN)/python -m recipes.from_sequential.run
 
-# An estimated three hours on two cores; stop it whenever you like, started again it goes on. Weights that all cells start
-# from, cells and timings that are there are not made again.
-paper: setup  ## every way of forking and joining, compared: the cells that are missing, then tables and plots
+# About three hours on two cores. A run that was stopped resumes: existing start weights, cells and timings are kept.
+paper: setup  ## compare the ways of forking and joining: missing cells, then tables and plots
 	test -f recipes/paper/start/config.json || $(BIN)/python -m recipes.paper.base
 	$(BIN)/python -m recipes.paper.run
 	test -f recipes/paper/timing-paper.json || $(BIN)/python -m recipes.paper.timing
 	$(BIN)/python -m recipes.paper.report
 
-bench: setup  ## every speed figure, in one run; beside llama.cpp and vLLM where bench-envs has put them
+bench: setup  ## decode speed in one run, beside llama.cpp and vLLM if bench-envs has installed them
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.engine --json runs/bench.json --plot runs/bench.svg
 
@@ -84,23 +83,23 @@ latency: setup  ## latency against parallelism, and speed-up against batch size 
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.latency --json runs/latency.json --plot runs/latency.svg
 
-gpu: setup  ## what the engine does on a CUDA GPU, in ten minutes; QUICK= for everything
+gpu: setup  ## speed of the engine on a CUDA GPU, in ten minutes; QUICK= for all sizes
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.gpu $(QUICK) --json runs/gpu.json
 
 gpu-check: setup  ## the oracle, the stress test and the kernels on a CUDA GPU
 	MULTIVERSE_TEST_DEVICE=cuda $(BIN)/pytest -W default $(GPU_TESTS)
 
-bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## llama.cpp and vLLM on CPU, each in an environment of its own
+bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## install llama.cpp and vLLM on CPU, each in its own environment
 
-# No wheel of it is kept: it may be of another processor.
+# No cached wheel, which may be for another processor.
 .venv-llama/.built-for-$(PROCESSOR): benchmarks/others/llama.txt
 	$(PYTHON) -m venv --clear .venv-llama
 	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r $<
 	touch $@
 
-# Its CPU build names a CPU build of torch, which pip has to be able to find. The extras of torch come in builds that do not
-# fit this one; nothing here needs them.
+# Its requirements name a CPU build of torch. torchvision, torchaudio and torchcodec come in builds that do not fit it and are
+# not needed.
 .venv-vllm/.installed: benchmarks/others/vllm.txt
 	$(PYTHON) -m venv --clear .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -r $<

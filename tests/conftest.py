@@ -1,4 +1,4 @@
-"""Shared by all tests: a byte-level tokenizer with the tags, and tiny random models of several families in local folders."""
+"""Fixtures of all tests: a byte-level tokenizer with the tags, and tiny random models of several families in folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if os.environ.setdefault("MULTIVERSE_TEST_DEVICE", "cpu") != "cuda":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton: its own functions are made for one or the other
+    os.environ["TRITON_INTERPRET"] = "1"  # before the first import of Triton, which compiles or interprets its own functions
 
 import pytest
 import torch
@@ -33,14 +33,14 @@ from transformers import (
 from multiverse.structure import MULTIVERSE, Dialect, TokenDialect, resolve
 
 DEVICE = os.environ["MULTIVERSE_TEST_DEVICE"]
-"""`make gpu-check` says ``cuda``. Anything else is tested on the CPU, also where there is a GPU."""
+"""`make gpu-check` sets ``cuda``; with any other value tests run on the CPU."""
 cuda = pytest.mark.skipif(
     DEVICE != "cuda" or not torch.cuda.is_available(),
-    reason="needs a CUDA GPU and MULTIVERSE_TEST_DEVICE=cuda, as `make gpu-check` says",
+    reason="needs a CUDA GPU and MULTIVERSE_TEST_DEVICE=cuda, as `make gpu-check` sets",
 )
-"""Marks tests that only mean something on a GPU."""
+"""Marks tests that need a GPU."""
 
-torch.set_num_threads(1)  # tiny models gain nothing from more, and two threads wait for each other on a busy machine
+torch.set_num_threads(1)  # tiny models gain nothing from more threads
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
 
@@ -51,7 +51,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(dialect: Dialect | None = MULTIVERSE) -> PreTrainedTokenizerFast:
-    """One token a byte, one token a tag."""
+    """One token per byte and per tag."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={piece: index for index, piece in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -81,7 +81,7 @@ FAMILIES: dict[str, Callable[[int], Any]] = {
 
 
 def save_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """A folder as `save_pretrained` writes it, with weights large enough to make attention matter."""
+    """Save a model and tokenizer, with random weights that are large enough for attention to change the output."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -104,7 +104,7 @@ def tokens(tokenizer: PreTrainedTokenizerFast) -> TokenDialect:
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> dict[str, Path]:
-    """Folder of a tiny random model per family."""
+    """Folders of a tiny random model per family."""
     folders = {}
     for name, make in FAMILIES.items():
         torch.manual_seed(len(name))

@@ -1,4 +1,4 @@
-"""Random documents for property tests."""
+"""Hypothesis strategies for random documents."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from multiverse.structure import Block, Body, Document
 
 WORDS = st.text(alphabet="abc xyz 0123\n:é.", min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
-"""Free text: white space, line ends, digits and a two-byte character included."""
+"""Texts, with white space, line ends, digits and a two-byte character."""
 
 SHORT = st.text(alphabet="ab 1", max_size=4)
 
 
 @st.composite
 def bodies(draw: st.DrawFn, depth: int, max_width: int = 3) -> Body:
-    """Nothing, a text, a block, or a few of them in turn; deep inside, mostly a text."""
+    """Up to three texts and blocks, texts never next to each other; no blocks at depth 0."""
     items: list[str | Block] = []
     for _ in range(draw(st.integers(0, 3))):
         if depth and draw(st.integers(0, 3)) == 0:
@@ -36,7 +36,7 @@ def blocks(draw: st.DrawFn, depth: int, max_width: int = 3) -> Block:
 
 @st.composite
 def documents(draw: st.DrawFn, depth: int = 3, max_width: int = 3, *, forks: bool = False) -> Document:
-    """A document whose blocks nest up to `depth` deep; most of them fork, all of them with `forks`."""
+    """A document with blocks nested up to `depth` deep; most documents have a block, all of them with `forks`."""
     body = draw(bodies(depth, max_width))
     if depth and (forks or draw(st.integers(0, 3))):
         body = (*body, draw(blocks(depth, max_width)))

@@ -1,4 +1,4 @@
-"""One engine for all tests here; each of them leaves it idle, with every slot free."""
+"""One engine for all tests of this folder; each must leave it idle, with every slot free."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shared_llm(model_folders: dict[str, Path]) -> LLM:
 
 @pytest.fixture
 def llm(shared_llm: LLM) -> Iterator[LLM]:
-    """A tiny random Qwen3 that samples as it likes."""
+    """A tiny random Qwen3 with the default sampler."""
     engine = shared_llm.engine
     engine.sampler = Sampler()
     engine.scheduler.max_batch_tokens = BUDGET

@@ -1,4 +1,4 @@
-"""Documents that every dialect can hold, and a tokenizer whose tokens can be counted by eye."""
+"""Random documents for every dialect, and a tokenizer with one token per word."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.strategies import documents
 
 TOKENIZERS = {name: build_tokenizer(dialect) for name, dialect in DIALECTS.items()}
 TOKENS: dict[str, TokenDialect] = {name: resolve(TOKENIZERS[name], dialect) for name, dialect in DIALECTS.items()}
-"""Every dialect, bound to a byte tokenizer of its own."""
+"""Every dialect, resolved with its own byte tokenizer."""
 
 
 def adapt(document: Document, dialect: Dialect) -> Document:
-    """The document without what the dialect cannot hold: an answer apart from the thinking, conclusions."""
+    """The document without the parts that the dialect has no tags for: answer, conclusions."""
 
     def body(items: Body) -> Body:
         return tuple(item if isinstance(item, str) else block(item) for item in items)
@@ -30,13 +30,13 @@ def adapt(document: Document, dialect: Dialect) -> Document:
 
 @st.composite
 def dialect_documents(draw: st.DrawFn, depth: int = 3) -> tuple[TokenDialect, Document]:
-    """A dialect and a random document that it can hold."""
+    """A resolved dialect and a random document for it."""
     tokens = TOKENS[draw(st.sampled_from(sorted(TOKENS)))]
     return tokens, adapt(draw(documents(depth=depth)), tokens.dialect)
 
 
 class WordTokenizer:
-    """One token a tag, a line end, a label or a word with the space before it."""
+    """One token per tag, line end, label or word with the space before it."""
 
     unk_token_id = None
 

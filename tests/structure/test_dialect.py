@@ -1,4 +1,4 @@
-"""Dialects as values, and their binding to tokenizers."""
+"""Dialects, and their resolution with a tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multiverse.structure import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialec
 from tests.conftest import build_tokenizer
 
 
-def test_the_default_has_twelve_tags_in_document_order() -> None:
+def test_the_default_dialect_has_twelve_tags_in_document_order() -> None:
     assert MULTIVERSE.tags == (
         "<Think>", "</Think>", "<Parallel>", "</Parallel>", "<Goal>", "</Goal>",
         "<Outline>", "</Outline>", "<Path>", "</Path>", "<Conclusion>", "</Conclusion>",
@@ -21,7 +21,7 @@ def test_the_default_has_twelve_tags_in_document_order() -> None:
     assert len(set(MULTIVERSE.roles.values())) == len(Role) == 12
 
 
-def test_heads() -> None:
+def test_path_headers_and_resuming_headers() -> None:
     assert MULTIVERSE.path_head("2.1") == "<Path>\n2.1:"
     assert MULTIVERSE.resume_head() == "<Conclusion>\n"
     assert NPR.path_head("1") == "<step>\n1:"
@@ -30,22 +30,22 @@ def test_heads() -> None:
     assert THREADWEAVER.resume_head() == "</Parallel>"
 
 
-def test_labels() -> None:
+def test_labels_of_children() -> None:
     assert [child_label("", 0), child_label("", 9), child_label("2", 0), child_label("2.1", 2)] == ["1", "10", "2.1", "2.1.3"]
 
 
-def test_a_dialect_must_say_where_the_trunk_resumes() -> None:
+def test_a_dialect_without_block_and_conclusion_tags_is_refused() -> None:
     with pytest.raises(ValueError, match="'odd' needs a block tag or a conclusion tag"):
         dataclasses.replace(THREADWEAVER, name="odd", block=None)
 
 
-def test_a_dialect_uses_each_tag_once() -> None:
+def test_a_dialect_with_one_tag_for_two_roles_is_refused() -> None:
     with pytest.raises(ValueError, match="one tag for two roles"):
         dataclasses.replace(MULTIVERSE, path=Tag("<Goal>", "</Path>"))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-def test_resolve_binds_every_tag_to_one_token(dialect: Dialect) -> None:
+def test_resolve_maps_every_tag_to_one_token(dialect: Dialect) -> None:
     tokenizer = build_tokenizer(dialect)
     tokens = resolve(tokenizer, dialect)
     assert tokens.dialect is dialect
@@ -58,14 +58,14 @@ def test_resolve_binds_every_tag_to_one_token(dialect: Dialect) -> None:
     assert tokenizer.decode(tokens.resume_head) == dialect.resume_head()
 
 
-def test_a_tag_of_many_tokens_is_refused_with_its_name_and_the_way_out() -> None:
+def test_a_tag_of_several_tokens_is_refused_and_the_message_names_add_tokens() -> None:
     with pytest.raises(DialectError, match=r"<Think> of dialect 'multiverse' is 7 tokens .*add_tokens") as caught:
         resolve(build_tokenizer(None))
     assert isinstance(caught.value, ValueError)
 
 
 class _Fixed:
-    """Every tag is one token, chosen by the test."""
+    """A tokenizer with one token per tag, whose id the test chooses."""
 
     def __init__(self, unk: int | None = None, **ids: int) -> None:
         self.unk_token_id, self.ids = unk, ids
@@ -75,18 +75,18 @@ class _Fixed:
         return [self.ids.get(text.strip("</>"), self.others.setdefault(text, 100 + len(self.others)))]
 
 
-def test_two_tags_of_one_token_are_refused() -> None:
+def test_two_tags_that_share_a_token_are_refused() -> None:
     # The opening and the closing tag of a path are the same token here.
     with pytest.raises(DialectError, match=r"</Path> of dialect 'multiverse' has no token of its own .*\(it maps to id 5\)"):
         resolve(_Fixed(Path=5))
 
 
-def test_a_tag_of_the_unknown_token_is_refused() -> None:
+def test_a_tag_that_maps_to_the_unknown_token_is_refused() -> None:
     with pytest.raises(DialectError, match=r"<Goal> .*\(it maps to id 0\)"):
         resolve(_Fixed(unk=0, Goal=0))
 
 
-def test_detect_takes_the_first_dialect_that_fits() -> None:
+def test_detect_returns_the_first_dialect_with_all_its_tags() -> None:
     known = tuple(DIALECTS.values())
     for dialect in known:
         found = detect(build_tokenizer(dialect), known)

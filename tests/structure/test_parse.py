@@ -1,4 +1,4 @@
-"""What parses renders back to the same text; what does not says where and why."""
+"""Canonical texts parse to documents that render to the same text; others raise with place and reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_canonical_text_parses() -> None:
 
 
 @given(pair=dialect_documents())
-def test_parse_undoes_render(pair: tuple[TokenDialect, Document]) -> None:
+def test_parse_of_render_is_the_document(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     assert parse(render(document, tokens.dialect), tokens.dialect) == document
 
@@ -32,7 +32,7 @@ SPACE = st.text(alphabet="\n a1:", min_size=1, max_size=4)
 
 
 @given(before=SPACE, outline=SPACE, path=SPACE, inner=SPACE, conclusion=SPACE, after=SPACE, answer=SPACE)
-def test_white_space_in_every_place_survives(
+def test_white_space_in_every_place_is_kept(
     before: str, outline: str, path: str, inner: str, conclusion: str, after: str, answer: str
 ) -> None:
     nested = Block((outline,), ((inner,),), conclusion)
@@ -51,17 +51,17 @@ def test_white_space_in_every_place_survives(
         ("<Think>\nx\n</Think>\n\n\n\nx", Document(("x",), "\n\nx")),
     ],
 )
-def test_documents_without_a_block(text: str, document: Document) -> None:
+def test_texts_without_a_block_parse(text: str, document: Document) -> None:
     assert parse(text) == document
 
 
-# `‸` stands where the error must be found; the base text is the canonical one, bent.
+# `‸` marks where the error must be found; the texts are canonical ones with a fault.
 OUTLINED = "<Think>\n<Parallel>\n<Goal>\n<Outline>\n1: x\n</Outline>\n"
 MAPPED = OUTLINED + "</Goal>\n"
 PROCESSED = MAPPED + "<Path>\n1: a\n</Path>\n"
 REDUCED = PROCESSED + "<Conclusion>\nc\n</Conclusion>\n"
 HALFWAY = OUTLINED + "<Outline>\n2: y\n</Outline>\n</Goal>\n<Path>\n1: a\n</Path>\n"
-BENT = {
+FAULTY = {
     "think not closed": ("<Think>\nstill at it‸", "text or <Parallel> or </Think>"),
     "path not closed": (
         MAPPED + "<Path>\n1: a\n‸<Conclusion>\n\n</Conclusion>\n</Parallel>\n</Think>",
@@ -106,19 +106,19 @@ BENT = {
 }
 
 
-@pytest.mark.parametrize(("bent", "expected"), BENT.values(), ids=BENT)
-def test_errors_say_where_and_what_was_expected(bent: str, expected: str) -> None:
-    offset = bent.index("‸")
-    line = bent[:offset].count("\n") + 1
+@pytest.mark.parametrize(("faulty", "expected"), FAULTY.values(), ids=FAULTY)
+def test_errors_have_line_offset_and_what_was_expected(faulty: str, expected: str) -> None:
+    offset = faulty.index("‸")
+    line = faulty[:offset].count("\n") + 1
     with pytest.raises(StructureError) as caught:
-        parse(bent.replace("‸", ""))
+        parse(faulty.replace("‸", ""))
     error = caught.value
     assert (error.offset, error.line, error.expected) == (offset, line, expected)
     assert str(error) == f"line {line}, offset {offset}: {error.problem}, expected {expected}"
     assert isinstance(error, ValueError)
 
 
-# What is grammatical but not canonical: the error is at the first character that the renderer would not have written.
+# Grammatical but not canonical: the error is at the first character that differs from the rendered text.
 SPACED = {
     "no separator after an opening": ("<Think>‸x\n</Think>", "<Think>\nx\n</Think>"),
     "no separator before a closing": ("<Think>\nx‸</Think>", "<Think>\nx\n</Think>"),
@@ -134,19 +134,19 @@ SPACED = {
 }
 
 
-@pytest.mark.parametrize(("bent", "canonical"), SPACED.values(), ids=SPACED)
-def test_separators_are_strict(bent: str, canonical: str) -> None:
-    offset = bent.index("‸")
+@pytest.mark.parametrize(("faulty", "canonical"), SPACED.values(), ids=SPACED)
+def test_other_separators_than_the_canonical_ones_are_refused(faulty: str, canonical: str) -> None:
+    offset = faulty.index("‸")
     with pytest.raises(StructureError) as caught:
-        parse(bent.replace("‸", ""))
+        parse(faulty.replace("‸", ""))
     assert caught.value.offset == offset
-    assert caught.value.line == bent[:offset].count("\n") + 1
+    assert caught.value.line == faulty[:offset].count("\n") + 1
     assert "tags stand apart by one '\\n'" in caught.value.expected
-    assert canonical.startswith(bent[:offset])
+    assert canonical.startswith(faulty[:offset])
 
 
 def mutate(text: str, dialect: Dialect, rng: random.Random) -> str:
-    """Delete, double or swap slices or tags of the text, or write a tag somewhere."""
+    """Delete, double, move or swap slices or tags of the text, or insert a tag."""
     spans = [match.span() for match in re.finditer("|".join(map(re.escape, dialect.tags)), text)]
 
     def span() -> tuple[int, int]:
@@ -169,9 +169,7 @@ def mutate(text: str, dialect: Dialect, rng: random.Random) -> str:
 
 
 @given(pair=dialect_documents(depth=2), rng=st.randoms(use_true_random=False), times=st.integers(1, 3))
-def test_bent_documents_are_refused_or_are_canonical_themselves(
-    pair: tuple[TokenDialect, Document], rng: random.Random, times: int
-) -> None:
+def test_mutated_documents_raise_or_are_canonical(pair: tuple[TokenDialect, Document], rng: random.Random, times: int) -> None:
     tokens, document = pair
     text = render(document, tokens.dialect)
     for _ in range(times):
@@ -190,7 +188,7 @@ def test_bent_documents_are_refused_or_are_canonical_themselves(
 
 
 @given(pieces=st.lists(st.sampled_from([*MULTIVERSE.tags, "\n", "1: ", "x"]), max_size=12))
-def test_any_heap_of_tags_is_refused_or_is_canonical(pieces: list[str]) -> None:
+def test_random_tags_raise_or_are_canonical(pieces: list[str]) -> None:
     text = "".join(pieces)
     try:
         tree = parse(text)
@@ -199,9 +197,9 @@ def test_any_heap_of_tags_is_refused_or_is_canonical(pieces: list[str]) -> None:
     assert render(tree) == text
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample documents are not there")
-def test_real_documents() -> None:
-    # Traces written by a large model in this very format.
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="needs shared/samples")
+def test_sample_documents_parse_and_render_to_the_same_text() -> None:
+    # Generated by a large model in this format.
     tokens = TOKENS["multiverse"]
     files = sorted(SAMPLES.glob("*.xml"))
     assert len(files) == 10

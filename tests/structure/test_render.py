@@ -1,4 +1,4 @@
-"""The canonical text, literally."""
+"""Rendered texts and segments of documents."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ OUTER = Block(("first sub-task", "second sub-task"), (("one",), ("two", INNER, "
 DOCUMENT = Document(("Let's think in parallel.", OUTER, "The end."), "Answer: 4")
 
 
-def test_the_canonical_text() -> None:
+def test_render_gives_the_canonical_text() -> None:
     assert render(DOCUMENT) == CANONICAL
 
 
-def test_empty_bodies_and_neighbouring_blocks() -> None:
+def test_render_of_empty_bodies_and_neighbouring_blocks() -> None:
     block = Block(("",), ((),), "")
     once = (
         "<Parallel>\n<Goal>\n<Outline>\n1: \n</Outline>\n</Goal>\n<Path>\n1:\n</Path>\n"
@@ -78,7 +78,7 @@ def test_a_path_that_begins_with_a_block_has_no_space_after_its_label() -> None:
     assert "<Path>\n1.1: z\n</Path>" in text
 
 
-def test_native_parallel_reasoner() -> None:
+def test_render_in_the_npr_dialect() -> None:
     document = Document(("start", Block(("a", "b"), (("one",), ("two",)), "so"), "end"))
     assert render(document, NPR) == (
         "start\n<guideline>\n<plan>\n1: a\n</plan>\n<plan>\n2: b\n</plan>\n</guideline>\n"
@@ -86,7 +86,7 @@ def test_native_parallel_reasoner() -> None:
     )
 
 
-def test_threadweaver() -> None:
+def test_render_in_the_threadweaver_dialect() -> None:
     document = Document(("start", Block(("a", "b"), (("one",), ("two",)), ""), "end"), "4")
     assert render(document, THREADWEAVER) == (
         "<think>\nstart\n<Parallel>\n<Outlines>\n<Outline>\n1: a\n</Outline>\n<Outline>\n2: b\n</Outline>\n</Outlines>\n"
@@ -105,7 +105,7 @@ def test_threadweaver() -> None:
         Document((Block(("x",), ((),), "</Parallel>"),)),
     ],
 )
-def test_no_text_may_hold_a_tag(document: Document) -> None:
+def test_a_text_that_holds_a_tag_is_refused(document: Document) -> None:
     with pytest.raises(ValueError, match=r"text may not hold the tag <"):
         render(document)
 
@@ -122,13 +122,13 @@ def test_a_tag_of_another_dialect_is_text() -> None:
         (Document((Block(("x",), ((),), "so"),)), THREADWEAVER, "'threadweaver' has no conclusion tag"),
     ],
 )
-def test_what_a_dialect_cannot_hold(document: Document, dialect: Dialect, problem: str) -> None:
+def test_parts_that_a_dialect_has_no_tag_for_are_refused(document: Document, dialect: Dialect, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         render(document, dialect)
 
 
 @given(pair=dialect_documents())
-def test_segments_are_the_text_cut_where_the_writer_changes(pair: tuple[TokenDialect, Document]) -> None:
+def test_segments_split_the_text_where_branch_or_forced_changes(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     cut = segments(document, tokens.dialect)
     assert "".join(segment.text for segment in cut) == render(document, tokens.dialect)

@@ -1,4 +1,4 @@
-"""The role of each token, from the machine of its branch."""
+"""Roles of tokens, from the machine of their branch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def classify(machine: Machine, tracker: RoleTracker, *tokens: tuple[int, str]) -
         (["", "\n1:", ""], ""),
     ],
 )
-def test_an_outline_begins_behind_its_label(pieces: list[str], expected: str) -> None:
+def test_the_text_of_an_outline_starts_behind_its_label(pieces: list[str], expected: str) -> None:
     tokens = TOKENS[MULTIVERSE.name]
     machine = Machine(tokens)
     tracker = RoleTracker(machine)
@@ -48,11 +48,11 @@ def test_an_outline_begins_behind_its_label(pieces: list[str], expected: str) ->
     assert {role.outline for role in roles if role.role == "outline"} <= {"1"}
 
 
-def test_a_model_without_a_dialect_writes_text() -> None:
+def test_without_a_dialect_every_token_is_text() -> None:
     assert RoleTracker(None).classify(1, "one") == TokenRole("text")
 
 
-def test_the_answer_follows_a_thinking_that_was_closed_here() -> None:
+def test_tokens_behind_the_closed_thinking_are_answer() -> None:
     tokens = TOKENS[MULTIVERSE.name]
     close = tokens.ids[Role.THINK_CLOSE]
     machine = Machine(tokens)
@@ -69,7 +69,7 @@ def test_a_tag_that_breaks_the_grammar_is_structure() -> None:
 
 
 @given(case=dialect_documents())
-def test_the_texts_of_a_document_by_role(case: tuple[TokenDialect, Document]) -> None:
+def test_outlines_conclusions_and_answer_of_a_document_have_their_roles(case: tuple[TokenDialect, Document]) -> None:
     tokens, document = case
     dialect = tokens.dialect
     encoded = encode(document, tokens)

@@ -1,4 +1,4 @@
-"""Counts of a document, in words and in tokens."""
+"""Counts of a document in words and in tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from multiverse.structure import (
 from tests.strategies import documents
 
 
-def test_words_and_tags_by_hand() -> None:
+def test_counts_of_words_and_tags_are_those_of_the_example() -> None:
     document = Document(("go on", Block(("a b", "c"), (("x y z",), ("w",)), "end here")), "Answer: 1")
     shape = measure(document, word_tokens())
     # trunk: think, go, on, block, goal, (outline 1: a b close), (outline 2: c close), goal close, conclusion, end, here,
@@ -33,13 +33,13 @@ def test_words_and_tags_by_hand() -> None:
     assert (shape.blocks, shape.branches, shape.widths, shape.depth) == (1, 2, (2,), 1)
 
 
-def test_nothing_forks() -> None:
+def test_a_document_without_a_block_has_parallelism_1() -> None:
     shape = measure(Document(None, "three plain words"), word_tokens())
     assert (shape.blocks, shape.branches, shape.depth, shape.parallelism, shape.total_tokens) == (0, 0, 0, 1.0, 3)
 
 
 @given(document=documents())
-def test_words_are_what_the_text_says(document: Document) -> None:
+def test_counts_of_words_agree_with_the_rendered_text(document: Document) -> None:
     text = render(document)
     for tag in MULTIVERSE.tags:
         text = text.replace(tag, f" {tag} ")
@@ -49,7 +49,7 @@ def test_words_are_what_the_text_says(document: Document) -> None:
 
 
 @given(document=documents())
-def test_tokens_agree_with_the_layout(tokens: TokenDialect, document: Document) -> None:
+def test_counts_of_tokens_agree_with_the_layout(tokens: TokenDialect, document: Document) -> None:
     shape = measure(document, tokens)
     whole = layout(encode(document, tokens).token_ids, tokens)
     assert (shape.total_tokens, shape.critical_path_tokens) == (len(whole), whole.critical_path())
@@ -57,6 +57,6 @@ def test_tokens_agree_with_the_layout(tokens: TokenDialect, document: Document) 
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
-def test_every_dialect_can_be_counted(dialect: Dialect) -> None:
+def test_measure_in_every_dialect(dialect: Dialect) -> None:
     document = Document((Block(("a", "b"), (("x y",), ("z",)), "" if dialect.conclusion is None else "c"),))
     assert measure(document, word_tokens(dialect)).parallelism > 1

@@ -1,4 +1,4 @@
-"""What a tree may not hold."""
+"""Checks of blocks and documents, and their counts."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import pytest
 from multiverse.structure import Block, Document
 
 
-def test_a_block_needs_an_outline() -> None:
+def test_a_block_without_an_outline_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one outline"):
         Block((), (), "")
 
 
 @pytest.mark.parametrize("paths", [(), (("a",),), (("a",), ("b",), ("c",))])
-def test_a_block_needs_a_path_per_outline(paths: tuple[tuple[str, ...], ...]) -> None:
+def test_a_block_with_another_number_of_paths_than_outlines_is_refused(paths: tuple[tuple[str, ...], ...]) -> None:
     with pytest.raises(ValueError, match=f"{len(paths)} paths, 2 outlines"):
         Block(("x", "y"), paths, "")
 
 
 @pytest.mark.parametrize("body", [("",), ("a", ""), (Block(("x",), ((),), ""), "")])
-def test_a_body_holds_no_empty_text(body: tuple[str | Block, ...]) -> None:
+def test_an_empty_text_is_refused(body: tuple[str | Block, ...]) -> None:
     with pytest.raises(ValueError, match="empty text"):
         Document(body)
     with pytest.raises(ValueError, match="empty text"):
         Block(("x",), (body,), "")
 
 
-def test_a_body_holds_no_neighbouring_texts() -> None:
+def test_neighbouring_texts_are_refused() -> None:
     with pytest.raises(ValueError, match="'one', 'two'"):
         Document(("one", "two"))
     with pytest.raises(ValueError, match="neighbouring texts"):

@@ -1,4 +1,4 @@
-"""The twin says what the paths say, in their order, and nothing else."""
+"""The sequential baseline has the texts of all paths, in document order, and no block."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ def texts(body: Body) -> Iterator[str]:
             yield item
 
 
-def test_by_hand() -> None:
+def test_the_baseline_of_nested_blocks() -> None:
     assert twin(NESTED) == Document(("before\nfirst\ninner\nafter\nsecond\nbehind",), "Answer: 1")
-    told = twin(NESTED, conclusions=True)
-    assert told == Document(("before\nfirst\ninner\ndrawn together\nafter\nsecond\nin the end\nbehind",), "Answer: 1")
+    baseline = twin(NESTED, conclusions=True)
+    assert baseline == Document(("before\nfirst\ninner\ndrawn together\nafter\nsecond\nin the end\nbehind",), "Answer: 1")
 
 
-def test_the_goal_is_never_told() -> None:
+def test_outlines_are_left_out() -> None:
     for conclusions in (False, True):
         assert "plan" not in render(twin(NESTED, conclusions=conclusions))
 
 
 @pytest.mark.parametrize("document", [Document(None, "no thinking"), Document((), "x"), Document(("a text",), "")])
-def test_without_a_block_it_is_the_document(document: Document) -> None:
+def test_the_baseline_of_a_document_without_a_block_is_the_document(document: Document) -> None:
     assert twin(document) == twin(document, conclusions=True) == document
 
 
-def test_a_block_that_says_nothing_leaves_nothing() -> None:
+def test_a_block_with_empty_paths_leaves_no_text() -> None:
     assert twin(Document((Block(("plan",), ((),), "end"),), "x")) == Document((), "x")
 
 
 @given(document=documents())
-def test_every_text_of_every_path_in_order(document: Document) -> None:
-    told = twin(document)
-    assert "".join(texts(told.thinking or ())) == "\n".join(texts(document.thinking or ()))
-    assert told.answer == document.answer
-    assert twin(told) == told
+def test_the_baseline_has_the_texts_of_all_paths_in_order(document: Document) -> None:
+    baseline = twin(document)
+    assert "".join(texts(baseline.thinking or ())) == "\n".join(texts(document.thinking or ()))
+    assert baseline.answer == document.answer
+    assert twin(baseline) == baseline
 
 
 @given(document=documents(forks=True))
-def test_no_tag_but_those_of_the_thinking(document: Document) -> None:
+def test_the_baseline_has_no_tag_but_those_of_the_thinking(document: Document) -> None:
     assert MULTIVERSE.think is not None
     text = render(twin(document))
     assert not any(tag in text for tag in MULTIVERSE.tags if tag not in MULTIVERSE.think)

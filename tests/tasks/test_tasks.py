@@ -1,4 +1,4 @@
-"""Problems are what they claim to be: right, reproducible, apart by split, and of the shape that was asked for."""
+"""Generated problems: right solutions, reproducible, splits disjoint, with the requested shape."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def texts(problem: Problem) -> tuple[str, str]:
 @families
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
-def test_deterministic_and_picklable(family: str, seed: int) -> None:
+def test_problems_are_reproducible_and_picklable(family: str, seed: int) -> None:
     first = generate(family, 3, seed=seed, split="train")
     assert first == generate(family, 3, seed=seed, split="train")
     assert pickle.loads(pickle.dumps(first)) == first
 
 
 @families
-def test_seeds_differ(family: str) -> None:
+def test_two_seeds_give_different_problems(family: str) -> None:
     assert generate(family, 5, seed=1) != generate(family, 5, seed=2)
 
 
-def test_stream_is_the_same_on_every_machine() -> None:
+def test_the_first_problem_of_a_seed_is_fixed() -> None:
     (problem,) = generate("chain", 1, seed=0)
     assert split_of(problem.question) == "test"
     assert (
@@ -59,7 +59,7 @@ def test_stream_is_the_same_on_every_machine() -> None:
 @families
 @given(seed=seeds)
 @settings(max_examples=30, deadline=None)
-def test_checker(family: str, seed: int) -> None:
+def test_check_accepts_the_answer_alone(family: str, seed: int) -> None:
     (problem,) = generate(family, 1, seed=seed, split="train")
     assert problem.structured.answer == problem.sequential.answer == f"Answer: {problem.answer}"
     for right in (problem.answer, f"Answer: {problem.answer}", f"  answer:{problem.answer} .\n", f"{problem.answer}."):
@@ -68,7 +68,7 @@ def test_checker(family: str, seed: int) -> None:
         assert not problem.check(wrong)
 
 
-def test_expression_rule() -> None:
+def test_expression_rule_accepts_each_number_once_and_nothing_else() -> None:
     rule = ExpressionRule((3, 7, 5), "+-*", 50)
     for right in ("(3+7)*5", "5 * (7 + 3)", "((3)+7)*5"):
         assert rule.accepts(right)
@@ -79,7 +79,7 @@ def test_expression_rule() -> None:
     assert not rule.accepts("__import__('os')")
 
 
-def test_integer_rule() -> None:
+def test_integer_rule_accepts_decimal_digits_alone() -> None:
     assert IntegerRule(44).accepts("44")
     assert not any(IntegerRule(44).accepts(wrong) for wrong in ("45", "4 4", "44.0", "+44", "4_4", "٤٤"))
 
@@ -87,7 +87,7 @@ def test_integer_rule() -> None:
 @families
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
-def test_splits_are_disjoint(family: str, seed: int) -> None:
+def test_train_and_test_are_disjoint(family: str, seed: int) -> None:
     train = {problem.question for problem in generate(family, 20, seed=seed, split="train")}
     test = {problem.question for problem in generate(family, 5, seed=seed, split="test")}
     assert not train & test
@@ -95,19 +95,19 @@ def test_splits_are_disjoint(family: str, seed: int) -> None:
     assert {split_of(question) for question in test} == {"test"}
 
 
-def test_an_instance_told_otherwise_stays_on_its_side() -> None:
-    sides = {
+def test_an_instance_in_other_words_is_in_the_same_split() -> None:
+    splits = {
         split_of(question)
         for question in (
             "Use 3, 7 and 5, each once, with +, - and * to make 50.",
             "Make 50 from 5, 3 and 7, using each number once with +, - and *.",
         )
     }
-    assert len(sides) == 1
+    assert len(splits) == 1
 
 
 def bodies(document: Document) -> str:
-    """All the text of the thinking, labels left out."""
+    """The text of the thinking, without labels."""
     assert document.thinking is not None
     (text,) = flatten(document).thinking or ("",)
     assert isinstance(text, str)
@@ -117,7 +117,7 @@ def bodies(document: Document) -> str:
 @families
 @given(seed=seeds)
 @settings(max_examples=60, deadline=None)
-def test_arithmetic_is_true_and_both_solutions_say_the_same(family: str, seed: int) -> None:
+def test_arithmetic_is_right_and_both_solutions_have_the_same_text(family: str, seed: int) -> None:
     for problem in generate(family, 2, seed=seed, split="train"):
         assert problem.sequential == flatten(problem.structured)
         text = bodies(problem.structured)
@@ -143,14 +143,14 @@ def test_arithmetic_is_true_and_both_solutions_say_the_same(family: str, seed: i
 @families
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
-def test_names_and_outlines_are_distinct(family: str, seed: int) -> None:
+def test_outlines_of_a_problem_are_distinct(family: str, seed: int) -> None:
     for problem in generate(family, 2, seed=seed, split="train"):
         outlines = [outline for _, block in problem.structured.blocks() for outline in block.outlines]
         assert len(outlines) == len(set(outlines))
 
 
 @pytest.mark.parametrize(("family", "width"), [(family, width) for family in FAMILIES for width in WIDTHS[family]])
-def test_width(family: str, width: int) -> None:
+def test_blocks_have_the_requested_width(family: str, width: int) -> None:
     for problem in generate(family, 10, seed=width, split="train", width=width):
         outer = next(block for depth, block in problem.structured.blocks() if depth == 1)
         if family == "countdown":
@@ -162,13 +162,13 @@ def test_width(family: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("depth", DEPTHS["nested"])
-def test_depth(depth: int) -> None:
+def test_documents_have_the_requested_depth(depth: int) -> None:
     for problem in generate("nested", 10, seed=depth, depth=depth):
         assert problem.structured.depth == depth
 
 
 @families
-def test_drawn_shapes_cover_the_range(family: str) -> None:
+def test_random_shapes_cover_the_range(family: str) -> None:
     drawn = generate(family, 200, seed=0, split="train")
     shapes = {problem.structured.depth for problem in drawn}
     assert shapes == {"nested": {2, 3}, "chain": {0}}.get(family, {1})
@@ -176,7 +176,7 @@ def test_drawn_shapes_cover_the_range(family: str) -> None:
         assert {problem.structured.branches for problem in drawn} == set(WIDTHS[family])
 
 
-def test_chain_never_forks() -> None:
+def test_chain_has_no_block() -> None:
     for problem in generate("chain", 200, seed=3, split="train"):
         assert not any(isinstance(item, Block) for item in problem.structured.thinking or ())
         assert problem.structured == problem.sequential
@@ -185,7 +185,7 @@ def test_chain_never_forks() -> None:
 
 @given(seed=seeds)
 @settings(max_examples=50, deadline=None)
-def test_countdown_marks_exactly_the_hits(seed: int) -> None:
+def test_countdown_marks_the_expressions_that_reach_the_target(seed: int) -> None:
     (problem,) = generate("countdown", 1, seed=seed, split="train")
     assert isinstance(problem.rule, ExpressionRule)
     (_, block), *_ = problem.structured.blocks()
@@ -229,7 +229,7 @@ def test_errors_name_the_value_and_what_is_allowed(arguments: dict[str, Any], wo
     assert all(word in str(error.value) for word in words)
 
 
-def test_negative_count() -> None:
+def test_a_negative_count_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         generate("chain", -1, seed=0)
     assert generate("chain", 0, seed=0) == []
