@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine.model import embedded_model
-from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse.evaluation.config import EvaluationConfig
+from multiverse.evaluation.providers import in_process
+from multiverse.evaluation.report import report
+from multiverse.evaluation.run import evaluate
 from multiverse.prompting import ask
 from multiverse.structure import MULTIVERSE, resolve
 from multiverse.tasks import FAMILIES, generate
@@ -58,17 +61,20 @@ def test_64_at_once_say_what_they_say_alone_and_agree_with_a_dense_forward(
         assert check(model, generation, tokens) > 10
 
 
+@pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")  # inspect's
 @pytest.mark.parametrize("mode", ["parallel", "sequential"])
-def test_the_card_tells_the_truth(llm: LLM, mode: Any) -> None:
-    # A small fresh sample per family: within four standard errors of what the card says.
+def test_the_figures_of_the_model_card(llm: LLM, mode: Any, tmp_path: Path) -> None:
+    # A small fresh sample per family: within four standard errors of the card's figures.
     figures = json.loads((Path(embedded_model()) / "figures.json").read_text())
-    for family in FAMILIES:
-        claimed = next(f for f in figures["tasks"] if (f["family"], f["mode"]) == (family, mode))
-        report = evaluate(llm, TaskSet(family, 24, seed=4242, mode=mode), SamplingParams(temperature=0))
-        spread = max(0.01, claimed["accuracy"] * (1 - claimed["accuracy"])) / report.n
-        assert abs(report.accuracy - claimed["accuracy"]) <= 4 * spread**0.5
-        assert report.forked == pytest.approx(claimed["forked"], abs=0.2)
-        assert report.parallelism == pytest.approx(claimed["parallelism"], rel=0.2)
+    config = EvaluationConfig(FAMILIES, SamplingParams(temperature=0), limit=24, seed=4242)
+    run = evaluate(lambda: in_process("mini", llm), "mini", config, tmp_path, mode, concurrency=64)
+    for group in report([run]).groups:
+        claimed = next(f for f in figures["tasks"] if (f["family"], f["mode"]) == (group.task, mode))
+        found = group.summary()
+        spread = max(0.01, claimed["accuracy"] * (1 - claimed["accuracy"])) / found["answers"]
+        assert abs(found["accuracy"] - claimed["accuracy"]) <= 4 * spread**0.5
+        assert found["forked"] == pytest.approx(claimed["forked"], abs=0.2)
+        assert found["parallelism"] == pytest.approx(claimed["parallelism"], rel=0.2)
 
 
 def test_the_readme_example_gives_what_it_says() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from rich.progress import track
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.machine import describe
-from multiverse import LLM, SamplingParams
-from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse import LLM
 from multiverse.prompting import Mode
 from multiverse.tasks import FAMILIES
 from multiverse.training.config import load
 from multiverse.training.run import train
+from recipes.measure import measure as measure_families
 from recipes.mini import data, start
 
 HERE = Path(__file__).parent
@@ -56,11 +57,10 @@ def main() -> None:
 def measure(model: Path, n: int) -> list[dict[str, Any]]:
     """A summary for each family and mode."""
     llm = LLM(model)
-    sets = [TaskSet(family, n, SEED, mode) for family in FAMILIES for mode in MODES]
-    params = SamplingParams(temperature=0, max_tokens=1024)
     return [
-        evaluate(llm, tasks, params).summary()
-        for tasks in track(sets, "measuring", console=Console(stderr=True), transient=True)
+        row
+        for family, mode in track([*product(FAMILIES, MODES)], "measuring", console=Console(stderr=True), transient=True)
+        for row in measure_families(llm, (family,), n, SEED, mode, max_tokens=1024)
     ]
 
 

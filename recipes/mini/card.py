@@ -2,14 +2,15 @@
 
     python -m recipes.mini.card                          # measures src/multiverse/models/mini, about ten minutes on two cores
 
-The card's figures come from the same function as `multiverse eval tasks`, on problems of the test split, which no
-training step can have drawn. They are stored beside the card as `figures.json`.
+The card's figures come from the same function as `multiverse eval`, on problems of the test split, which no training step
+can have drawn. They are stored beside the card as `figures.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,10 +19,10 @@ from rich.progress import track
 from safetensors.torch import load_file
 
 from benchmarks.machine import describe
-from multiverse import LLM, SamplingParams
-from multiverse.evaluation.tasks import TaskSet, evaluate
+from multiverse import LLM
 from multiverse.prompting import Mode
 from multiverse.tasks import FAMILIES
+from recipes.measure import measure
 
 ROOT = Path(__file__).parents[2]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -39,16 +40,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200)
     options = parser.parse_args()
     llm = LLM(options.model)
-    sets = [TaskSet(family, options.n, SEED, mode) for family in FAMILIES for mode in MODES]
-    wide = [TaskSet("worksheet", options.n // 2, SEED, "parallel", width=width) for width in WIDE]
-    params = SamplingParams(temperature=0)
     figures: dict[str, Any] = {"machine": describe(), "seed": SEED, "n": options.n, "tasks": [], "wide": []}
-    for tasks in track([*sets, *wide], description="measuring", console=Console(stderr=True)):
-        summary = evaluate(llm, tasks, params).summary() | {"model": "multiverse-mini"}
-        if tasks.width is None:
-            figures["tasks"].append(summary)
-        else:
-            figures["wide"].append(summary | {"width": tasks.width})
+    console = Console(stderr=True)
+    for family, mode in track([*product(FAMILIES, MODES)], description="measuring families", console=console):
+        figures["tasks"] += measure(llm, (family,), options.n, SEED, mode)
+    for width in track(WIDE, description="measuring widths", console=console):
+        rows = measure(llm, ("worksheet",), options.n // 2, SEED, "parallel", width=width)
+        figures["wide"] += [row | {"width": width} for row in rows]
     steps = [record for record in map(json.loads, (options.run / "log.jsonl").read_text().splitlines()) if "loss" in record]
     figures["training"] = {"steps": steps[-1]["step"], "minutes": round(steps[-1]["seconds"] / 60), "loss": steps[-1]["loss"]}
     # From the file: what the engine has repacked is no parameter any more.

@@ -45,7 +45,7 @@ def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> C
             return llm
 
         monkeypatch.setattr("multiverse.cli.loading.open_model", open_model)
-        for command in ("evaluate", "evaluate_run"):
+        for command in ("chat",):
             monkeypatch.setattr(importlib.import_module(f"multiverse.cli.{command}"), "open_model", open_model)
         return llm
 

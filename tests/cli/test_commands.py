@@ -36,7 +36,7 @@ def test_version(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("--help",), ("eval",), ("generate", "-h"), ("eval", "tasks", "--help"), ("show", "--help")]
+    "args", [(), ("--help",), ("eval",), ("generate", "-h"), ("eval", "run", "--help"), ("show", "--help")]
 )
 def test_help(run: Run, args: tuple[str, ...]) -> None:
     code, out, err = run(*args)
@@ -275,36 +275,6 @@ def test_show_samples(run: Run) -> None:
         assert printed["blocks"] >= 1
         assert printed["parallelism"] >= 1
         assert run("show", str(file)).code == 0
-
-
-def test_eval_table_and_samples(run: Run, writes: Writes, tmp_path: Path) -> None:
-    problems = {problem.question: problem for problem in generate("worksheet", 2, seed=7)}
-    writes(lambda prompt: next(p.structured for question, p in problems.items() if question in prompt))
-    file = tmp_path / "samples.jsonl"
-    code, out, err = run("eval", "tasks", "--n", "2", "--mode", "both", "--save", str(file))
-    assert (code, err) == (0, "")
-    assert out.count("100.0 ± 0.0%") == 2
-    samples = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(sample["mode"], sample["right"]) for sample in samples] == [
-        ("parallel", True),
-        ("parallel", True),
-        ("sequential", True),
-        ("sequential", True),
-    ]
-    assert {"family", "question", "expected", "answer", "text"} <= set(samples[0])
-
-
-def test_eval_json(run: Run, writes: Writes) -> None:
-    writes(lambda _: Document(("Hm.",), "Answer: 0"))
-    printed = json.loads(run("eval", "tasks", "--family", "chain", "--n", "3", "--json").out)
-    assert list(printed) == [
-        *("family", "mode", "n", "seed", "accuracy", "stderr", "parallelism", "critical_path_tokens"),
-        *("total_tokens", "malformed", "forked", "seconds", "model"),
-    ]
-    assert (printed["family"], printed["mode"], printed["n"], printed["seed"]) == ("chain", "parallel", 3, 7)
-    assert (printed["accuracy"], printed["parallelism"], printed["malformed"], printed["forked"]) == (0, 1, 0, 0)
-    everything = json.loads(run("eval", "tasks", "--family", "all", "--mode", "both", "--n", "1", "--json").out)
-    assert len(everything["reports"]) == 2 * len(FAMILIES)
 
 
 FAST = """

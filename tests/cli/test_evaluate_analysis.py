@@ -52,9 +52,10 @@ def chat(question: str, document: Document) -> list[dict[str, str]]:
     [
         (("--at", "sentense"), "did you mean 'sentence'"),
         (("--mode", "line"), "unknown mode 'line'"),
+        (("--n", "3"), "--n is now called --limit"),
         (("--family", "chains"), "did you mean 'chain'"),
-        (("-n", "0"), "-n '0' is not valid: it should be greater than or equal to 1"),
-        (("--plot", "probe.txt"), "is not a supported figure"),
+        (("-n", "0"), "--limit 0 is not valid"),
+        (("--plot", "probe.txt"), "is no name for a figure"),
         (("--beside", "nowhere.json"), "--beside 'nowhere.json' cannot be read"),
         (("--data", "./nowhere.jsonl"), "nowhere.jsonl"),
         (("--family", "chain", "-n", "8"), "0 of 8 places are in front of a fork"),
@@ -76,16 +77,16 @@ def test_prompting(run: Run, writes: Callable[[Write], LLM], tmp_path: Path) -> 
     assert done.code == 0, done.err
     report = json.loads(done.out)
     assert (report["n"], report["seed"], report["temperature"]) == (5, 7, 0.6)
-    by = {(one["asking"], one["group"]): one for one in report["tallies"]}
+    by = {(one["mode"], one["group"]): one for one in report["tallies"]}
     assert len(by) == 2 * 6
     assert by["parallel", "all"]["formed"]["value"] == by["sequential", "all"]["plain"]["value"] == 1
     assert by["parallel", "all"]["possible"]["value"] == 0.8
     assert by["parallel", "chain"]["formed_where_possible"] is None
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     assert len(lines) == 10
-    assert {(line["asking"], line["outcome"]) for line in lines} == {("parallel", "formed"), ("sequential", "plain")}
+    assert {(line["mode"], line["outcome"]) for line in lines} == {("parallel", "formed"), ("sequential", "plain")}
     assert "<svg" in picture.read_text()
-    done = run("eval", "prompting", *ANY_MODEL, "--ask", "explained", "--guard", "off")
+    done = run("eval", "prompting", *ANY_MODEL, "--mode", "explained", "--guard", "off")
     assert "explained" in done.out
     assert "100%" in done.out
 
@@ -93,7 +94,8 @@ def test_prompting(run: Run, writes: Callable[[Write], LLM], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--ask", "nicely"), "unknown way of asking 'nicely'"),
+        (("--mode", "nicely"), "unknown mode 'nicely'"),
+        (("--ask", "explained"), "--ask is now called --mode"),
         (("--guard", "maybe"), "unknown guard 'maybe'"),
         (("--save", "/nowhere/answers.jsonl"), "cannot be written"),
     ],

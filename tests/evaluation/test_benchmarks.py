@@ -13,9 +13,18 @@ from typing import Any
 import pytest
 
 from multiverse.errors import DataError
-from multiverse.evaluation.benchmarks import BENCHMARKS, questions
-from multiverse.tasks import FAMILIES
+from multiverse.evaluation.benchmarks import BENCHMARKS, Question
+from multiverse.evaluation.benchmarks import questions as read_questions
+from multiverse.evaluation.config import EvaluationConfig
+from multiverse.tasks import FAMILIES, generate
 from tests.evaluation.rows import RIGHT, ROWS, WRONG, write
+
+
+def questions(name: str, path: Path | None = None, **changes: Any) -> list[Question]:
+    """The questions of a benchmark, read from a file."""
+    data = {} if path is None else {name: str(path)}
+    return read_questions(BENCHMARKS[name], EvaluationConfig((name,), data=data, **changes))
+
 
 PUBLISHED = ("aime24", "aime25", "math500", "gpqa", "ifeval", "livecodebench")
 
@@ -36,7 +45,7 @@ def test_right_and_wrong_answers(name: str, tmp_path: Path) -> None:
         pytest.importorskip("langdetect", reason="the extra [eval] is not installed")
     elif name in ("aime24", "aime25", "math500"):
         pytest.importorskip("math_verify", reason="the extra [eval] is not installed")
-    benchmark, asked = BENCHMARKS[name], questions(BENCHMARKS[name], path=str(write(tmp_path, name)))
+    benchmark, asked = BENCHMARKS[name], questions(name, path=write(tmp_path, name))
     assert len(asked) == len({question.id for question in asked}) == 2
     for question, right, wrong in zip(asked, RIGHT[name], WRONG[name], strict=True):
         good, bad = benchmark.grade(question, right), benchmark.grade(question, wrong)
@@ -46,7 +55,7 @@ def test_right_and_wrong_answers(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families(name: str) -> None:
-    first, again, other = (questions(BENCHMARKS[name], limit=3, seed=seed) for seed in (7, 7, 8))
+    first, again, other = (questions(name, limit=3, seed=seed) for seed in (7, 7, 8))
     assert [question.text for question in first] == [question.text for question in again] != [q.text for q in other]
     assert [question.id for question in first] == ["0", "1", "2"]
     for question in first:
@@ -55,7 +64,7 @@ def test_families(name: str) -> None:
 
 
 def test_questions_say_what_is_wanted(tmp_path: Path) -> None:
-    asked = {name: questions(BENCHMARKS[name], path=str(write(tmp_path, name))) for name in PUBLISHED}
+    asked = {name: questions(name, path=write(tmp_path, name)) for name in PUBLISHED}
     assert [question.id for question in asked["aime24"]] == ["60", "2024-II-4"]
     assert asked["math500"][0].id == "test/algebra/1.json"
     assert asked["gpqa"][0].id == "rec1"
@@ -71,10 +80,10 @@ def test_choices_are_shuffled_the_same_way_every_time(tmp_path: Path) -> None:
     path = tmp_path / "gpqa.jsonl"
     rows = [{**ROWS["gpqa"][0], "Question": f"Question {n}?", "Record ID": f"r{n}"} for n in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    letters = [question.expected for question in questions(BENCHMARKS["gpqa"], path=str(path))]
-    assert letters == [question.expected for question in questions(BENCHMARKS["gpqa"], path=str(path))]
+    letters = [question.expected for question in questions("gpqa", path=path)]
+    assert letters == [question.expected for question in questions("gpqa", path=path)]
     assert set(letters) == set("ABCD")
-    assert letters[:5] == [question.expected for question in questions(BENCHMARKS["gpqa"], path=str(path), limit=5)]
+    assert letters[:5] == [question.expected for question in questions("gpqa", path=path, limit=5)]
 
 
 def test_parquet(tmp_path: Path) -> None:
@@ -82,12 +91,12 @@ def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "ifeval.parquet"
     parquet.write_table(arrow.Table.from_pylist(ROWS["ifeval"]), path)
-    from_lines = questions(BENCHMARKS["ifeval"], path=str(write(tmp_path, "ifeval")))
-    assert questions(BENCHMARKS["ifeval"], path=str(path)) == from_lines
-    assert questions(BENCHMARKS["ifeval"], path=str(path), limit=1) == from_lines[:1]
+    from_lines = questions("ifeval", path=write(tmp_path, "ifeval"))
+    assert questions("ifeval", path=path) == from_lines
+    assert questions("ifeval", path=path, limit=1) == from_lines[:1]
     path.write_bytes(b"no parquet")
     with pytest.raises(DataError, match="not Parquet"):
-        questions(BENCHMARKS["ifeval"], path=str(path))
+        questions("ifeval", path=path)
 
 
 def changed(name: str, **values: Any) -> list[dict[str, Any]]:
@@ -118,7 +127,7 @@ def test_bad_rows(name: str, rows: list[dict[str, Any]], told: str, tmp_path: Pa
     path = tmp_path / "bad.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=told):
-        questions(BENCHMARKS[name], path=str(path))
+        questions(name, path=path)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +145,30 @@ def test_bad_files(file: str, text: str | None, told: str, tmp_path: Path) -> No
     if text is not None:
         path.write_text(text)
     with pytest.raises(DataError, match=told):
-        questions(BENCHMARKS["aime24"], path=str(path))
+        questions("aime24", path=path)
 
 
 def test_families_are_not_read() -> None:
-    with pytest.raises(DataError, match="made, not read"):
-        questions(BENCHMARKS["chain"], path="chain.jsonl")
+    with pytest.raises(DataError, match="are generated"):
+        questions("chain", path=Path("chain.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("chain", {"width": 2}, "width 2 given, but family 'chain' has no width"),
+        ("nested", {"depth": 9}, "depth 9 is out of range"),
+        ("math500", {"width": 2}, "math500 has no width"),
+    ],
+)
+def test_widths_and_depths_are_checked(name: str, changes: dict[str, int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        questions(name, **changes)
+
+
+def test_width_and_depth_of_families() -> None:
+    (question,) = questions("nested", limit=1, width=2, depth=3)
+    assert question.text == generate("nested", 1, seed=7, width=2, depth=3)[0].question
 
 
 def test_the_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +179,6 @@ def test_the_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(DataError, match=r"the rows of math500 cannot be loaded: .*'test'.*--data math500=FILE"):
-        questions(BENCHMARKS["math500"])
+        questions("math500")
     with pytest.raises(DataError, match=r"hf://datasets/livecodebench/code_generation_lite/test6.jsonl"):
-        questions(BENCHMARKS["livecodebench"])
+        questions("livecodebench")

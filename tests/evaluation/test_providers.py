@@ -14,9 +14,10 @@ pytest.importorskip("inspect_ai", reason="the extra [eval] is not installed")
 from inspect_ai.model import ChatMessageUser, GenerateConfig, ModelAPI, ModelOutput
 
 from multiverse.errors import RequestError
-from multiverse.evaluation.answer import Answer
-from multiverse.evaluation.inspecting import answer_of
-from multiverse.evaluation.providers import EngineAPI, ServerAPI, ServerError, in_process
+from multiverse.evaluation.inspecting import response_of
+from multiverse.evaluation.providers import EngineAPI, in_process
+from multiverse.evaluation.response import Response
+from multiverse.evaluation.server import ServerAPI, ServerError
 from multiverse.structure import MULTIVERSE, Document, render
 from tests.cli.scripted import NESTED, scripted_llm
 from tests.evaluation.endpoint import Endpoint
@@ -24,8 +25,8 @@ from tests.evaluation.endpoint import serving as serving_theirs
 from tests.serving.conftest import Site, serving, write
 
 
-def asked(api: ModelAPI, question: str = "nested", **settings: Any) -> Answer:
-    """One question's answer; what the provider holds is let go of."""
+def asked(api: ModelAPI, question: str = "nested", **settings: Any) -> Response:
+    """The response to one question; the provider is closed."""
 
     async def ask() -> ModelOutput:
         try:
@@ -35,7 +36,7 @@ def asked(api: ModelAPI, question: str = "nested", **settings: Any) -> Answer:
         assert isinstance(output, ModelOutput)
         return output
 
-    return answer_of(asyncio.run(ask()))
+    return response_of(asyncio.run(ask()))
 
 
 def writing(prompt: str) -> Document | str:
@@ -64,7 +65,7 @@ def test_in_process_and_through_the_server_are_told_alike(model_folders: dict[st
         there = asked(ServerAPI("scripted", f"{ours.url}/v1"), question, temperature=0.0, max_tokens=1500)
         assert here.forks == forks
         assert (here.finish_reason, here.malformed) == ("stop", False)
-        assert Answer(**{**here.to_json(), "seconds": 0.0}) == Answer(**{**there.to_json(), "seconds": 0.0})
+        assert Response(**{**here.to_json(), "seconds": 0.0}) == Response(**{**there.to_json(), "seconds": 0.0})
         if question == "nested":
             assert (here.text, here.answer) == (render(NESTED), "34")
             assert here.total_tokens / here.critical_path_tokens > 1
@@ -76,7 +77,7 @@ def test_a_broken_grammar_is_an_answer_too(model_folders: dict[str, Path], ours:
         ServerAPI("scripted", f"{ours.url}/v1"),
     ):
         answer = asked(api, "broken", temperature=0.0, max_tokens=200, extra_body={"multiverse": {"guard": False}})
-        assert (answer.finish_reason, answer.malformed, answer.ended) == ("malformed", True, False)
+        assert (answer.finish_reason, answer.malformed) == ("malformed", True)
 
 
 def test_bounds_are_honoured(model_folders: dict[str, Path], ours: Site) -> None:

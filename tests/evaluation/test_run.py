@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,19 @@ pytest.importorskip("inspect_ai", reason="the extra [eval] is not installed")
 pytest.importorskip("math_verify", reason="the extra [eval] is not installed")
 pytest.importorskip("langdetect", reason="the extra [eval] is not installed")
 
-from multiverse import LLM
-from multiverse.errors import DataError
+from multiverse import LLM, SamplingParams
+from multiverse.errors import ConfigError, DataError
 from multiverse.evaluation.benchmarks import BENCHMARKS
-from multiverse.evaluation.providers import at_server, in_process
-from multiverse.evaluation.run import EvaluationError, Progress, Settings, close, evaluate
+from multiverse.evaluation.config import FOLDERS, EvaluationConfig
+from multiverse.evaluation.providers import in_process
+from multiverse.evaluation.report import report
+from multiverse.evaluation.run import EvaluationError, Progress, evaluate
 from multiverse.evaluation.sample import SAMPLES, Run, Sample, read_run
-from multiverse.evaluation.summary import summarise
+from multiverse.evaluation.server import at_server
+from multiverse.prompting import Mode
+from multiverse.structure import MULTIVERSE, Document
+from multiverse.tasks import generate
+from tests.cli.scripted import scripted_llm
 from tests.evaluation.endpoint import Endpoint
 from tests.evaluation.endpoint import serving as serving_theirs
 from tests.evaluation.rows import RIGHT, ROWS, write
@@ -56,37 +64,32 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_benchmark_in_process(mini: LLM, data: dict[str, str], tmp_path: Path) -> None:
-    settings = Settings(NAMES, data=data, limit=1, epochs=1, max_tokens=8)
+    config = EvaluationConfig(NAMES, SamplingParams(max_tokens=8), data=data, limit=1, epochs=1)
     heard: list[Sample] = []
-    api = in_process("mini", mini)
-    multiverse, zero = evaluate(
-        api, "mini", settings, tmp_path / "out", prompts=("multiverse", "zero"), progress=Progress(finish=heard.append)
-    )
-    close(api)
-    for run, mode in ((multiverse, "parallel"), (zero, "sequential")):
-        assert run == read_run(tmp_path / "out" / str(run.settings["prompt"]))
+    for mode, folder in FOLDERS.items():
+        out = tmp_path / folder
+        run = evaluate(lambda: in_process("mini", mini), "mini", config, out, mode, progress=Progress(finish=heard.append))
+        assert run == read_run(out)
         assert Counter(sample.task for sample in run.samples) == dict.fromkeys(NAMES, 1)
         assert {sample.mode for sample in run.samples} == {mode}
         assert all(0 < sample.total_tokens <= 8 and sample.seconds > 0 for sample in run.samples)
-        assert {sample.finish_reason for sample in run.samples} <= {"length", "stop", "budget"}
-        assert [line.benchmark for line in summarise(run)] == list(NAMES)
+        assert {sample.finish_reason for sample in run.samples} <= {"length", "stop"}
+        assert [group.task for group in report([run]).groups] == list(NAMES)
+        assert list((out / "inspect").glob("*.eval"))
     assert len(heard) == 2 * len(NAMES)
-    assert list((tmp_path / "out" / "zero" / "inspect").glob("*.eval"))
 
 
 def test_every_benchmark_through_a_server(mini: LLM, data: dict[str, str], tmp_path: Path) -> None:
     with serving(mini) as site:
-        run = served(site, Settings(NAMES, data=data, limit=2, epochs=1, max_tokens=12), tmp_path / "out")
+        run = served(
+            site, EvaluationConfig(NAMES, SamplingParams(max_tokens=12), data=data, limit=2, epochs=1), tmp_path / "out"
+        )
     assert Counter(sample.task for sample in run) == dict.fromkeys(NAMES, 2)
     assert all(0 < sample.total_tokens <= 12 for sample in run)
 
 
-def served(site: Site, settings: Settings, out: Path) -> tuple[Sample, ...]:
-    api = at_server(site.runner.model_name, f"{site.url}/v1")
-    try:
-        return evaluate(api, site.url, settings, out)[0].samples
-    finally:
-        close(api)
+def served(site: Site, config: EvaluationConfig, out: Path) -> tuple[Sample, ...]:
+    return evaluate(lambda: at_server(site.runner.model_name, f"{site.url}/v1"), site.url, config, out).samples
 
 
 def answering(question: str) -> str:
@@ -108,16 +111,12 @@ def theirs() -> Iterator[Endpoint]:
         yield endpoint
 
 
-def ask(theirs: Endpoint, settings: Settings, out: Path, **options: Any) -> Run:
-    api = at_server("their-model", f"{theirs.url}/v1")
-    try:
-        return evaluate(api, "theirs", settings, out, **options)[0]
-    finally:
-        close(api)
+def ask(theirs: Endpoint, config: EvaluationConfig, out: Path, **options: Any) -> Run:
+    return evaluate(lambda: at_server("their-model", f"{theirs.url}/v1"), "theirs", config, out, **options)
 
 
 def test_right_answers_are_right(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
-    run = ask(theirs, Settings(tuple(ROWS), data=data), tmp_path / "out")
+    run = ask(theirs, EvaluationConfig(tuple(ROWS), data=data), tmp_path / "out")
     assert all(sample.right for sample in run.samples), [sample for sample in run.samples if not sample.right]
     # The paper's settings: eight samples on AIME, one elsewhere, each sampled from a seed of its own.
     assert Counter(sample.task for sample in run.samples) == {name: 16 if "aime" in name else 2 for name in ROWS}
@@ -127,42 +126,42 @@ def test_right_answers_are_right(theirs: Endpoint, data: dict[str, str], tmp_pat
 
 
 def test_nothing_is_asked_twice(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
-    settings = Settings(("aime25", "math500"), data={name: data[name] for name in ("aime25", "math500")})
-    first = ask(theirs, settings, tmp_path)
-    again = ask(theirs, settings, tmp_path)
+    config = EvaluationConfig(("aime25", "math500"), data={name: data[name] for name in ("aime25", "math500")})
+    first = ask(theirs, config, tmp_path)
+    again = ask(theirs, config, tmp_path)
     assert again.samples == first.samples
     assert len(theirs.bodies) == len(first.samples) == 18
 
 
 def test_what_could_not_be_asked_is_told_and_asked_again(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
-    settings = Settings(("math500",), data={"math500": data["math500"]})
+    config = EvaluationConfig(("math500",), data={"math500": data["math500"]})
     theirs.refuse = (400,)
-    with pytest.raises(EvaluationError, match=r"1 of 2 answers could not be had .*not now"):
-        ask(theirs, settings, tmp_path, concurrency=1)
-    assert len(read_run(tmp_path / "multiverse").samples) == 1
-    assert len(ask(theirs, settings, tmp_path).samples) == 2
+    with pytest.raises(EvaluationError, match=r"1 questions could not be asked .*not now"):
+        ask(theirs, config, tmp_path, concurrency=1)
+    assert len(read_run(tmp_path).samples) == 1
+    assert len(ask(theirs, config, tmp_path).samples) == 2
     assert len(theirs.bodies) == 3
 
 
 def test_answers_to_other_questions_are_not_taken(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
-    settings = Settings(("math500",), data={"math500": data["math500"]})
-    ask(theirs, settings, tmp_path / "out")
+    config = EvaluationConfig(("math500",), data={"math500": data["math500"]})
+    ask(theirs, config, tmp_path / "out")
     path = Path(data["math500"])
     path.write_text(path.read_text().replace("half", "twice"))
     with pytest.raises(DataError, match="answers to other questions of math500"):
-        ask(theirs, settings, tmp_path / "out")
+        ask(theirs, config, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("config", "message"),
     [
-        (Settings(("nope",)), "no benchmark 'nope'"),
-        (Settings(("chain",), data={"math500": "x.jsonl"}), "data for math500, which is not asked"),
+        (EvaluationConfig(("nope",)), "no benchmark 'nope'"),
+        (EvaluationConfig(("chain",), data={"math500": "x.jsonl"}), "data was given for math500, which is not evaluated"),
     ],
 )
-def test_bad_settings(settings: Settings, told: str, theirs: Endpoint, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=told):
-        ask(theirs, settings, tmp_path)
+def test_bad_settings(config: EvaluationConfig, message: str, theirs: Endpoint, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        ask(theirs, config, tmp_path)
 
 
 def test_killed_on_the_way(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
@@ -199,13 +198,109 @@ def test_killed_on_the_way(theirs: Endpoint, data: dict[str, str], tmp_path: Pat
     assert len(theirs.bodies) == 18 + len(before) - len(finished)
 
 
+def test_sampling_parameters_that_inspect_has_no_name_for() -> None:
+    sampling = SamplingParams(temperature=0, max_critical_path_tokens=90, top_k=3)
+    config = EvaluationConfig(("chain",), sampling)
+    assert config.limits == {"max_critical_path_tokens": 90, "top_k": 3}
+    assert EvaluationConfig(("chain",), sampling, budget=60).limits == {"max_critical_path_tokens": 60, "top_k": 3}
+    for refused in (SamplingParams(seed=1), SamplingParams(n=2)):
+        with pytest.raises(ConfigError, match="set epochs and seed"):
+            EvaluationConfig(("chain",), refused)
+
+
+# ---- the project's own families, in process
+
+FAMILY = EvaluationConfig(("worksheet",), SamplingParams(temperature=0), limit=8, seed=3)
+PROBLEMS = generate("worksheet", 8, seed=3)
+
+
+def write_solution(prompt: str) -> Document | str:
+    """Right in parallel, right sequentially, wrong, breaking the grammar, right but not canonical; then again."""
+    think = MULTIVERSE.think
+    assert think is not None
+    index = next(index for index, problem in enumerate(PROBLEMS) if problem.question in prompt)
+    problem = PROBLEMS[index]
+    return (
+        problem.structured,
+        problem.sequential,
+        replace(problem.structured, answer="Answer: 100000"),
+        f"{think.open}\nLet's see.{MULTIVERSE.outline.open}",
+        f"{think.open} careless {think.close}\n\nAnswer: {problem.answer}",
+    )[index % 5]
+
+
+@pytest.fixture(scope="module")
+def scripted(model_folders: dict[str, Path]) -> LLM:
+    return scripted_llm(model_folders["qwen3"], write_solution)
+
+
+def in_order(llm: LLM, config: EvaluationConfig, out: Path, mode: Mode = "parallel") -> list[Sample]:
+    """The samples by number of the question."""
+    run = evaluate(lambda: in_process("tiny", llm), "tiny", config, out, mode)
+    return sorted(run.samples, key=lambda sample: int(sample.id))
+
+
+def test_answers_are_graded_and_measured(scripted: LLM, tmp_path: Path) -> None:
+    samples = in_order(scripted, FAMILY, tmp_path)
+    assert [sample.right for sample in samples] == [True, True, False, False, True, True, True, False]
+    assert [sample.malformed for sample in samples] == [False, False, False, True, True, False, False, False]
+    assert [sample.forked for sample in samples] == [True, False, True, False, False, True, False, True]
+    assert [sample.expected for sample in samples] == [problem.answer for problem in PROBLEMS]
+    assert samples[1].parallelism == 1 < samples[0].parallelism
+    (group,) = report([read_run(tmp_path)]).groups
+    row = group.summary()
+    assert (row["benchmark"], row["mode"], row["answers"]) == ("worksheet", "parallel", 8)
+    assert (row["accuracy"], row["malformed"], row["forked"], row["cut_short"]) == (5 / 8, 2, 4 / 8, 0)
+    assert row["stderr"] == pytest.approx(math.sqrt(5 / 8 * 3 / 8 / 7))
+    assert row["total_tokens"] == pytest.approx(sum(sample.total_tokens for sample in samples) / 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "finish_reason", "right"),
+    [
+        ({"sampling": SamplingParams(temperature=0, max_tokens=250)}, "length", False),
+        ({"sampling": SamplingParams(temperature=0, max_critical_path_tokens=180)}, "budget", False),
+        ({"budget": 180}, "budget", True),
+    ],
+)
+def test_a_right_answer_counts_if_it_ended_by_itself_or_for_the_budget(
+    changes: dict[str, Any], finish_reason: str, right: bool, scripted: LLM, tmp_path: Path
+) -> None:
+    config = replace(FAMILY, limit=1, **changes)
+    (sample,) = in_order(scripted, config, tmp_path)
+    assert (sample.finish_reason, sample.malformed, sample.right) == (finish_reason, False, right)
+    assert sample.answer == PROBLEMS[0].answer
+
+
+def test_each_question_has_its_own_seed_and_the_instruction_of_the_mode(
+    scripted: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int | None] = []
+    submit = scripted.engine.submit
+
+    def note(prompt: list[int], params: SamplingParams, **options: Any) -> object:
+        seeds.append(params.seed)
+        asked.append(scripted.tokenizer.decode(prompt))
+        return submit(prompt, params, **options)
+
+    asked: list[str] = []
+    monkeypatch.setattr(scripted.engine, "submit", note)
+    config = replace(FAMILY, limit=3, sampling=SamplingParams(temperature=0, max_tokens=9), epochs=2)
+    in_order(scripted, config, tmp_path / "a")
+    assert len(set(seeds)) == 6
+    assert all("in parallel before answering" in prompt for prompt in asked)
+    in_order(scripted, config, tmp_path / "b", "sequential")
+    assert sorted(map(str, seeds[6:])) == sorted(map(str, seeds[:6]))
+    assert not any("in parallel" in prompt for prompt in asked[6:])
+
+
 def test_standard_errors_are_clustered() -> None:
     def one(id: str, epoch: int, right: bool) -> Sample:  # noqa: A002
         return Sample("t", id, epoch, "parallel", "", "", "", "", right, "stop", False, 0, 4, 2, 1.0)
 
     def stderr(samples: list[Sample]) -> float:
-        (line,) = summarise(Run("run", "model", {}, "machine", "2026-11-27", samples=tuple(samples)))
-        return line.stderr
+        (group,) = report([Run("run", "model", {}, "machine", "2026-11-27", samples=tuple(samples))]).groups
+        return float(group.summary()["stderr"])
 
     same = [one(name, epoch, name == "a") for name in "ab" for epoch in range(8)]
     # Two questions, one always right and one never: the sixteen answers are worth two.

@@ -10,12 +10,12 @@ from .. import __version__
 from .chat import chat
 from .curate import curate
 from .data import data
+from .evaluate import run as eval_run
 from .evaluate import tasks as eval_tasks
 from .evaluate_analysis import probe, prompting
 from .evaluate_budget import budget as eval_budget
 from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
-from .evaluate_run import run as eval_run
 from .generate import generate
 from .groups import HELP_OPTIONS, RunByDefault
 from .serve import serve
@@ -53,7 +53,7 @@ def multiverse(
     multiverse chat
     multiverse serve
     multiverse tasks worksheet --limit 3
-    multiverse eval tasks --family worksheet --n 50
+    multiverse eval worksheet --limit 50
     multiverse show document.xml
     """
     if context.invoked_subcommand is None:
@@ -65,19 +65,21 @@ evaluations = typer.Typer(cls=RunByDefault, context_settings=HELP_OPTIONS)
 
 @evaluations.callback(invoke_without_command=True, subcommand_metavar="NAME... | COMMAND [ARGS]...")
 def measure(context: typer.Context) -> None:
-    """Measure a model: on benchmarks by name, or on our own tasks in more detail.
+    """Evaluate a model on benchmarks, and report, compare and analyse what was measured.
 
     [bold]Examples[/bold]
     multiverse eval aime24 gpqa --model ./multiverse-32b --out runs/32b
-    multiverse eval worksheet nested --limit 50 --prompt both
-    multiverse eval tasks --family all --mode both --n 100
+    multiverse eval worksheet nested --limit 50 --mode both
+    multiverse eval report runs/32b/multiverse
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
 evaluations.command("run")(eval_run)
-evaluations.command("tasks")(eval_tasks)
+evaluations.command("tasks", hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+    eval_tasks
+)
 evaluations.command("report")(eval_report)
 evaluations.command("compare")(eval_compare)
 evaluations.command("budget")(eval_budget)

@@ -84,6 +84,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--max-critical-path": ("--max-critical-path-tokens",),
     "--sequential": ("--mode sequential",),
     "--prompt": ("--mode",),
+    "--ask": ("--mode",),
     "--n": ("--limit",),
     "--packed": ("--packed-linears",),
     "--no-packed": ("--no-packed-linears",),

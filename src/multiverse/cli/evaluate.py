@@ -1,181 +1,235 @@
-"""`multiverse eval tasks`: how right a model is, and how parallel."""
+"""`multiverse eval NAME...`: evaluate a model or a server on benchmarks; the answers are kept in a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from ..engine.params import SamplingParams
+from ..evaluation.config import FOLDERS, MAX_TOKENS, QUESTIONS, EvaluationConfig
+from ..options import Options, option
+from ..prompting import Mode
 from .bars import bars
+from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
-from .loading import open_model
-from .options import OUTPUT, Depth, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature, Width
+from .jsonio import print_json
+from .loading import ModelOptions
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from inspect_ai.model import ModelAPI
 
-    from ..engine import SamplingParams
+    from ..evaluation.run import Progress
     from ..evaluation.sample import Sample
-    from ..evaluation.tasks import TaskReport, TaskSet
-    from ..llm import LLM
-    from ..prompting import Mode
 
-PROBLEMS = "Problems"
+MODES: tuple[Mode, ...] = get_args(Mode)
+NAMES = (
+    "aime24, aime25, math500, gpqa, ifeval, livecodebench; "
+    "or a family of our own tasks: worksheet, cases, countdown, nested, chain."
+)
+
+LocalModel = Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"))]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=FILE",
+        help="Read a benchmark from JSON lines or Parquet in its own columns.",
+        rich_help_panel=QUESTIONS,
+        show_default="the hub",
+    ),
+]
 
 
-def tasks(
-    family: Annotated[
-        str,
-        typer.Option(
-            "--family",
-            "-f",
-            metavar="NAME",
-            help="worksheet, cases, countdown, nested, chain, or all.",
-            rich_help_panel=PROBLEMS,
+@dataclass(frozen=True)
+class Source(Options):
+    """A server to ask instead of a model in this process, and how many questions at once."""
+
+    server: str | None = option(
+        None,
+        "Ask a server that speaks OpenAI's chat completions; --model is then its name there.",
+        metavar="URL",
+        group="Model",
+        show_default="in this process",
+    )
+    api_key: str | None = option(
+        None, "The server's key.", metavar="KEY", group="Model", env="OPENAI_API_KEY", show_default="OPENAI_API_KEY"
+    )
+    concurrency: int = option(32, "Most questions in flight.", ge=1, group="Limits")
+
+
+@expand_options
+def run(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help=NAMES, show_default=False)],
+    config: EvaluationConfig,
+    sampling: Annotated[
+        SamplingParams,
+        Fields(
+            only=("temperature", "top_p", "max_tokens", "max_critical_path_tokens", "thinking_budget"),
+            defaults={"max_tokens": MAX_TOKENS},
         ),
-    ] = "worksheet",
-    n: Annotated[int, typer.Option("--n", "-n", metavar="N", help="Questions per family.", rich_help_panel=PROBLEMS)] = 200,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", metavar="S", help="Which problems (and what is drawn, when sampling).", min=0, rich_help_panel=PROBLEMS
-        ),
-    ] = 7,
+    ],
+    model: LocalModel,
+    source: Source,
+    out: Out = Path("runs/eval"),
     mode: Annotated[
         str,
         typer.Option(
-            "--mode", metavar="NAME", help="How to ask: parallel, sequential, or both in turn.", rich_help_panel=PROBLEMS
+            "--mode",
+            metavar="parallel|sequential|both",
+            help="Instruction at the end of each question; both runs one after the other.",
+            rich_help_panel=QUESTIONS,
         ),
     ] = "parallel",
-    width: Width = None,
-    depth: Depth = None,
-    model: Model = None,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
-    temperature: Temperature = 0.0,
-    max_tokens: MaxTokens = 2048,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save",
-            metavar="FILE",
-            help="Write every question and its generation as JSON lines.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
-    ] = None,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a model the project's own problems and count the right answers.
+    """Ask a model the questions of benchmarks, and grade its answers.
 
-    The problems come from the test split, which no training run has seen.
-    Reported are accuracy, tokens, critical path, their ratio (parallelism) and
-    the time it took. With --json, one object; for several families or modes, one
-    object whose [bold]reports[/bold] has one per run.
+    The defaults are the Multiverse paper's. Every answer is kept as soon as it is graded, in DIR/multiverse (mode parallel)
+    and DIR/zero (sequential): the same command, run again, resumes where it was stopped. [bold]run[/bold] may be left out.
 
     [bold]Examples[/bold]
-    multiverse eval tasks --family worksheet --n 200 --seed 7
-    multiverse eval tasks --family all --mode both --n 100
-    multiverse eval tasks --family nested --depth 3 --save samples.jsonl --json
+    multiverse eval worksheet countdown --limit 50 --temperature 0 --max-tokens 2048 --mode both
+    multiverse eval aime24 aime25 math500 gpqa --model ./multiverse-32b --out runs/32b
+    multiverse eval math500 --server http://127.0.0.1:8000 --data math500=math500.jsonl
     """
-    from ..engine import SamplingParams
+    from ..evaluation.report import report
+    from ..evaluation.run import evaluate, load
 
-    params = SamplingParams(temperature=temperature, top_p=1.0, max_tokens=max_tokens)
-    runs = _runs(family, mode, n=n, seed=seed, width=width, depth=depth)
-    if save is not None:
-        _save(save, [])  # if it cannot be written, better now than after all the work
-    llm = open_model(model, device=device, dtype=dtype.value)
-    reports = _evaluate(llm, runs, params)
-    if save is not None:
-        _save(save, reports)
+    config = replace(config, benchmarks=benchmarks(names), sampling=sampling, data=parse_data(data))
+    modes = parse_modes(mode)
+    sets = load(config)  # errors in the questions are found before a model is loaded
+    name, open_api = provider(source, model)
+    with _progress() as progress:
+        runs = [
+            evaluate(
+                open_api,
+                name,
+                config,
+                out / FOLDERS[one],
+                one,
+                sets=sets,
+                concurrency=source.concurrency,
+                progress=progress,
+            )
+            for one in modes
+        ]
+    summed = report(runs)
+    folders = [out / FOLDERS[one] for one in modes]
     if as_json:
-        from .jsonio import dump
-
-        summaries = [report.summary() for report in reports]
-        typer.echo(dump(summaries[0] if len(summaries) == 1 else {"reports": summaries}))
+        listed = [
+            {"name": own.name, "model": own.model, "folder": str(folder)} for own, folder in zip(runs, folders, strict=True)
+        ]
+        print_json({"runs": listed, "results": [group.summary() for group in summed.groups]})
     else:
-        _print_table(reports)
+        from .evaluate_report import print_results
+
+        print_results(summed)
+        typer.echo(f"samples: {', '.join(str(folder / 'samples.jsonl') for folder in folders)}")
 
 
-def _runs(family: str, mode: str, *, n: int, seed: int, width: int | None, depth: int | None) -> list[TaskSet]:
-    from ..evaluation.tasks import TaskSet
-    from ..tasks import FAMILIES
-
-    families = FAMILIES if family == "all" else (known("family", family, (*FAMILIES, "all")),)
-    modes = ("parallel", "sequential") if mode == "both" else (known("mode", mode, ("parallel", "sequential", "both")),)
-    runs = [TaskSet(name, n, seed, cast("Mode", way), width, depth) for name in families for way in modes]
-    for run in runs:
-        try:
-            run.problems()
-        except ValueError as error:
-            raise InputError(str(error)) from None
-    return runs
-
-
-def _evaluate(llm: LLM, runs: list[TaskSet], params: SamplingParams) -> list[TaskReport]:
-    from ..evaluation.tasks import evaluate
-
-    with bars("{task.fields[right]} right") as progress:
-        return [evaluate(llm, run, params, _counter(progress, run)) for run in runs]
-
-
-def _counter(progress: Progress, run: TaskSet) -> Callable[[Sample], None]:
-    """A bar for one run, and what moves it on."""
-    bar = progress.add_task(f"{run.family} {run.mode}", total=run.n, right=0)
-    right = 0
-
-    def count(sample: Sample) -> None:
-        nonlocal right
-        right += sample.right
-        progress.update(bar, advance=1, right=right)
-
-    return count
-
-
-def _save(path: Path, reports: list[TaskReport]) -> None:
-    from .jsonio import dump
-
-    lines = [
-        dump({"family": report.family, **asdict(sample), "parallelism": sample.parallelism, "forked": sample.forked})
-        for report in reports
-        for sample in report.samples
-    ]
-    try:
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{str(path)!r} cannot be written ({error.strerror}): give --save a file that can be") from None
-
-
-def _print_table(reports: list[TaskReport]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    first = reports[0]
-    table = Table(
-        box=None,  # so that all of it fits in 80 columns
-        collapse_padding=True,
-        pad_edge=False,
-        title=Text(f"{first.model} · {first.n} questions each · seed {first.seed}", "bold"),
-        title_justify="left",
+def tasks() -> None:
+    """Replaced by `eval NAME...`."""
+    raise InputError(
+        "`eval tasks` is now `eval NAME...`: multiverse eval worksheet --limit 200 --temperature 0 --max-tokens 2048"
     )
-    table.add_column("family")
-    table.add_column("mode")
-    for heading in ("accuracy", "paral-\nlelism", "critical\npath", "tokens", "forked", "mal-\nformed", "seconds"):
-        table.add_column(heading, justify="right")
-    for report in reports:
-        table.add_row(
-            report.family,
-            report.mode,
-            f"{100 * report.accuracy:.1f} ± {report.stderr:.1%}",
-            f"{report.parallelism:.2f}",
-            f"{report.critical_path_tokens:.0f}",
-            f"{report.total_tokens:.0f}",
-            f"{report.forked:.0%}",
-            str(report.malformed),
-            f"{report.seconds:.1f}",
-        )
-    Console().print(table)
+
+
+def benchmarks(names: list[str]) -> tuple[str, ...]:
+    """Names of benchmarks, each once.
+
+    Raises:
+        InputError: there is no such benchmark.
+    """
+    from ..evaluation.benchmarks import BENCHMARKS
+
+    return tuple(dict.fromkeys(known("benchmark", name, BENCHMARKS) for name in names))
+
+
+def parse_modes(mode: str) -> tuple[Mode, ...]:
+    """The modes of ``--mode parallel|sequential|both``.
+
+    Raises:
+        InputError: there is no such mode.
+    """
+    known("mode", mode, (*MODES, "both"))
+    return MODES if mode == "both" else (cast(Mode, mode),)
+
+
+def parse_data(pairs: list[str] | None) -> dict[str, str]:
+    """Files by benchmark, from ``NAME=FILE``.
+
+    Raises:
+        InputError: a pair is not valid, or there is no such file.
+    """
+    found = {}
+    for pair in pairs or ():
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--data {pair!r} is not valid: write it as math500=FILE")
+        if not Path(path).expanduser().is_file():
+            raise InputError(f"--data {name}: there is no file {path!r}")
+        found[name] = path
+    return found
+
+
+def provider(source: Source, model: ModelOptions) -> tuple[str, Callable[[], ModelAPI]]:
+    """A model's name and the function that makes its provider; the model itself is loaded once, when that is first called.
+
+    Raises:
+        ExtraError: inspect is not installed.
+        ServerError: the server does not answer, or has no such model.
+    """
+    from ..errors import require
+
+    require("inspect_ai", "eval")
+    if source.server is not None:
+        from .remote import Remote
+
+        found = Remote(source.server, model.model, source.api_key)
+
+        def open_server() -> ModelAPI:
+            from ..evaluation.server import at_server
+
+            return at_server(found.name, found.base, source.api_key)
+
+        return f"{found.base} {found.name}", open_server
+
+    llm = cache(model.load)
+
+    def open_engine() -> ModelAPI:
+        from ..evaluation.providers import in_process
+
+        return in_process(model.name, llm())
+
+    return model.name, open_engine
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for each benchmark and mode, on a terminal."""
+    from ..evaluation.run import Progress
+
+    shown = bars("{task.fields[right]} right, {task.fields[forked]} forked")
+    by_key: dict[tuple[str, str], Any] = {}
+
+    def begin(name: str, mode: Mode, total: int, done: list[Sample]) -> None:
+        right, forked = sum(sample.right for sample in done), sum(sample.forked for sample in done)
+        by_key[name, mode] = shown.add_task(f"{name} {mode}", total=total, completed=len(done), right=right, forked=forked)
+        shown.start()  # after the model is loaded, which shows a spinner
+
+    def finish(sample: Sample) -> None:
+        bar = by_key[sample.task, sample.mode]
+        fields = shown.tasks[bar].fields
+        shown.update(bar, advance=1, right=fields["right"] + sample.right, forked=fields["forked"] + sample.forked)
+
+    try:
+        yield Progress(begin, finish)
+    finally:
+        shown.stop()

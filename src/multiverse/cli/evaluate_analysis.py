@@ -1,4 +1,4 @@
-"""`multiverse eval probe` and `multiverse eval prompting`: what a model knows about structure before it shows it."""
+"""`multiverse eval probe` and `multiverse eval prompting`: does a model know about structure before it writes it?"""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..engine.params import SamplingParams
+from ..evaluation.analysis.options import CaseOptions, SiteOptions
 from .bars import bars
-from .declared import Family, Fields, Json, Limit, Plot, Save, Seed, expand_options
+from .declared import Fields, Json, Plot, Save, expand_options
 from .errors import InputError, known
+from .evaluate import parse_modes
 from .jsonio import dump, print_json
 from .loading import ModelOptions, quietly
 
@@ -22,98 +24,69 @@ if TYPE_CHECKING:
 
     from ..evaluation.analysis.cases import Case
     from ..evaluation.analysis.probing import ProbeReport
-    from ..evaluation.analysis.prompting import Answer, Asking, PromptingTest, Tally
-    from ..evaluation.analysis.sites import At, Marker
+    from ..evaluation.analysis.prompting import PromptingSample, PromptingTest, PromptMode, Tally
+    from ..evaluation.analysis.sites import Marker
     from ..evaluation.analysis.states import Reader
     from ..prompting import Mode
 
-Source = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        metavar="SOURCE",
-        help="Take questions and documents from here: .xml, .jsonl, .json, .parquet, a folder, or a hub id.",
-        rich_help_panel="Texts",
-        show_default="the task families",
-    ),
-]
+TEXTS, OUTPUT = "Texts", "Output"
+GUARDS: dict[str | None, tuple[bool, ...]] = {None: (), "on": (True,), "off": (False,), "both": (True, False)}
+
+Model = Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))]
 
 
 @expand_options
 def probe(
-    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))],
-    family: Family = "all",
-    data: Source = None,
-    limit: Limit = 100,
-    seed: Seed = 7,
-    at: Annotated[
-        str,
-        typer.Option(
-            "--at",
-            metavar="PLACE",
-            help="Where to ask: sentence (ends of sentences), token (all tokens of them), question (its last token).",
-            rich_help_panel="Texts",
-        ),
-    ] = "sentence",
-    within: Annotated[
-        int,
-        typer.Option(
-            "--within",
-            metavar="K",
-            help="With --at token: so many tokens ahead count as about to.",
-            min=1,
-            rich_help_panel="Texts",
-        ),
-    ] = 8,
+    source: CaseOptions,
+    sites: SiteOptions,
+    model: Model,
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--mode",
-            metavar="NAME",
-            help="Which texts: parallel (structured), sequential (the same in a line), both.",
-            rich_help_panel="Texts",
+            metavar="parallel|sequential|both",
+            help="Which texts: structured, the same written sequentially, or both.",
+            rich_help_panel=TEXTS,
             show_default="both, where the model has tags",
         ),
-    ] = "",
+    ] = None,
     beside: Annotated[
         list[Path] | None,
         typer.Option(
             "--beside",
             metavar="FILE",
             help="Draw a stored --json output beside it.",
-            rich_help_panel="Output",
+            rich_help_panel=OUTPUT,
             show_default=False,
         ),
     ] = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Read off hidden states whether a fork is about to start.
+    """Predict from hidden states whether a fork is about to start.
 
-    A two-layer perceptron per layer is asked at places where a block may stand,
-    half of them in front of a fork, and judged on documents that it has not seen
-    (five folds). Beside it stands what the position and the last tokens alone
-    tell: text that gives the fork away says nothing about the model.
+    A two-layer perceptron per layer is trained at places where a block may stand, half of them in front of a fork, and judged
+    on documents that it has not seen (five folds). Baselines know the position or the last tokens only: where they are right,
+    the text gives the fork away, and the test says nothing about the model.
 
     [bold]Examples[/bold]
     multiverse eval probe --at question
     multiverse eval probe --model ./my-model --data traces.jsonl --limit 500 --plot probe.svg
-    multiverse eval probe --model ./twin --json > twin.json
+    multiverse eval probe --model ./baseline --json > baseline.json
     """
     from ..data.plot import check_format
+    from ..evaluation.analysis.cases import load_cases
     from ..evaluation.analysis.plots import plot_probes
-    from ..evaluation.analysis.sites import PLACES
 
-    place = cast("At", known("place", at, PLACES))
-    modes = _modes(mode)
-    cases = _cases(family or "all", data, limit or 100, seed)
-    others = [report for path in beside or () for report in _stored(path)]
+    modes = parse_modes(mode) if mode is not None else ()
+    cases = load_cases(source)
+    others = [_stored(path) for path in beside or ()]
     if plot is not None:
         check_format(plot)
-    reader, marker = _open_reader(model, place, within)
+    reader, marker = _open_reader(model, sites)
     if not modes:
         modes = ("parallel", "sequential") if marker.tokens is not None else ("sequential",)
-    report = _probe(reader, cases, marker, modes, seed)
+    report = _probe(reader, cases, marker, modes, source.seed)
     if plot is not None:
         _write(plot, lambda path: plot_probes([report.as_json(), *others], path))
     if as_json:
@@ -124,75 +97,72 @@ def probe(
 
 @expand_options
 def prompting(
-    model: ModelOptions,
+    source: CaseOptions,
     sampling: Annotated[SamplingParams, Fields(only=("temperature", "max_tokens"))],
-    family: Family = "all",
-    data: Source = None,
-    limit: Limit = 100,
-    seed: Seed = 7,
-    asking: Annotated[
+    model: Model,
+    mode: Annotated[
         list[str] | None,
         typer.Option(
-            "--ask",
-            metavar="HOW",
-            help="parallel, sequential, or explained (the format described); may be given several times.",
-            rich_help_panel="Texts",
-            show_default="parallel and sequential, or explained for a model without tags",
+            "--mode",
+            metavar="parallel|sequential|both|explained",
+            help="How to ask; explained describes the format. May be given several times.",
+            rich_help_panel=TEXTS,
+            show_default="both, or explained for a model without tags",
         ),
     ] = None,
     guard: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--guard",
             metavar="on|off|both",
             help="Whether only legal tags can be sampled; off shows the raw model.",
-            rich_help_panel="Texts",
+            rich_help_panel=TEXTS,
             show_default="both, where the model has tags",
         ),
-    ] = "",
+    ] = None,
     save: Save = None,
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """Ask for the format, and count how often it comes.
+    """Ask for the format, and count how often the model writes it.
 
     An answer is [bold]formed[/bold] (its blocks are whole), [bold]broken[/bold] (it has tags of a block, but
     no whole one) or [bold]plain[/bold] (it has none). Beside it stands how often the question
-    had structure to use, which its own solution tells.
+    can be answered with a fork, by its own solution.
 
     [bold]Examples[/bold]
     multiverse eval prompting --family worksheet --guard off
-    multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --ask explained --limit 50
+    multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --mode explained --limit 50
     multiverse eval prompting --data documents.jsonl --save answers.jsonl --json
     """
     from ..data.plot import check_format
+    from ..evaluation.analysis.cases import load_cases
     from ..evaluation.analysis.plots import plot_prompting
-    from ..evaluation.analysis.prompting import ASKINGS, PromptingTest
+    from ..evaluation.analysis.prompting import PromptingTest
 
-    askings = tuple(cast("Asking", known("way of asking", name, ASKINGS)) for name in asking or ())
-    guards = {"": (), "on": (True,), "off": (False,), "both": (True, False)}[known("guard", guard, ("on", "off", "both", ""))]
-    cases = _cases(family or "all", data, limit or 100, seed)
+    modes = _prompt_modes(mode or [])
+    if guard is not None:
+        known("guard", guard, ("on", "off", "both"))
+    cases = load_cases(source)
     if plot is not None:
         check_format(plot)
     if save is not None:
-        _write(save, lambda path: path.write_text(""))  # if it cannot be written, better now than after all the work
+        _write(save, lambda path: path.write_text(""))  # raises before the model has run, not after
     llm = model.load()
     tagged = llm.engine.tokens is not None
-    if True in guards and not tagged:
+    if True in GUARDS[guard] and not tagged:
         raise InputError(f"--guard {guard}: the guard needs the tags in the tokenizer, and {llm.model_path!r} has none")
     tests = [
-        PromptingTest(way, on)
-        for way in askings or (("parallel", "sequential") if tagged else ("explained",))
-        for on in guards or ((True, False) if tagged else (False,))
+        PromptingTest(one, on)
+        for one in modes or (("parallel", "sequential") if tagged else ("explained",))
+        for on in GUARDS[guard] or ((True, False) if tagged else (False,))
     ]
-    found = _ask(llm, cases, tests, sampling, seed)
+    found = _ask(llm, cases, tests, sampling, source.seed)
     if save is not None:
-        lines = [
-            f"{dump({'asking': test.asking, 'guard': test.guard, **asdict(answer)})}\n" for test, own in found for answer in own
-        ]
+        lines = [f"{dump({'mode': test.mode, 'guard': test.guard, **asdict(one)})}\n" for test, own in found for one in own]
         _write(save, lambda path: path.write_text("".join(lines), encoding="utf-8"))
     tallies = _tallies(found)
-    settings = {"model": llm.model_path, "n": len(cases), "seed": seed}
+    settings = {"model": llm.model_path, "n": len(cases), "seed": source.seed}
     settings |= {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens}
     if plot is not None:
         title = f"{Path(llm.model_path).name}: what answers were"
@@ -204,41 +174,14 @@ def prompting(
         _print_tallies(tallies, settings)
 
 
-def _modes(mode: str) -> tuple[Mode, ...]:
-    if not mode:
-        return ()
-    known("mode", mode, ("parallel", "sequential", "both"))
-    return ("parallel", "sequential") if mode == "both" else (cast("Mode", mode),)
+def _prompt_modes(names: list[str]) -> tuple[PromptMode, ...]:
+    for name in names:
+        known("mode", name, ("parallel", "sequential", "both", "explained"))
+    each = [one for name in names for one in (("parallel", "sequential") if name == "both" else (name,))]
+    return tuple(cast("PromptMode", one) for one in dict.fromkeys(each))
 
 
-def _cases(family: str, data: str | None, n: int, seed: int) -> list[Case]:
-    from ..evaluation.analysis.cases import from_tasks
-    from ..tasks import FAMILIES
-
-    if data is not None:
-        return _from_data(data, n, seed)
-    return from_tasks(FAMILIES if family == "all" else (known("family", family, (*FAMILIES, "all")),), n, seed)
-
-
-def _from_data(source: str, n: int, seed: int) -> list[Case]:
-    from random import Random
-
-    from ..data import read
-    from ..evaluation.analysis.cases import Case
-    from ..structure import twin
-
-    loaded = read(source)
-    if loaded.faults:
-        raise InputError(f"{len(loaded.faults)} rows of {source!r} cannot be read, the first: {loaded.faults[0]}")
-    rows = {row.question: row for row in loaded.rows if row.question}
-    if not rows:
-        raise InputError(f"{source!r} holds no document with a question: give a source that has questions")
-    drawn = Random(seed).sample(list(rows.values()), min(n, len(rows)))
-    name = Path(source).name
-    return [Case(name, row.question, row.document, row.sequential or twin(row.document, conclusions=True)) for row in drawn]
-
-
-def _open_reader(model: ModelOptions, at: At, within: int) -> tuple[Reader, Marker]:
+def _open_reader(model: ModelOptions, sites: SiteOptions) -> tuple[Reader, Marker]:
     from ..structure import DIALECTS, detect, read_dialect, resolve
 
     with quietly(model.model):
@@ -249,7 +192,7 @@ def _open_reader(model: ModelOptions, at: At, within: int) -> tuple[Reader, Mark
         noted = read_dialect(reader.model.config)
         tokenizer = reader.tokenizer
         tokens = resolve(tokenizer, noted) if noted is not None else detect(tokenizer, tuple(DIALECTS.values()))
-        return reader, Marker(tokenizer, tokens, at, within)
+        return reader, Marker(tokenizer, tokens, sites.at, sites.within)
 
 
 def _probe(reader: Reader, cases: list[Case], marker: Marker, modes: tuple[Mode, ...], seed: int) -> ProbeReport:
@@ -267,24 +210,24 @@ def _probe(reader: Reader, cases: list[Case], marker: Marker, modes: tuple[Mode,
 
 
 def _ask(
-    llm: Any, cases: list[Case], tests: list[PromptingTest], params: Any, seed: int
-) -> list[tuple[PromptingTest, list[Answer]]]:
+    llm: Any, cases: list[Case], tests: list[PromptingTest], params: SamplingParams, seed: int
+) -> list[tuple[PromptingTest, list[PromptingSample]]]:
     from ..evaluation.analysis.prompting import run_prompting
 
     with bars() as progress:
         return [
-            (test, run_prompting(llm, cases, test, params, seed=seed, on_finish=_mover(progress, test, len(cases))))
+            (test, run_prompting(llm, cases, test, params, seed=seed, on_finish=_bar(progress, test, len(cases))))
             for test in tests
         ]
 
 
-def _mover(progress: Progress, test: PromptingTest, total: int) -> Callable[[Answer], None]:
-    """A bar for one way of asking, and what moves it on."""
-    bar = progress.add_task(f"asked {test.asking}, guard {'on' if test.guard else 'off'}", total=total)
+def _bar(progress: Progress, test: PromptingTest, total: int) -> Callable[[PromptingSample], None]:
+    """A bar for one test; returns the callback that advances it."""
+    bar = progress.add_task(f"asked {test.mode}, guard {'on' if test.guard else 'off'}", total=total)
     return lambda _: progress.advance(bar)
 
 
-def _tallies(found: list[tuple[PromptingTest, list[Answer]]]) -> list[Tally]:
+def _tallies(found: list[tuple[PromptingTest, list[PromptingSample]]]) -> list[Tally]:
     from ..evaluation.analysis.prompting import tally
 
     tallies = []
@@ -296,14 +239,14 @@ def _tallies(found: list[tuple[PromptingTest, list[Answer]]]) -> list[Tally]:
     return tallies
 
 
-def _stored(path: Path) -> list[dict[str, Any]]:
+def _stored(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--beside {str(path)!r} cannot be read ({error}): give what --json printed") from None
     if not isinstance(report, dict) or not {"model", "at", "texts"} <= report.keys():
-        raise InputError(f"--beside {str(path)!r} is no report of this test: give what --json printed")
-    return [report]
+        raise InputError(f"--beside {str(path)!r} is not a report of this test: give what --json printed")
+    return report
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
@@ -321,9 +264,9 @@ def _print_probe(report: ProbeReport) -> None:
     where = {"sentence": "at the end of this sentence", "token": f"within {report.within} tokens", "question": "in the answer"}
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.title = Text(f"{report.model} · a fork, {where[report.at]}? · {report.cases} questions · seed {report.seed}", "bold")
-    table.add_column("known is")
+    table.add_column("known")
     for text in report.texts:
-        name = "structured texts" if text.mode == "parallel" else "told in a line"
+        name = "structured texts" if text.mode == "parallel" else "sequential texts"
         table.add_column(f"{name},\n{text.examples} places, right", justify="right")
     depth = len(report.texts[0].layers)
     for name, label in (("majority", "nothing"), ("position", "the position"), ("last_tokens", "the last 4 tokens")):
@@ -343,7 +286,7 @@ def _print_tallies(tallies: list[Tally], settings: dict[str, Any]) -> None:
         f"{settings['model']} · {settings['n']} questions · seed {settings['seed']} · temperature {settings['temperature']:g}"
     )
     table = Table(box=None, pad_edge=False, collapse_padding=True, title=Text(title, "bold"), title_justify="left")
-    for heading in ("family", "asked", "guard"):
+    for heading in ("family", "mode", "guard"):
         table.add_column(heading)
     for heading in (
         "n",
@@ -360,7 +303,7 @@ def _print_tallies(tallies: list[Tally], settings: dict[str, Any]) -> None:
         shares = (one.possible, one.formed, one.formed_where_possible, one.formed_where_not, one.broken, one.plain)
         table.add_row(
             one.group,
-            one.asking,
+            one.mode,
             "on" if one.guard else "off",
             str(one.n),
             *("-" if not value.n else f"{value.value:.0%}" for value in shares),

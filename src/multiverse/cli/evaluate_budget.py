@@ -1,32 +1,41 @@
-"""`multiverse eval budget`: accuracy against a budget of critical path."""
+"""`multiverse eval budget`: accuracy of two systems under limits on the critical path."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from ..engine.params import SamplingParams
+from ..errors import require
+from ..evaluation.config import EvaluationConfig
+from ..prompting import Mode
 from .bars import bars
+from .declared import Fields, Json, expand_options
 from .errors import InputError, known
-from .loading import open_model
-from .options import BOUNDS, MODEL, OUTPUT, SAMPLING, Device, Dtype, DtypeOption, Json, MaxTokens, Model, Temperature
+from .evaluate import MODES, NAMES, Data, LocalModel, Source, benchmarks, parse_data, provider
+from .jsonio import print_json
+from .loading import ModelOptions
 
 if TYPE_CHECKING:
-    from ..evaluation.budget import Curves, Plan, System
+    from inspect_ai.model import ModelAPI
+
+    from ..evaluation.budget import Curves, System
+    from ..evaluation.run import Progress
     from ..evaluation.sample import Sample
-    from ..llm import LLM
-    from ..prompting import Mode
 
-PROBLEMS = "Problems"
 AGAINST = "The other system"
-MODES = ("parallel", "sequential")
+
+ModelMode = Annotated[str, typer.Option("--mode", metavar="parallel|sequential", help="How to ask.", rich_help_panel="Model")]
 
 
+@expand_options
 def budget(
     out: Annotated[
         Path,
@@ -34,15 +43,20 @@ def budget(
             "--out",
             "-o",
             metavar="DIR",
-            help="Folder of the comparison; what is finished in it is not run again.",
-            rich_help_panel=OUTPUT,
+            help="Folder of the comparison; samples that are in it are not asked again.",
+            rich_help_panel="Output",
             show_default=False,
         ),
     ],
-    model: Model = None,
-    mode: Annotated[
-        str, typer.Option("--mode", metavar="NAME", help="parallel or sequential.", rich_help_panel=MODEL)
-    ] = "parallel",
+    config: Annotated[EvaluationConfig, Fields(defaults={"limit": 40}, show_default={"limit": "40"})],
+    sampling: Annotated[
+        SamplingParams,
+        Fields(only=("temperature", "top_p", "max_tokens"), defaults={"temperature": 0.0, "top_p": 1.0, "max_tokens": 2048}),
+    ],
+    model: LocalModel,
+    source: Source,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAMES, show_default="our own families")] = None,
+    mode: ModelMode = "parallel",
     against_model: Annotated[
         str | None,
         typer.Option(
@@ -54,90 +68,76 @@ def budget(
         ),
     ] = None,
     against_mode: Annotated[
-        str, typer.Option("--against-mode", metavar="NAME", help="parallel or sequential.", rich_help_panel=AGAINST)
+        str,
+        typer.Option("--against-mode", metavar="parallel|sequential", help="How to ask it.", rich_help_panel=AGAINST),
     ] = "sequential",
     budgets: Annotated[
         str,
         typer.Option(
-            "--budgets", metavar="N,N,...", help="Bounds on the longest chain of generated tokens.", rich_help_panel=BOUNDS
+            "--budgets", metavar="N,N,...", help="Limits on the longest chain of generated tokens.", rich_help_panel="Limits"
         ),
     ] = "64,128,192,256,320,384,512",
-    family: Annotated[
-        str,
-        typer.Option("--family", "-f", metavar="NAME,...", help="Families of problems, or all.", rich_help_panel=PROBLEMS),
-    ] = "all",
-    n: Annotated[
-        int, typer.Option("--n", "-n", metavar="N", help="Questions per family.", min=1, rich_help_panel=PROBLEMS)
-    ] = 40,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="S", help="Which problems, and what is drawn.", min=0, rich_help_panel=PROBLEMS)
-    ] = 7,
-    epochs: Annotated[
-        int, typer.Option("--epochs", metavar="N", help="How often each question is asked.", min=1, rich_help_panel=SAMPLING)
-    ] = 1,
-    temperature: Temperature = 0.0,
-    max_tokens: MaxTokens = 2048,
-    device: Device = "auto",
-    dtype: DtypeOption = Dtype.auto,
+    data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Which of two systems makes more of the same critical path.
+    """Compare the accuracy of two systems at an equal critical path.
 
-    Both are asked the same questions under each budget: a bound on the longest
-    chain of tokens, near which paths are closed and the answer is written. By
-    default a model that thinks in parallel is set against itself in a line.
-    Writes curves with bands, the mean gain with its interval, Markdown and JSON.
+    Both are asked the same questions under each budget: a limit on the longest chain of tokens, near which paths are closed
+    and the answer is written. By default a model that thinks in parallel is compared with itself asked sequentially. Writes
+    curves with intervals, the mean gain with its interval, Markdown and JSON.
 
     [bold]Examples[/bold]
     multiverse eval budget --out runs/budget
-    multiverse eval budget --out runs/budget -m my/model --against-model my/twin --n 100
+    multiverse eval budget worksheet nested --out runs/budget -m my/model --against-model my/baseline --limit 100
     """
-    from ..errors import require
-    from ..evaluation.budget import curves, measure
+    from ..evaluation.budget import check_budgets, curves, sweep
     from ..evaluation.budget_report import BUDGET, write_budget
+    from ..evaluation.run import load
+    from ..tasks import FAMILIES
 
-    for name in ("scipy", "matplotlib"):
-        require(name, "eval")  # if it is missing, better told now than after all the work
-
-    @cache
-    def load(name: str | None) -> LLM:
-        return open_model(name, device=device, dtype=dtype.value)
-
-    other = model if against_model is None else against_model
-    systems = _systems((model, mode), (other, against_mode), load)
-    plan = _plan(family, n, seed, _budgets(budgets), epochs, temperature, max_tokens)
-    with _progress(plan, systems) as watch:
-        first, second = (measure(system, plan, out, watch(system)) for system in systems)
-    names = (systems[0].name, systems[1].name)
-    compared = curves(names, first, second, seed=seed)
-    write_budget(compared, systems, plan, [*first.values(), *second.values()], out)
+    for library in ("scipy", "matplotlib"):
+        require(library, "eval")  # needed at the end only, but better found missing before the model has run
+    config = replace(config, benchmarks=benchmarks(names or list(FAMILIES)), sampling=sampling, data=parse_data(data))
+    limits = _parse_budgets(budgets)
+    check_budgets(limits, config)
+    other = model if against_model is None else replace(model, model=against_model)
+    systems = _systems((model, mode), (other, against_mode), cache(lambda own: provider(source, own)))
+    sets = load(config)
+    with _progress(systems) as progress:
+        first, second = (
+            sweep(one, config, limits, out, sets=sets, concurrency=source.concurrency, progress=progress[one.name])
+            for one in systems
+        )
+    compared = curves((systems[0].name, systems[1].name), first, second, seed=config.seed)
+    write_budget(compared, systems, config, [*first.values(), *second.values()], out)
     cut = sum(sample.finish_reason == "length" for runs in (first, second) for run in runs.values() for sample in run.samples)
     if cut:
-        print(f"{cut} answers ran into --max-tokens before their budget, and count as wrong: raise it", file=sys.stderr)
+        print(f"{cut} answers reached --max-tokens before their budget, and count as wrong: raise it", file=sys.stderr)
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump(compared.to_json()))
+        print_json(compared.to_json())
     else:
         _print(compared)
         print(f"wrote {out / BUDGET}", file=sys.stderr)
 
 
-def _systems(
-    first: tuple[str | None, str], second: tuple[str | None, str], load: Callable[[str | None], LLM]
-) -> tuple[System, System]:
-    """Two systems, named by what tells them apart."""
+Opener = Callable[[ModelOptions], tuple[str, "Callable[[], ModelAPI]"]]
+
+
+def _systems(first: tuple[ModelOptions, str], second: tuple[ModelOptions, str], opener: Opener) -> tuple[System, System]:
+    """Two systems, named by what differs between them: model, mode, or both."""
     from ..evaluation.budget import System
     from ..evaluation.recording import slug
 
+    for _, mode in (first, second):
+        known("mode", mode, MODES)
     if first == second:
         raise InputError("both systems are the same: give another --against-mode or --against-model")
 
-    def system(model: str | None, mode: str) -> System:
-        shown = "multiverse-mini" if model is None else model
-        own = slug(Path(shown).name) if first[0] != second[0] else ""
-        name = "-".join(filter(None, (own, known("mode", mode, MODES) if first[1] != second[1] else "")))
-        return System(name, shown, cast("Mode", mode), lambda: load(model))
+    def system(model: ModelOptions, mode: str) -> System:
+        name, open_api = opener(model)
+        own = slug(Path(name).name) if first[0] != second[0] else ""
+        label = "-".join(filter(None, (own, mode if first[1] != second[1] else "")))
+        return System(label, name, cast("Mode", mode), open_api)
 
     made = system(*first), system(*second)
     if made[0].name == made[1].name:
@@ -145,51 +145,49 @@ def _systems(
     return made
 
 
-def _budgets(text: str) -> tuple[int, ...]:
+def _parse_budgets(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--budgets {text!r} is not valid: give whole numbers with commas between, such as 128,256") from None
 
 
-def _plan(family: str, n: int, seed: int, budgets: tuple[int, ...], epochs: int, temperature: float, max_tokens: int) -> Plan:
-    from ..engine import SamplingParams
-    from ..evaluation.budget import Plan, of_families
-    from ..evaluation.machine import describe_machine
-    from ..tasks import FAMILIES
-
-    families = FAMILIES if family == "all" else tuple(known("family", name, FAMILIES) for name in family.split(","))
-    return Plan(
-        questions=of_families(families, n, seed),
-        budgets=budgets,
-        params=SamplingParams(temperature=temperature, top_p=1.0, max_tokens=max_tokens),
-        epochs=epochs,
-        seed=seed,
-        description={"families": list(families), "n": n, "split": "test"},
-        machine=describe_machine(),
-    )
-
-
 @contextmanager
-def _progress(plan: Plan, systems: tuple[System, System]) -> Iterator[Callable[[System], Callable[[Sample], None]]]:
-    """A bar for each system on a terminal's stderr."""
-    with bars() as progress:
-        by_system = {system.name: progress.add_task(system.name, total=plan.size * len(plan.budgets)) for system in systems}
-        yield lambda system: lambda _: progress.advance(by_system[system.name])
+def _progress(systems: tuple[System, System]) -> Iterator[dict[str, Progress]]:
+    """A bar for each system on a terminal's stderr; its total grows as the points begin."""
+    from ..evaluation.run import Progress
+
+    shown = bars()
+
+    def callbacks(system: System) -> Progress:
+        bar, total = shown.add_task(system.name, total=0), 0
+
+        def begin(_name: str, _mode: Mode, samples: int, done: list[Sample]) -> None:
+            nonlocal total
+            total += samples
+            shown.update(bar, total=total, advance=len(done))
+            shown.start()
+
+        return Progress(begin, lambda _: shown.advance(bar))
+
+    try:
+        yield {system.name: callbacks(system) for system in systems}
+    finally:
+        shown.stop()
 
 
 def _print(compared: Curves) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..evaluation.markdown import PASS, changed, told
+    from ..evaluation.markdown import PASS, format_difference, format_mean
 
     first, second = compared.names
     table = Table(box=None, pad_edge=False)
     for heading in ("budget", f"{first}, %", f"{second}, %", "gain [95% interval]"):
         table.add_column(heading, justify="right")
     for a, b, gain in zip(*compared.points, compared.gains, strict=True):
-        table.add_row(str(a.budget), told(PASS, a.right), told(PASS, b.right), changed(PASS, gain))
+        table.add_row(str(a.budget), format_mean(PASS, a.right), format_mean(PASS, b.right), format_difference(PASS, gain))
     table.add_section()
-    table.add_row("mean", "", "", changed(PASS, compared.mean_gain))
+    table.add_row("mean", "", "", format_difference(PASS, compared.mean_gain))
     Console().print(table)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bars import bars
-from .options import OUTPUT, Json
+from .declared import Json
+from .jsonio import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ Page = Annotated[
         "--page",
         metavar="URL",
         help="Where multiverse serve has its page, for links that open a sample in it.",
-        rich_help_panel=OUTPUT,
+        rich_help_panel="Output",
     ),
 ]
 Resampling = Annotated[int, typer.Option("--seed", metavar="S", help="Of the resampling behind comparisons.", min=0)]
@@ -40,7 +41,7 @@ def report(
             "-o",
             metavar="DIR",
             help="Folder for Markdown, JSON, plots, and the samples behind every number.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel="Output",
             show_default=False,
         ),
     ] = None,
@@ -58,10 +59,10 @@ def report(
     multiverse eval report runs/aime24
     multiverse eval report runs/before runs/after --out report
     """
-    from ..evaluation.report import report as sum_up
+    from ..evaluation.report import report as summarize
     from ..evaluation.sample import read_run
 
-    summed = sum_up([read_run(run) for run in runs], seed=seed)
+    summed = summarize([read_run(run) for run in runs], seed=seed)
     if out is not None:
         from ..evaluation.markdown import REPORT, write_report
 
@@ -69,11 +70,10 @@ def report(
             write_report(summed, out, page=page, on_sample=advance)
         print(f"wrote {out / REPORT}", file=sys.stderr)
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump(summed.to_json()))
+        print_json(summed.to_json())
     else:
-        _print_report(summed)
+        print_results(summed)
+        _print_comparisons(summed.comparisons)
 
 
 def compare(
@@ -90,49 +90,44 @@ def compare(
     [bold]Example[/bold]
     multiverse eval compare runs/sequential runs/parallel
     """
-    from ..evaluation.report import compare as set_beside
+    from ..evaluation.report import compare as compare_runs
     from ..evaluation.sample import read_run
 
-    comparisons = set_beside(read_run(first), read_run(second), seed=seed)
+    comparisons = compare_runs(read_run(first), read_run(second), seed=seed)
     if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"comparisons": [comparison.to_json() for comparison in comparisons]}))
+        print_json({"comparisons": [comparison.to_json() for comparison in comparisons]})
     else:
         _print_comparisons(comparisons)
 
 
-def _print_report(summed: Report) -> None:
+def print_results(summed: Report) -> None:
+    """A table for each run: a line for each benchmark and mode. Fits in 80 columns."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from ..evaluation.markdown import number as shown
-    from ..evaluation.markdown import told
+    from ..evaluation.markdown import PASS, format_mean, format_value
     from ..evaluation.report import MEASURES
 
     console = Console()
+    measures = [measure for measure in MEASURES if measure.name not in ("pass@1", "forks")]
     for number, run in enumerate(summed.runs):
-        table = Table(
-            box=None,
-            collapse_padding=True,
-            pad_edge=False,
-            title=Text(f"{run.name} · {run.model} · {run.date} · {run.seconds:,.0f} s", "bold"),
-            title_justify="left",
-        )
-        table.add_column("task")
-        table.add_column("mode")
-        for heading in ("n", "pass@1, %", "paral-\nlelism", "critical\npath", "tokens", "seconds", "forks", "mal-\nformed"):
-            table.add_column(heading, justify="right")
+        title = Text(f"{run.name} · {run.model} · {run.date} · {run.seconds:,.0f} s", "bold")
+        table = Table(box=None, collapse_padding=True, pad_edge=False, title=title, title_justify="left")
+        table.add_column("task", no_wrap=True)
+        table.add_column("mode", no_wrap=True)
+        headings = ("paral-\nlelism", "critical\npath", "tokens", "sec-\nonds", "mal-\nformed", "forked", "cut")
+        for heading in ("n", "pass@1, %", *headings):
+            table.add_column(heading, justify="right", no_wrap=True)
         for group in summed.groups:
             if group.number == number:
-                means = [shown(measure, group.estimates[measure.name].mean) for measure in MEASURES[1:]]
-                right = told(MEASURES[0], group.estimates["pass@1"])
-                table.add_row(Text(group.task), group.mode, str(len(group.samples)), right, *means)
+                means = [format_value(measure, group.estimates[measure.name].mean) for measure in measures]
+                right = format_mean(PASS, group.estimates[PASS.name])
+                row = group.summary()
+                shares = f"{row['forked']:.0%}", str(row["cut_short"])
+                table.add_row(Text(group.task), group.mode, str(row["answers"]), right, *means, *shares)
         console.print(table)
         console.print()
-    if summed.comparisons:
-        _print_comparisons(summed.comparisons)
 
 
 def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
@@ -140,12 +135,12 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..evaluation.markdown import number, pair
+    from ..evaluation.markdown import format_value, labels
     from ..evaluation.report import MEASURES
 
     console = Console()
     for comparison in comparisons:
-        first, second, task = pair(comparison)
+        first, second, task = labels(comparison)
         # No title of the table, which would be broken where the table ends.
         console.print(Text(f"{task}: {second} less {first}, {comparison.questions} questions", "bold"), soft_wrap=True)
         table = Table(box=None, pad_edge=False)
@@ -154,7 +149,7 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
             table.add_column(heading, justify="right")
         for measure in MEASURES:
             difference = comparison.differences[measure.name]
-            mean, low, high = (number(measure, value, signed=True) for value in difference[:3])
+            mean, low, high = (format_value(measure, value, signed=True) for value in difference[:3])
             table.add_row(measure.title, mean, f"{low} to {high}", f"{difference.p:.4f}")
         console.print(table)
         console.print()

@@ -1,196 +1,84 @@
-"""Accuracy against a budget of critical path, for two systems: which of them makes more of the same time.
+"""Accuracy under a series of limits on the critical path ("budgets"), for two systems.
 
-A budget bounds the longest chain of tokens that a generation may have, which is what a reader waits for. A generation that
-comes near it is wound up: open paths are closed, and the answer is written in a tail that is kept for it. Such an answer counts
-as any other. A parallel generation holds more tokens in the same chain; whether that makes it more often right is what is asked
-here (the paper's figure 7).
-
-Each point, one system under one budget, is a run folder of its own. A point that is finished is not run again, and one that was
-broken off goes on where it stopped.
+A sweep of `run.evaluate` over budgets, once for each system. Every point, one system under one budget, is a run with its own
+folder, so a sweep is resumed like any run. A generation that comes near its budget is closed: open paths end, and the answer is
+written in the reserved tokens; such answers are graded as any other. A parallel generation has more tokens in the same
+critical path; the sweep measures whether that makes it more often right (the paper's figure 7).
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..engine.params import SamplingParams
 from ..errors import DataError
-from ..prompting import Mode, ask
-from ..tasks import Problem, generate
-from .answer import Answer
-from .journal import Journal
-from .sample import Run, Sample
+from ..prompting import Mode
+from .config import EvaluationConfig
+from .run import Progress, QuestionSets, evaluate
+from .sample import RUN, Run
 from .statistics import Difference, Estimate, bootstrap, mean_of, paired, share_of
 
 if TYPE_CHECKING:
-    from ..engine.generation import Generation
-    from ..llm import LLM
+    from inspect_ai.model import ModelAPI
 
 POINTS = "points"
-COUNTS = ("stop", "budget")
-"""Ends after which an answer counts: by itself, or wound up for the budget."""
-
-
-class Asked(NamedTuple):
-    """One question, and what judges its answer."""
-
-    task: str
-    id: str
-    question: str
-    expected: str
-    right: Callable[[str], bool]
 
 
 class System(NamedTuple):
-    """A model, asked in one mode.
+    """A model asked in one mode.
 
     Attributes:
-        name: what tables call it.
-        model: folder or hub id.
-        load: gives the model, of which only `chat` is used; called at the first point that has still to be run.
+        name: in tables and folder names.
+        model: folder, hub id, or server and model.
+        open_api: makes the provider (see `run.evaluate`).
     """
 
     name: str
     model: str
     mode: Mode
-    load: Callable[[], LLM]
+    open_api: Callable[[], ModelAPI]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked, and under which budgets.
-
-    Attributes:
-        budgets: bounds on the longest chain of generated tokens, in ascending order.
-        params: everything else about sampling; each question and epoch draws from a seed of its own, derived from `seed`.
-        description: what else the questions depend on, for the record.
-        machine: what it runs on, for the record.
-    """
-
-    questions: tuple[Asked, ...]
-    budgets: tuple[int, ...]
-    params: SamplingParams
-    epochs: int
-    seed: int
-    description: dict[str, Any]
-    machine: str
-
-    def __post_init__(self) -> None:
-        if not self.questions or not self.budgets or self.epochs < 1:
-            raise DataError("a budget needs at least one question, one budget and one epoch")
-        if list(self.budgets) != sorted(set(self.budgets)) or self.budgets[0] < 1:
-            raise DataError(f"budgets {list(self.budgets)} are not valid: give different numbers of tokens, smallest first")
-        if self.params.max_tokens < self.budgets[-1]:
-            raise DataError(
-                f"a budget of {self.budgets[-1]} is never reached with max_tokens={self.params.max_tokens}: raise max_tokens"
-            )
-
-    @property
-    def size(self) -> int:
-        """Samples of one point."""
-        return len(self.questions) * self.epochs
+def check_budgets(budgets: Sequence[int], config: EvaluationConfig) -> None:
+    """Raise `DataError` unless the budgets are in ascending order and within `max_tokens`."""
+    if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < 1:
+        raise DataError(f"budgets {list(budgets)} are not valid: give different numbers of tokens, smallest first")
+    if config.sampling.max_tokens < budgets[-1]:
+        raise DataError(
+            f"a budget of {budgets[-1]} is never reached with max_tokens={config.sampling.max_tokens}: raise max_tokens"
+        )
 
 
-def of_families(families: Sequence[str], n: int, seed: int) -> tuple[Asked, ...]:
-    """The first `n` questions of each of the project's families, from their test split."""
-
-    def asked(problem: Problem, number: int) -> Asked:
-        return Asked(problem.family, str(number), problem.question, problem.answer, problem.check)
-
-    return tuple(
-        asked(problem, number)
-        for family in families
-        for number, problem in enumerate(generate(family, n, seed=seed, split="test"))
-    )
-
-
-def measure(system: System, plan: Plan, out: Path, on_sample: Callable[[Sample], None] | None = None) -> dict[int, Run]:
-    """Run a system under every budget, or read what is there already.
+def sweep(
+    system: System,
+    config: EvaluationConfig,
+    budgets: Sequence[int],
+    out: Path,
+    *,
+    sets: QuestionSets | None = None,
+    concurrency: int = 32,
+    progress: Progress | None = None,
+) -> dict[int, Run]:
+    """Evaluate a system under every budget; returns the runs by budget.
 
     Args:
-        out: folder of the whole comparison.
-        on_sample: called with each sample, those that were there already included.
-
-    Raises:
-        DataError: `out` holds points of another plan.
+        out: folder of the comparison; the point of a budget is the folder ``points/SYSTEM-BUDGET`` in it.
+        sets, concurrency, progress: see `run.evaluate`, whose exceptions are raised.
     """
-    return {
-        budget: _point(system, plan, budget, out / POINTS / f"{system.name}-{budget}", on_sample) for budget in plan.budgets
-    }
-
-
-def _point(system: System, plan: Plan, budget: int, folder: Path, on_sample: Callable[[Sample], None] | None) -> Run:
-    params = replace(plan.params, max_critical_path_tokens=budget)
-    settings = {
-        **plan.description,
-        "questions": len(plan.questions),
-        "epochs": plan.epochs,
-        "seed": plan.seed,
-        "mode": system.mode,
-        "sampling": json.loads(json.dumps(asdict(params))),
-    }
-    wanted = Run(folder.name, system.model, settings, plan.machine, date.today().isoformat())
-    journal = Journal(folder, wanted)
-    if on_sample is not None:
-        for sample in journal.run.samples:
-            on_sample(sample)
-    return journal.run if len(journal.finished) == plan.size else _finish(system, plan, params, journal, on_sample)
-
-
-def _finish(
-    system: System, plan: Plan, params: SamplingParams, journal: Journal, on_sample: Callable[[Sample], None] | None
-) -> Run:
-    """Ask what is left; each sample is written down as it is finished."""
-    llm = system.load()
-    left = [
-        (index, asked, epoch)
-        for index, asked in enumerate(plan.questions)
-        for epoch in range(plan.epochs)
-        if (asked.task, asked.id, epoch) not in journal.finished
-    ]
-    each = [replace(params, seed=(plan.seed * 1_000_003 + epoch) * 1_000_003 + index) for index, _, epoch in left]
-
-    def keep(number: int, generation: Generation) -> None:
-        _, asked, epoch = left[number]
-        sample = judge(asked, epoch, system.mode, Answer.of(generation))
-        journal.add(sample)
-        if on_sample is not None:
-            on_sample(sample)
-
-    start = time.perf_counter()
-    try:
-        llm.chat([ask(asked.question, system.mode) for _, asked, _ in left], each, on_finish=keep)
-    finally:
-        run = journal.close(time.perf_counter() - start)
-    return run
-
-
-def judge(asked: Asked, epoch: int, mode: Mode, answer: Answer) -> Sample:
-    """A sample; its answer counts if it ended by itself or was wound up for the budget."""
-    return Sample(
-        task=asked.task,
-        id=asked.id,
-        epoch=epoch,
-        mode=mode,
-        question=asked.question,
-        expected=asked.expected,
-        answer=answer.answer,
-        text=answer.text,
-        right=answer.finish_reason in COUNTS and asked.right(answer.answer),
-        finish_reason=answer.finish_reason,
-        malformed=answer.malformed,
-        forks=answer.forks,
-        total_tokens=answer.total_tokens,
-        critical_path_tokens=answer.critical_path_tokens,
-        seconds=answer.seconds,
-    )
+    check_budgets(budgets, config)
+    runs = {}
+    for budget in budgets:
+        folder = out / POINTS / f"{system.name}-{budget}"
+        if (folder / RUN).exists() and '"sampling": {' in (folder / RUN).read_text(encoding="utf-8"):
+            raise DataError(f"{folder} was written by an earlier version of this command: choose another folder")
+        own = replace(config, budget=budget)
+        runs[budget] = evaluate(
+            system.open_api, system.model, own, folder, system.mode, sets=sets, concurrency=concurrency, progress=progress
+        )
+    return runs
 
 
 class Point(NamedTuple):
@@ -199,14 +87,14 @@ class Point(NamedTuple):
     Attributes:
         right: share of right answers.
         critical_path_tokens, total_tokens: means.
-        wound_up: share of the generations that the budget ended.
+        forced_close: share of the generations that were closed for the budget.
     """
 
     budget: int
     right: Estimate
     critical_path_tokens: Estimate
     total_tokens: Estimate
-    wound_up: float
+    forced_close: float
 
 
 @dataclass(frozen=True)
@@ -244,15 +132,15 @@ class Curves:
 def curves(names: tuple[str, str], first: dict[int, Run], second: dict[int, Run], *, seed: int = 0) -> Curves:
     """Compare two systems under the budgets that both were run with.
 
-    Gains are paired by question; the mean gain takes each question's mean over the budgets, so that its interval knows that it
-    is one question under all of them.
+    Gains are paired by question. The mean gain takes each question's mean over the budgets first, so that the samples of one
+    question under all budgets are one observation.
 
     Raises:
         DataError: they have no budget in common, or fewer than two questions.
     """
     budgets = sorted(first.keys() & second.keys())
     if not budgets:
-        raise DataError(f"{names[0]} and {names[1]} were run under no common budget")
+        raise DataError(f"{names[0]} and {names[1]} have no budget in common")
     sides = [{budget: _answers(runs[budget]) for budget in budgets} for runs in (first, second)]
     common = [
         question for question in sides[0][budgets[0]] if all(question in side[budget] for side in sides for budget in budgets)

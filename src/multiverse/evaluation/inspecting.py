@@ -1,6 +1,6 @@
-"""Benchmarks as inspect's tasks: its data sets, a solver that asks, and a scorer that asks our graders.
+"""Benchmarks as inspect tasks: data set, solver and scorer. The scorer calls the graders of this package.
 
-Imported only by inspect, or by whoever has it.
+Needs inspect, so it is imported by inspect and by `run.evaluate` only.
 """
 
 from __future__ import annotations
@@ -8,114 +8,144 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from anyio import CapacityLimiter, to_thread
 from inspect_ai import Task
 from inspect_ai import task as inspect_task
 from inspect_ai.dataset import MemoryDataset
-from inspect_ai.dataset import Sample as Item
+from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from ..prompting import Mode, ask
-from .answer import Answer
 from .benchmarks import BENCHMARKS, Benchmark, Question, questions
-from .judging import graded
+from .config import EvaluationConfig
+from .graders.verdict import Verdict
+from .journal import Key
+from .response import Response
 from .sample import Sample
 
 _GRADERS = os.cpu_count() or 2
-"""Answers of one benchmark that are graded at once: a program under test may take a processor and gigabytes."""
+"""Answers of one benchmark that are graded at once: a tested program may use a core and gigabytes of memory."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class TaskConfig:
     """How the questions of one benchmark are asked.
 
     Attributes:
         mode: which instruction ends each question.
         epochs: how often each is asked.
-        seed: each question and epoch is sampled from a seed of its own, derived from this one.
-        known: a finished sample, by question and epoch, which need not be asked again; `None` if there is none.
-        on_finish: told of each sample that is new.
+        seed: the seed of each question and epoch is derived from it.
+        budgeted: an answer that was closed for a budget is graded like one that ended by itself.
+        finished: samples that are not asked again.
+        on_finish: called with each new sample.
     """
 
     mode: Mode
     epochs: int
     seed: int
-    known: Callable[[str, int], Sample | None] = lambda _id, _epoch: None
-    on_finish: Callable[[Sample], None] = lambda _sample: None
+    budgeted: bool = False
+    finished: Mapping[Key, Sample] = field(default_factory=dict)
+    on_finish: Callable[[Sample], None] = lambda _: None
 
 
-def build(benchmark: Benchmark, asked: list[Question], asking: Asking) -> Task:
-    """A benchmark as a task of inspect's."""
-    items = [
-        Item(id=question.id, input=ask(question.text, asking.mode)[0]["content"], target=question.expected)
+def build_task(benchmark: Benchmark, asked: list[Question], config: TaskConfig) -> Task:
+    """A benchmark as an inspect task."""
+    samples = [
+        InspectSample(id=question.id, input=ask(question.text, config.mode)[0]["content"], target=question.expected)
         for question in asked
     ]
     by_id = {question.id: question for question in asked}
     return Task(
-        dataset=MemoryDataset(items, name=benchmark.name),
-        solver=_asks(benchmark.name, asking)(),
-        scorer=_grades(benchmark, by_id, asking)(),
-        epochs=asking.epochs,
+        dataset=MemoryDataset(samples, name=benchmark.name),
+        solver=_solver(benchmark.name, config)(),
+        scorer=_scorer(benchmark, by_id, config)(),
+        epochs=config.epochs,
         name=benchmark.name,
-        metadata={"mode": asking.mode},
+        metadata={"mode": config.mode},
     )
 
 
-def seed_of(seed: int, benchmark: str, question: str, epoch: int) -> int:
-    """The seed from which one question is sampled one time."""
+def sample_seed(seed: int, benchmark: str, question: str, epoch: int) -> int:
+    """Sampling seed of one question in one epoch."""
     return (seed * 1_000_003 + zlib.crc32(f"{benchmark}/{question}/{epoch}".encode())) % (1 << 53)
 
 
-def _asks(benchmark: str, asking: Asking) -> Callable[[], Solver]:
+def _solver(benchmark: str, config: TaskConfig) -> Callable[[], Solver]:
     @solver(name="ask")
     def build_solver() -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:
-            name, epoch = str(state.sample_id), state.epoch - 1
-            known = asking.known(name, epoch)
-            if known is not None:
-                state.output = ModelOutput.from_content(str(state.model), known.text)
+            key = _key(benchmark, state)
+            if key in config.finished:
+                state.output = ModelOutput.from_content(str(state.model), config.finished[key].text)
                 return state
-            return await generate(state, seed=seed_of(asking.seed, benchmark, name, epoch))
+            return await generate(state, seed=sample_seed(config.seed, *key))
 
         return solve
 
     return build_solver
 
 
-def _grades(benchmark: Benchmark, by_id: Mapping[str, Question], asking: Asking) -> Callable[[], Scorer]:
+def _scorer(benchmark: Benchmark, by_id: Mapping[str, Question], config: TaskConfig) -> Callable[[], Scorer]:
     @scorer(metrics=[accuracy(), stderr()], name="right")
     def build_scorer() -> Scorer:
-        at_once = CapacityLimiter(_GRADERS)
+        limiter = CapacityLimiter(_GRADERS)
 
         async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 (inspect's signature)
-            name, epoch = str(state.sample_id), state.epoch - 1
-            known = asking.known(name, epoch)
-            if known is not None:
-                return Score(value=known.right, answer=known.answer, explanation="from an earlier start of this run")
-            question = by_id[name]
-            answer = answer_of(state.output)
-            verdict = await to_thread.run_sync(benchmark.grade, question, answer.answer, limiter=at_once)
-            sample = graded(benchmark.name, question, answer, verdict, asking.mode, epoch)
-            asking.on_finish(sample)
-            told = {name: value for name, value in answer.to_json().items() if name != "text"}
-            return Score(value=sample.right, answer=sample.answer, explanation=verdict.why or None, metadata=told)
+            key = _key(benchmark.name, state)
+            if key in config.finished:
+                sample = config.finished[key]
+                return Score(value=sample.right, answer=sample.answer, explanation="from an earlier start of this run")
+            question = by_id[str(state.sample_id)]
+            response = response_of(state.output)
+            verdict = await to_thread.run_sync(benchmark.grade, question, response.answer, limiter=limiter)
+            sample = _sample(key, question, response, verdict, config)
+            config.on_finish(sample)
+            measured = {name: value for name, value in response.to_json().items() if name != "text"}
+            return Score(value=sample.right, answer=sample.answer, explanation=verdict.why or None, metadata=measured)
 
         return score
 
     return build_scorer
 
 
-def answer_of(output: ModelOutput) -> Answer:
-    """The answer in an output; of a provider that is not ours, all tokens are one chain."""
-    told = (output.metadata or {}).get("answer")
-    if isinstance(told, dict):
-        return Answer(**told)
+def _key(benchmark: str, state: TaskState) -> Key:
+    return benchmark, str(state.sample_id), state.epoch - 1
+
+
+def _sample(key: Key, question: Question, response: Response, verdict: Verdict, config: TaskConfig) -> Sample:
+    """The graded sample. Wrong whatever the verdict, unless the response ended by itself or for a budget that it was given."""
+    task, name, epoch = key
+    ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
+    return Sample(
+        task=task,
+        id=name,
+        epoch=epoch,
+        mode=config.mode,
+        question=question.text,
+        expected=question.expected,
+        answer=verdict.answer if verdict.answer else response.answer,
+        text=response.text,
+        right=ended and verdict.right,
+        finish_reason=response.finish_reason,
+        malformed=response.malformed,
+        forks=response.forks,
+        total_tokens=response.total_tokens,
+        critical_path_tokens=response.critical_path_tokens,
+        seconds=response.seconds,
+    )
+
+
+def response_of(output: ModelOutput) -> Response:
+    """The response in a model's output. Of a provider that is not of this package, all tokens count as one chain."""
+    measured = (output.metadata or {}).get("answer")
+    if isinstance(measured, dict):
+        return Response(**measured)
     total = output.usage.output_tokens if output.usage is not None else 0
-    return Answer(
+    return Response(
         text=output.completion,
         answer=output.completion,
         finish_reason="stop" if output.stop_reason == "stop" else "length",
@@ -128,14 +158,16 @@ def answer_of(output: ModelOutput) -> Answer:
 
 
 def _registered(benchmark: Benchmark) -> Callable[..., Task]:
-    """The task by which ``inspect eval multiverse/NAME`` finds a benchmark."""
+    """The task that ``inspect eval multiverse/NAME`` runs."""
 
     def make(mode: Mode = "parallel", path: str | None = None, limit: int | None = None, seed: int = 7) -> Task:
-        return build(benchmark, questions(benchmark, path=path, limit=limit, seed=seed), Asking(mode, benchmark.epochs, seed))
+        data = {} if path is None else {benchmark.name: path}
+        config = EvaluationConfig((benchmark.name,), limit=limit, seed=seed, data=data)
+        return build_task(benchmark, questions(benchmark, config), TaskConfig(mode, benchmark.epochs, seed))
 
     make.__doc__ = f"{benchmark.title}, asked in a mode (parallel or sequential), from the hub or a local file."
     return inspect_task(name=benchmark.name)(make)
 
 
 TASKS = {name: _registered(benchmark) for name, benchmark in BENCHMARKS.items()}
-"""The benchmarks, as the entry point of this package shows them to inspect."""
+"""The benchmarks by name, for inspect's entry point of this package."""

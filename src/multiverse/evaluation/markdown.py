@@ -105,11 +105,11 @@ def _results(report: Report) -> str:
         first = group.estimates["pass@1"]
         row = [cell(group.run), cell(group.task), group.mode, str(first.questions), f"[{first.samples}]({to})"]
         for measure in MEASURES:
-            row.append(f"[{told(measure, group.estimates[measure.name])}]({to})")
+            row.append(f"[{format_mean(measure, group.estimates[measure.name])}]({to})")
             if measure.name == "pass@1":
                 at = group.pass_at_k
                 row.append(f"{100 * first.low:.1f} to {100 * first.high:.1f}")
-                row += [f"[{told(measure, at[1])}]({to})" if at is not None and at[0] == k else "" for k in ks]
+                row += [f"[{format_mean(measure, at[1])}]({to})" if at is not None and at[0] == k else "" for k in ks]
         rows.append(row)
     return table(head, rows, right=3)
 
@@ -132,16 +132,16 @@ def _legend(report: Report) -> str:
 def _comparisons(report: Report) -> str:
     rows = [
         [
-            *(cell(text) for text in pair(comparison)),
+            *(cell(text) for text in labels(comparison)),
             str(comparison.questions),
-            *(changed(measure, comparison.differences[measure.name]) for measure in MEASURES),
+            *(format_difference(measure, comparison.differences[measure.name]) for measure in MEASURES),
         ]
         for comparison in report.comparisons
     ]
     return table(("first", "second", "task", "questions", *(measure.title for measure in MEASURES)), rows, right=3)
 
 
-def pair(comparison: Comparison) -> tuple[str, str, str]:
+def labels(comparison: Comparison) -> tuple[str, str, str]:
     """First, second and task of a comparison, with no more words than tell the two apart."""
     first, second = comparison.first, comparison.second
     runs = (first.run, second.run) if first.run != second.run else ("", "")
@@ -151,19 +151,19 @@ def pair(comparison: Comparison) -> tuple[str, str, str]:
     return sides[0], sides[1], task
 
 
-def told(measure: Measure, estimate: Estimate) -> str:
+def format_mean(measure: Measure, estimate: Estimate) -> str:
     """A mean with its standard error, in the measure's digits."""
-    mean = number(measure, estimate.mean)
-    return mean if math.isnan(estimate.stderr) else f"{mean} ± {number(measure, estimate.stderr, finer=True)}"
+    mean = format_value(measure, estimate.mean)
+    return mean if math.isnan(estimate.stderr) else f"{mean} ± {format_value(measure, estimate.stderr, finer=True)}"
 
 
-def changed(measure: Measure, difference: Difference) -> str:
+def format_difference(measure: Measure, difference: Difference) -> str:
     """A difference with its interval and p."""
-    mean, low, high = (number(measure, value, signed=True) for value in difference[:3])
+    mean, low, high = (format_value(measure, value, signed=True) for value in difference[:3])
     return f"{mean} [{low}, {high}], p {'<' if difference.p < 0.001 else '='} {max(difference.p, 0.001):.3f}"
 
 
-def number(measure: Measure, value: float, *, signed: bool = False, finer: bool = False) -> str:
+def format_value(measure: Measure, value: float, *, signed: bool = False, finer: bool = False) -> str:
     """A value in the measure's digits; `finer` gives small errors of whole numbers a digit more."""
     value = 100 * value if measure.share else value
     digits = 1 if finer and not measure.digits and abs(value) < 10 else measure.digits
@@ -200,7 +200,7 @@ def _write_samples(report: Report, group: Group, folder: Path, page: str, on_sam
         if on_sample is not None:
             on_sample()
     foot = ["mean", "", "", "", ""]
-    foot += [f"**{told(measure, group.estimates[measure.name])}**" for measure in MEASURES] + ["", ""]
+    foot += [f"**{format_mean(measure, group.estimates[measure.name])}**" for measure in MEASURES] + ["", ""]
     head = ("question", "epoch", "ended", "answer", "expected", *(measure.title for measure in MEASURES), "file", "page")
     text = table(head, [*rows, foot], right=5)
     back = f"[Back to the report](../../{REPORT})"
@@ -208,7 +208,7 @@ def _write_samples(report: Report, group: Group, folder: Path, page: str, on_sam
 
 
 def _row(sample: Sample, name: str, address: str | None) -> list[str]:
-    values = [number(measure, measure.of(sample)) for measure in MEASURES]
+    values = [format_value(measure, measure.of(sample)) for measure in MEASURES]
     return [
         cell(sample.id),
         str(sample.epoch),

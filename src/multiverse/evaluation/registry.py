@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .inspecting import TASKS
-from .providers import multiverse, multiverse_server
+from .providers import multiverse
+from .server import multiverse_server
 
 __all__ = ["TASKS", "multiverse", "multiverse_server"]

@@ -97,6 +97,22 @@ class Group:
             values.setdefault((sample.id, sample.question), []).append(float(measure.of(sample)))
         return values
 
+    def summary(self) -> dict[str, Any]:
+        """What `eval NAME --json` prints of it; the standard error of a single question is 0."""
+        samples, error = self.samples, self.estimates["pass@1"].stderr
+        means = {measure.name: fmean(measure.of(sample) for sample in samples) for measure in MEASURES}
+        return {
+            "benchmark": self.task,
+            "mode": self.mode,
+            "answers": len(samples),
+            "accuracy": means["pass@1"],
+            "stderr": 0.0 if math.isnan(error) else error,
+            **{name: means[name] for name in ("parallelism", "critical_path_tokens", "total_tokens")},
+            "forked": fmean(sample.forked for sample in samples),
+            "malformed": sum(sample.malformed for sample in samples),
+            "cut_short": sum(sample.cut_short for sample in samples),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """All of it but the samples."""
         finished = Counter(sample.finish_reason for sample in self.samples)
@@ -220,8 +236,9 @@ def _groups(number: int, run: Run) -> list[Group]:
     parts: dict[tuple[str, Mode], list[Sample]] = {}
     for sample in run.samples:
         parts.setdefault((sample.task, sample.mode), []).append(sample)
-    # Tasks as they were asked, the modes of one next to each other.
-    tasks = list(dict.fromkeys(task for task, _ in parts))
+    # Tasks in the order of the run's settings, the modes of one next to each other.
+    found = dict.fromkeys(task for task, _ in parts)
+    tasks = dict.fromkeys([*(name for name in run.settings.get("benchmarks", ()) if name in found), *found])
     return [
         Group(number, run.name, task, mode, tuple(parts[task, mode]))
         for task in tasks

@@ -1,7 +1,7 @@
-"""Asks a model the questions of any number of benchmarks, and keeps every answer.
+"""Evaluate a model on benchmarks: ask every question, grade the answers, keep each in the folder of the run.
 
-One folder per prompt is written (see `sample.py`), with inspect's own logs in it, for ``inspect view``. A run that was killed
-goes on when it is started again with the same settings: what was finished is read from the folder and not asked again.
+A run that was killed is resumed when it is started again with the same configuration: samples that are in its folder (see
+`sample.py`) are not asked again. Beside them are inspect's own logs, for ``inspect view``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, MultiverseError, require
 from ..prompting import INSTRUCTIONS, Mode
-from .benchmarks import BENCHMARKS, Benchmark, Question, questions
-from .journal import Journal
+from .benchmarks import BENCHMARKS, Question, questions
+from .config import FOLDERS, EvaluationConfig
+from .journal import Journal, Key
 from .machine import describe_machine
 from .sample import Run, Sample
 
@@ -30,209 +31,176 @@ if TYPE_CHECKING:
     from inspect_ai.log import EvalLog
     from inspect_ai.model import GenerateConfig, ModelAPI
 
-Prompt = Literal["multiverse", "zero"]
-MODES: dict[Prompt, Mode] = {"multiverse": "parallel", "zero": "sequential"}
-"""The two ways of asking the same weights: for parallel thinking, and as a sequential model is asked."""
-
 LOGS = "inspect"
 """Folder of inspect's logs, within a run's."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What an evaluation depends on. The defaults are the paper's.
-
-    Attributes:
-        benchmarks: names of what is asked.
-        temperature, top_p, max_tokens: of sampling.
-        epochs: how often each question is asked; `None` takes each benchmark's own number (8 for AIME, else 1).
-        limit: only the first questions of each benchmark.
-        seed: what is drawn, and which questions where they are made.
-        data: local files of benchmarks, instead of the hub.
-        bounds: further bounds of each answer, as `SamplingParams` names them: `max_critical_path_tokens`, `thinking_budget`.
-    """
-
-    benchmarks: tuple[str, ...]
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_tokens: int = 32_768
-    epochs: int | None = None
-    limit: int | None = None
-    seed: int = 7
-    data: Mapping[str, str] = field(default_factory=dict)
-    bounds: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Progress:
-    """Who is told how an evaluation gets on.
+    """Callbacks of an evaluation.
 
     Attributes:
-        begin: a benchmark, how it is asked, how many samples it has, and those that are there from earlier.
-        finish: a sample that is new.
+        begin: called for each benchmark with its name, the mode, the number of samples, and the samples of earlier starts.
+        finish: called with each new sample.
     """
 
     begin: Callable[[str, Mode, int, list[Sample]], None] = lambda *_: None
     finish: Callable[[Sample], None] = lambda _: None
 
 
-Sets = dict[str, list[Question]]
-
-
-def load(settings: Settings) -> Sets:
-    """The questions of an evaluation, by benchmark.
-
-    Raises:
-        DataError: a benchmark is not known, or its rows cannot be had.
-    """
-    for name in (*settings.benchmarks, *settings.data):
-        if name not in BENCHMARKS:
-            raise DataError(f"there is no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
-    unused = [name for name in settings.data if name not in settings.benchmarks]
-    if unused:
-        raise DataError(f"there are data for {unused[0]}, which is not asked: ask it, or leave its data out")
-    return {
-        name: questions(BENCHMARKS[name], path=settings.data.get(name), limit=settings.limit, seed=settings.seed)
-        for name in settings.benchmarks
-    }
-
-
-def evaluate(
-    api: ModelAPI,
-    model: str,
-    settings: Settings,
-    out: Path,
-    *,
-    prompts: tuple[Prompt, ...] = ("multiverse",),
-    concurrency: int = 32,
-    progress: Progress | None = None,
-) -> list[Run]:
-    """Ask everything that is not in the folder yet.
-
-    Args:
-        api: who answers: `EngineAPI`, `ServerAPI`, or any provider of inspect's.
-        model: what to call it in the run.
-        out: the folder; a run is written to its sub-folder of each prompt's name.
-        concurrency: most questions in flight.
-
-    Returns:
-        The finished runs, in the order of the prompts.
-
-    Raises:
-        DataError: questions cannot be had, or the folder holds other runs.
-        EvaluationError: some questions could not be asked; what was answered is kept.
-        KeyboardInterrupt: somebody pressed Ctrl-C; likewise.
-        ExtraError: inspect is not installed.
-    """
-    require_inspect()
-    sets = load(settings)
-    return [
-        _evaluate(api, model, settings, out / prompt, prompt, sets, concurrency, progress or Progress()) for prompt in prompts
-    ]
-
-
 class EvaluationError(MultiverseError, RuntimeError):
     """Some questions of an evaluation could not be asked or graded."""
 
 
-def _evaluate(
-    api: ModelAPI,
+QuestionSets = dict[str, list[Question]]
+
+
+def load(config: EvaluationConfig) -> QuestionSets:
+    """The questions of an evaluation, by benchmark.
+
+    Raises:
+        DataError: a benchmark is unknown, or its rows cannot be read.
+        ExtraError: a library that reads them is not installed.
+    """
+    for name in (*config.benchmarks, *config.data):
+        if name not in BENCHMARKS:
+            raise DataError(f"there is no benchmark {name!r}: choose from {', '.join(BENCHMARKS)}")
+    unused = [name for name in config.data if name not in config.benchmarks]
+    if unused:
+        raise DataError(f"data was given for {unused[0]}, which is not evaluated: name it, or leave its data out")
+    return {name: questions(BENCHMARKS[name], config) for name in config.benchmarks}
+
+
+def evaluate(
+    open_api: Callable[[], ModelAPI],
     model: str,
-    settings: Settings,
+    config: EvaluationConfig,
     folder: Path,
-    prompt: Prompt,
-    sets: Sets,
-    concurrency: int,
-    progress: Progress,
+    mode: Mode = "parallel",
+    *,
+    sets: QuestionSets | None = None,
+    concurrency: int = 32,
+    progress: Progress | None = None,
 ) -> Run:
-    mode = MODES[prompt]
-    journal = Journal(folder, _describe(model, settings, prompt))
+    """Ask every question that has no sample in the folder yet.
+
+    Args:
+        open_api: makes the provider: `in_process`, `at_server`, or any of inspect's. Called if something is left to ask;
+            the provider is closed in the end.
+        model: name of the model in the run.
+        folder: of the run; made, or resumed.
+        sets: the questions, if they are loaded already.
+        concurrency: most questions in flight.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: questions cannot be read, or the folder holds another run.
+        EvaluationError: some questions could not be asked; the answers to the others are kept.
+        KeyboardInterrupt: on Ctrl-C; finished samples are kept.
+        ExtraError: inspect is not installed.
+    """
+    require("inspect_ai", "eval")
+    sets = load(config) if sets is None else sets
+    progress = progress if progress is not None else Progress()
+    journal = Journal(folder, _describe(model, config, mode))
     _check_questions(journal, sets)
     began = time.perf_counter()
+    logs: list[EvalLog] = []
     try:
-        _ask(api, settings, sets, mode, journal, concurrency, progress)
+        logs = _ask_missing(open_api, config, mode, sets, journal, concurrency, progress or Progress())
     finally:
         run = journal.close(time.perf_counter() - began)
+    missing = [key for name in sets for key in _keys(config, name, sets[name]) if key not in journal.finished]
+    if missing:
+        raise EvaluationError(
+            f"{len(missing)} questions could not be asked{_reason(logs)}; the answers to the others are kept: run the command "
+            "again to ask the rest"
+        )
     return run
 
 
-def _ask(
-    api: ModelAPI,
-    settings: Settings,
-    sets: Sets,
+def _ask_missing(
+    open_api: Callable[[], ModelAPI],
+    config: EvaluationConfig,
     mode: Mode,
+    sets: QuestionSets,
     journal: Journal,
     concurrency: int,
     progress: Progress,
-) -> None:
+) -> list[EvalLog]:
+    """Run inspect on the benchmarks that have questions without a sample."""
     from inspect_ai import eval as inspect_eval
     from inspect_ai.model import Model
 
-    from .inspecting import Asking, build
+    from .inspecting import TaskConfig, build_task
 
     def keep(sample: Sample) -> None:
         journal.add(sample)
         progress.finish(sample)
 
-    tasks, wanted = [], set()
-    for name, asked in sets.items():
-        benchmark = BENCHMARKS[name]
-        epochs = _epochs(settings, benchmark)
-        keys = {(name, question.id, epoch) for question in asked for epoch in range(epochs)}
-        there = [journal.finished[one] for one in keys if one in journal.finished]
-        progress.begin(name, mode, len(keys), there)
-        wanted |= keys
-        if len(there) < len(keys):
-            known = _known(journal, name)
-            tasks.append(build(benchmark, asked, Asking(mode, epochs, settings.seed, known, keep)))
-    if not tasks:
-        return
-    with _kept_at_home(journal.folder / LOGS) as logs:
-        ended = inspect_eval(
-            tasks,
-            model=Model(api, _config(settings, concurrency)),
-            max_tasks=len(tasks),
-            max_samples=concurrency,
-            log_dir=str(logs),
-            display="none",
-            log_level="error",
-            log_realtime=False,
-            ctl_server=False,
-            fail_on_error=False,
-            score_display=False,
+    keys = {name: _keys(config, name, asked) for name, asked in sets.items()}
+    tasks = [
+        build_task(
+            BENCHMARKS[name],
+            asked,
+            TaskConfig(mode, _epochs(config, name), config.seed, config.budget is not None, journal.finished, keep),
         )
+        for name, asked in sets.items()
+        if not keys[name] <= journal.finished.keys()
+    ]
+    api = open_api() if tasks else None
+    for name in sets:
+        progress.begin(name, mode, len(keys[name]), [journal.finished[key] for key in keys[name] & journal.finished.keys()])
+    if api is None:
+        return []
+    try:
+        with _isolated(journal.folder / LOGS) as logs:
+            ended = inspect_eval(
+                tasks,
+                model=Model(api, _generate_config(config, concurrency)),
+                max_tasks=len(tasks),
+                max_samples=concurrency,
+                log_dir=str(logs),
+                display="none",
+                log_level="error",
+                log_realtime=False,
+                ctl_server=False,
+                fail_on_error=False,
+                score_display=False,
+            )
+    finally:
+        asyncio.run(api.aclose())
     if not ended or any(log.status == "cancelled" for log in ended):
-        raise KeyboardInterrupt  # which inspect has taken for itself
-    missing = len(wanted - journal.finished.keys())
-    if missing:
-        raise EvaluationError(
-            f"{missing} of {len(wanted)} answers could not be had{_reason(ended)}; the others are kept: start it again to go on"
-        )
+        raise KeyboardInterrupt  # inspect catches it and returns
+    return ended
 
 
-def _known(journal: Journal, name: str) -> Callable[[str, int], Sample | None]:
-    return lambda question, epoch: journal.finished.get((name, question, epoch))
+def _epochs(config: EvaluationConfig, name: str) -> int:
+    return config.epochs if config.epochs is not None else BENCHMARKS[name].epochs
 
 
-def _epochs(settings: Settings, benchmark: Benchmark) -> int:
-    return settings.epochs if settings.epochs is not None else benchmark.epochs
+def _keys(config: EvaluationConfig, name: str, asked: list[Question]) -> set[Key]:
+    """Keys of all samples of a benchmark."""
+    return {(name, question.id, epoch) for question in asked for epoch in range(_epochs(config, name))}
 
 
-def _config(settings: Settings, concurrency: int) -> GenerateConfig:
+def _generate_config(config: EvaluationConfig, concurrency: int) -> GenerateConfig:
     from inspect_ai.model import GenerateConfig
 
     return GenerateConfig(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_tokens=settings.max_tokens,
+        temperature=config.sampling.temperature,
+        top_p=config.sampling.top_p,
+        max_tokens=config.sampling.max_tokens,
         max_connections=concurrency,
         max_retries=8,
-        extra_body={"multiverse": dict(settings.bounds)} if settings.bounds else None,
+        extra_body={"multiverse": config.limits} if config.limits else None,
     )
 
 
-def _check_questions(journal: Journal, sets: Sets) -> None:
-    """Answers that are there must be answers to these questions."""
+def _check_questions(journal: Journal, sets: QuestionSets) -> None:
+    """Raise `DataError` if the folder holds answers to other questions under the same ids."""
     for name, asked in sets.items():
         texts = {question.id: question.text for question in asked}
         for (task, question, _), sample in journal.finished.items():
@@ -242,14 +210,25 @@ def _check_questions(journal: Journal, sets: Sets) -> None:
                 )
 
 
-def _describe(model: str, settings: Settings, prompt: Prompt) -> Run:
-    """What the run is, before it has begun."""
-    told: dict[str, Any] = asdict(settings) | {"benchmarks": list(settings.benchmarks), "data": dict(settings.data)}
-    told["epochs"] = {name: _epochs(settings, BENCHMARKS[name]) for name in settings.benchmarks}
-    told |= {"prompt": prompt, "instruction": INSTRUCTIONS[MODES[prompt]]}
-    told["versions"] = {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")}
+def _describe(model: str, config: EvaluationConfig, mode: Mode) -> Run:
+    """The run without its samples. Two runs with the same model and settings are the same run."""
+    settings: dict[str, Any] = {
+        "benchmarks": list(config.benchmarks),
+        "temperature": config.sampling.temperature,
+        "top_p": config.sampling.top_p,
+        "max_tokens": config.sampling.max_tokens,
+        "epochs": {name: _epochs(config, name) for name in config.benchmarks},
+        "limit": config.limit,
+        "seed": config.seed,
+        "data": dict(config.data),
+        "bounds": config.limits,
+        "prompt": FOLDERS[mode],
+        "instruction": INSTRUCTIONS[mode],
+        "versions": {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")},
+    }
+    settings |= {name: value for name in ("width", "depth", "budget") if (value := getattr(config, name)) is not None}
     name = Path(model).name if "://" not in model else model
-    return Run(f"{name} {prompt}", model, told, describe_machine(), date.today().isoformat())
+    return Run(f"{name} {FOLDERS[mode]}", model, settings, describe_machine(), date.today().isoformat())
 
 
 def _version(name: str) -> str:
@@ -260,7 +239,7 @@ def _version(name: str) -> str:
 
 
 def _reason(logs: list[EvalLog]) -> str:
-    """The first thing that went wrong."""
+    """The first error in inspect's logs, in brackets."""
     for log in logs:
         errors = [sample.error for sample in log.samples or () if sample.error is not None]
         error = errors[0] if errors else log.error
@@ -270,12 +249,12 @@ def _reason(logs: list[EvalLog]) -> str:
 
 
 @contextmanager
-def _kept_at_home(logs: Path) -> Iterator[Path]:
-    """Keep what inspect writes beside its logs out of the user's home, and give the process its own logging back."""
+def _isolated(logs: Path) -> Iterator[Path]:
+    """Keep inspect's traces and caches out of the user's home, and restore the process's logging afterwards."""
     with tempfile.TemporaryDirectory(prefix="multiverse-inspect-") as home:
         before = {name: os.environ.get(name) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "INSPECT_TRACE_FILE")}
         root = logging.getLogger()
-        level, handlers = root.level, root.handlers[:]  # inspect sets both for the whole process
+        level, handlers = root.level, root.handlers[:]  # inspect sets both
         os.environ |= {"XDG_DATA_HOME": home, "XDG_CACHE_HOME": home, "INSPECT_TRACE_FILE": str(Path(home) / "trace.log")}
         try:
             yield logs
@@ -287,13 +266,3 @@ def _kept_at_home(logs: Path) -> Iterator[Path]:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
-
-
-def require_inspect() -> None:
-    """Raise `ExtraError` unless inspect is installed."""
-    require("inspect_ai", "eval")
-
-
-def close(api: ModelAPI) -> None:
-    """Let go of what a provider holds: connections, the engine's thread."""
-    asyncio.run(api.aclose())

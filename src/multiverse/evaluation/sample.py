@@ -63,6 +63,11 @@ class Sample:
         """Whether any block was opened."""
         return self.forks > 0
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether a limit ended it."""
+        return self.finish_reason not in ("stop", "malformed")
+
 
 @dataclass(frozen=True)
 class Run:

@@ -8,7 +8,7 @@ import pytest
 
 from multiverse import SamplingParams
 from multiverse.evaluation.analysis.cases import Case, from_tasks
-from multiverse.evaluation.analysis.prompting import Answer, PromptingTest, classify, run_prompting, tally
+from multiverse.evaluation.analysis.prompting import PromptingSample, PromptingTest, classify, run_prompting, tally
 from multiverse.structure import DIALECTS, MULTIVERSE, Dialect, Document, render
 from tests.cli.scripted import NESTED, scripted_llm
 
@@ -79,7 +79,7 @@ def writes(prompt: str) -> Document | str:
 
 def test_a_whole_test_on_a_scripted_model(model_folders: dict[str, Path]) -> None:
     llm = scripted_llm(model_folders["qwen3"], writes)
-    heard: list[Answer] = []
+    heard: list[PromptingSample] = []
     answers = run_prompting(llm, CASES, PARALLEL, SamplingParams(max_tokens=700), on_finish=heard.append)
     assert [answer.outcome for answer in answers] == ["formed", "plain", "broken", "plain", "plain", "formed"]
     assert [answer.possible for answer in answers] == [True] * 3 + [False] * 3

@@ -1,21 +1,26 @@
-"""What both tests are made of: a question, a solution that forks where it can, and the same solution in a line."""
+"""Cases of both tests: a question, a solution that forks where it can, and the same solution written sequentially."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
-from ...structure import Document
-from ...tasks import generate
+from ...data import read
+from ...errors import DataError
+from ...structure import Document, twin
+from ...tasks import FAMILIES, generate
+from .options import CaseOptions
 
 
 class Case(NamedTuple):
     """One question with its two solutions.
 
     Attributes:
-        group: what reports sum up by: a task family, or the name of a data set.
-        structured: the solution that forks where the question allows it; it does not fork where the question does not.
-        sequential: the same reasoning in a line.
+        group: a task family, or the name of a data set; reports have figures for each.
+        structured: the solution that forks where the question allows it.
+        sequential: the same reasoning without blocks.
     """
 
     group: str
@@ -25,8 +30,31 @@ class Case(NamedTuple):
 
     @property
     def forks(self) -> bool:
-        """Whether the structure is there to be used."""
+        """Whether the question can be answered with a fork."""
         return self.structured.depth > 0
+
+
+def load_cases(options: CaseOptions) -> list[Case]:
+    """The cases of the task families, or of a data set if one is given.
+
+    Raises:
+        DataError: the data set cannot be read, or has no questions.
+    """
+    if options.data is not None:
+        return _from_data(options.data, options.limit, options.seed)
+    return from_tasks(FAMILIES if options.family == "all" else (options.family,), options.limit, options.seed)
+
+
+def _from_data(source: str, limit: int, seed: int) -> list[Case]:
+    loaded = read(source)
+    if loaded.faults:
+        raise DataError(f"{len(loaded.faults)} rows of {source!r} cannot be read, the first: {loaded.faults[0]}")
+    rows = {row.question: row for row in loaded.rows if row.question}
+    if not rows:
+        raise DataError(f"{source!r} holds no document with a question: give a source that has questions")
+    drawn = Random(seed).sample(list(rows.values()), min(limit, len(rows)))
+    name = Path(source).name
+    return [Case(name, row.question, row.document, row.sequential or twin(row.document, conclusions=True)) for row in drawn]
 
 
 def from_tasks(families: Iterable[str], n: int, seed: int) -> list[Case]:
@@ -39,7 +67,7 @@ def from_tasks(families: Iterable[str], n: int, seed: int) -> list[Case]:
         raise ValueError(f"n is {n}: take at least one question")
     cases: dict[str, Case] = {}
     for family in families:
-        # A small family repeats itself; what it has is taken once.
+        # Small families repeat questions.
         for problem in generate(family, n, seed=seed, split="test"):
             cases.setdefault(problem.question, Case(family, problem.question, problem.structured, problem.sequential))
     return list(cases.values())

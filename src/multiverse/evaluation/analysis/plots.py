@@ -10,14 +10,14 @@ from ...data.plot import check_format
 from ...errors import require
 
 BLUE, ORANGE, GREY = "#0b62d6", "#d1690e", "#8c959f"
-_TEXTS = {"parallel": ("structured texts", BLUE, 9.0), "sequential": ("told in a line", ORANGE, 4.5)}
+_TEXTS = {"parallel": ("structured texts", BLUE, 9.0), "sequential": ("sequential texts", ORANGE, 4.5)}
 """Name, colour and size of marks: the smaller ones are drawn later, so that both are seen where they agree."""
 _PLACES = {
     "sentence": "at the end of a sentence",
     "token": "within the next {within} tokens",
     "question": "at the end of the question",
 }
-_ASKED = {"parallel": "in parallel", "sequential": "in a line", "explained": "with the format explained"}
+_MODES = {"parallel": "in parallel", "sequential": "sequentially", "explained": "with the format explained"}
 _OUTCOMES = (
     ("formed", "well-formed block", BLUE),
     ("broken", "tags, but no whole block", ORANGE),
@@ -92,7 +92,7 @@ def plot_prompting(tallies: Sequence[dict[str, Any]], path: Path, *, title: str)
 def _row(tally: dict[str, Any]) -> str:
     model = f"{Path(tally['model']).name}: " if "model" in tally else ""
     guard = "guard on" if tally["guard"] else "guard off"
-    return f"{model}{tally['group']}, asked {_ASKED[tally['asking']]}, {guard}"
+    return f"{model}{tally['group']}, asked {_MODES[tally['mode']]}, {guard}"
 
 
 def _figure(path: Path, width: float, height: float) -> Any:

@@ -23,8 +23,8 @@ from .intervals import Share, share
 if TYPE_CHECKING:
     from ...llm import LLM
 
-Asking = Literal["parallel", "sequential", "explained"]
-ASKINGS: tuple[Asking, ...] = get_args(Asking)
+PromptMode = Literal["parallel", "sequential", "explained"]
+PROMPT_MODES: tuple[PromptMode, ...] = get_args(PromptMode)
 Outcome = Literal["formed", "broken", "plain"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
@@ -42,25 +42,25 @@ class PromptingTest:
     """How the questions are asked.
 
     Attributes:
-        asking: ``parallel`` and ``sequential``: the sentence that training ends its questions with (see `prompting`).
-            ``explained``: the format described, with an example, for models that were never trained on it.
-        guard: let only legal tags be sampled. Without it, the raw model shows.
+        mode: ``parallel`` and ``sequential``: with the instruction of the mode (see `prompting`). ``explained``: with a
+            description of the format and an example, for models that were not trained on it.
+        guard: sample only legal tags.
     """
 
-    asking: Asking
+    mode: PromptMode
     guard: bool
 
     def messages(self, question: str, dialect: Dialect) -> list[dict[str, str]]:
         """The chat that asks a question."""
-        if self.asking != "explained":
-            return ask(question, self.asking)
+        if self.mode != "explained":
+            return ask(question, self.mode)
         text = _EXPLAINED.format(question=question.strip(), example=render(_example(dialect), dialect))
         return [{"role": "user", "content": text}]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one question.
+class PromptingSample:
+    """One question and the class of the generated text.
 
     Attributes:
         possible: whether the question's own solution forks.
@@ -90,7 +90,7 @@ class Tally:
     """
 
     group: str
-    asking: Asking
+    mode: PromptMode
     guard: bool
     n: int
     cut: int
@@ -151,8 +151,8 @@ def run_prompting(
     params: SamplingParams,
     *,
     seed: int = 0,
-    on_finish: Callable[[Answer], None] | None = None,
-) -> list[Answer]:
+    on_finish: Callable[[PromptingSample], None] | None = None,
+) -> list[PromptingSample]:
     """Ask every question once, each with a seed of its own.
 
     Args:
@@ -166,9 +166,9 @@ def run_prompting(
     each = [replace(params, guard=test.guard, seed=seed * 1_000_003 + number) for number in range(len(cases))]
     messages = [test.messages(case.question, dialect) for case in cases]
 
-    def answer(number: int, generation: Generation) -> Answer:
+    def answer(number: int, generation: Generation) -> PromptingSample:
         case = cases[number]
-        return Answer(
+        return PromptingSample(
             case.group,
             case.question,
             case.forks,
@@ -190,14 +190,14 @@ def run_prompting(
     return [answer(number, generation) for number, generation in enumerate(generations)]
 
 
-def tally(answers: Sequence[Answer], test: PromptingTest, group: str) -> Tally:
+def tally(answers: Sequence[PromptingSample], test: PromptingTest, group: str) -> Tally:
     """The shares over at least one answer; `group` is what they are called together."""
     formed = [answer.outcome == "formed" for answer in answers]
     possible = [answer.possible for answer in answers]
     pairs = list(zip(formed, possible, strict=True))
     return Tally(
         group=group,
-        asking=test.asking,
+        mode=test.mode,
         guard=test.guard,
         n=len(answers),
         cut=sum(answer.finish_reason not in ("stop", "malformed") for answer in answers),

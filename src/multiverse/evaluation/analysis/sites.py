@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ...errors import RequestError
 from ...prompting import Mode, ask
 from ...structure import MULTIVERSE, Dialect, Document, Layout, TokenDialect, layout, render, segments
 from .cases import Case
+from .options import Place, SiteOptions
 from .sentences import aligned, sentences
-
-At = Literal["sentence", "token", "question"]
-PLACES: tuple[At, ...] = get_args(At)
 
 
 class Site(NamedTuple):
@@ -57,21 +55,16 @@ class Marker:
     Attributes:
         tokenizer: the model's; it must know where in the text its tokens lie, as every fast tokenizer does.
         tokens: the model's dialect; `None` for a model without tags, which can read solutions in a line only.
-        at: ``sentence``: the last token of every sentence behind which a block may start. ``token``: every token of these
-            sentences. ``question``: the prompt's last token.
-        within: for ``token``, how many tokens before the fork it counts as about to start.
+        at, within: see `SiteOptions`.
     """
 
     tokenizer: Any
     tokens: TokenDialect | None
-    at: At = "sentence"
+    at: Place = "sentence"
     within: int = 8
 
     def __post_init__(self) -> None:
-        if self.at not in PLACES:
-            raise RequestError(f"at={self.at!r} is not valid: it must be one of {', '.join(PLACES)}")
-        if self.within < 1:
-            raise RequestError(f"within={self.within} is not valid: it must be 1 or more")
+        SiteOptions(self.at, self.within)  # raises if they are not valid
         if not getattr(self.tokenizer, "is_fast", False):
             raise RequestError("the probing test needs a fast tokenizer, which says where in the text its tokens lie")
 

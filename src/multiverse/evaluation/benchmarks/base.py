@@ -1,4 +1,4 @@
-"""What a benchmark is: where its rows come from, how a row becomes a question, and who grades the answers."""
+"""A benchmark: the data set with its rows, how a row becomes a question, and the grader of the answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import DataError
+from ..config import EvaluationConfig
 from ..graders.verdict import Verdict
 
 Row = Mapping[str, Any]
@@ -18,9 +19,9 @@ class Question:
 
     Attributes:
         id: unique within its benchmark.
-        text: what is asked, without the sentence that asks for a way of thinking.
-        expected: the right answer, as people read it.
-        data: whatever else its grader needs.
+        text: the question, without the instruction of the mode.
+        expected: the right answer, in readable form.
+        data: what else the grader needs.
     """
 
     id: str
@@ -35,9 +36,9 @@ class Hub:
 
     Attributes:
         name: its id.
-        config: its configuration; `None` if there is but one.
-        split: which part of it.
-        files: read these files of it, instead of what the data set makes of them.
+        split: its split.
+        config: its configuration; `None` if there is only one.
+        files: JSON lines of the repository to read instead of the data set's own loading.
     """
 
     name: str
@@ -51,13 +52,13 @@ class Benchmark:
     """A set of questions and how they are graded.
 
     Attributes:
-        name: what it is called on the command line and in tables.
-        title: what it is, in a few words.
-        epochs: how often each question is asked unless somebody says otherwise.
-        hub: where its rows are; `None` if they are made, by `make`.
-        read: makes a question of a row; the number is the row's, from 0. Raises `DataError` for a row that is none.
-        grade: judges the answer to a question. It may take its time: it is called on a thread of its own.
-        make: makes so many questions from a seed.
+        name: on the command line and in tables.
+        title: in messages.
+        epochs: how often each question is asked by default.
+        hub: data set with its rows; `None` if the questions are generated, by `make`.
+        read: makes a question of a row and its number, from 0. Raises `DataError` for an invalid row.
+        grade: grades the answer to a question. Called on worker threads, so it may block.
+        make: generates the questions (`limit`, `seed`, `width` and `depth` of the configuration).
     """
 
     name: str
@@ -66,11 +67,11 @@ class Benchmark:
     epochs: int = 1
     hub: Hub | None = None
     read: Callable[[Row, int], Question] | None = None
-    make: Callable[[int, int], list[Question]] | None = None
+    make: Callable[[EvaluationConfig], list[Question]] | None = None
 
 
 def cell(row: Row, number: int, *names: str) -> Any:
-    """The first of these columns that the row has; upper and lower case are one.
+    """The value of the first of these columns that the row has, upper or lower case.
 
     Raises:
         DataError: it has none of them.

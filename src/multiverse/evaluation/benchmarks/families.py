@@ -1,15 +1,15 @@
-"""The project's own tasks as benchmarks."""
+"""This project's task families as benchmarks."""
 
 from __future__ import annotations
 
+from ...errors import DataError
 from ...tasks import FAMILIES, Problem, generate
+from ..config import EvaluationConfig
 from ..graders.verdict import Verdict
 from .base import Benchmark, Question
 
-
-def question(problem: Problem, number: int) -> Question:
-    """A problem as a question; its number is its id, since a small family asks some questions again."""
-    return Question(str(number), problem.question, problem.answer, {"problem": problem})
+FAMILY_SIZE = 200
+"""Questions of a family unless a limit is given; there is no end of them."""
 
 
 def grade(asked: Question, answer: str) -> Verdict:
@@ -20,10 +20,19 @@ def grade(asked: Question, answer: str) -> Verdict:
 
 
 def family(name: str) -> Benchmark:
-    """A family, from its test split."""
+    """The benchmark of a family, from its test split."""
 
-    def make(count: int, seed: int) -> list[Question]:
-        return [question(problem, number) for number, problem in enumerate(generate(name, count, seed=seed, split="test"))]
+    def make(config: EvaluationConfig) -> list[Question]:
+        count = FAMILY_SIZE if config.limit is None else config.limit
+        try:
+            problems = generate(name, count, seed=config.seed, split="test", width=config.width, depth=config.depth)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        # The id is the number in the stream: small families repeat questions.
+        return [
+            Question(str(number), problem.question, problem.answer, {"problem": problem})
+            for number, problem in enumerate(problems)
+        ]
 
     return Benchmark(name, f"the family {name} of this project's tasks", grade, make=make)
 

@@ -1,4 +1,4 @@
-"""Rows of a benchmark: from a local file, or from the hub."""
+"""Questions of a benchmark: generated, or made of the rows of a local file or a data set of the hub."""
 
 from __future__ import annotations
 
@@ -9,46 +9,41 @@ from pathlib import Path
 from ...data import Fault
 from ...data.source import Record, load_hub, scan_source, scan_table
 from ...errors import DataError
+from ..config import EvaluationConfig
 from .base import Benchmark, Hub, Question, Row
 
-FAMILY_SIZE = 200
-"""Questions of a family of tasks, of which there is no end, unless somebody says otherwise."""
 
-
-def questions(benchmark: Benchmark, *, path: str | None = None, limit: int | None = None, seed: int = 7) -> list[Question]:
-    """The first questions of a benchmark.
-
-    Args:
-        path: a file with its rows, JSON lines or Parquet; `None` takes the hub.
-        limit: how many; `None` takes all.
-        seed: which questions, where they are made.
+def questions(benchmark: Benchmark, config: EvaluationConfig) -> list[Question]:
+    """The questions of one benchmark: the first `config.limit`, or all.
 
     Raises:
-        DataError: the rows cannot be had, or are no rows of this benchmark.
-        ExtraError: a library is missing.
+        DataError: the rows cannot be read, or are not this benchmark's.
+        ExtraError: a library that reads them is not installed.
     """
+    path = config.data.get(benchmark.name)
     if benchmark.make is not None:
         if path is not None:
-            raise DataError(f"the questions of {benchmark.name} are made, not read: leave --data {benchmark.name} out")
-        return benchmark.make(FAMILY_SIZE if limit is None else limit, seed)
+            raise DataError(f"the questions of {benchmark.name} are generated: leave --data {benchmark.name} out")
+        return benchmark.make(config)
+    if config.width is not None or config.depth is not None:
+        raise DataError(f"{benchmark.name} has no width and no depth: leave them out")
     assert benchmark.read is not None
     assert benchmark.hub is not None
     source = path if path is not None else benchmark.hub.name
-    rows = _file(Path(path).expanduser(), limit) if path is not None else _hub(benchmark.name, benchmark.hub, limit)
+    if path is not None:
+        rows = _rows(scan_source(Path(path).expanduser()), config.limit)
+    else:
+        rows = _hub(benchmark.name, benchmark.hub, config.limit)
     if not rows:
         raise DataError(f"{source} has no rows: give a file that has some")
     try:
         found = [benchmark.read(row, number) for number, row in enumerate(rows)]
     except DataError as error:
-        raise DataError(f"{source} is no {benchmark.title}: {error}") from None
+        raise DataError(f"{source} is not {benchmark.title}: {error}") from None
     names = {question.id for question in found}
     if len(names) < len(found):
         raise DataError(f"{source} has {len(found)} rows but only {len(names)} ids: each row needs one of its own")
     return found
-
-
-def _file(path: Path, limit: int | None) -> list[Row]:
-    return _rows(scan_source(path), limit)
 
 
 def _hub(name: str, hub: Hub, limit: int | None) -> list[Row]:

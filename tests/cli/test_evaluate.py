@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from multiverse.errors import ExtraError
-from multiverse.evaluation import run as running
 from multiverse.evaluation.sample import read_run
 from multiverse.structure import Document
 from tests.cli.conftest import Result
@@ -21,38 +19,40 @@ Run = Callable[..., Result]
 
 def test_help_is_pleasant(run: Run) -> None:
     for line in (("eval",), ("eval", "--help"), ("eval", "-h")):
-        told = run(*line)
-        assert told.code == 0
-        assert "NAME..." in told.out
-        assert "tasks" in told.out
+        shown = run(*line)
+        assert shown.code == 0
+        assert "NAME..." in shown.out
+        assert "budget" in shown.out
     both = run("eval", "run", "--help").out
     assert "livecodebench" in both
     assert "--server" in both
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (("aime34",), "unknown benchmark 'aime34': did you mean 'aime24'?"),
         (("chain", "--data", "chain"), "--data 'chain' is not valid: write it as math500=FILE"),
         (("math500", "--data", "math500=nowhere.jsonl"), "there is no file 'nowhere.jsonl'"),
-        (("chain", "--temperature", "-1"), "temperature=-1.0 is not valid"),
-        (("chain", "--limit", "0"), "--limit '0' is not valid"),
+        (("chain", "--temperature", "-1"), "--temperature -1.0 is not valid"),
+        (("chain", "--limit", "0"), "--limit 0 is not valid"),
+        (("chain", "--mode", "paralel"), "did you mean 'parallel'?"),
+        (("chain", "--prompt", "both"), "--prompt is now called --mode"),
+        (("chain", "--width", "3"), "width 3 given, but family 'chain' has no width"),
+        (("tasks", "--family", "worksheet", "--n", "200"), "`eval tasks` is now `eval NAME...`: multiverse eval worksheet"),
         (("--limit", "3"), "missing argument 'NAME'"),
         (("chain", "--server", "ftp://x"), "'ftp://x' is not valid"),
     ],
 )
-def test_what_is_wrong_is_told(run: Run, line: tuple[str, ...], told: str) -> None:
+def test_bad_input(run: Run, line: tuple[str, ...], message: str) -> None:
     result = run("eval", *line)
     assert result.code == 2
-    assert told in result.err
+    assert message in result.err
     assert result.err.count("\n") == 1
 
 
 def test_without_inspect(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
-    with pytest.raises(ExtraError):
-        running.require_inspect()
     result = run("eval", "chain", "--out", str(tmp_path))
     assert result.code == 2
     assert "multiverse-llm[eval]" in result.err
@@ -69,14 +69,14 @@ def test_table_json_and_going_on(run: Run, writes: Callable[..., object], tmp_pa
 
     writes(write)
     out = tmp_path / "out"
-    line = ("eval", "chain", "--limit", "3", "--max-tokens", "100", "--prompt", "both", "--out", str(out))
+    line = ("eval", "chain", "--limit", "3", "--max-tokens", "100", "--mode", "both", "--out", str(out))
     table = run(*line)
     assert (table.code, table.err) == (0, "")
     assert "chain" in table.out
     assert str(out / "zero" / "samples.jsonl") in table.out
-    told = json.loads(run(*line, "--json").out)
-    assert [(row["prompt"], row["answers"]) for row in told["results"]] == [("multiverse", 3), ("zero", 3)]
-    assert [entry["folder"] for entry in told["runs"]] == [str(out / "multiverse"), str(out / "zero")]
+    printed = json.loads(run(*line, "--json").out)
+    assert [(row["mode"], row["answers"]) for row in printed["results"]] == [("parallel", 3), ("sequential", 3)]
+    assert [entry["folder"] for entry in printed["runs"]] == [str(out / "multiverse"), str(out / "zero")]
     assert len(prompts) == 6
     assert ["in parallel" in prompt for prompt in sorted(prompts, key=lambda text: "in parallel" in text)] == [False] * 3 + [
         True

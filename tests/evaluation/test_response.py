@@ -1,4 +1,4 @@
-"""What is told of a generation: forks are counted as they happened."""
+"""What is measured of a generation: forks are counted as they happened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from multiverse.engine import FinishEvent, ForkEvent
-from multiverse.evaluation.answer import Answer, count_forks, is_malformed
+from multiverse.evaluation.response import Response, count_forks, is_malformed
 from tests.cli.scripted import NESTED, scripted_llm
 from tests.serving.conftest import WIDE
 
@@ -33,11 +33,11 @@ def test_forks_are_those_of_the_engine(model_folders: dict[str, Path]) -> None:
         events = list(scripted_llm(model_folders["qwen3"], lambda _, document=document: document).stream("Q"))
         finish = events[-1]
         assert isinstance(finish, FinishEvent)
-        assert Answer.of(finish.generation).forks == sum(isinstance(event, ForkEvent) for event in events) > 0
+        assert Response.from_generation(finish.generation).forks == sum(isinstance(event, ForkEvent) for event in events) > 0
 
 
 def test_malformed() -> None:
-    assert is_malformed("stop", whole=False)
-    assert is_malformed("malformed", whole=False)
-    assert not is_malformed("length", whole=False)
-    assert not is_malformed("stop", whole=True)
+    assert is_malformed("stop", parses=False)
+    assert is_malformed("malformed", parses=False)
+    assert not is_malformed("length", parses=False)
+    assert not is_malformed("stop", parses=True)

@@ -1,0 +1,65 @@
+"""What an evaluation depends on: which questions are asked, how often, and with which sampling parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ..engine.params import SamplingParams
+from ..errors import ConfigError
+from ..options import Options, option
+from ..prompting import Mode
+
+QUESTIONS = "Questions"
+MAX_TOKENS = 32_768
+"""Most tokens of one answer in the Multiverse paper's evaluations."""
+
+FOLDERS: dict[Mode, str] = {"parallel": "multiverse", "sequential": "zero"}
+"""Folder of a run by its mode: the paper's names for the same weights asked in parallel and sequentially."""
+
+# Fields of `SamplingParams` that inspect has names for; seeds are drawn for each question, and `n` is `epochs`.
+_SHARED = ("temperature", "top_p", "max_tokens", "seed", "n")
+_WIRE = {"reserved_tokens": "tail_tokens"}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Options):
+    """One run of any number of benchmarks. The defaults are the Multiverse paper's.
+
+    Attributes:
+        benchmarks: names, see `BENCHMARKS`.
+        sampling: of every answer. Each question and epoch has its own seed, derived from `seed`.
+        data: local files of benchmarks by name, instead of the hub.
+        budget: limit on the critical path of each answer, in tokens; an answer that was closed for it is graded like one that
+            ended by itself. (One closed for a limit in `sampling` is wrong.)
+    """
+
+    benchmarks: tuple[str, ...] = ()
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=MAX_TOKENS))
+    limit: int | None = option(
+        None, "Only the first questions of each.", ge=1, flag="-n", group=QUESTIONS, show_default="all; 200 of our own"
+    )
+    epochs: int | None = option(
+        None, "How often to ask each question.", ge=1, group=QUESTIONS, show_default="8 on AIME, else 1"
+    )
+    seed: int = option(7, "Seed of what is sampled, and of the problems that are made.", ge=0, group=QUESTIONS)
+    width: int | None = option(
+        None, "How wide our own problems fork; the families allow different widths.", group=QUESTIONS, show_default="drawn"
+    )
+    depth: int | None = option(None, "How deep our own problems nest (family nested).", group=QUESTIONS, show_default="drawn")
+    data: Mapping[str, str] = field(default_factory=dict)
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling.n != 1 or self.sampling.seed is not None:
+            raise ConfigError("n and seed cannot be set in the sampling parameters of an evaluation: set epochs and seed")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """Sampling parameters that inspect has no name for, where they differ from the defaults, by the server's names."""
+        sampling = self.sampling if self.budget is None else replace(self.sampling, max_critical_path_tokens=self.budget)
+        plain = SamplingParams()
+        values = {item.name: getattr(sampling, item.name) for item in fields(sampling) if item.name not in _SHARED}
+        return {_WIRE.get(name, name): value for name, value in values.items() if value != getattr(plain, name)}

@@ -1,0 +1,70 @@
+"""A model's response to one question, as far as it is measured: from the engine of this process or from a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..engine.generation import Generation
+
+
+@dataclass(frozen=True)
+class Response:
+    """One generation.
+
+    Attributes:
+        text: all generated text, thinking included.
+        answer: the text after the thinking.
+        finish_reason: as in `Generation`: ``stop``, the limit that ended it, or ``malformed``.
+        malformed: it broke the grammar, or ended by itself and does not parse.
+        forks: number of blocks.
+        critical_path_tokens: tokens of the longest chain; all tokens for servers that do not report it.
+        seconds: wall-clock time from submission to the last token.
+    """
+
+    text: str
+    answer: str
+    finish_reason: str
+    malformed: bool
+    forks: int
+    total_tokens: int
+    critical_path_tokens: int
+    seconds: float
+
+    @classmethod
+    def from_generation(cls, generation: Generation) -> Response:
+        """The response of the engine."""
+        usage = generation.usage
+        return cls(
+            text=generation.text,
+            answer=generation.answer,
+            finish_reason=generation.finish_reason,
+            malformed=is_malformed(generation.finish_reason, parses=generation.tree is not None),
+            forks=count_forks(generation.branches),
+            total_tokens=usage.total_tokens,
+            critical_path_tokens=usage.critical_path_tokens,
+            seconds=usage.seconds,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `Response(**...)` takes."""
+        return asdict(self)
+
+
+def is_malformed(finish_reason: str, *, parses: bool) -> bool:
+    """Whether a generation counts as malformed. One that a limit cut does not, though it does not parse."""
+    return finish_reason == "malformed" or (finish_reason == "stop" and not parses)
+
+
+def count_forks(branches: Sequence[str]) -> int:
+    """Number of blocks, from the branch of every token in document order.
+
+    A block is where the document steps from a branch into that branch's first child.
+    """
+    forks, before = 0, ""
+    for branch in branches:
+        forks += branch != before and branch == (f"{before}.1" if before else "1")
+        before = branch
+    return forks

@@ -1,0 +1,234 @@
+"""A server that speaks OpenAI's chat completions as a model provider for inspect.
+
+inspect eval multiverse/aime25 --model multiverse-server/NAME --model-base-url http://127.0.0.1:8000/v1
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import openai
+from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, modelapi
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from ..errors import RequestError
+from ..structure import DIALECTS, MULTIVERSE, Dialect
+from .config import MAX_TOKENS
+from .providers import chat_messages, model_output, sampling_settings
+from .response import Response, is_malformed
+
+_TIMEOUT = openai.Timeout(600.0, connect=30.0, pool=None)
+"""Seconds without a byte, and to connect."""
+_OWNER = "multiverse"
+"""Owner of the models of a server of this project, in its list of models."""
+
+
+class ServerError(RequestError):
+    """A server refuses a request.
+
+    Attributes:
+        status: the HTTP status; `None` if the error came within a stream.
+    """
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServerAPI(ModelAPI):
+    """A server that speaks OpenAI's chat completions. Servers of this project report the critical path; for others, all tokens
+    count as one chain.
+
+    Args:
+        model_name: one of the server's models.
+        base_url: its address, up to ``/v1``.
+        api_key: its key; default: the environment's ``OPENAI_API_KEY``.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008 (inspect's signature)
+    ) -> None:
+        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
+        super().__init__(model_name, base_url, key, ["OPENAI_API_KEY"], config)
+        if base_url is None:
+            raise RequestError("a server needs its address: give --model-base-url http://127.0.0.1:8000/v1")
+        self._url = base_url.rstrip("/")
+        self._dialect: Dialect | None = None
+        self._ours: bool | None = None
+
+    async def generate(
+        self,
+        input: list[ChatMessage],  # noqa: A002 (inspect's signature)
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,  # noqa: ARG002
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """Answer a chat.
+
+        Raises:
+            ServerError: the server refuses.
+            RequestError: a setting is not supported.
+        """
+        body, extension = sampling_settings(tools, config)
+        streamed, began = _StreamedResponse(), time.monotonic()
+        try:
+            async with self._connect() as client:
+                if await self._is_ours(client):
+                    # The instruction of the mode is part of the question already.
+                    limits = {"max_branch_tokens": body.get("max_tokens", MAX_TOKENS), **extension}
+                    body["multiverse"] = {"mode": "as-is", **limits}
+                elif extension:
+                    names = ", ".join(extension)
+                    raise RequestError(f"{self._url} is not a multiverse server and does not know {names}: leave it out")
+                await self._stream(client, {**body, "messages": chat_messages(input)}, config, streamed)
+        except openai.APIStatusError as error:
+            hint = ": set OPENAI_API_KEY, or give --api-key" if error.status_code in (401, 403) else ""
+            raise ServerError(
+                f"{self._url} refused ({error.status_code}): {_message(error)}{hint}", error.status_code
+            ) from None
+        except openai.APIConnectionError:
+            raise
+        except openai.APIError as error:
+            if error.code != "malformed_generation":  # which is a response, though a malformed one
+                raise ServerError(f"{self._url} stopped: {_message(error)}", None) from None
+            streamed.malformed = True
+        response = streamed.response(self._dialect, time.monotonic() - began)
+        return model_output(self.model_name, response, prompt_tokens=int(streamed.usage.get("prompt_tokens") or 0))
+
+    async def _stream(
+        self, client: openai.AsyncOpenAI, body: dict[str, Any], config: GenerateConfig, streamed: _StreamedResponse
+    ) -> None:
+        stream = await client.chat.completions.create(
+            model=self.model_name,
+            messages=body.pop("messages"),
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_headers=config.extra_headers,
+            extra_body=body,
+        )
+        async for chunk in stream:
+            streamed.add(chunk.to_dict())
+        if streamed.finish_reason is None:
+            message = f"{self._url} ended the stream before the end of the answer"
+            raise openai.APIConnectionError(message=message, request=stream.response.request)
+
+    def should_retry(self, ex: Exception) -> bool:
+        """Whether the server is busy, restarting, or out of reach for a while."""
+        if isinstance(ex, ServerError):
+            return ex.status in (408, 425, 429, 500, 502, 503, 504)
+        return isinstance(ex, openai.APIConnectionError)
+
+    def connection_key(self) -> str:
+        """Connections are limited by server."""
+        return self._url
+
+    def _connect(self) -> openai.AsyncOpenAI:
+        """A client of its own for each response: connections belong to an event loop, and inspect runs one per evaluation."""
+        key = self.api_key or "EMPTY"  # the client requires one
+        return openai.AsyncOpenAI(base_url=self._url, api_key=key, timeout=_TIMEOUT, max_retries=0)
+
+    async def _is_ours(self, client: openai.AsyncOpenAI) -> bool:
+        if self._ours is None:
+            page = await client.models.list()
+            try:
+                entries = {str(entry.id): entry.to_dict() for entry in page.data}
+            except (AttributeError, TypeError):
+                raise ServerError(f"{self._url}/models is not a list of models: is this the address up to /v1?", 404) from None
+            if self.model_name not in entries:
+                raise ServerError(
+                    f"{self._url} has no model {self.model_name!r}: it offers {', '.join(entries) or 'none'}", 404
+                )
+            entry = entries[self.model_name]
+            self._dialect = DIALECTS.get(str(entry.get("dialect")))
+            self._ours = entry.get("owned_by") == _OWNER
+        return self._ours
+
+
+class _StreamedResponse:
+    """A streamed chat completion, put together from its chunks."""
+
+    def __init__(self) -> None:
+        self.reasoning = self.content = ""
+        self.finish_reason: str | None = None
+        self.usage: Mapping[str, Any] = {}
+        self.extension: Mapping[str, Any] = {}
+        self.malformed = False
+
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        """Add a chunk."""
+        self.usage = chunk.get("usage") or self.usage
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            self.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            self.content += delta.get("content") or ""
+            self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.extension = choice.get("multiverse") or self.extension
+
+    def response(self, dialect: Dialect | None, seconds: float) -> Response:
+        """The whole response.
+
+        Args:
+            dialect: tag set of a server of this project, to restore the text as the model wrote it.
+            seconds: as the client measured them, for servers that do not report them.
+        """
+        extension, usage = self.extension, self.usage
+        reason = "malformed" if self.malformed else str(extension.get("finish_reason") or self.finish_reason or "stop")
+        total = int(extension.get("total_tokens") or usage.get("completion_tokens") or 0)
+        critical = extension.get("critical_path_tokens")
+        answer = extension.get("answer")
+        return Response(
+            text=self._text(dialect),
+            answer=str(answer) if answer is not None else _after_thinking(self.content),
+            finish_reason=reason,
+            malformed=is_malformed(reason, parses=extension.get("structure_error") is None),
+            forks=int(extension.get("forks") or 0),
+            total_tokens=total,
+            critical_path_tokens=int(critical) if critical is not None else total,
+            seconds=float(extension["seconds"]) if extension.get("seconds") is not None else seconds,
+        )
+
+    def _text(self, dialect: Dialect | None) -> str:
+        """The whole generation; servers send thinking and answer apart."""
+        if not self.reasoning:
+            return self.content
+        think = dialect.think if dialect is not None else None
+        if dialect is None or think is None:
+            return f"{self.reasoning}\n\n{self.content}" if self.content else self.reasoning
+        text = f"{think.open}{dialect.sep}{self.reasoning}"
+        cut = self.finish_reason != "stop" and not self.content
+        return text if cut else f"{text}{think.close}{dialect.answer_sep}{self.content}"
+
+
+def _after_thinking(content: str) -> str:
+    """The text after the thinking, for servers that leave the thinking in the content, within the tags that most models use."""
+    close = MULTIVERSE.think.close if MULTIVERSE.think is not None else ""
+    for tag in (close, close.lower()):
+        if tag and tag in content:
+            content = content.rpartition(tag)[2]
+    return content.strip().removeprefix("Answer:").strip()
+
+
+def _message(error: openai.APIError) -> str:
+    """The server's message."""
+    body = error.body
+    return str(body.get("message") or body if isinstance(body, dict) else body or error.message)[:500]
+
+
+@modelapi(name="multiverse-server")
+def multiverse_server() -> type[ModelAPI]:
+    """The provider ``multiverse-server/MODEL``."""
+    return ServerAPI
+
+
+def at_server(name: str, base_url: str, api_key: str | None = None) -> ModelAPI:
+    """The provider of a server's model; the arguments are `ServerAPI`'s."""
+    make: Any = multiverse_server
+    api: ModelAPI = make(name, base_url=base_url, api_key=api_key)
+    return api
