@@ -1,4 +1,4 @@
-"""`multiverse eval report` and `compare`: what finished runs say."""
+"""`multiverse eval report` and `compare`: results of finished runs."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ def report(
     seed: Resampling = 0,
     as_json: Json = False,
 ) -> None:
-    """Sum runs up: accuracy, parallelism, critical path, tokens, time.
+    """Report runs: accuracy, parallelism, critical path, tokens, time.
 
-    Every number has its standard error, samples of one question being one cluster.
-    One run that asked in both modes has them compared; of several runs, each
-    later one is compared with the first.
+    Every number has its standard error, the samples of one question being one cluster. The modes of a single run are compared;
+    of several runs, each later one is compared with the first.
 
     [bold]Examples[/bold]
     multiverse eval report runs/aime24
@@ -82,10 +81,9 @@ def compare(
     seed: Resampling = 0,
     as_json: Json = False,
 ) -> None:
-    """What run B has more than run A, on the questions both were asked.
+    """Compare run B with run A, on the questions that both were asked.
 
-    A paired bootstrap over questions: difference, interval, p. Runs of one mode
-    each are compared whatever the modes.
+    A paired bootstrap over questions: difference, interval, p. Runs of one mode each are compared across modes.
 
     [bold]Example[/bold]
     multiverse eval compare runs/sequential runs/parallel
@@ -157,7 +155,7 @@ def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
 
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's stderr, and what moves it on."""
+    """A bar on a terminal's stderr; yields the callback that advances it."""
     with bars() as progress:
         bar = progress.add_task(what, total=total)
         yield lambda: progress.advance(bar)

@@ -1,1 +1,1 @@
-"""Measuring: how right models are on tasks, and how parallel documents are."""
+"""Evaluation: accuracy and parallelism of models on benchmarks."""

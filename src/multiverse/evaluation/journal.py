@@ -1,7 +1,7 @@
-"""What an evaluation has found out so far, on disk before it counts.
+"""The folder of a run while it is written.
 
-A run's folder is begun with `run.json`; from then on each finished sample is one line at the end of `samples.jsonl`. Started
-again, a run knows by those lines what it need not ask any more. A line that was cut off when the process was killed is none.
+`run.json` is written first; each finished sample is then appended to `samples.jsonl`. A run that is started again does not ask
+for the samples that are there. An incomplete last line, of a process that was killed, is dropped.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Key = tuple[str, str, int]
 
 
 class Journal:
-    """The folder of a run while it is being written. Samples may come from any thread.
+    """The folder of a run while it is written; thread-safe.
 
     Args:
-        folder: where; made, or taken up where it was left.
-        run: what the run is, without its samples.
+        folder: created, or resumed.
+        run: the run without its samples.
 
     Attributes:
-        finished: the samples that are there, by task, question and epoch.
+        finished: samples in the folder, by task, question and epoch.
 
     Raises:
         DataError: the folder holds another run, or cannot be read or written.
@@ -37,15 +37,15 @@ class Journal:
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder = folder
         self._lock = threading.Lock()
-        self.run = self._take_up(run) if (folder / RUN).exists() else run
+        self.run = self._resume(run) if (folder / RUN).exists() else run
         self.finished: dict[Key, Sample] = {key(sample): sample for sample in self.run.samples}
         try:
-            write_run(folder, self.run)  # without what was cut off
+            write_run(folder, self.run)  # without an incomplete line
         except OSError as error:
             raise DataError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
 
     def add(self, sample: Sample) -> None:
-        """Keep a sample; when this returns, it is with the operating system."""
+        """Append a sample; when this returns, the operating system has it."""
         line = json.dumps(asdict(sample), ensure_ascii=False) + "\n"
         with self._lock:
             with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
@@ -67,42 +67,42 @@ class Journal:
             write_run(self.folder, self.run)
         return self.run
 
-    def _take_up(self, run: Run) -> Run:
-        _drop_torn(self.folder / SAMPLES)
+    def _resume(self, run: Run) -> Run:
+        _drop_incomplete(self.folder / SAMPLES)
         before = read_run(self.folder)
         asked, found = {"model": run.model, **run.settings}, {"model": before.model, **before.settings}
         different = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
         if different:
             name = different[0]
             raise DataError(
-                f"{self.folder} holds a run with {name} = {_told(found, name)}, and this one has {_told(asked, name)}: "
+                f"{self.folder} holds a run with {name} = {_shown(found, name)}, and this one has {_shown(asked, name)}: "
                 "choose another folder, or the same settings"
             )
         return before
 
 
 def key(sample: Sample) -> Key:
-    """By what a sample is known within its run."""
+    """Identifies a sample within its run."""
     return sample.task, sample.id, sample.epoch
 
 
 def _order(name: Key) -> tuple[str, int, str, int]:
-    """Numbers in their own order."""
+    """Sort key; ids that are numbers are sorted as numbers."""
     task, question, epoch = name
     return task, int(question) if question.isdecimal() else -1, question, epoch
 
 
-def _told(settings: Mapping[str, Any], name: str) -> str:
+def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "nothing"
 
 
-def _drop_torn(path: Path) -> None:
-    """Cut off what follows the last line that is whole."""
+def _drop_incomplete(path: Path) -> None:
+    """Truncate a file after its last complete line."""
     try:
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             with path.open("r+b") as file:
                 file.truncate(whole)
-    except FileNotFoundError:  # killed between the two files of a new run: it has no samples yet
+    except FileNotFoundError:  # killed before the first sample was written
         path.touch()

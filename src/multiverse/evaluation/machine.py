@@ -1,4 +1,4 @@
-"""What figures were measured on."""
+"""Description of the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def describe_machine(device: str = "auto") -> str:
     """One line: processor, cores that may be used, GPU, versions.
 
     Args:
-        device: a GPU is named where this is one; ``auto`` names the one that is there.
+        device: the GPU is named if this is one; ``auto`` names the present one, if any.
     """
     import torch
     import transformers

@@ -1,7 +1,7 @@
-"""A report as a folder: `report.md`, `report.json`, two plots, and every sample behind every number.
+"""A report as a folder: `report.md`, `report.json`, two plots, and the samples.
 
-Each number in the tables of `report.md` leads to the list of its samples, whose columns it is the mean of; each line of a list
-leads to a file that the page opens.
+Each number in the tables of `report.md` links to the list of its samples; each line of a list links to a file that the page
+opens.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _WIDEST = 60  # characters of an answer in a list
 
 
 def write_report(report: Report, out: Path, *, page: str = PAGE, on_sample: Callable[[], None] | None = None) -> None:
-    """Write the folder; what an earlier report has left in it is replaced.
+    """Write the folder; an earlier report in it is replaced.
 
     Args:
         page: where the page is served, for the links that open a sample in it.
         on_sample: called after each sample's file.
 
     Raises:
-        DataError: it holds something that is no report, or cannot be written.
+        DataError: it holds something else than a report, or cannot be written.
         ExtraError: matplotlib is not installed.
     """
     try:
@@ -83,11 +83,11 @@ def to_markdown(report: Report) -> str:
 
 COMPARED = (
     "Each entry is what the second has more than the first, as a mean over the questions that both were asked, with its "
-    f"{LEVEL:.0%} interval in brackets and p: how often a difference as far from zero would come about if there were none "
+    f"{LEVEL:.0%} interval in brackets and p: the probability of a difference as far from zero if there were none "
     "(bootstrap over questions)."
 )
 SAMPLES = (
-    "Every number of the results leads to the list of its samples. To open one in the page, start `multiverse serve`; then "
+    "Every number of the results links to the list of its samples. To open one in the page, start `multiverse serve`; then "
     "follow its link, or press *Open* (O) in the page and choose the sample's file."
 )
 
@@ -117,7 +117,7 @@ def _results(report: Report) -> str:
 def _legend(report: Report) -> str:
     lines = [
         "Means over samples, ± standard error, the samples of one question being one cluster.",
-        "*pass@1*: a right answer, in a generation that ended by itself (or was wound up for the budget that it was given); "
+        "*pass@1*: a right answer, in a generation that ended by itself (or was closed for the budget that it was given); "
         f"its {LEVEL:.0%} interval is Wilson's.",
         "*Critical path*: the longest chain of generated tokens; *parallelism*: tokens over that.",
         "*Seconds*: of one answer, with others running beside it.",
@@ -142,7 +142,7 @@ def _comparisons(report: Report) -> str:
 
 
 def labels(comparison: Comparison) -> tuple[str, str, str]:
-    """First, second and task of a comparison, with no more words than tell the two apart."""
+    """Labels of first, second and task of a comparison; run and mode are named where they differ."""
     first, second = comparison.first, comparison.second
     runs = (first.run, second.run) if first.run != second.run else ("", "")
     modes = (first.mode, second.mode) if first.mode != second.mode else ("", "")
@@ -177,7 +177,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 99) -
 
 
 def cell(text: str, widest: int | None = _WIDEST) -> str:
-    """A text that stays in its cell and is no markup."""
+    """Text for one table cell, Markdown escaped, cut after `widest` characters."""
     flat = " ".join(text.split())
     if widest is not None and len(flat) > widest:
         flat = flat[: widest - 1] + "…"

@@ -32,7 +32,7 @@ def save(drawn: Any, path: Path) -> None:
 
 
 def series(group: Group, report: Report) -> str:
-    """Whose colour a group has: its run, and its mode where a run has more than one."""
+    """Series of a group, for its colour: the run, and the mode if a run has several."""
     modes = {(other.run, other.mode) for other in report.groups}
     if len(modes) == len(report.runs):
         return group.run
@@ -40,7 +40,7 @@ def series(group: Group, report: Report) -> str:
 
 
 def _names(report: Report) -> list[str]:
-    """The series in the order of their colours; parallel thinking has the first, as in the figures of budgets."""
+    """The series in the order of their colours; parallel comes first, as in budget figures."""
     groups = sorted(report.groups, key=lambda group: (group.number, group.mode))
     return list(dict.fromkeys(series(group, report) for group in groups))
 
@@ -83,7 +83,7 @@ def draw_accuracy(report: Report) -> Any:
 
 
 def draw_parallelism(report: Report) -> Any:
-    """How parallel each question's answers are: a row per task, run and mode, a dot per question, the mean as a bar."""
+    """Parallelism: a row per task, run and mode, a dot per question, the mean as a bar."""
     names = _names(report)
     tasks = list(dict.fromkeys(group.task for group in report.groups))
     rows = sorted(report.groups, key=lambda group: (tasks.index(group.task), names.index(series(group, report))))

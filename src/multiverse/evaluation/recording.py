@@ -1,4 +1,4 @@
-"""Samples as files that the page opens: what was asked, what was written, how it was graded."""
+"""Samples as recordings: files that the page opens."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..structure import DIALECTS, Dialect, parse
 from .sample import Sample
 
 PAGE = "http://127.0.0.1:8000/"
-"""Where `multiverse serve` has its page unless told otherwise."""
+"""Default address of the page of `multiverse serve`."""
 
 LONGEST_LINK = 6000
-"""Characters; longer addresses make a list of samples unreadable for programs that show Markdown."""
+"""Most characters of an address; longer ones make lists of samples unreadable in Markdown viewers."""
 
 
 def recording(sample: Sample, model: str) -> dict[str, Any]:
-    """A sample in the page's own format. It holds the text instead of moments, which were not kept; the server parses it."""
+    """A sample in the page's format. It has the text instead of token events, which are not kept; the server parses it."""
     text, dialect = _readable(sample.text)
     graded = "right" if sample.right else "wrong"
     answered = f"expected {sample.expected}, answered {sample.answer or 'nothing'}"
-    # The page counts words; the model's own tokens are told here.
+    # The page counts words; the note has the model's tokens.
     took = f"{sample.total_tokens} tokens, critical path {sample.critical_path_tokens}"
     note = f"{sample.task} {sample.id}, epoch {sample.epoch}: {graded}, {answered} ({sample.finish_reason}); {took}"
     run = {"mode": sample.mode, "text": text, **({"dialect": dialect.name} if dialect is not None else {})}
@@ -49,7 +49,7 @@ def link(recorded: dict[str, Any], page: str = PAGE) -> str | None:
 
 
 def file_name(number: int, sample: Sample) -> str:
-    """A name for a sample's file that no file system minds, and that sorts as the samples do."""
+    """A portable name for a sample's file that sorts like the samples."""
     return f"{number:04d}-{slug(sample.id)}-{sample.epoch}.json"
 
 
@@ -59,9 +59,9 @@ def slug(text: str) -> str:
 
 
 def _readable(text: str) -> tuple[str, Dialect | None]:
-    """The text as a document, with the tag set that it is of; `None` where it does not parse in any.
+    """The text as a document and its dialect; `None` if it parses in no dialect.
 
-    Where the prompt has opened the thinking, the tag that opens it is no part of what was written, and is put before it.
+    If the prompt opened the thinking, the tag that opens it is not part of the text and is prepended.
     """
     for dialect in DIALECTS.values():
         if not any(tag in text for tag in dialect.tags):

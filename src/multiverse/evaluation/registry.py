@@ -1,4 +1,4 @@
-"""What inspect finds by this package's entry point: its model providers and its tasks."""
+"""Entry point for inspect: model providers and tasks."""
 
 from __future__ import annotations
 

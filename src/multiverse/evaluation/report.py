@@ -1,6 +1,6 @@
-"""What finished runs say: every measure with its error, task by task and mode by mode, and runs compared on common questions.
+"""Reports of finished runs: every measure with its error by task and mode, and comparisons of runs on common questions.
 
-Numbers only; `markdown.py` writes them down and `plots.py` draws them.
+`markdown.py` writes them and `plots.py` draws them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .sample import Run, Sample
 from .statistics import Difference, Estimate, mean_of, paired, pass_at, share_of
 
 MODES: tuple[Mode, ...] = ("sequential", "parallel")
-"""In the order in which tables have them."""
+"""In the order of tables."""
 
 
 class Measure(NamedTuple):
-    """One number per sample, of which reports give the mean.
+    """A number per sample, of which reports give the mean.
 
     Attributes:
         name: in JSON.
         title: in tables.
         of: its value.
-        share: whether the value is yes or no, and the mean is written in percent.
-        digits: written behind the point.
+        share: whether the value is 0 or 1, and the mean is written in percent.
+        digits: after the decimal point.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Group:
 
     Attributes:
         number: of the run in the report, from 0.
-        run: what the run is called, unlike every other run of the report.
+        run: name of the run, unique within the report.
     """
 
     number: int
@@ -68,7 +68,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        """What tells it from the others."""
+        """Run, task and mode."""
         return f"{self.run}, {self.task}, {self.mode}"
 
     @cached_property
@@ -82,7 +82,7 @@ class Group:
 
     @cached_property
     def pass_at_k(self) -> tuple[int, Estimate] | None:
-        """Chance that one of k samples is right, k being what every question was asked; `None` if some were asked once."""
+        """pass@k for the largest k that all questions have samples for; `None` if that is 1."""
         asked = Counter(sample.id for sample in self.samples)
         right = Counter(sample.id for sample in self.samples if sample.right)
         k = min(asked.values())
@@ -133,7 +133,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `second` has more than `first`, on the questions that both were asked.
+    """The differences `second` - `first`, on the questions that both were asked.
 
     Attributes:
         differences: under each measure's name.
@@ -145,7 +145,7 @@ class Comparison:
 
     @property
     def questions(self) -> int:
-        """How many both were asked."""
+        """Number of common questions."""
         return next(iter(self.differences.values())).questions
 
     def to_json(self) -> dict[str, Any]:
@@ -175,13 +175,13 @@ class Report:
 
 
 def report(runs: Sequence[Run], *, seed: int = 0) -> Report:
-    """Sum runs up.
+    """Make the report of runs.
 
-    One run that asked in both modes has them compared; with several runs, each later one is compared with the first (see
-    `compare`). What has fewer than two questions in common is left out.
+    The modes of a single run are compared; of several runs, each later one is compared with the first (see `compare`). Pairs
+    with fewer than two common questions are left out.
 
     Args:
-        seed: of the resampling in comparisons.
+        seed: of the bootstrap in comparisons.
 
     Raises:
         DataError: a run holds no samples.
@@ -199,9 +199,9 @@ def report(runs: Sequence[Run], *, seed: int = 0) -> Report:
 
 
 def compare(first: Run, second: Run, *, seed: int = 0) -> tuple[Comparison, ...]:
-    """Two runs on their common questions: task by task and mode by mode.
+    """Compare two runs on their common questions, by task and mode.
 
-    Runs of one mode each are compared whatever the modes, so that a model can be compared with itself in the other.
+    Runs of one mode each are compared across modes.
 
     Raises:
         DataError: they have no task with two common questions.
@@ -216,17 +216,17 @@ def compare(first: Run, second: Run, *, seed: int = 0) -> tuple[Comparison, ...]
 
 
 def estimate_json(estimate: Estimate) -> dict[str, Any]:
-    """What is not a number is null."""
+    """An estimate as JSON; NaN is null."""
     return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
 
 
 def _named(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The runs under names that tell them apart."""
+    """The runs under unique names."""
     seen: Counter[str] = Counter()
     named = []
     for run in runs:
         if not run.samples:
-            raise DataError(f"the run {run.name!r} holds no samples: nothing can be reported of it")
+            raise DataError(f"the run {run.name!r} holds no samples")
         seen[run.name] += 1
         named.append(replace(run, name=f"{run.name} ({seen[run.name]})") if seen[run.name] > 1 else run)
     return tuple(named)

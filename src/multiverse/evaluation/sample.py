@@ -1,8 +1,7 @@
-"""What every measurement is made of: one question, one answer, and what the answer took.
+"""Samples and runs, and their files.
 
-A run of an evaluation is a folder: `run.json` says what was asked of which model, `samples.jsonl` holds one line a sample, each
-written when it is finished. Whoever draws a table or a plot reads these and nothing else, so that every number can be traced to
-its answers.
+A run is a folder: `run.json` has the model and the settings, `samples.jsonl` one line a sample. Reports and plots read nothing
+else, so every number can be traced to its samples.
 """
 
 from __future__ import annotations
@@ -21,20 +20,19 @@ RUN, SAMPLES = "run.json", "samples.jsonl"
 
 @dataclass(frozen=True)
 class Sample:
-    """One question and what came of it.
+    """One question, the answer, and its measurements.
 
     Attributes:
         task: benchmark or family.
         id: of the question within its task; samples of one question are one cluster.
-        epoch: how often the question had been asked before, in the same mode.
+        epoch: from 0, of the questions that are asked several times.
         mode: which instruction ended the question.
-        text: the whole generation, thinking included.
-        answer: what was graded.
-        right: whether the generation ended by itself with a right answer; where a budget is what is measured (`budget.py`), one
-            that was wound up for it counts too.
-        malformed: whether it broke the grammar, or ended by itself and yet does not parse.
-        forks: blocks that were opened.
-        seconds: wall-clock from submission to the last token, other samples running beside it.
+        text: all generated text, thinking included.
+        answer: the text that was graded.
+        right: whether the generation ended by itself, or was closed for the budget of the run, with a right answer.
+        malformed: it broke the grammar, or ended by itself and does not parse.
+        forks: number of blocks.
+        seconds: wall-clock time from submission to the last token, with other samples in the batch.
     """
 
     task: str
@@ -71,15 +69,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or half-finished evaluation.
+    """A finished or unfinished evaluation.
 
     Attributes:
-        name: what tables call it.
+        name: in tables.
         model: folder, hub id, or a server's address and model.
-        settings: everything that it depended on: tasks, modes, sampling, bounds, seeds, versions.
-        machine: hardware and software that it ran on.
-        date: ISO day on which it began.
-        seconds: wall-clock of the whole run, questions in parallel.
+        settings: all it depends on: benchmarks, mode, sampling, limits, seed, versions.
+        machine: hardware and software.
+        date: day of its begin (ISO).
+        seconds: wall-clock time of the whole run.
     """
 
     name: str
@@ -92,7 +90,7 @@ class Run:
 
 
 def write_run(folder: Path, run: Run) -> None:
-    """Write all of a run; both files are replaced whole."""
+    """Write a run; both files are replaced atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     head = {name: value for name, value in vars(run).items() if name != "samples"}
     lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in run.samples)
@@ -106,11 +104,11 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
     Raises:
-        DataError: it is none, or a line of it cannot be read.
+        DataError: it is not a run, or a line is invalid.
     """
     try:
         head = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        # Not splitlines(), which also breaks where a text holds one of Unicode's other line ends.
+        # Not splitlines(), which also breaks at Unicode's other line ends.
         lines = (folder / SAMPLES).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         return Run(**head, samples=tuple(_samples(lines)))
     except OSError as error:

@@ -24,16 +24,16 @@ Question = TypeVar("Question", bound=Hashable)
 
 LEVEL = 0.95
 RESAMPLES = 10_000
-_AT_ONCE = 1 << 22  # numbers that are drawn in one go
+_AT_ONCE = 1 << 22  # random numbers drawn at a time
 
 
 class Estimate(NamedTuple):
-    """A mean, and how sure it is.
+    """A mean with its error.
 
     Attributes:
-        stderr: clustered by question; not a number with a single question, which says nothing about others.
-        low, high: interval that covers the true mean in `LEVEL` of all evaluations.
-        samples, questions: how many there were.
+        stderr: clustered by question; NaN for a single question.
+        low, high: confidence interval at `LEVEL`.
+        samples, questions: their numbers.
     """
 
     mean: float
@@ -45,13 +45,13 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What one run has more than another on the questions that both were asked.
+    """Paired difference of two runs.
 
     Attributes:
         mean: mean over questions of the second less the first.
-        low, high: interval that covers the true difference in `LEVEL` of all evaluations.
-        p: how often a difference as far from zero or farther would come about if there were none.
-        questions: how many both were asked.
+        low, high: confidence interval at `LEVEL`.
+        p: probability of a difference as far from zero or farther if there were none.
+        questions: number of common questions.
     """
 
     mean: float
@@ -86,7 +86,7 @@ def mean_of(values: Sequence[float], questions: Sequence[Hashable]) -> Estimate:
 
 
 def share_of(flags: Sequence[float], questions: Sequence[Hashable]) -> Estimate:
-    """Share of samples that are so (flags of 0 and 1).
+    """Share of ones among flags of 0 and 1.
 
     The interval is Wilson's, at the number of independent samples that would be as sure as these (n over the design effect,
     Korn and Graubard) and with Student's quantile. Student's interval and the percentile bootstrap have no width where all
@@ -126,7 +126,7 @@ def paired(
     Each question counts once: the mean of its samples in `second` less that in `first`. The interval is Hesterberg's expanded
     percentile interval, which is as wide as Student's where that is exact. `p` is the share of resamples, moved so that there
     is no difference, that end as far from zero as what was measured. It is never less than what the signs of the differences
-    could show, 2 to the power of 1 - n for n that are not zero: resampling a handful of values knows nothing of others.
+    could show, 2 to the power of 1 - n for n that are not zero: resampling a handful of values underestimates p.
 
     Args:
         first, second: under each question, the values of its samples.
@@ -152,7 +152,7 @@ def bootstrap(differences: Sequence[float], *, seed: int = 0, resamples: int = R
     wider = math.sqrt(count / (count - 1))
     tail = float(special.ndtr(-wider * _student(count)))
     low, high = np.quantile(means, [tail, 1 - tail])
-    # A hair's breadth less than what was measured, so that equal differences are equal whatever the order of summing.
+    # A tolerance, so that the order of summation does not matter.
     far = np.abs(means - mean) * wider >= abs(mean) * (1 - 1e-9) - 1e-12
     p = (1 + int(far.sum())) / (1 + resamples)
     least = min(1.0, 2.0 ** (1 - int(np.count_nonzero(values))))
@@ -171,7 +171,7 @@ def _resampled(values: NDArray[np.float64], random: np.random.Generator, resampl
 def _clusters(values: Sequence[float], questions: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum and size of each cluster."""
     if not len(values):
-        raise ValueError("there are no samples: nothing can be said of none")
+        raise ValueError("there are no samples")
     number: dict[Hashable, int] = {}
     index = [number.setdefault(question, len(number)) for question in questions]
     weights = np.asarray(values, dtype=float)

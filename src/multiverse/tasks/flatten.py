@@ -1,4 +1,4 @@
-"""From a structured document to the same reasoning in a line.
+"""From a structured document to the same reasoning written sequentially.
 
 One function for all families, so that sequential and parallel data differ in their structure and in nothing else: a
 comparison of the two then measures the structure.
@@ -14,9 +14,9 @@ IN_A_LINE = "Let's think step by step."
 
 
 def flatten(document: Document) -> Document:
-    """The document with every block told path after path, each on its own line, then its conclusion."""
-    told = twin(document, conclusions=True)
-    if told.thinking is None:
+    """The document with every block written path after path, each on its own line, then its conclusion."""
+    flat = twin(document, conclusions=True)
+    if flat.thinking is None:
         return document
-    texts = (text.replace(IN_PARALLEL, IN_A_LINE) for text in told.thinking if isinstance(text, str))
-    return Document(tuple(texts), told.answer)
+    texts = (text.replace(IN_PARALLEL, IN_A_LINE) for text in flat.thinking if isinstance(text, str))
+    return Document(tuple(texts), flat.answer)

@@ -14,7 +14,7 @@ from multiverse.structure.tree import Block, Body
 
 from .problem import IntegerRule, Problem, forked, running_sum
 from .steps import LIMIT, NAMES, Calculation, draw_calculation
-from .worksheet import MAX_TOTAL, tell
+from .worksheet import MAX_TOTAL, describe
 
 WIDTHS = (2, 3)
 DEPTHS = (2, 3)
@@ -52,7 +52,7 @@ class Group:
     def question(self, tale: str) -> str:
         """``Red team: Mia starts ...; Tom starts ....`` without the name when it is empty."""
         if all(isinstance(member, Calculation) for member in self.members):
-            text = "; ".join(tell(tale, member) for member in self.members if isinstance(member, Calculation)) + "."
+            text = "; ".join(describe(tale, member) for member in self.members if isinstance(member, Calculation)) + "."
         else:
             text = " ".join(member.question(tale) for member in self.members if isinstance(member, Group))
         return f"{self.name}: {text}" if self.name else text

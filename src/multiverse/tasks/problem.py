@@ -1,4 +1,4 @@
-"""What a task hands out: a question, its answer, two solutions in full, and a checker that needs nothing else.
+"""A problem: a question, its answer, two complete solutions, and a check that needs nothing else.
 
 The checker is a value inside the problem, not a function looked up by family, so that a problem can be pickled, sent to a
 worker and judged there.
@@ -81,7 +81,7 @@ class Problem:
         question: short English, without the sentence that asks for a way of thinking.
         answer: what stands after ``Answer: ``.
         structured: the solution that forks where the question does.
-        sequential: the same reasoning in a line.
+        sequential: the same reasoning without blocks.
         rule: what makes an answer right.
     """
 
@@ -116,7 +116,7 @@ def _problem(family: str, question: str, answer: str, thinking: Body, rule: Inte
 def split_of(question: str) -> Split:
     """The split a question belongs to, decided by the numbers in it whatever their order.
 
-    Hashing the numbers and not the wording keeps the same instance, told with other names, in another order or
+    Hashing the numbers and not the wording keeps the same instance, worded with other names, in another order or
     through another template, on one side. That matters where there are few instances, as in countdown.
     """
     numbers = ",".join(sorted(re.findall(r"[0-9]+", question)))

@@ -42,7 +42,7 @@ class Step:
 
     @property
     def deed(self) -> str:
-        """As a question tells it: ``takes away 5``, ``doubles it``."""
+        """Wording in a question: ``takes away 5``, ``doubles it``."""
         verb, rest = self.command.split(" ", 1)
         return f"{verb}s {rest}"
 
@@ -95,7 +95,7 @@ def work_out(start: int, steps: Sequence[Step]) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class Calculation:
-    """A chain of steps that somebody carries out, on its own: what a path works through."""
+    """A chain of steps of one person: the content of a path."""
 
     name: str
     start: int

@@ -33,7 +33,7 @@ def draw(rng: Random, width: int | None = None) -> Problem:
     steps = rng.choice((3, 4))
     calculations = [draw_calculation(rng, name, steps + rng.randint(0, 1), limit) for name in NAMES[:count]]
     tale, closing = rng.choice(_TALES)
-    question = " ".join([*(tell(tale, calculation) for calculation in calculations), closing])
+    question = " ".join([*(describe(tale, calculation) for calculation in calculations), closing])
     conclusion, total = running_sum([calculation.result for calculation in calculations])
     block = Block(
         outlines=tuple(calculation.name for calculation in calculations),
@@ -43,7 +43,7 @@ def draw(rng: Random, width: int | None = None) -> Problem:
     return forked("worksheet", question, str(total), block, IntegerRule(total))
 
 
-def tell(tale: str, calculation: Calculation) -> str:
+def describe(tale: str, calculation: Calculation) -> str:
     """A calculation in the words of a template."""
     return tale.format(
         name=calculation.name,

@@ -1,1 +1,1 @@
-"""What models know about structure before they show it: the probing test and the prompting test."""
+"""Analysis: the probing test (hidden states before a fork) and the prompting test (asking for the format)."""

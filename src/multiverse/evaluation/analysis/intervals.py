@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Share(NamedTuple):
-    """A share of `n` answers, with the bounds of its confidence interval; all three are NaN when `n` is 0."""
+    """A share of `n` answers, with its confidence interval; all three are NaN when `n` is 0."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""The two tests as pictures."""
+"""Figures of the two tests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def plot_probes(reports: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def plot_prompting(tallies: Sequence[dict[str, Any]], path: Path, *, title: str) -> None:
-    """What answers were, a bar a way of asking, from `Tally.as_json` (errors as `plot_probes`)."""
+    """Classes of the answers, a bar for each mode, from `Tally.as_json` (errors as `plot_probes`)."""
     names = [_row(tally) for tally in tallies]
     figure = _figure(path, 8.6, 1.9 + 0.42 * len(tallies))
     axis = figure.subplots()

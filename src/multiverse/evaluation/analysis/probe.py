@@ -1,4 +1,4 @@
-"""A small classifier and how well it does on documents that it has not seen.
+"""A small classifier, cross-validated by document.
 
 Shape legend: N examples, D features.
 """
@@ -21,10 +21,10 @@ Suffix = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Examples:
-    """Which examples a probe is judged on, and by which parts of the documents it is trained.
+    """Examples of a probe and their folds.
 
     Attributes:
-        label_N: what is to be told, balanced.
+        label_N: the labels, balanced.
         group: document of each example; all examples of one document are in the same fold.
         fold_N: fold of each example: it is judged by a probe that was trained on all the others.
     """
@@ -40,7 +40,7 @@ class Examples:
 def folds(groups: Sequence[Hashable], labels: Sequence[bool], seed: int, count: int = FOLDS) -> list[int]:
     """A fold for each example, drawn by group, so that no group is on both sides of any split.
 
-    Groups with many positive examples are dealt as evenly as groups with few.
+    Groups are stratified by their share of positive examples.
 
     Raises:
         ValueError: there are fewer groups than folds.
@@ -90,7 +90,7 @@ def probe(feature_ND: Tensor, examples: Examples, *, hidden: int = 64, steps: in
 
 
 def _fit(feature_ND: Tensor, label_N: Tensor, hidden: int, steps: int, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):  # nobody else's draws depend on how many probes are trained
+    with torch.random.fork_rng(devices=[]):  # leaves the global random state as it was
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(feature_ND.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.1)
@@ -104,10 +104,10 @@ def _fit(feature_ND: Tensor, label_N: Tensor, hidden: int, steps: int, seed: int
 
 
 def by_suffix(suffixes: Sequence[Suffix], examples: Examples) -> list[bool]:
-    """Whether each example is told from its last tokens alone.
+    """Whether each example is classified correctly from its last tokens alone.
 
-    What is said is what the longest suffix seen in the training folds stands for there more often; for one that stands for
-    both as often, and for one never seen, that of a shorter one; at last, that there is no fork.
+    The prediction is the more frequent label of the longest suffix in the training folds; if the suffix is not there, or both
+    labels are equally frequent, that of a shorter suffix; if none is left, no fork.
     """
     labels, fold = examples.label_N.tolist(), examples.fold_N.tolist()
     said: list[bool] = [False] * len(labels)

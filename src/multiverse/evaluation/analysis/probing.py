@@ -1,10 +1,10 @@
-"""The probing test: can one read off a model's hidden states that a fork is about to start?
+"""The probing test: do a model's hidden states predict that a fork is about to start?
 
-A two-layer perceptron per layer is asked, at places where a block may stand (see `sites`). The paper (arXiv 2506.09991) asked
-it of pretrained autoregressive models on traces told in a line, and found 48 to 57%, chance, at every depth.
+A two-layer perceptron per layer is trained at places where a block may stand (see `sites`). The paper (arXiv 2506.09991) did so
+for pretrained autoregressive models on sequential traces, and found 48 to 57%, chance, at every depth.
 
-What a probe finds means little by itself: what text alone gives away, a hidden state will hold. So each is put beside what the
-position tells, and what the last tokens tell.
+Hidden states contain what the text gives away, so every probe is reported with two baselines: one that knows the position, and
+one that knows the last tokens.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .sites import Marked, Marker
 from .states import Reader
 
 SUFFIX = 4
-"""Tokens that the baseline of last tokens knows."""
+"""Tokens of the baseline of last tokens."""
 
 
 class Layer(NamedTuple):
-    """How often the probe of one layer is right; layer 0 are the embeddings."""
+    """Accuracy of the probe of one layer; layer 0 are the embeddings."""
 
     layer: int
     accuracy: Share
@@ -37,10 +37,10 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class TextReport:
-    """What was found on one kind of text.
+    """Results on one kind of text.
 
     Attributes:
-        mode: ``parallel``: structured texts; ``sequential``: the same told in a line.
+        mode: ``parallel``: structured texts; ``sequential``: the same without blocks.
         texts: texts that hold examples.
         examples: places judged, half of them in front of a fork.
         layers: one entry a layer.
@@ -64,8 +64,8 @@ class ProbeReport:
 
     Attributes:
         at, within: where the question was put, as in `Marker`.
-        cases: questions, each of which tells one text of each kind.
-        groups: where they are from.
+        cases: number of questions, each with one text of each kind.
+        groups: families, or the data set.
     """
 
     model: str
@@ -102,23 +102,23 @@ def run_probe(
 
     Args:
         modes: which forms; a model without tags has only the sequential one.
-        on_step: told what is being done, how many of it are done, and how many there are.
+        on_step: called with the name of a step, and how many of its items are done, of how many.
 
     Raises:
         DataError: there are too few places in front of forks, or too few documents.
         ModelError: a text is too long for the model.
     """
-    tell = on_step if on_step is not None else _nobody
+    report = on_step if on_step is not None else lambda _step, _done, _total: None
     reports = []
     for mode in modes:
         marked = [marker.mark(number, case, mode) for number, case in enumerate(cases)]
-        reports.append(_probe_texts(reader, [text for text in marked if text.sites], mode, seed, tell))
+        reports.append(_probe_texts(reader, [text for text in marked if text.sites], mode, seed, report))
     groups = tuple(dict.fromkeys(case.group for case in cases))
     return ProbeReport(reader.path, marker.at, marker.within, len(cases), groups, seed, tuple(reports))
 
 
 def _probe_texts(
-    reader: Reader, marked: Sequence[Marked], mode: Mode, seed: int, tell: Callable[[str, int, int], None]
+    reader: Reader, marked: Sequence[Marked], mode: Mode, seed: int, report: Callable[[str, int, int], None]
 ) -> TextReport:
     places = [(number, site) for number, text in enumerate(marked) for site in range(len(text.sites))]
     labels = [marked[number].sites[site].forks for number, site in places]
@@ -139,11 +139,11 @@ def _probe_texts(
         torch.tensor([fold[index] for index in kept]),
     )
     chosen = [places[index] for index in kept]
-    state_NKD = _read(reader, marked, chosen, tell)
+    state_NKD = _read(reader, marked, chosen, report)
     layers = []
     for layer in range(state_NKD.shape[1]):
         layers.append(Layer(layer, share(probe(state_NKD[:, layer], examples, seed=seed), examples.group)))
-        tell(f"probing {mode} texts, layer by layer", layer + 1, state_NKD.shape[1])
+        report(f"probing {mode} texts, layer by layer", layer + 1, state_NKD.shape[1])
     where = [(marked[number], marked[number].sites[site].token) for number, site in chosen]
     position_ND = torch.tensor([text.position(index) for text, index in where], dtype=torch.float32)
     position_ND = torch.cat([position_ND, (position_ND + 2).log()], 1)
@@ -160,7 +160,7 @@ def _probe_texts(
 
 
 def _read(
-    reader: Reader, marked: Sequence[Marked], chosen: Sequence[tuple[int, int]], tell: Callable[[str, int, int], None]
+    reader: Reader, marked: Sequence[Marked], chosen: Sequence[tuple[int, int]], report: Callable[[str, int, int], None]
 ) -> Tensor:
     """`state_NKD` of the chosen places; each text is read once."""
     wanted: dict[int, list[int]] = {}
@@ -169,9 +169,5 @@ def _read(
     rows = []
     for done, (number, sites) in enumerate(wanted.items(), 1):  # in the order of `chosen`, which is sorted by text
         rows.append(reader.states(marked[number])[sites])
-        tell("reading texts", done, len(wanted))
+        report("reading texts", done, len(wanted))
     return torch.cat(rows)
-
-
-def _nobody(what: str, done: int, of: int) -> None:
-    """Nobody listens."""

@@ -1,7 +1,7 @@
-"""The prompting test: does a model that is asked for the format produce it, and does it do so where there is structure to use?
+"""The prompting test: does a model that is asked for the format write it, and where the question can be answered with a fork?
 
-Each answer is one of three things: `formed`, a text that parses and holds a block; `broken`, tags of a block, but no text that
-parses; `plain`, no tag of a block at all. Whether the structure was there is known from the question's own solution.
+An answer is `formed` (it parses and has a block), `broken` (tags of a block, but it does not parse) or `plain` (no tag of a
+block). Whether the question can be answered with a fork is known from its own solution.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PromptingTest:
     guard: bool
 
     def messages(self, question: str, dialect: Dialect) -> list[dict[str, str]]:
-        """The chat that asks a question."""
+        """The messages of a question."""
         if self.mode != "explained":
             return ask(question, self.mode)
         text = _EXPLAINED.format(question=question.strip(), example=render(_example(dialect), dialect))
@@ -82,7 +82,7 @@ class Tally:
     """Answers to questions of one group, asked in one way.
 
     Attributes:
-        n: answers; `cut` of them ran into a bound.
+        n: answers; a limit ended `cut` of them.
         possible: share of questions whose own solution forks.
         formed, broken, plain: shares of the outcomes.
         formed_where_possible, formed_where_not: `formed` among the questions that can be forked, and among the others.
@@ -112,10 +112,10 @@ class Tally:
 
 
 def classify(text: str, dialect: Dialect = MULTIVERSE) -> Outcome:
-    """What kind of text an answer is.
+    """Class of a generated text.
 
     Formed is a text in which every tag of a block belongs to a whole block, with as many paths as outlines, numbered from 1.
-    Blanks beside tags, and the tags around the thinking, are not looked at: whoever was never trained on them may forget them.
+    White space beside tags and the tags around the thinking are ignored, for models that were not trained on them.
     """
     think = dialect.think or ()
     if not any(tag in text for tag in dialect.tags if tag not in think):
@@ -138,7 +138,7 @@ def _tidied(text: str, dialect: Dialect) -> str:
         if parts and dialect.roles.get(parts[-1]) in (Role.OUTLINE_OPEN, Role.PATH_OPEN):
             label, end, rest = part.partition(dialect.label_end)
             part = f"{label.strip()}{end} {rest.strip()}".rstrip()
-        # A conclusion may say nothing: one that a bound cut short does.
+        # A conclusion may be empty if a limit cut it.
         silent = bool(parts) and dialect.roles.get(parts[-1]) is Role.CONCLUSION_OPEN
         parts += [part] if part or silent else []
     return dialect.sep.join([think.open, *parts, think.close] if think is not None else parts)
@@ -191,7 +191,7 @@ def run_prompting(
 
 
 def tally(answers: Sequence[PromptingSample], test: PromptingTest, group: str) -> Tally:
-    """The shares over at least one answer; `group` is what they are called together."""
+    """The shares over at least one sample; `group` is their common name."""
     formed = [answer.outcome == "formed" for answer in answers]
     possible = [answer.possible for answer in answers]
     pairs = list(zip(formed, possible, strict=True))
@@ -212,7 +212,7 @@ def tally(answers: Sequence[PromptingSample], test: PromptingTest, group: str) -
 
 
 def _example(dialect: Dialect) -> Document:
-    """The example, as far as the dialect has words for it."""
+    """The example, without what the dialect has no tag for."""
     before, block, answer = "Let's think in parallel.", _EXAMPLE, "Answer: 27"
     if dialect.conclusion is None:
         block = replace(block, conclusion="")

@@ -1,7 +1,7 @@
-"""Where a fork could start in a text, and where one does: sentence ends, and their labels.
+"""Sentence ends, and whether a fork starts there.
 
-In a structured text a fork starts at a sentence end if the tag that opens a block comes next. In the text told in a line
-there are no tags; its sentences are the structured text's, one by one in the same order, and take over their labels.
+In a structured text a fork starts at a sentence end if the tag that opens a block follows. A sequential text has no tags; its
+sentences are the structured text's, in the same order, and take their labels.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Sentence(NamedTuple):
 
     Attributes:
         text: without the label of a path that it opens.
-        start, end: where it begins in the rendered document, and the first character behind it.
-        open: whether a block may start at its end; not so inside a conclusion.
+        start, end: character offsets in the rendered document; `end` is exclusive.
+        open: whether a block may start at its end (not inside a conclusion).
         forks: whether one does.
     """
 
@@ -70,24 +70,26 @@ def sentences(document: Document, dialect: Dialect) -> list[Sentence]:
 
 
 def aligned(structured: Document, sequential: Document, dialect: Dialect) -> list[Sentence]:
-    """The sentences of the text told in a line, with the labels of their counterparts in the structured text.
+    """The sentences of the sequential text, with the labels of their counterparts in the structured text.
 
-    The two tell the same sentences in the same order. The line may leave out what conclusions say, and the sentence in front of
-    a block may read differently (``Let's think step by step.`` for ``in parallel``), since it may be about the form.
+    Both have the same sentences in the same order. The sequential text may leave out conclusions, and the sentence in front of
+    a block may differ (``Let's think step by step.`` for ``in parallel``).
 
     Raises:
-        DataError: they do not.
+        DataError: the sentences differ.
     """
     own = sentences(sequential, dialect)
     every = sentences(structured, dialect)
     without = [sentence for sentence in every if sentence.open]
-    twins = every if len(own) == len(every) else without
-    if len(own) != len(twins):
+    labelled = every if len(own) == len(every) else without
+    if len(own) != len(labelled):
         raise DataError(
-            f"a solution in a line has {len(own)} sentences where its structured twin has {len(every)}, or {len(without)} "
-            f"without conclusions: the two must tell the same"
+            f"a sequential solution has {len(own)} sentences and its structured one {len(every)}, or {len(without)} without "
+            f"conclusions: the two must have the same"
         )
-    for sentence, twin in zip(own, twins, strict=True):
-        if sentence.text != twin.text and not twin.forks:
-            raise DataError(f"a solution in a line says {sentence.text!r} where its structured twin says {twin.text!r}")
-    return [sentence._replace(open=twin.open, forks=twin.forks) for sentence, twin in zip(own, twins, strict=True)]
+    for sentence, other in zip(own, labelled, strict=True):
+        if sentence.text != other.text and not other.forks:
+            raise DataError(
+                f"a sequential solution has the sentence {sentence.text!r} where its structured one has {other.text!r}"
+            )
+    return [sentence._replace(open=other.open, forks=other.forks) for sentence, other in zip(own, labelled, strict=True)]

@@ -1,4 +1,4 @@
-"""From cases to marked token sequences: what a model reads, and at which of its tokens the question is put."""
+"""From cases to token sequences with sites: the tokens at which a probe is asked whether a fork is about to start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sentences import aligned, sentences
 
 
 class Site(NamedTuple):
-    """A token at which it is asked whether a fork is about to start; `forks` is the answer."""
+    """A token and its label: whether a fork is about to start."""
 
     token: int
     forks: bool
@@ -23,11 +23,11 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Marked:
-    """One text as a model reads it, prompt included.
+    """One text as token ids, prompt included.
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        case: number of the case that it tells; the two texts of one case share it.
+        case: number of its case; the two texts of one case share it.
     """
 
     token_ids: tuple[int, ...]
@@ -50,11 +50,11 @@ class Marked:
 
 @dataclass(frozen=True)
 class Marker:
-    """Puts the question at one kind of place.
+    """Finds the sites of texts.
 
     Attributes:
-        tokenizer: the model's; it must know where in the text its tokens lie, as every fast tokenizer does.
-        tokens: the model's dialect; `None` for a model without tags, which can read solutions in a line only.
+        tokenizer: the model's; it must be a fast one, which gives the offsets of its tokens.
+        tokens: the model's dialect; `None` for a model without tags, which takes sequential texts only.
         at, within: see `SiteOptions`.
     """
 
@@ -66,7 +66,7 @@ class Marker:
     def __post_init__(self) -> None:
         SiteOptions(self.at, self.within)  # raises if they are not valid
         if not getattr(self.tokenizer, "is_fast", False):
-            raise RequestError("the probing test needs a fast tokenizer, which says where in the text its tokens lie")
+            raise RequestError("the probing test needs a fast tokenizer, which gives the offsets of its tokens")
 
     @property
     def dialect(self) -> Dialect:
@@ -74,14 +74,14 @@ class Marker:
         return self.tokens.dialect if self.tokens is not None else MULTIVERSE
 
     def mark(self, number: int, case: Case, mode: Mode) -> Marked:
-        """The structured text (asked for parallel thinking) or the one in a line, with its sites.
+        """The structured text (mode parallel) or the sequential one, with its sites.
 
         Raises:
             RequestError: a structured text for a model without tags.
-            DataError: the case's two texts do not tell the same.
+            DataError: the case's two texts have different sentences.
         """
         if mode == "parallel" and self.tokens is None:
-            raise RequestError("this model has no tags for structured texts: probe it on solutions in a line")
+            raise RequestError("this model has no tags for structured texts: use --mode sequential")
         document = case.structured if mode == "parallel" else case.sequential
         prompt = self.prompt(case.question, mode)
         ids, ends = self._encode(document)
@@ -102,7 +102,7 @@ class Marker:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _encode(self, document: Document) -> tuple[list[int], list[int]]:
-        """Tokens, cut where the engine's writing meets the model's, and the character behind each in the rendered text."""
+        """Token ids, encoded by segment as the engine does, and the end offset of each in the rendered text."""
         if self.tokens is None:
             texts: Sequence[str] = [render(document, self.dialect)]
         else:

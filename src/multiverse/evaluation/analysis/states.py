@@ -18,11 +18,11 @@ from .sites import Marked
 
 
 class Reader(NamedTuple):
-    """A model that is only read with: no engine, attention as transformers has it.
+    """A model for single forwards: no engine, attention of transformers.
 
     Attributes:
         path: the folder or hub id that was loaded.
-        longest: tokens that a text may have.
+        longest: most tokens of a text.
     """
 
     path: str
@@ -32,7 +32,7 @@ class Reader(NamedTuple):
 
     @torch.inference_mode()
     def states(self, marked: Marked) -> Tensor:
-        """`state_SKD`, float32 on CPU: what stands at each site behind each layer.
+        """`state_SKD`, float32 on CPU: the hidden state at each site after each layer.
 
         One forward with the dense mask and the positions of the text's layout, as in training.
 
@@ -40,7 +40,7 @@ class Reader(NamedTuple):
             ModelError: the text is too long for the model.
         """
         if len(marked.token_ids) > self.longest:
-            raise ModelError(f"a text has {len(marked.token_ids)} tokens, and {self.path!r} reads {self.longest} at most here")
+            raise ModelError(f"a text has {len(marked.token_ids)} tokens, and {self.path!r} takes {self.longest} at most here")
         inputs = dense_inputs(marked.token_ids, marked.layout, self.model.device)
         output = self.model(**inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1)
         index_S = torch.tensor([site.token for site in marked.sites], dtype=torch.long, device=self.model.device)
@@ -54,9 +54,9 @@ def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: 
         ModelError: it cannot be found or loaded, or has no attention that takes a mask of ours.
     """
     loaded = load(path, dtype=dtype, device=device, packed_linears=False)
-    loaded.model.set_attn_implementation("sdpa")  # takes a bool mask as it is
+    loaded.model.set_attn_implementation("sdpa")  # takes a bool mask
     config = loaded.model.config.get_text_config()
-    # A mask of ours would silently replace the one of a sliding window, so no text may reach beyond it.
+    # Our mask replaces that of a sliding window, so texts must fit into the window.
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None) if sliding else None
     longest = min(loaded.max_positions, window) if window else loaded.max_positions

@@ -1,1 +1,1 @@
-"""Graders: whether an answer is right, each against what may go wrong while finding out."""
+"""Graders: whether an answer is right."""

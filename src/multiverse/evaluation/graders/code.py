@@ -1,4 +1,4 @@
-"""Programs: whether one does what its tests want, run in the sandbox, one process a test."""
+"""Programs: run against their tests in the sandbox, one process a test."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def program_in(answer: str) -> str | None:
 
 
 def _fails(program: str, case: Case, limits: Limits) -> str | None:
-    """What is wrong, if anything."""
+    """Why a test failed; `None` if it passed."""
     if case.function is None:
         outcome = run(program, stdin=case.given, limits=limits)
         good = outcome.status == "ok" and same_output(outcome.output, case.expected)
@@ -66,10 +66,10 @@ def _fails(program: str, case: Case, limits: Limits) -> str | None:
         arguments = [json.loads(line) for line in case.given.split("\n") if line.strip()]
         outcome = run(program, call=Call(case.function, arguments), limits=limits)
         good = outcome.status == "ok" and outcome.result == json.loads(case.expected)
-    return None if good else _told(outcome, case, limits)
+    return None if good else _problem(outcome, case, limits)
 
 
-def _told(outcome: Outcome, case: Case, limits: Limits) -> str:
+def _problem(outcome: Outcome, case: Case, limits: Limits) -> str:
     if outcome.status == "ok":
         found: Any = outcome.output.strip() if case.function is None else json.dumps(outcome.result)
         return f"it gave {found[:100]!r}, and not {case.expected.strip()[:100]!r}"

@@ -1,7 +1,7 @@
 """IFEval: whether an answer follows instructions that can be checked, such as its length, its form, or words in it.
 
 The 25 kinds of instruction and what follows them are those of the published grader (Zhou et al., "Instruction-Following
-Evaluation for Large Language Models", 2023). Three things differ, all small: sentences are told apart by a rule instead of
+Evaluation for Large Language Models", 2023). Three things differ, all small: sentences are split by a rule instead of
 NLTK's Punkt, words in capitals by a pattern instead of NLTK's tokenizer, and langdetect's seed is fixed.
 """
 
@@ -47,13 +47,13 @@ def follows_loosely(answer: str, name: str, arguments: Mapping[str, Any]) -> boo
 
 
 def language_of(text: str) -> str | None:
-    """The language's code as langdetect has it; `None` if it can tell none.
+    """The language's code by langdetect; `None` if it finds none.
 
     Raises:
         ExtraError: langdetect is not installed.
     """
     langdetect = require("langdetect", "eval")
-    langdetect.DetectorFactory.seed = 0  # it draws, and would tell the same text apart from itself
+    langdetect.DetectorFactory.seed = 0  # it samples, and would give the same text different languages
     try:
         return str(langdetect.detect(text))
     except langdetect.LangDetectException:

@@ -1,8 +1,8 @@
-"""Mathematics: whether two answers are worth the same, however they are written.
+"""Mathematics: whether two answers are equivalent.
 
-Comparing is math-verify's, which may take for ever over what a model writes, and whose own time limit needs the main thread
-of a process. So it is asked in processes of its own (see `math_worker.py`), which are kept warm, confined like the sandbox of
-programs, and killed and replaced when their time is up.
+They are compared by math-verify, which may not terminate, and whose own time limit needs the main thread of a process. So it
+runs in worker processes (see `math_worker.py`), which are reused, confined like the sandbox of programs, and killed and replaced
+after a time limit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .verdict import Verdict
 SECONDS = 10.0
 """Of wall-clock for one comparison."""
 _STARTUP = 60.0
-"""Seconds that a worker may take to load its libraries, on a busy machine."""
+"""Seconds that a worker may take to start, on a busy machine."""
 _LONGEST = 20_000
-"""Characters of an answer that are read, from its end: an answer stands at the end."""
+"""Characters of an answer that are read, from its end."""
 
 
 class _TimeUpError(Exception):
@@ -71,8 +71,8 @@ class _Worker:
             self._process.stdin.flush()
         except OSError:
             raise _TimeUpError from None
-        told: dict[str, Any] = json.loads(self._read(seconds))
-        return told
+        result: dict[str, Any] = json.loads(self._read(seconds))
+        return result
 
     def kill(self) -> None:
         """End it, and wait for its end."""
@@ -114,9 +114,9 @@ class MathGrader:
         self._idle: list[_Worker] = []
 
     def grade(self, expected: str, answer: str) -> Verdict:
-        """Whether an answer is worth what is expected.
+        """Whether an answer is equivalent to the expected one.
 
-        The answer is what stands in its last box (``\\boxed{}``), or, without one, the last thing in it that can be read.
+        The answer is the content of its last box (``\\boxed{}``), or, without one, the last thing in it that can be read.
 
         Raises:
             ExtraError: math-verify is not installed.
@@ -129,10 +129,10 @@ class MathGrader:
         if _plain(taken) == _plain(expected):
             return Verdict(True, taken)
         with self._worker() as worker:
-            told = worker.ask(expected, f"\\boxed{{{box}}}" if box is not None else taken, self.seconds)
-        if told["error"]:
-            return Verdict(False, taken, told["error"])
-        return Verdict(told["right"], taken)
+            result = worker.ask(expected, f"\\boxed{{{box}}}" if box is not None else taken, self.seconds)
+        if result["error"]:
+            return Verdict(False, taken, result["error"])
+        return Verdict(result["right"], taken)
 
     def close(self) -> None:
         """End the processes; they come back when they are needed."""
@@ -194,7 +194,7 @@ def grade_math(expected: str, answer: str) -> Verdict:
 
 
 def last_box(text: str) -> str | None:
-    """What stands in the last box of a text that is closed, boxes within it included; `None` if there is none."""
+    """Content of the last closed box of a text, the innermost of nested ones; `None` if there is none."""
     for found in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))):
         depth = 1
         for index in range(found.end(), len(text)):
@@ -211,7 +211,7 @@ _DRESS = re.compile(r"\\(?:left|right|displaystyle|!|,|;|:|quad|qquad)(?![a-zA-Z
 
 
 def _plain(text: str) -> str:
-    """An answer without what changes nothing of its worth: spaces, dollars, wrappers of plain words."""
+    """An answer without markup that does not change its value: spaces, dollars, wrappers of plain words."""
     text = re.sub(r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     return _DRESS.sub("", text).rstrip(".")

@@ -1,8 +1,8 @@
-"""Runs a program that nobody vouches for, and says how that ended.
+"""Runs an untrusted program, and reports how it ended.
 
-Every run is a Python process of its own, in a session of its own and an empty temporary folder, with hardly any environment and
-nothing to read but what it is given. The process shuts itself in (see `jail.py`) before it looks at the program; from outside,
-a clock kills its whole process group. What it prints goes to a file of limited size.
+Every run is a new Python process in its own session and an empty temporary folder, with a minimal environment and the given
+standard input. The process confines itself (see `jail.py`) before it reads the program; its process group is killed after a
+time limit. Its output goes to a file of limited size.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any, Literal, NamedTuple
 from . import jail
 
 _STARTUP = 2.0
-"""Seconds that Python may take to start and shut itself in, on a busy machine."""
+"""Seconds that Python may take to start and to confine itself, on a busy machine."""
 _TAIL = 2000
-"""Characters of a complaint that are kept."""
+"""Characters of standard error that are kept."""
 
 Status = Literal["ok", "error", "time", "memory", "output", "forbidden"]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may take.
+    """Limits of a program.
 
     Attributes:
         seconds: of wall-clock, and as many, rounded up, of processor time.

@@ -1,4 +1,4 @@
-"""What a grader says."""
+"""Result of a grader."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ class Verdict(NamedTuple):
     """Whether an answer is right.
 
     Attributes:
-        right: it is.
-        answer: what was taken for the answer, out of all that was written; empty if nothing was found.
-        why: what was wrong, where there is more to say.
+        answer: the part of the text that was taken as the answer; empty if none was found.
+        why: reason for a wrong answer, if there is more to say.
     """
 
     right: bool
