@@ -1,8 +1,8 @@
 """Mathematics: whether two answers are equivalent.
 
 They are compared by math-verify, which may not terminate, and whose own time limit needs the main thread of a process. So it
-runs in worker processes (see `math_worker.py`), which are reused, confined like the sandbox of programs, and killed and replaced
-after a time limit.
+runs in worker processes (see `math_worker.py`), which are reused, confined like the sandbox of programs, and killed and
+replaced after a time limit.
 """
 
 from __future__ import annotations
