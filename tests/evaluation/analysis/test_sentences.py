@@ -88,7 +88,7 @@ def test_solutions_of_every_family_are_aligned(family: str) -> None:
 def test_what_is_not_the_same_reasoning_is_refused() -> None:
     line = twin(DOCUMENT, conclusions=True)
     text = str((line.thinking or ("",))[0])
-    with pytest.raises(DataError, match=r"21 sentences .* has 20, or 14 without"):
+    with pytest.raises(DataError, match=r"21 sentences .* structured one 20, or 14 without"):
         aligned(DOCUMENT, Document((f"{text} And more.",)), MULTIVERSE)
     with pytest.raises(DataError, match="'1\\+2=4\\.'"):
         aligned(DOCUMENT, Document((text.replace("1+2=3.", "1+2=4."),)), MULTIVERSE)
