@@ -89,7 +89,7 @@ def test_every_benchmark_through_a_server(mini: LLM, data: dict[str, str], tmp_p
 
 
 def served(site: Site, config: EvaluationConfig, out: Path) -> tuple[Sample, ...]:
-    return evaluate(lambda: at_server(site.runner.model_name, f"{site.url}/v1"), site.url, config, out).samples
+    return evaluate(lambda: at_server(site.service.model_name, f"{site.url}/v1"), site.url, config, out).samples
 
 
 def answering(question: str) -> str:
