@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +44,6 @@ def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> C
             return llm
 
         monkeypatch.setattr("multiverse.cli.loading.open_model", open_model)
-        for command in ("chat",):
-            monkeypatch.setattr(importlib.import_module(f"multiverse.cli.{command}"), "open_model", open_model)
         return llm
 
     return writes
