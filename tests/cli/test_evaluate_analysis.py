@@ -55,7 +55,7 @@ def chat(question: str, document: Document) -> list[dict[str, str]]:
         (("--n", "3"), "--n is now called --limit"),
         (("--family", "chains"), "did you mean 'chain'"),
         (("-n", "0"), "--limit 0 is not valid"),
-        (("--plot", "probe.txt"), "is no name for a figure"),
+        (("--plot", "probe.txt"), "is not a supported figure"),
         (("--beside", "nowhere.json"), "--beside 'nowhere.json' cannot be read"),
         (("--data", "./nowhere.jsonl"), "nowhere.jsonl"),
         (("--family", "chain", "-n", "8"), "0 of 8 places are in front of a fork"),
