@@ -22,10 +22,13 @@ pytest.importorskip("langdetect", reason="the extra [eval] is not installed")
 
 from multiverse import LLM, SamplingParams
 from multiverse.errors import ConfigError, DataError
-from multiverse.evaluation.benchmarks import BENCHMARKS
+from multiverse.evaluation.benchmarks import BENCHMARKS, Question
 from multiverse.evaluation.config import FOLDERS, EvaluationConfig
+from multiverse.evaluation.graders.verdict import Verdict
+from multiverse.evaluation.inspecting import TaskConfig, make_sample
 from multiverse.evaluation.providers import in_process
 from multiverse.evaluation.report import report
+from multiverse.evaluation.response import Response
 from multiverse.evaluation.run import EvaluationError, Progress, evaluate
 from multiverse.evaluation.sample import SAMPLES, Run, Sample, read_run
 from multiverse.evaluation.server import at_server
@@ -256,20 +259,22 @@ def test_answers_are_graded_and_measured(scripted: LLM, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "finish_reason", "right"),
+    ("finish_reason", "budgeted", "right"),
     [
-        ({"sampling": SamplingParams(temperature=0, max_tokens=250)}, "length", False),
-        ({"sampling": SamplingParams(temperature=0, max_critical_path_tokens=180)}, "budget", False),
-        ({"budget": 180}, "budget", True),
+        ("stop", False, True),
+        ("budget", False, False),
+        ("budget", True, True),
+        ("length", True, False),
+        ("malformed", True, False),
     ],
 )
-def test_a_right_answer_counts_if_it_ended_by_itself_or_for_the_budget(
-    changes: dict[str, Any], finish_reason: str, right: bool, scripted: LLM, tmp_path: Path
-) -> None:
-    config = replace(FAMILY, limit=1, **changes)
-    (sample,) = in_order(scripted, config, tmp_path)
-    assert (sample.finish_reason, sample.malformed, sample.right) == (finish_reason, False, right)
-    assert sample.answer == PROBLEMS[0].answer
+def test_a_right_answer_counts_if_it_ended_by_itself_or_for_the_budget(finish_reason: str, budgeted: bool, right: bool) -> None:
+    response = Response("text", "7", finish_reason, finish_reason == "malformed", 0, 10, 10, 1.0)
+    config = TaskConfig("parallel", 1, 7, budgeted)
+    question = Question("0", "What is 7?", "7")
+    sample = make_sample(("chain", "0", 0), question, response, Verdict(True, "7"), config)
+    assert (sample.right, sample.answer, sample.finish_reason) == (right, "7", finish_reason)
+    assert not make_sample(("chain", "0", 0), question, response, Verdict(False, "7"), config).right
 
 
 def test_each_question_has_its_own_seed_and_the_instruction_of_the_mode(

@@ -102,7 +102,7 @@ def _scorer(benchmark: Benchmark, by_id: Mapping[str, Question], config: TaskCon
             question = by_id[str(state.sample_id)]
             response = response_of(state.output)
             verdict = await to_thread.run_sync(benchmark.grade, question, response.answer, limiter=limiter)
-            sample = _sample(key, question, response, verdict, config)
+            sample = make_sample(key, question, response, verdict, config)
             config.on_finish(sample)
             measured = {name: value for name, value in response.to_json().items() if name != "text"}
             return Score(value=sample.right, answer=sample.answer, explanation=verdict.why or None, metadata=measured)
@@ -116,7 +116,7 @@ def _key(benchmark: str, state: TaskState) -> Key:
     return benchmark, str(state.sample_id), state.epoch - 1
 
 
-def _sample(key: Key, question: Question, response: Response, verdict: Verdict, config: TaskConfig) -> Sample:
+def make_sample(key: Key, question: Question, response: Response, verdict: Verdict, config: TaskConfig) -> Sample:
     """The graded sample. Wrong whatever the verdict, unless the response ended by itself or for a budget that it was given."""
     task, name, epoch = key
     ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
