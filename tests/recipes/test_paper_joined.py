@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from multiverse.backends.cpu.backend import CpuBackend
 from multiverse.engine.engine import Engine
 from multiverse.engine.model import LoadedModel, prepare
 from multiverse.engine.params import SamplingParams
@@ -31,7 +32,7 @@ def loaded() -> LoadedModel:
 
     tokenizer = AutoTokenizer.from_pretrained(embedded_model())
     torch.manual_seed(5)
-    return prepare(build_model(SHAPES["test"], tokenizer), tokenizer, "test", torch.device("cpu"))
+    return prepare(build_model(SHAPES["test"], tokenizer), tokenizer, "test", CpuBackend())
 
 
 @pytest.fixture(scope="module")
