@@ -15,7 +15,7 @@ from statistics import fmean, median
 from benchmarks.machine import describe
 from benchmarks.options import make_parser
 from multiverse import SamplingParams
-from multiverse.engine import Request, Scheduler, SlotPool, Traits
+from multiverse.engine import ModelInfo, Request, Scheduler, SlotPool
 from multiverse.engine.scheduler import Chunk
 
 SLOTS, ROWS, STEPS = 200_000, 32, 200
@@ -25,7 +25,7 @@ FEW, MANY = 20, 2_000
 def request(number: int, prompt: int, max_tokens: int) -> Request:
     """A request whose prompt shares no prefix with another."""
     tokens = list(range(number * SLOTS, number * SLOTS + prompt))
-    return Request(number, tokens, SamplingParams(max_tokens=max_tokens), Traits(None, lambda _: "", 1 << 20))
+    return Request(number, tokens, SamplingParams(max_tokens=max_tokens), ModelInfo(None, lambda _: "", 1 << 20))
 
 
 def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
@@ -33,11 +33,11 @@ def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
     for chunk in chunks:
         if chunk.sample:
             chunk.request.advance(chunk.branch, 7, None)
-            if not chunk.request.prompt_read:
-                scheduler.publish(chunk.request)
+            if not chunk.request.prompt_computed:
+                scheduler.insert_prompt(chunk.request)
     for chunk in chunks:
         if chunk.sample and chunk.request.finish_reason is not None:
-            scheduler.retire(chunk.request)
+            scheduler.finish(chunk.request)
 
 
 def measure(conversations: int) -> float:

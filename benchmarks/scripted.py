@@ -98,7 +98,7 @@ class ScriptedEngine:
         spare = rows * (2 + prefix // 256)  # the first requests decode while the last prompts are prefilled
         document = Document(None, "x" * (steps + spare))
         requests = [self._submit(document, self.prompt(prefix)) for _ in range(rows)]
-        while not all(request.written for request in requests):
+        while not all(request.num_generated for request in requests):
             self.engine.step()
         times = [self._step(requests[0]) for _ in range(steps)]
         assert all(request.finish_reason is None for request in requests), "a request finished while it was timed"
@@ -148,29 +148,29 @@ class ScriptedEngine:
     def run(self, document: Document, prefix: int) -> DocumentRun:
         """Generate a document behind a random prompt of `prefix` tokens."""
         request = self._submit(document, self.prompt(prefix))
-        while not request.written:
+        while not request.num_generated:
             self.engine.step()
         steps = []
         while request.finish_reason is None:
             steps.append(self._step(request))
         assert request.finish_reason == "stop", f"the script ended with {request.finish_reason}"
-        return DocumentRun(steps, request.written, self.engine.generation(request).usage.parallelism)
+        return DocumentRun(steps, request.num_generated, self.engine.generation(request).usage.parallelism)
 
     def run_batch(self, document: Document, prompts: list[list[int]], clock: Callable[[], float]) -> BatchRun:
         """Generate one document behind each prompt, all at once; prefill is not timed."""
         # Prefilled into the prefix cache first, so that all requests start together and stay in step.
         self.engine.run([self._submit(Document(None, "y"), prompt) for prompt in prompts])
         requests = [self._submit(document, prompt) for prompt in prompts]
-        while not all(request.written for request in requests):
+        while not all(request.num_generated for request in requests):
             self.engine.step()
-        before = sum(request.written for request in requests)
+        before = sum(request.num_generated for request in requests)
         start = clock()
         while any(request.finish_reason is None for request in requests):
             self.engine.step()
         seconds = clock() - start
         assert all(request.finish_reason == "stop" for request in requests), "a script did not run to its end"
         usage = self.engine.generation(requests[0]).usage
-        return BatchRun(seconds, sum(request.written for request in requests) - before, usage.parallelism)
+        return BatchRun(seconds, sum(request.num_generated for request in requests) - before, usage.parallelism)
 
     def _submit(self, document: Document, prompt: list[int]) -> Request:
         script = Script(document, self.tokens, end=self.end)
@@ -181,8 +181,8 @@ class ScriptedEngine:
         return request
 
     def _step(self, request: Request) -> Step:
-        inside, before = request.trunk.waiting, request.written
+        inside, before = request.trunk.waiting, request.num_generated
         start = time.perf_counter()
         self.engine.step()
         seconds = time.perf_counter() - start
-        return Step(seconds, request.written - before, inside, request.trunk.waiting)
+        return Step(seconds, request.num_generated - before, inside, request.trunk.waiting)

@@ -137,8 +137,8 @@ class Soak:
                 alive.append(request)
             else:
                 self.reasons[request.finish_reason] += 1
-                self.tokens += request.written
-                self.forks += request.forks
+                self.tokens += request.num_generated
+                self.forks += sum(len(branch.blocks) for branch in request.tree.branches)
         self.alive = alive
 
     def run(self, seconds: float) -> None:

@@ -406,7 +406,7 @@ def test_a_token_alone_has_no_score(llm: LLM) -> None:
         ("", "is empty"),
         ([], "is empty"),
         (Document(None, ""), "the text is empty"),
-        ([5] * 3000, "3000 tokens, and the model reads at most 2047"),
+        ([5] * 3000, "3000 tokens, and the model takes at most 2047"),
         ([5, 100_000], "token id 100000 is outside the vocabulary"),
         ("Q</Path>", "breaks the grammar of its own tags: token 1: found </Path>"),
     ],

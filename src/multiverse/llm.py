@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack, cast
 
-from .engine import Event, FinishEvent, Generation, Request, SamplingParams
+from .engine import Event, FinishEvent, Generation, Request, SamplingParams, ScoringRequest
 from .engine.engine import Engine, EngineOptions
 from .engine.model import load
 from .errors import RequestError, StructureError
@@ -166,7 +166,7 @@ class LLM:
         """
         alone = isinstance(texts, str | Document) or (len(texts) > 0 and isinstance(texts[0], int))
         batch = cast(Sequence[str | Document | Sequence[int]], [texts] if alone else texts)
-        requests: list[Request] = []
+        requests: list[ScoringRequest] = []
         try:
             for text in batch:
                 requests.append(self.engine.submit_scoring(self._encode_document(text), share_every))
@@ -174,13 +174,13 @@ class LLM:
             for request in requests:
                 self.engine.abort(request)
             raise RequestError(f"text {len(requests)}: {error}" if len(batch) > 1 else str(error)) from None
-        self.engine.run(requests)
+        self.engine.run([*requests])
         return [self._scored(request) for request in requests]
 
-    def _scored(self, request: Request) -> Score:
+    def _scored(self, request: ScoringRequest) -> Score:
         own = [
             (branch, number, request.scores.get((branch.index, number)))
-            for branch, start, end in request.segments
+            for branch, start, end in request.tree.segments
             for number in range(start, end)
         ]
         if self.engine.tokens is None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 
 from multiverse.attention import dense_inputs, dense_mask, segment_mask
-from multiverse.structure import TRUNK, Block, Branch, Document, Layout, TokenDialect, encode
+from multiverse.structure import TRUNK, Block, BranchSpec, Document, Layout, TokenDialect, encode
 from tests.structure.adapted import TOKENS, dialect_documents
 
 
@@ -16,7 +16,7 @@ def rows(mask_LL: torch.Tensor) -> list[str]:
 
 def test_the_matrix_of_the_docstring() -> None:
     # a <goal> [b c] [d] <conclusion> e
-    layout = Layout((0, 1, 2, 1, 3), (0, 1, 1, 2, 0), (False,) * 5, (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2")))
+    layout = Layout((0, 1, 2, 1, 3), (0, 1, 1, 2, 0), (False,) * 5, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2")))
     mask_LL = dense_mask(layout)
     assert mask_LL.dtype == torch.bool
     assert rows(mask_LL) == [
@@ -30,7 +30,14 @@ def test_the_matrix_of_the_docstring() -> None:
 
 def test_a_block_in_a_path_and_a_second_block() -> None:
     # t [a  (b) (c)  a] [d] t [e] t: two blocks of the trunk, the first path of the first one forks again.
-    table = (TRUNK, Branch(0, 0, "1"), Branch(1, 1, "1.1"), Branch(1, 1, "1.2"), Branch(0, 0, "2"), Branch(0, 2, "1"))
+    table = (
+        TRUNK,
+        BranchSpec(0, 0, "1"),
+        BranchSpec(1, 1, "1.1"),
+        BranchSpec(1, 1, "1.2"),
+        BranchSpec(0, 0, "2"),
+        BranchSpec(0, 2, "1"),
+    )
     branches = (0, 1, 2, 3, 1, 4, 0, 5, 0)
     layout = Layout((0, 1, 2, 2, 3, 1, 4, 5, 6), branches, (False,) * 9, table)
     assert rows(dense_mask(layout)) == [

@@ -69,7 +69,7 @@ def test_bad_input(run: Run, args: list[str], wanted: list[str]) -> None:
 
 def test_over_long_prompt(run: Run, model_folders: dict[str, Path]) -> None:
     line = complaint(run("generate", "word " * 500, "--model", str(model_folders["qwen3"]), "--json"))
-    assert "the model reads at most 2047: shorten the prompt" in line
+    assert "the model takes at most 2047: shorten the prompt" in line
 
 
 def test_folder_without_a_model(run: Run, tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from multiverse import LLM, Generation, SamplingParams
-from multiverse.engine import Branch, Request, Traits
-from multiverse.engine.bounds import choices
+from multiverse.engine import Branch, ModelInfo, Request
 from multiverse.engine.sampler import Choice, Sampler, own_distribution
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.structure import Block, Document, Role, TokenDialect
@@ -46,7 +45,7 @@ class LegalSampler(Sampler):
         own = own_distribution(logits_BV, rows)
         steered_BV = logits_BV.clone()
         for row_V, (request, branch) in zip(steered_BV, rows, strict=True):
-            machine, tokens = branch.machine, request.tokens
+            machine, tokens = branch.machine, request.model.tokens
             assert machine is not None
             assert tokens is not None
             legal = [tokens.ids[role] for role in machine.legal_roles()]
@@ -63,7 +62,7 @@ def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
     def choose(request: Request, branch: Branch) -> int:
         machine = branch.machine
         assert machine is not None
-        only, banned = choices(request, branch)
+        only, banned = request.limits.choices(branch)
         legal = {role: tokens.ids[role] for role in machine.legal_roles() if tokens.ids[role] not in banned}
         if only is not None:
             legal = {role: token for role, token in legal.items() if token in only}
@@ -98,9 +97,12 @@ def bare_request(
     decode: Callable[[list[int]], str] = lambda ids: "?" * len(ids),
     *,
     listening: bool = False,
+    priority: int = 0,
+    leader: Request | None = None,
 ) -> Request:
-    """A request that no engine has seen."""
-    return Request(next(_ids), list(prompt), params, Traits(tokens, decode, 1 << 20), listening=listening)
+    """A request without an engine."""
+    info = ModelInfo(tokens, decode, 1 << 20)
+    return Request(next(_ids), list(prompt), params, info, listening=listening, priority=priority, leader=leader)
 
 
 def run_documents(

@@ -479,14 +479,14 @@ def test_an_error_that_is_kept_keeps_nothing_of_the_failed_forward(llm: LLM, mon
 def test_a_request_that_finished_in_a_failed_step_does_not_come_back(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, prompt = llm.engine, prompt_ids(llm, "Q")
     (alone,) = llm.generate([prompt], SHORT)
-    retire, failures = engine.scheduler.retire, [RuntimeError("once"), RuntimeError("twice")]
+    retire, failures = engine.scheduler.finish, [RuntimeError("once"), RuntimeError("twice")]
 
     def fails_at_first(request: Any) -> None:
         if failures and request.finish_reason == "length":
             raise failures.pop()
         retire(request)
 
-    monkeypatch.setattr(engine.scheduler, "retire", fails_at_first)
+    monkeypatch.setattr(engine.scheduler, "finish", fails_at_first)
 
     async def main() -> None:
         async with AsyncEngine(engine) as aio:
@@ -541,7 +541,7 @@ def test_a_request_that_cannot_be_taken_out_does_not_come_back(
                 patch.setattr(engine.scheduler, "max_requests", 1)
                 waiting = aio.stream(prompt, LONG)
                 async with waiting:
-                    patch.setattr(engine.scheduler, "retire", broken)
+                    patch.setattr(engine.scheduler, "finish", broken)
                     patch.setattr(engine, "step", broken)
                     for stream in (running, waiting):
                         with pytest.raises(EngineError, match="broken"):

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Branch, Request
-from multiverse.engine.bounds import choices
 from multiverse.engine.sampler import Choice, Row, Sampler, own_distribution
 from multiverse.engine.scripted import Script
 from multiverse.structure import Role, TokenDialect
@@ -23,7 +22,7 @@ GOOD = SamplingParams(temperature=0, max_tokens=600, logprobs=True)
 
 
 def legal_ids(request: Request, branch: Branch, tokens: TokenDialect) -> dict[Role, int]:
-    only, banned = choices(request, branch)
+    only, banned = request.limits.choices(branch)
     assert branch.machine is not None
     ids = {role: tokens.ids[role] for role in branch.machine.legal_roles()}
     return {role: token for role, token in ids.items() if token not in banned and (only is None or token in only)}
@@ -31,7 +30,7 @@ def legal_ids(request: Request, branch: Branch, tokens: TokenDialect) -> dict[Ro
 
 def always_parallel(request: Request, branch: Branch, tokens: TokenDialect, _rng: random.Random) -> int:
     """Opens whatever can be opened, for ever."""
-    only, _ = choices(request, branch)
+    only, _ = request.limits.choices(branch)
     legal = legal_ids(request, branch, tokens)
     for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN):
         if role in legal:
@@ -52,7 +51,7 @@ def babble(branch: Branch, tokens: TokenDialect) -> int:
 
 def thousand_outlines(request: Request, branch: Branch, tokens: TokenDialect, _rng: random.Random) -> int:
     """Lists outlines without end."""
-    only, _ = choices(request, branch)
+    only, _ = request.limits.choices(branch)
     legal = legal_ids(request, branch, tokens)
     for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN, Role.OUTLINE_OPEN, Role.OUTLINE_CLOSE):
         if role in legal and not (role is Role.BLOCK_OPEN and branch.label):
@@ -65,7 +64,7 @@ def thousand_outlines(request: Request, branch: Branch, tokens: TokenDialect, _r
 def never_closes(request: Request, branch: Branch, tokens: TokenDialect, rng: random.Random) -> int:
     """Forks once, and then every path talks on and on."""
     if branch.label:
-        only, _ = choices(request, branch)
+        only, _ = request.limits.choices(branch)
         return only[0] if only is not None else tokens.encode("x")[0]
     return always_parallel(request, branch, tokens, rng)
 
@@ -78,7 +77,7 @@ def tags_at_random(_request: Request, _branch: Branch, tokens: TokenDialect, rng
 def ends_in_a_branch(request: Request, branch: Branch, tokens: TokenDialect, rng: random.Random) -> int:
     """Ends the text inside the second path, whatever the guard says."""
     if branch.label == "2" and len(branch.token_ids) > 8:
-        return next(iter(request.stop_ids))
+        return next(iter(request.model.stop_ids))
     return never_closes(request, branch, tokens, rng)
 
 
@@ -185,4 +184,4 @@ def test_a_policy_is_what_it_says(bad_llm: LLM) -> None:
     bad_llm.engine.sampler.bad = {wide.id: thousand_outlines, deep.id: always_parallel}
     bad_llm.engine.run([wide, deep])
     assert max(len(children) for _, children in wide.trunk.blocks) > 50
-    assert max(branch.label.count(".") for branch in deep.branches) >= 4
+    assert max(branch.label.count(".") for branch in deep.tree.branches) >= 4

@@ -191,7 +191,7 @@ def test_a_malformed_neighbour_changes_nothing(llm: LLM) -> None:
     begins = tokens.encode("B")
 
     def policy(request: Request, branch: Branch) -> int:
-        if request.prompt[:1] == begins and request.written > 30 + len(request.prompt):
+        if request.prompt[:1] == begins and request.num_generated > 30 + len(request.prompt):
             return tokens.ids[Role.GOAL_CLOSE if branch.label else Role.PATH_CLOSE]
         return good(request, branch)
 
@@ -284,16 +284,16 @@ def test_an_aborted_request_frees_everything(llm: LLM) -> None:
     kept = engine.submit(prompt_ids(llm, "kept"), params)
     waiting = engine.submit(prompt_ids(llm, "never begun"), params)
     engine.abort(waiting)
-    while len(doomed.branches) < 8:
+    while len(doomed.tree.branches) < 8:
         engine.step()
     engine.check_integrity()
-    own = [int(engine.slots.owns(request.reading.slots).sum()) for request in (doomed, kept)]
+    own = [int(engine.slots.owns(request.computed.slots).sum()) for request in (doomed, kept)]
     assert engine.slots.owned == sum(own)
     assert min(own) > 100
     engine.abort(doomed)
     assert engine.slots.owned == own[1]
     # All that it held can be had again.
-    assert engine.slots.free + engine.cache.evictable == engine.slots.size - kept.reading.count
+    assert engine.slots.free + engine.cache.evictable == engine.slots.size - kept.computed.count
     engine.check_integrity()
     engine.run([kept])
     assert engine.generation(kept).finish_reason == "stop"

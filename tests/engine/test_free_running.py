@@ -26,19 +26,19 @@ def dense_logprobs(model: Any, request: Request) -> list[list[float]]:
     ids: list[int] = []
     positions: list[int] = []
     owners: list[int] = []
-    for branch in request.branches:
+    for branch in request.tree.branches:
         before = request.prompt if branch is request.trunk else []
         ids += [*before, *branch.token_ids]
         positions += [*range(len(before)), *branch.positions]
         owners += [branch.index] * (len(before) + len(branch.token_ids))
     position_L, owner_L = torch.tensor(positions), torch.tensor(owners)
-    visible_SS = torch.from_numpy(request.visible)
+    visible_SS = torch.from_numpy(request.tree.visible)
     mask_LL = visible_SS[owner_L][:, owner_L] & (position_L[None, :] < position_L[:, None])
     mask_LL |= torch.eye(len(ids), dtype=torch.bool)
     with torch.inference_mode():
         output = model(input_ids=torch.tensor([ids]), position_ids=position_L[None], attention_mask=mask_LL[None, None])
     logprobs_LV = output.logits[0].log_softmax(-1)
-    own = [[i for i, owner in enumerate(owners) if owner == branch.index] for branch in request.branches]
+    own = [[i for i, owner in enumerate(owners) if owner == branch.index] for branch in request.tree.branches]
     return [[float(logprobs_LV[a, ids[b]]) for a, b in pairwise(line)] for line in own]
 
 
@@ -60,14 +60,14 @@ def test_whatever_it_writes_agrees_with_a_dense_forward(
     engine.run(requests)
     compared = 0
     for request in requests:
-        for branch, expected in zip(request.branches, dense_logprobs(model, request), strict=True):
+        for branch, expected in zip(request.tree.branches, dense_logprobs(model, request), strict=True):
             own = branch.logprobs if branch is request.trunk else branch.logprobs[1:]
             for value, reference in zip(own, expected[-len(own) :] if own else [], strict=True):
                 if value is not None:
                     assert abs(value - reference) <= TOLERANCE
                     compared += 1
     assert compared > 300
-    labels = {branch.label for request in requests for branch in request.branches}
+    labels = {branch.label for request in requests for branch in request.tree.branches}
     assert any("." in label for label in labels)
-    assert max(len(request.branches) for request in requests) >= 4
+    assert max(len(request.tree.branches) for request in requests) >= 4
     assert any(request.closed for request in requests) == guard

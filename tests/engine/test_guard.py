@@ -12,7 +12,6 @@ from torch import Tensor
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, BranchEndEvent, Event, FinishEvent, Request
-from multiverse.engine.bounds import choices
 from multiverse.engine.sampler import Choice, Sampler
 from multiverse.errors import RequestError
 from multiverse.structure import NPR, THREADWEAVER, Dialect, Role, State, TokenDialect, child_label, layout
@@ -31,7 +30,7 @@ def dialect_of(llm: LLM) -> TokenDialect:
 def newest_text(request: Request, branch: Branch) -> str:
     """What a branch has written since its newest tag."""
     assert branch.machine is not None
-    return request.decode(branch.token_ids[max(0, len(branch.token_ids) - branch.machine.since) :])
+    return request.model.decode(branch.token_ids[max(0, len(branch.token_ids) - branch.machine.since) :])
 
 
 def behind_a_label(request: Request, branch: Branch) -> bool:
@@ -80,7 +79,7 @@ def endless(tokens: TokenDialect, width: int = 2, depth: int = 2) -> Policy:
     def choose(request: Request, branch: Branch) -> int:
         machine = branch.machine
         assert machine is not None
-        only, banned = choices(request, branch)
+        only, banned = request.limits.choices(branch)
         if only is not None:
             opening, closing = tokens.outline_tag, tokens.ids[Role.GOAL_CLOSE]
             return opening if opening in only and machine.outlines < width else closing if closing in only else only[0]
@@ -220,10 +219,10 @@ def test_a_bound_that_leaves_little_for_the_answer_leaves_it_readable(llm: LLM, 
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_the_model_s_last_position_is_a_bound_like_any_other(llm: LLM, monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
-    tokens, traits = dialect_of(llm), llm.engine.traits
+    tokens, traits = dialect_of(llm), llm.engine.info
     llm.engine.sampler = PolicySampler(endless(tokens))
     for last in range(75, 150, 12):
-        monkeypatch.setattr(llm.engine, "traits", traits._replace(max_positions=last))
+        monkeypatch.setattr(llm.engine, "info", traits._replace(max_positions=last))
         (generation,) = llm.generate("Q", SamplingParams(max_depth=depth))
         assert generation.finish_reason == "length"
         assert last - 12 <= max(generation.positions) + 1 <= last
@@ -272,7 +271,7 @@ class Broken(Sampler):
     def sample(self, logits_BV: Tensor, rows: list[Row], *_: Any) -> Choice:
         logits_BV = logits_BV.clone()
         for row_V, (request, _) in zip(logits_BV, rows, strict=True):
-            if request.prompt == self.prompt and request.written >= self.after:
+            if request.prompt == self.prompt and request.num_generated >= self.after:
                 row_V[7 :: 1 if self.value < 0 else 50] = self.value
                 row_V[:7] = self.value if self.value < 0 else 0.0
         return super().sample(logits_BV, rows)
@@ -342,7 +341,8 @@ def one_endless_path(tokens: TokenDialect, end: int, fork_again: bool = False) -
         if branch.label.startswith("2"):
             if fork_again and len(branch.token_ids) in range(20, 23) and branch.machine.state is State.BODY:
                 ready = newest_text(request, branch).endswith("\n")
-                return tokens.fork_tag if ready and tokens.fork_tag not in choices(request, branch).banned else tokens.sep[0]
+                banned = request.limits.choices(branch).banned
+                return tokens.fork_tag if ready and tokens.fork_tag not in banned else tokens.sep[0]
             if branch.label == "2" and branch.machine.state is State.BODY and not behind_a_label(request, branch):
                 return tokens.encode("w")[0]
             return forever(request, branch)
@@ -469,9 +469,9 @@ def test_at_the_deadline_a_request_is_wound_up(llm: LLM, clock: Clock, at: int, 
     reached: list[int] = []
 
     def policy(request: Request, branch: Branch) -> int:
-        if request.written >= at and not reached:
+        if request.num_generated >= at and not reached:
             clock.now += 50
-            reached.append(request.written)
+            reached.append(request.num_generated)
         return forever(request, branch)
 
     llm.engine.sampler = PolicySampler(policy)
@@ -526,7 +526,7 @@ def test_a_deadline_without_the_guard_cuts(llm: LLM, clock: Clock, guard: bool) 
 
     def policy(request: Request, branch: Branch) -> int:
         clock.now += len(branch.token_ids) == 100
-        only = choices(request, branch).only
+        only = request.limits.choices(branch).only
         return only[0] if only is not None else (opening + tokens.encode("w") * 1000)[len(branch.token_ids)]
 
     llm.engine.sampler = PolicySampler(policy)

@@ -38,7 +38,7 @@ def test_streams_of_a_family_are_all_different(llm: LLM) -> None:
         if len(branch.token_ids) < len(script.by_path[branch.path]):
             request.advance(branch, script.next(branch), None)
     assert len(request.trunk.token_ids) == len(script.by_path[()])
-    draws = {branch.path: tuple(branch.rng.random(3)) for branch in request.branches}
+    draws = {branch.path: tuple(branch.rng.random(3)) for branch in request.tree.branches}
     assert len(set(draws.values())) == len(draws) == 6
 
 
@@ -108,7 +108,7 @@ def test_a_tilde(monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, Path]
 @pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
 def test_positions_end_at_the_model_s_last(llm: LLM, monkeypatch: pytest.MonkeyPatch, guard: bool) -> None:
     monkeypatch.setattr(llm.engine.loaded, "max_positions", 60)
-    monkeypatch.setattr(llm.engine, "traits", llm.engine.traits._replace(max_positions=60))
+    monkeypatch.setattr(llm.engine, "info", llm.engine.info._replace(max_positions=60))
     reasons = set()
     for lead in range(10, 40):
         document = Document(("x" * lead, Block(("a", "b"), (("p",), ("q",)), "c")), "z")
@@ -179,9 +179,9 @@ def test_a_finished_request_leaves_memory_at_once() -> None:
         for params in (SamplingParams(temperature=0), SamplingParams(temperature=0, max_tokens=150), SamplingParams(stop="+")):
             request = llm.engine.submit(prompt, params, listening=True)
             llm.engine.run([request])
-            assert request.forks or params.stop
+            assert any(branch.blocks for branch in request.tree.branches) or params.stop
             gone = weakref.ref(request)
-            branches = [weakref.ref(branch) for branch in request.branches]
+            branches = [weakref.ref(branch) for branch in request.tree.branches]
             del request
             assert gone() is None
             assert all(branch() is None for branch in branches)

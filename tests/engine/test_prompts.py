@@ -67,17 +67,18 @@ def test_a_prompt_is_laid_out_as_the_layout_says(llm: LLM) -> None:
     prompt = structured_prompt(tokens, NESTED)
     request = bare_request(tokens, prompt)
     whole = layout(prompt, tokens)
-    runs = [*request.backlog, *request.ready]
+    runs = [*request.queues.prefill, *request.queues.decode]
     read = [(run.branch.index, run.position + i) for run in runs for i in range(len(run.token_ids))]
     assert read == list(zip(whole.branches, whole.positions, strict=True))
     assert [token for run in runs for token in run.token_ids] == prompt
     # All but the last token is only read; what follows the last is to be chosen.
-    assert list(request.ready) == [request.trunk.tail]
-    assert request.ready[0].token_ids == prompt[-1:]
-    assert not request.heads
-    assert request.matchable == len(prompt) - 1
-    assert request.visible.tolist() == whole.visibility()
-    assert request.prompt_positions == request.trunk.next_position == max(whole.positions) + 1 < len(prompt)
+    assert [span.branch for span in request.queues.decode] == [request.trunk]
+    assert request.queues.waits(request.trunk)
+    assert request.queues.decode[0].token_ids == prompt[-1:]
+    assert not request.queues.pending
+    assert request.queues.cacheable == len(prompt) - 1
+    assert request.tree.visible.tolist() == whole.visibility()
+    assert request.tree.prompt_positions == request.trunk.next_position == max(whole.positions) + 1 < len(prompt)
 
 
 @pytest.mark.parametrize("evict", [0, 40])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,11 @@ from hypothesis import strategies as st
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Branch, Request
-from multiverse.engine.bounds import Choices, choices
+from multiverse.engine.limits import Choices, Limits
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script
 from multiverse.structure import Block, Document, Role, encode
-from tests.engine.steering import INNER, NESTED, LegalSampler, always_fork, bare_request, run_documents
+from tests.engine.steering import GREEDY, INNER, NESTED, LegalSampler, always_fork, bare_request, run_documents
 from tests.structure.adapted import TOKENS
 from tests.structure.test_machine import paths_of
 
@@ -38,7 +39,7 @@ class Fixed:
 
 
 def row(request: Request, uniform: float) -> tuple[Request, Branch]:
-    branch: Any = SimpleNamespace(machine=None, rng=Fixed(uniform), index=0)
+    branch: Any = SimpleNamespace(machine=None, rng=Fixed(uniform), index=0, seen=request.trunk.seen)
     return request, branch
 
 
@@ -121,12 +122,12 @@ def chosen_for(request: Request, order: Order = list) -> Iterator[Branch]:
         order: what it makes of the branches of one forward.
     """
     plenty = 1 << 20
-    while request.backlog:
-        assert request.next_backlog(plenty).token_ids
+    while request.queues.prefill:
+        assert request.queues.take_prefill(plenty).token_ids
     while True:
         going = []
-        while (run := request.next_run(plenty) or request.next_head(plenty)) is not None:
-            if run.branch.tail is None and run.branch.open:
+        while (run := request.queues.take_decode(plenty) or request.queues.take_pending(plenty)) is not None:
+            if not request.queues.waits(run.branch) and run.branch.open:
                 going.append(run.branch)
         if not going:
             return
@@ -135,7 +136,7 @@ def chosen_for(request: Request, order: Order = list) -> Iterator[Branch]:
 
 def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
     tokens = TOKENS["multiverse"]
-    request = bare_request(tokens, tokens.encode("Q"))
+    request = bare_request(tokens, tokens.encode("Q"), replace(GREEDY, repetition_penalty=1.1))
     script = Script(NESTED, tokens)
     encoded = encode(NESTED, tokens)
     layout = encoded.layout
@@ -147,7 +148,8 @@ def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
         own = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]]
         next_token = own[len(branch.token_ids)]
         seen = {encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j)}
-        assert request.seen_tokens(branch) == {*request.prompt, *seen}
+        assert branch.seen is not None
+        assert set(branch.seen.ids.tolist()) == {*request.prompt, *seen}
         request.advance(branch, encoded.token_ids[next_token], None)
         chosen += 1
     assert chosen == layout.forced.count(False)
@@ -201,7 +203,7 @@ def test_what_is_banned_is_not_chosen(guard: bool) -> None:
     tokens = TOKENS["multiverse"]
     params = SamplingParams(temperature=1, max_depth=0, logprobs=True, guard=guard)
     request = bare_request(tokens, tokens.encode("Q<Think>\n"), params)
-    choice = choices(request, request.trunk)
+    choice = request.limits.choices(request.trunk)
     assert choice.only is None
     # The bound holds back its own tag; the guard, all that the grammar does not allow.
     legal = {tokens.ids[Role.THINK_CLOSE]} if guard else set(tokens.roles) - {tokens.fork_tag}
@@ -302,7 +304,7 @@ def test_a_stream_belongs_to_a_place_in_the_tree_not_to_the_order_of_forks() -> 
         for branch in chosen_for(request, order):
             if len(branch.token_ids) < len(script.by_path[branch.path]):
                 request.advance(branch, script.next(branch), None)
-        return request.branches
+        return request.tree.branches
 
     first, last = family(list), family(lambda branches: branches[::-1])
     assert [branch.path for branch in first] != [branch.path for branch in last]
@@ -324,7 +326,7 @@ def test_long_lists_of_allowed_tokens_are_kept_only_as_long_as_they_are_used(mon
         return [sys.getrefcount(allowed) for allowed in lists]
 
     before, now = references(), iter(lists)
-    monkeypatch.setattr("multiverse.engine.sampler.choices", lambda *_: Choices(next(now), ()))
+    monkeypatch.setattr(Limits, "choices", lambda *_: Choices(next(now), ()))
     sampler = Sampler()
     for start in range(30):
         rows = [row(bare_request(None, params=SamplingParams(temperature=0)), 0.5)]

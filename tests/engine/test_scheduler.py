@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiverse import SamplingParams
-from multiverse.engine import Request, Scheduler, SlotPool, Traits
+from multiverse.engine import ModelInfo, Request, Scheduler, ScoringRequest, SlotPool
 from multiverse.engine.scheduler import Chunk
 from multiverse.engine.scripted import Script
 from multiverse.structure import Block, Document, Role, TokenDialect, encode
@@ -20,11 +20,10 @@ from tests.structure.adapted import TOKENS
 from tests.structure.test_machine import paths_of
 
 
-def plain(prompt: int, max_tokens: int = 4, priority: int = 0, start: int = 0) -> Request:
+def plain(prompt: int, max_tokens: int = 4, priority: int = 0, start: int = 0, leader: Request | None = None) -> Request:
     """A request of a model without a dialect; with another `start`, a prompt that no other begins with."""
-    request = bare_request(None, range(start, start + prompt), SamplingParams(max_tokens=max_tokens))
-    request.priority = priority
-    return request
+    params = SamplingParams(max_tokens=max_tokens)
+    return bare_request(None, range(start, start + prompt), params, priority=priority, leader=leader)
 
 
 def different(*shapes: tuple[int, int]) -> list[Request]:
@@ -52,11 +51,11 @@ def answer(one: Scheduler, chunks: list[Chunk], token: int = 7) -> list[Request]
     for chunk in chunks:
         if chunk.sample:
             chunk.request.advance(chunk.branch, token, None)
-            if not chunk.request.prompt_read:
-                one.publish(chunk.request)
+            if not chunk.request.prompt_computed:
+                one.insert_prompt(chunk.request)
     finished = [chunk.request for chunk in chunks if chunk.sample and chunk.request.finish_reason is not None]
     for request in finished:
-        one.retire(request)
+        one.finish(request)
     one.check_integrity()
     return finished
 
@@ -82,11 +81,11 @@ def test_a_long_prompt_is_read_in_chunks_and_sampled_after_the_last() -> None:
     chunks = [chunk for _ in range(3) for chunk in one.schedule()]
     assert [shapes([chunk])[0][1:] for chunk in chunks] == [(0, 4, False), (4, 4, False), (8, 1, False), (9, 1, True)]
     assert [token for chunk in chunks for token in chunk.token_ids] == request.prompt
-    assert request.reading.slots.tolist() == [slot for chunk in chunks for slot in chunk.slots]
-    assert request.reading.positions.tolist() == list(range(10))
+    assert request.computed.slots.tolist() == [slot for chunk in chunks for slot in chunk.slots]
+    assert request.computed.positions.tolist() == list(range(10))
     # Nothing is left to read until a token is chosen.
-    assert not request.backlog
-    assert (request.next_run(100), request.next_head(100)) == (None, None)
+    assert not request.queues.prefill
+    assert (request.queues.take_decode(100), request.queues.take_pending(100)) == (None, None)
 
 
 def test_many_requests_share_a_forward() -> None:
@@ -124,7 +123,7 @@ def test_nobody_starves_when_every_forward_is_full() -> None:
         chunks = one.schedule()
         assert sum(len(chunk.token_ids) for chunk in chunks) == 2
         answer(one, chunks)
-    assert [request.written for request in requests] == [11] * 6
+    assert [request.num_generated for request in requests] == [11] * 6
 
 
 def test_those_who_wait_come_in_as_others_finish() -> None:
@@ -149,11 +148,11 @@ def test_admission_counts_what_is_wanted_soon() -> None:
     assert one.waiting == requests[2:]
     assert one.pool.free == 94
     answer(one, chunks)
-    one.retire(requests[0])
+    one.finish(requests[0])
     answer(one, one.schedule())
     assert one.running == requests[1:]
     for request in requests[1:]:
-        one.retire(request)
+        one.finish(request)
     assert not one.busy
     one.check_integrity()
     one.cache.clear()
@@ -167,7 +166,7 @@ def test_the_end_of_a_request_is_within_sight() -> None:
     one.schedule()
     # 10 + 10 slots at the most: just so. The third would want 2 more than there are.
     assert one.running == requests[:2]
-    one.retire(requests[0])
+    one.finish(requests[0])
     one.schedule()
     assert one.running == requests[1:]
 
@@ -193,10 +192,10 @@ def test_whoever_came_last_gives_way_and_goes_on_where_it_was() -> None:
         finished += answer(one, chunks)
     assert finished == requests
     assert (first.preemptions, last.preemptions, one.preemptions) == (0, 1, 1)
-    assert [request.written for request in requests] == [40, 40]
+    assert [request.num_generated for request in requests] == [40, 40]
     assert forwards < 40 + 20  # what the first leaves is taken at once
-    assert last.reading.positions.tolist() == list(range(42))
-    assert last.reading.token_ids.tolist() == [*last.prompt, *last.trunk.token_ids[:-1]]
+    assert last.computed.positions.tolist() == list(range(42))
+    assert last.computed.token_ids.tolist() == [*last.prompt, *last.trunk.token_ids[:-1]]
 
 
 def test_what_gave_way_reads_again_only_what_the_cache_has_lost() -> None:
@@ -209,7 +208,7 @@ def test_what_gave_way_reads_again_only_what_the_cache_has_lost() -> None:
     for number, (lost, expected) in enumerate(((0, [(14, 1, True)]), (4, [(11, 4, False), (15, 1, True)])), 1):
         one.preempt(request)
         assert (one.running, one.waiting) == ([], [request])
-        assert (one.pool.owned, request.reading.count) == (0, 0)
+        assert (one.pool.owned, request.computed.count) == (0, 0)
         one.check_integrity()
         one.cache.evict(lost)
         chunks = one.schedule()
@@ -217,7 +216,7 @@ def test_what_gave_way_reads_again_only_what_the_cache_has_lost() -> None:
         answer(one, chunks)
         assert request.preemptions == one.preemptions == number
     assert request.cached_tokens == 0  # that is of the prompt, when it is read for the first time
-    assert request.reading.positions.tolist() == list(range(16))
+    assert request.computed.positions.tolist() == list(range(16))
 
 
 def test_a_family_that_gave_way_before_its_paths_began_goes_on() -> None:
@@ -227,12 +226,12 @@ def test_a_family_that_gave_way_before_its_paths_began_goes_on() -> None:
     request = bare_request(tokens, [1], SamplingParams(max_tokens=500))
     one = scheduler(budget=1)
     one.add(request)
-    while request.ready or request.backlog or not request.heads:
+    while request.queues.decode or request.queues.prefill or not request.queues.pending:
         for chunk in one.schedule():
             if chunk.sample:
                 request.advance(chunk.branch, script.next(chunk.branch), None)
-                if not request.prompt_read:
-                    one.publish(request)
+                if not request.prompt_computed:
+                    one.insert_prompt(request)
     one.preempt(request)
     (chunk,) = one.schedule()
     assert (chunk.branch.label, chunk.token_ids) == ("1", [tokens.ids[Role.PATH_OPEN]])
@@ -271,9 +270,8 @@ def test_higher_priority_waits_in_front() -> None:
 
 def test_a_prompt_that_another_one_reads_is_waited_for() -> None:
     one = scheduler(budget=6)
-    requests = [plain(10, 3) for _ in range(3)]
-    for request in requests[1:]:
-        request.leader = requests[0]
+    requests = [plain(10, 3)]
+    requests += [plain(10, 3, leader=requests[0]) for _ in range(2)]
     other = plain(2, 3, start=500)
     add(one, [*requests, other])
     first = one.schedule()
@@ -293,12 +291,12 @@ def test_a_prompt_that_another_one_reads_is_waited_for() -> None:
 
 def test_a_leader_that_is_given_up_is_not_waited_for() -> None:
     one = scheduler(budget=4)
-    leader, follower = plain(10, 3), plain(10, 3)
-    follower.leader = leader
+    leader = plain(10, 3)
+    follower = plain(10, 3, leader=leader)
     add(one, [leader, follower])
     one.schedule()
-    leader.finish_reason = "abort"
-    one.retire(leader)
+    leader.abort()
+    one.finish(leader)
     assert shapes(one.schedule()) == [(0, 4, 4, False)]  # what the leader did read is used
     assert follower.cached_tokens == 4
 
@@ -311,7 +309,7 @@ def test_what_has_been_read_once_is_not_read_again() -> None:
         chunks = one.schedule()
         assert request.cached_tokens == found
         assert sum(len(chunk.token_ids) for chunk in chunks) == prompt - found
-        assert request.reading.positions.tolist() == list(range(prompt))
+        assert request.computed.positions.tolist() == list(range(prompt))
         assert answer(one, chunks) == [request]
 
 
@@ -319,19 +317,53 @@ def test_scoring_reads_everything_and_so_much_a_forward() -> None:
     one = scheduler()
     tokens = list(range(600))
     for _ in range(2):  # the second time, nothing is taken from the cache
-        request = Request(
-            0, tokens, SamplingParams(max_tokens=1), Traits(None, lambda ids: "?" * len(ids), 1 << 20), scoring=True
-        )
+        request = ScoringRequest(0, tokens, None, ModelInfo(None, lambda ids: "?" * len(ids), 1 << 20))
         one.add(request)
         seen = []
-        while request.backlog:
+        while request.queues.prefill:
             chunks = one.schedule()
             assert not any(chunk.sample for chunk in chunks)
             seen += [(chunk.first, len(chunk.token_ids)) for chunk in chunks]
         assert seen == [(0, 256), (256, 256), (512, 88)]
         request.finish_reason = "stop"
-        one.retire(request)
+        one.finish(request)
         one.check_integrity()
+
+
+def test_a_blocked_request_is_looked_up_again_only_when_the_cache_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = scheduler(slots=400)
+    runs, blocked = plain(300, 90), plain(200, start=5000)
+    add(one, [runs, blocked])
+    looked_up: list[int] = []
+    find = one.cache.find
+
+    def counted(keys: Any) -> Any:
+        looked_up.append(len(keys))
+        return find(keys)
+
+    monkeypatch.setattr(one.cache, "find", counted)
+    for _ in range(40):
+        answer(one, one.schedule())
+    assert one.waiting == [blocked]
+    # At first, and after the prompt of the other was inserted (which looks it up, too).
+    assert looked_up == [299, 199, 299, 199]
+    assert one.cache.queries == 299
+    while one.busy:
+        answer(one, one.schedule())
+    assert (one.cache.queries, one.cache.hits) == (299 + 199, 0)
+
+
+def test_a_blocked_request_is_admitted_as_soon_as_less_is_wanted() -> None:
+    one = scheduler(slots=100)
+    runs, blocked = plain(3, 60), plain(30, 40, start=5000)
+    add(one, [runs, blocked])
+    seen = []
+    while blocked not in one.running:
+        seen.append(one.available - len(blocked.queues))
+        answer(one, one.schedule())
+        assert len(seen) < 50
+    # 100 slots: 30 for its prompt and 32 for what it generates soon, beside what the other one will have in the end.
+    assert runs.num_generated <= 60 - 32 + 1
 
 
 def test_no_more_requests_run_than_allowed() -> None:
@@ -340,7 +372,7 @@ def test_no_more_requests_run_than_allowed() -> None:
     add(one, requests)
     answer(one, one.schedule())
     assert one.running == requests[:2]
-    one.retire(requests[1])
+    one.finish(requests[1])
     answer(one, one.schedule())
     assert one.running == [requests[0], requests[2]]
 
@@ -350,9 +382,9 @@ def test_a_waiting_request_can_be_taken_out() -> None:
     requests = [plain(1), plain(1)]
     add(one, requests)
     one.schedule()
-    one.retire(requests[1])
+    one.finish(requests[1])
     assert not one.waiting
-    one.retire(requests[0])
+    one.finish(requests[0])
     assert not one.busy
 
 
@@ -393,7 +425,7 @@ def test_whoever_leaves_has_given_back_everything_before_nothing_runs(
 
         monkeypatch.setattr(one.cache, name, seen)
     request.finish_reason = finish_reason
-    one.retire(request)
+    one.finish(request)
     assert not one.running
     one.check_integrity()
 
@@ -424,10 +456,10 @@ def write_out(one: Scheduler, scripts: Scripts, rng: random.Random | None = None
             assert len(chunk.slots) == len(chunk.token_ids)
             if chunk.sample:
                 request, branch = chunk.request, chunk.branch
-                assert branch.tail is None
+                assert not request.queues.waits(branch)
                 request.advance(branch, scripts[request.id][1][branch.path][len(branch.token_ids)], None)
-                if not request.prompt_read:
-                    one.publish(request)
+                if not request.prompt_computed:
+                    one.insert_prompt(request)
                 machine = request.trunk.machine
                 assert machine is not None
                 if len(request.trunk.token_ids) == len(scripts[request.id][1][()]):
@@ -435,7 +467,7 @@ def write_out(one: Scheduler, scripts: Scripts, rng: random.Random | None = None
                     finished.append(request)
         one.check_integrity()
         for request in finished:
-            one.retire(request)
+            one.finish(request)
     one.check_integrity()
     assert one.pool.owned == 0
     return forwards
@@ -467,8 +499,8 @@ def test_families_of_branches_are_read_once_in_a_safe_order(docs: list[Document]
         layout = layouts[request.id].layout
         paths = paths_of(layouts[request.id])
         offset = len(request.prompt)
-        written = {branch.path: branch for branch in request.branches}
-        reading = request.reading
+        written = {branch.path: branch for branch in request.tree.branches}
+        computed = request.computed
         assert set(written) == set(script)
         for index, path in paths.items():
             branch = written[path]
@@ -476,19 +508,19 @@ def test_families_of_branches_are_read_once_in_a_safe_order(docs: list[Document]
             assert branch.positions == [layout.positions[i] + offset for i in own]
             assert branch.forced == [layout.forced[i] for i in own]
             # Every token but the very last was read, once, in the branch's own order.
-            mine = reading.owners == branch.index
+            mine = computed.owners == branch.index
             expected = branch.positions if path else [*range(offset), *branch.positions[:-1]]
-            assert reading.positions[mine].tolist() == expected
+            assert computed.positions[mine].tolist() == expected
             ids = branch.token_ids if path else [*request.prompt, *branch.token_ids[:-1]]
-            assert reading.token_ids[mine].tolist() == ids
-        assert len(set(reading.slots.tolist())) == reading.count
+            assert computed.token_ids[mine].tolist() == ids
+        assert len(set(computed.slots.tolist())) == computed.count
         if not tight:
             counted = sum(len(chunk.token_ids) for chunks in forwards for chunk in chunks if chunk.request is request)
-            assert counted == reading.count - request.cached_tokens
+            assert counted == computed.count - request.cached_tokens
         # Whoever is read sees everything before it: the highest visible position is the one before its own.
-        for i in range(reading.count):
-            seen = request.visible[reading.owners[i]][reading.owners[:i]]
-            assert max(reading.positions[:i][seen], default=-1) == reading.positions[i] - 1
+        for i in range(computed.count):
+            seen = request.tree.visible[computed.owners[i]][computed.owners[:i]]
+            assert max(computed.positions[:i][seen], default=-1) == computed.positions[i] - 1
 
 
 @pytest.mark.parametrize("budget", [1, 5, 1000])

@@ -9,7 +9,6 @@ import pytest
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Branch, Request
-from multiverse.engine.bounds import choices
 from multiverse.structure import Role
 from tests.engine.steering import PolicySampler
 
@@ -27,7 +26,7 @@ class Wanderer:
         self.text = self.tokens.encode("abc ")
 
     def __call__(self, request: Request, branch: Branch) -> int:
-        only, banned = choices(request, branch)
+        only, banned = request.limits.choices(branch)
         if only is not None:
             return self.rng.choice(only)
         assert branch.machine is not None
@@ -98,7 +97,7 @@ def test_ten_thousand_random_operations(model_folders: dict[str, Path], cached: 
     assert engine.slots.free + engine.slots.cached == engine.slots.size
     assert {request.finish_reason for request in submitted} <= REASONS
     assert {"stop", "length", "budget", "deadline", "abort"} <= {request.finish_reason for request in submitted}
-    assert sum(request.forks for request in submitted) > 100
+    assert sum(len(branch.blocks) for request in submitted for branch in request.tree.branches) > 100
     assert engine.scheduler.preemptions > 100
     assert (engine.cache.hits > 0) == cached
     engine.cache.clear()

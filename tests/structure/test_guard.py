@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from multiverse.errors import StructureError
 from multiverse.structure import (
+    AllowedTokens,
+    ClosingCost,
     Document,
-    Exit,
     Machine,
     Role,
-    Rule,
     State,
     TokenDialect,
+    allowed_tokens,
+    closing_cost,
+    closing_tokens,
     encode,
-    exit_of,
     growth,
     parse,
-    rule,
-    way_out,
 )
 from tests.structure.adapted import TOKENS, dialect_documents
 
@@ -91,23 +91,23 @@ class Walk:
         """Follow the way out of everything that is open, checking on each level what it takes."""
         while True:
             line = self.lines[-1]
-            bound, off = exit_of(line.machine), beside_the_bound(line.machine)
-            assert close(line.machine, self.out) == Exit(bound.tokens + off, bound.positions + off)
+            bound, off = closing_cost(line.machine), beside_the_bound(line.machine)
+            assert close(line.machine, self.out) == ClosingCost(bound.tokens + off, bound.positions + off)
             if len(self.lines) == 1:
                 return
             self.lines.pop()
             line = self.lines[-1]
             for label in line.todo:
                 child = Machine(self.tokens, label)
-                assert exit_of(child) == close(child, self.out)
+                assert closing_cost(child) == close(child, self.out)
             line.todo = []
             assert line.machine.waiting
-            bound = exit_of(line.machine)
+            bound = closing_cost(line.machine)
             line.machine.resume()
-            assert exit_of(line.machine) == bound
+            assert closing_cost(line.machine) == bound
 
 
-def close(machine: Machine, out: list[int]) -> Exit:
+def close(machine: Machine, out: list[int]) -> ClosingCost:
     """Write the way out of a branch, through all paths of the blocks on that way, in document order; returns what it took."""
     total = positions = 0
     while True:
@@ -116,9 +116,9 @@ def close(machine: Machine, out: list[int]) -> Exit:
             total += sum(way.tokens for way in below)
             positions += max(way.positions for way in below)
             machine.resume()
-        ahead = machine.forced or way_out(machine)
+        ahead = machine.forced or closing_tokens(machine)
         if not ahead:
-            return Exit(total, positions)
+            return ClosingCost(total, positions)
         for token in ahead:
             machine.feed(token)
         out += ahead
@@ -127,11 +127,11 @@ def close(machine: Machine, out: list[int]) -> Exit:
 
 
 def beside_the_bound(machine: Machine) -> int:
-    """By how many tokens the way out is longer than `exit_of` says.
+    """By how many tokens the way out is longer than `closing_cost` says.
 
     It is shorter where the text ends in a separator already, and longer by one where a space alone has to become a text.
     """
-    ahead = way_out(machine)
+    ahead = closing_tokens(machine)
     if machine.state not in FREE or machine.forced or not ahead:
         return 0
     if ahead[0] in machine.tokens.roles:
@@ -154,7 +154,7 @@ def walk(tokens: TokenDialect, document: Document) -> Iterator[tuple[Walk, int |
     yield on, None
 
 
-def allows(found: Rule, token: int) -> bool:
+def allows(found: AllowedTokens, token: int) -> bool:
     return token in found.only if found.only is not None else token not in found.banned
 
 
@@ -167,14 +167,14 @@ def blank(on: Walk) -> bool:
 
 def is_open(on: Walk) -> bool:
     """Whether anything is there to be closed."""
-    return len(on.lines) > 1 or bool(on.machine.forced or way_out(on.machine))
+    return len(on.lines) > 1 or bool(on.machine.forced or closing_tokens(on.machine))
 
 
 @given(pair=dialect_documents())
 def test_nothing_is_forbidden_that_a_document_holds(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, token in walk(tokens, document):
-        found = rule(on.machine)
+        found = allowed_tokens(on.machine)
         if token is None:
             assert found.may_end
         else:
@@ -212,7 +212,7 @@ def reads(on: Walk) -> bool:
 def test_a_tag_may_come_exactly_where_it_can_be_read(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
-        found, legal = rule(on.machine), on.machine.legal_roles()
+        found, legal = allowed_tokens(on.machine), on.machine.legal_roles()
         for token, role in tokens.roles.items():
             if role not in legal:
                 assert not allows(found, token)
@@ -230,7 +230,7 @@ def test_a_tag_may_come_exactly_where_it_can_be_read(pair: tuple[TokenDialect, D
 def test_a_text_may_end_only_where_it_can_be_read(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
-        if rule(on.machine).may_end:
+        if allowed_tokens(on.machine).may_end:
             assert parse(on.text, tokens.dialect) is not None, on.text
 
 
@@ -263,8 +263,8 @@ def test_what_follows_a_label_stands_apart_from_it(name: str) -> None:
     for token in machine.forced:
         machine.feed(token)
     letter, space = tokens.encode("a")[0], tokens.encode(" ")[0]
-    assert allows(rule(machine), space)
-    assert not allows(rule(machine), letter)
+    assert allows(allowed_tokens(machine), space)
+    assert not allows(allowed_tokens(machine), letter)
     outline = Machine(tokens)
     opening = [role for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN) if role in tokens.ids]
     for role in opening:
@@ -274,8 +274,8 @@ def test_what_follows_a_label_stands_apart_from_it(name: str) -> None:
     for token in (tokens.outline_tag, *tokens.outline_head("1")):
         outline.feed(token)
     assert outline.state is State.OUTLINE
-    assert allows(rule(outline), space)
-    assert not allows(rule(outline), letter)
+    assert allows(allowed_tokens(outline), space)
+    assert not allows(allowed_tokens(outline), letter)
 
 
 @pytest.mark.parametrize("name", ["multiverse", "threadweaver"])
@@ -283,31 +283,31 @@ def test_the_thinking_begins_a_text_or_not_at_all(name: str) -> None:
     tokens = TOKENS[name]
     machine = Machine(tokens)
     think = tokens.ids[Role.THINK_OPEN]
-    assert allows(rule(machine), think)
+    assert allows(allowed_tokens(machine), think)
     machine.feed(tokens.encode("a")[0])
     assert machine.state is State.TEXT
-    assert not allows(rule(machine), think)
+    assert not allows(allowed_tokens(machine), think)
     machine.begin_turn()  # that was a prompt
-    assert allows(rule(machine), think)
+    assert allows(allowed_tokens(machine), think)
     machine.feed(think)
     for token in (*tokens.sep, tokens.ids[Role.THINK_CLOSE]):
         machine.feed(token)
-    assert rule(machine) == Rule(tokens.answer_sep[:1], (), may_end=True)
+    assert allowed_tokens(machine) == AllowedTokens(tokens.answer_sep[:1], (), may_end=True)
     for token in tokens.answer_sep:
         machine.feed(token)
-    assert not allows(rule(machine), think)
+    assert not allows(allowed_tokens(machine), think)
 
 
 def test_without_thinking_tags_a_text_begins_where_its_prompt_ends() -> None:
     tokens = TOKENS["npr"]
     machine = Machine(tokens)
-    assert allows(rule(machine), tokens.fork_tag)
+    assert allows(allowed_tokens(machine), tokens.fork_tag)
     machine.feed(tokens.encode("Q")[0])
-    assert not allows(rule(machine), tokens.fork_tag)
+    assert not allows(allowed_tokens(machine), tokens.fork_tag)
     machine.begin_turn()  # that was a prompt
-    assert allows(rule(machine), tokens.fork_tag)
+    assert allows(allowed_tokens(machine), tokens.fork_tag)
     machine.feed(tokens.sep[0])  # a line end before the first tag is none of the canonical text
-    assert not allows(rule(machine), tokens.fork_tag)
+    assert not allows(allowed_tokens(machine), tokens.fork_tag)
 
 
 def in_the_thinking(tokens: TokenDialect, text: str, label: str = "") -> Machine:
@@ -326,11 +326,11 @@ def test_a_tag_stands_behind_a_separator(name: str, label: str) -> None:
     tokens = TOKENS[name]
     for text, apart in ((" so", False), (" so\n", True), (" so\n ", False), (" so\n\n", True)):
         machine = in_the_thinking(tokens, text, label)
-        assert allows(rule(machine), tokens.fork_tag) == apart
+        assert allows(allowed_tokens(machine), tokens.fork_tag) == apart
         closing = Role.PATH_CLOSE if label else Role.THINK_CLOSE
         if closing in tokens.ids:
             ahead = (tokens.ids[closing],) if apart else (*tokens.sep, tokens.ids[closing])
-            assert way_out(machine) == ahead
+            assert closing_tokens(machine) == ahead
 
 
 def test_every_step_of_the_shortest_block() -> None:
@@ -339,14 +339,14 @@ def test_every_step_of_the_shortest_block() -> None:
     steps = []
     machine.feed(tokens.fork_tag)
     while not machine.waiting:
-        ahead = machine.forced or way_out(machine)
+        ahead = machine.forced or closing_tokens(machine)
         steps.append(decode(tokens, list(ahead)))
         for token in ahead:
             machine.feed(token)
     assert steps == ["\n<Goal>", "\n<Outline>", "\n1: \n</Outline>", "\n</Goal>", "\n"]
     machine.resume()
     while not machine.complete:
-        ahead = machine.forced or way_out(machine)
+        ahead = machine.forced or closing_tokens(machine)
         steps.append(decode(tokens, list(ahead)))
         for token in ahead:
             machine.feed(token)
@@ -359,12 +359,12 @@ def test_a_token_of_text_does_not_lengthen_the_way_out(pair: tuple[TokenDialect,
     tokens, document = pair
     (token,) = tokens.encode(text)
     for on, _ in walk(tokens, document):
-        found = rule(on.machine)
+        found = allowed_tokens(on.machine)
         if found.only is None or token in found.only:
-            before, after = exit_of(on.machine), copy.copy(on.machine)
+            before, after = closing_cost(on.machine), copy.copy(on.machine)
             after.feed(token)
-            assert exit_of(after).tokens <= before.tokens
-            assert exit_of(after).positions <= before.positions
+            assert closing_cost(after).tokens <= before.tokens
+            assert closing_cost(after).positions <= before.positions
 
 
 @given(pair=dialect_documents(depth=2))
@@ -373,19 +373,19 @@ def test_what_a_tag_opens_costs_no_more_than_was_told(pair: tuple[TokenDialect, 
     tokens, document = pair
     for on, _ in walk(tokens, document):
         for tag in (tokens.fork_tag, tokens.outline_tag):
-            if not allows(rule(on.machine), tag):
+            if not allows(allowed_tokens(on.machine), tag):
                 continue
-            before, state = exit_of(on.machine), vars(on.machine).copy()
+            before, state = closing_cost(on.machine), vars(on.machine).copy()
             more = growth(on.machine, tokens.roles[tag])
             assert vars(on.machine) == state
             # The first outline lies on the way out already.
             first = tag == tokens.outline_tag and not on.machine.outlines
-            assert more == Exit(0, 0) if first else min(more) > 0
+            assert more == ClosingCost(0, 0) if first else min(more) > 0
             after = copy.copy(on.machine)
             after.feed(tag)
             took = close(after, [])
             # Exactly so, but for a separator that the way out has always counted.
-            assert took == Exit(before.tokens + more.tokens - 1, before.positions + more.positions - 1)
+            assert took == ClosingCost(before.tokens + more.tokens - 1, before.positions + more.positions - 1)
 
 
 @pytest.mark.parametrize("name", sorted(TOKENS))
@@ -393,15 +393,17 @@ def test_outlines_lie_one_behind_the_other_and_their_paths_side_by_side(name: st
     tokens = TOKENS[name]
     machine = in_the_thinking(tokens, "so\n")
     machine.feed(tokens.fork_tag)
-    while machine.outlines == 0 or machine.state is not State.GOAL or way_out(machine)[-1] != tokens.ids[Role.GOAL_CLOSE]:
-        for token in way_out(machine):
+    while (
+        machine.outlines == 0 or machine.state is not State.GOAL or closing_tokens(machine)[-1] != tokens.ids[Role.GOAL_CLOSE]
+    ):
+        for token in closing_tokens(machine):
             machine.feed(token)
     for token in tokens.sep:
         machine.feed(token)
     outline = len(tokens.encode("<>\n2: \n<>\n")) - 2  # one token a tag
-    path = exit_of(Machine(tokens, "2"))
+    path = closing_cost(Machine(tokens, "2"))
     assert path.tokens == path.positions == len(tokens.encode("<>\n2:\n<>\n")) - 2
-    assert growth(machine, Role.OUTLINE_OPEN) == Exit(outline + path.tokens, outline)
+    assert growth(machine, Role.OUTLINE_OPEN) == ClosingCost(outline + path.tokens, outline)
 
 
 def test_a_closed_branch_needs_nothing() -> None:
@@ -409,5 +411,5 @@ def test_a_closed_branch_needs_nothing() -> None:
     machine = Machine(tokens, "1")
     close(machine, [])
     assert machine.ended
-    assert (way_out(machine), exit_of(machine)) == ((), Exit(0, 0))
-    assert exit_of(Machine(tokens)) == Exit(0, 0)  # nothing has been opened yet
+    assert (closing_tokens(machine), closing_cost(machine)) == ((), ClosingCost(0, 0))
+    assert closing_cost(Machine(tokens)) == ClosingCost(0, 0)  # nothing has been opened yet

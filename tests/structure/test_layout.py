@@ -15,7 +15,7 @@ from multiverse.structure import (
     THREADWEAVER,
     TRUNK,
     Block,
-    Branch,
+    BranchSpec,
     Document,
     Layout,
     Replay,
@@ -106,14 +106,21 @@ NESTED_DOCUMENT = Document(
 WOVEN_DOCUMENT = Document((Block(("x", "y"), (("a b",), ("c",)), ""),))
 
 EXAMPLES = {
-    "flat": (FLAT_DOCUMENT, MULTIVERSE, FLAT, (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))),
+    "flat": (FLAT_DOCUMENT, MULTIVERSE, FLAT, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))),
     "nested": (
         NESTED_DOCUMENT,
         NPR,
         NESTED,
-        (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"), Branch(2, 1, "2.1"), Branch(2, 1, "2.2"), Branch(0, 2, "1")),
+        (
+            TRUNK,
+            BranchSpec(0, 0, "1"),
+            BranchSpec(0, 0, "2"),
+            BranchSpec(2, 1, "2.1"),
+            BranchSpec(2, 1, "2.2"),
+            BranchSpec(0, 2, "1"),
+        ),
     ),
-    "without a conclusion": (WOVEN_DOCUMENT, THREADWEAVER, WOVEN, (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))),
+    "without a conclusion": (WOVEN_DOCUMENT, THREADWEAVER, WOVEN, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))),
 }
 
 
@@ -232,7 +239,7 @@ def test_without_tags_it_is_causal(name: str) -> None:
 def test_critical_path_and_parallelism() -> None:
     assert (Layout((), (), ()).critical_path(), Layout((), (), ()).parallelism()) == (0, 1.0)
     # Trunk of 3, paths of 2 and 4, trunk of 1: 10 tokens, of which 3 + 4 + 1 lie on the critical path.
-    table = (TRUNK, Branch(0, 0, "1"), Branch(0, 0, "2"))
+    table = (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))
     found = Layout((0, 1, 2, 3, 4, 3, 4, 5, 6, 7), (0, 0, 0, 1, 1, 2, 2, 2, 2, 0), (False,) * 10, table)
     assert found.critical_path() == 8
     assert found.parallelism() == 10 / 8

@@ -20,13 +20,13 @@ from multiverse.structure import (
     Dialect,
     Document,
     Encoded,
-    Event,
     Fork,
     Join,
     Machine,
     Role,
     State,
     TokenDialect,
+    Transition,
     encode,
 )
 from tests.structure.adapted import TOKENS, dialect_documents
@@ -47,7 +47,7 @@ class Line:
     children: list[Line] = field(default_factory=list)
     blocks: int = 0
     written: list[tuple[int, int, bool]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[Transition] = field(default_factory=list)
 
 
 def paths_of(encoded: Encoded) -> dict[int, Path]:

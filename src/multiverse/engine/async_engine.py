@@ -277,11 +277,11 @@ class AsyncEngine:
         traceback.clear_frames(error.__traceback__)
         scheduler = self.engine.scheduler
         for request in [*scheduler.running, *scheduler.waiting]:
-            # Not by abort(): that passes over finished ones that were about to be retired, and puts into the prefix cache
+            # Not by abort(): that passes over finished ones that were about to be taken out, and puts into the prefix cache
             # what may not really have been computed.
             request.finish_reason = "error"
             with suppress(Exception):
-                scheduler.retire(request)
+                scheduler.finish(request)
         # What cannot be taken out costs its slots, but does not come back.
         scheduler.running.clear()
         scheduler.waiting.clear()

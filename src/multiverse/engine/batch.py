@@ -89,15 +89,16 @@ def next_batch(batch: ScheduledBatch, pool: SlotPool) -> Batch | None:
 
 def _family(request: Request, start: int, end: int) -> Family:
     """The rows from `start` to `end`, the newest of the request's computed tokens."""
-    reading, every = request.reading, request.params.share_every
+    computed, every = request.computed, request.params.share_every
     shared_RU = None if every is None else _shared(request, end - start, every)
-    return Family(np.arange(start, end), reading.slots, reading.positions, reading.owners, request.visible, shared_RU)
+    visible = request.tree.visible
+    return Family(np.arange(start, end), computed.slots, computed.positions, computed.owners, visible, shared_RU)
 
 
 def _shared(request: Request, rows: int, every: int) -> NDArray[np.bool_]:
     """Tokens of sibling paths that the newest rows may read: those in earlier stretches of `every` positions."""
-    owners, positions = request.reading.owners, request.reading.positions
-    start = request.parted_at[owners[-rows:]][:, owners]
+    owners, positions = request.computed.owners, request.computed.positions
+    start = request.tree.parted_at[owners[-rows:]][:, owners]
     earlier = (positions[None, :] - start) // every < (positions[-rows:, None] - start) // every
     shared_RU: NDArray[np.bool_] = (start >= 0) & earlier
     return shared_RU

@@ -1,4 +1,4 @@
-"""A branch of a request, and the runs of tokens that the model has still to read of it. Torch-free."""
+"""A branch of a request, and spans of its tokens that are still to be computed. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..structure import Machine, RoleTracker
 from .text import TextStream
@@ -15,23 +16,57 @@ Top = tuple[tuple[int, float], ...]
 
 
 @dataclass(eq=False)
-class Run:
-    """Consecutive tokens of one branch that the model has still to read; the first stands at `position`."""
+class Span:
+    """Consecutive tokens of one branch whose keys and values are still to be computed; the first stands at `position`."""
 
     branch: Branch
     token_ids: list[int]
     position: int
 
-    def cut(self, count: int) -> Run:
+    def cut(self, count: int) -> Span:
         """Take the first `count` tokens off."""
-        first = Run(self.branch, self.token_ids[:count], self.position)
+        first = Span(self.branch, self.token_ids[:count], self.position)
         self.token_ids, self.position = self.token_ids[count:], self.position + count
         return first
 
 
+class SeenTokens:
+    """The distinct tokens that a branch can see, in the order in which they came: the repetition penalty needs them."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._ids: NDArray[np.int64] = np.empty(64, dtype=np.int64)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The tokens; a view that stays valid, and does not grow."""
+        return self._ids[: len(self._known)]
+
+    def add(self, token: int) -> None:
+        """The branch sees another token."""
+        if token in self._known:
+            return
+        count = len(self._known)
+        if count == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
+        self._ids[count] = token
+        self._known.add(token)
+
+    def update(self, tokens: NDArray[np.int64] | list[int]) -> None:
+        """The branch sees more tokens."""
+        for token in tokens if isinstance(tokens, list) else tokens.tolist():
+            self.add(token)
+
+    def copy(self) -> SeenTokens:
+        """What a child sees when it begins."""
+        other = SeenTokens()
+        other._known, other._ids = self._known.copy(), self._ids.copy()
+        return other
+
+
 @dataclass(eq=False)
 class Branch:
-    """One line of thought of a request: the trunk, or a path.
+    """One branch of a request: the trunk, or a path.
 
     Attributes:
         index: its number within the request; the trunk is 0.
@@ -40,15 +75,15 @@ class Branch:
         path: (block, child) steps from the trunk, flattened; names the branch's random stream.
         machine: its grammar; `None` for a model without a dialect.
         next_position: position of the next token. Not the number of tokens it can see: after a join that is larger.
-        seed: what its random stream comes from, with `path`.
-        token_ids, positions, forced, logprobs, tops: per token written by the branch itself, the prompt left out.
+        seed: what its random stream is derived from, with `path`.
+        token_ids, positions, forced, logprobs, tops: per token generated on the branch itself, the prompt left out.
         prompt_ids: its tokens in the prompt.
-        tail: its newest run, as long as that waits to be read.
         blocks: children of each block, with the number of own tokens that precede them in document order.
         allowance: how many branches it may still fork, those of its children included.
-        closing: why it is being closed before its time; `None` if it is not.
-        stream: its text as it grows; `None` unless somebody listens or there are stop strings.
-        roles: classifies its tokens; `None` unless somebody listens.
+        closing: the limit for which it is being closed; `None` if it is not.
+        stream: its text as it grows; `None` unless the request is listened to or has stop strings.
+        roles: classifies its tokens; `None` unless the request is listened to.
+        seen: the tokens that it can see; `None` unless there is a repetition penalty.
     """
 
     index: int
@@ -64,16 +99,16 @@ class Branch:
     logprobs: list[float | None] = field(default_factory=list)
     tops: list[Top | None] = field(default_factory=list)
     prompt_ids: list[int] = field(default_factory=list)
-    tail: Run | None = None
     blocks: list[tuple[int, list[Branch]]] = field(default_factory=list)
     allowance: int = 0
     closing: str | None = None
     stream: TextStream | None = None
     roles: RoleTracker | None = None
+    seen: SeenTokens | None = None
 
     @cached_property
     def rng(self) -> np.random.Generator:
-        """Source of the branch's randomness, its own whoever else is in the batch."""
+        """Source of the branch's randomness, independent of the rest of the batch."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=self.path))
 
     @property
@@ -82,14 +117,14 @@ class Branch:
         return self.machine is not None and self.machine.waiting
 
     @property
-    def ended(self) -> bool:
+    def closed(self) -> bool:
         """Whether it has closed for good."""
         return self.machine is not None and self.machine.ended
 
     @property
     def open(self) -> bool:
-        """Whether it goes on by itself: its next token is the model's to choose."""
-        return not (self.waiting or self.ended)
+        """Whether its next token is the model's to choose."""
+        return not (self.waiting or self.closed)
 
     @property
     def children(self) -> list[Branch]:

@@ -1,4 +1,4 @@
-"""The engine: schedule, run, sample, advance, retire."""
+"""The engine: schedule, run, sample, advance, finish."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from torch import Tensor
 from ..errors import RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
-from . import bounds
 from .batch import ScheduledBatch
-from .cache import PrefixCache
-from .events import Event, FinishEvent
-from .generation import Generation, finish
+from .events import Event
+from .generation import Generation
 from .model import LoadedModel
 from .params import SamplingParams
-from .request import Request, Traits
+from .prefix_cache import PrefixCache
+from .request import Request
 from .sampler import Choice, Sampler, score
 from .scheduler import Chunk, Scheduler
+from .scoring import ScoringRequest
 from .slots import SlotPool
+from .tree import ModelInfo
 
 
 class EngineOptions(TypedDict, total=False):
-    """What `LLM` passes on to its `Engine`, by the same names."""
+    """Options that `LLM` passes on to its `Engine`, by the same names."""
 
     kv_memory: int | None
     max_batch_tokens: int
@@ -43,11 +44,11 @@ class Engine:
         loaded: the model.
         tokens: the dialect bound to the model's tokenizer; `None` runs the model as a plain autoregressive one.
         kv_memory: bytes for keys and values; `None` takes a default for the device.
-        max_batch_tokens: most tokens that one forward reads.
+        max_batch_tokens: most tokens of one forward.
         max_requests: most requests that run at once; the others wait.
         max_batch_branches: most branches that one forward advances; the others follow in waves.
-        prefix_cache: keep what has been read, for prompts that begin the same.
-        sampler: how tokens are chosen; `None` samples from the model.
+        prefix_cache: keep computed tokens for prompts with the same beginning.
+        sampler: chooses tokens; `None` samples from the model.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Engine:
                 raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
         self.loaded = loaded
         self.tokens = tokens
-        self.traits = Traits(tokens, self.decode, loaded.max_positions, loaded.stop_ids)
+        self.info = ModelInfo(tokens, self.decode, loaded.max_positions, loaded.stop_ids)
         self.backend = loaded.backend.allocate(kv_memory)
         self.slots = SlotPool(self.backend.num_slots)
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
@@ -93,22 +94,30 @@ class Engine:
         """Queue a prompt.
 
         Args:
-            listening: keep a record of events (`Request.events`) for whoever drains it.
-            priority: higher goes first, and takes room from lower if there is none left.
-            leader: a request with the same prompt, which is left to read it for both.
+            listening: collect events, which `drain` takes.
+            priority: higher goes first, and preempts lower if slots run short.
+            leader: a request with the same prompt, which computes it for both.
             sample: number of this one among `params.n` of one prompt; each has random streams of its own.
 
         Raises:
             RequestError: the prompt is empty, too long, or breaks the grammar of its own tags.
         """
         self.check(prompt, params)
-        request = Request(next(self._ids), prompt, params, self.traits, listening=listening, sample=sample)
-        request.priority, request.leader = priority, leader
+        request = Request(
+            next(self._ids),
+            prompt,
+            params,
+            self.info,
+            listening=listening,
+            sample=sample,
+            priority=priority,
+            leader=leader,
+        )
         self.scheduler.add(request)
         return request
 
-    def submit_scoring(self, token_ids: list[int], share_every: int | None = None) -> Request:
-        """Queue a text whose own tokens are to be scored; `Request.scores` holds the result when it has finished.
+    def submit_scoring(self, token_ids: list[int], share_every: int | None = None) -> ScoringRequest:
+        """Queue a text whose own tokens are to be scored; its `scores` hold the result when it has finished.
 
         Args:
             share_every: as in `SamplingParams`.
@@ -116,9 +125,8 @@ class Engine:
         Raises:
             RequestError: as `submit`.
         """
-        params = SamplingParams(max_tokens=1, share_every=share_every)
-        self.check(token_ids, params)
-        request = Request(next(self._ids), token_ids, params, self.traits, scoring=True)
+        self.check(token_ids, SamplingParams(max_tokens=1))
+        request = ScoringRequest(next(self._ids), token_ids, share_every, self.info)
         self.scheduler.add(request)
         return request
 
@@ -129,7 +137,7 @@ class Engine:
             raise RequestError("the prompt is empty: give at least one token")
         if len(prompt) >= limit:
             raise RequestError(
-                f"the prompt has {len(prompt)} tokens, and the model reads at most {limit - 1}: shorten the prompt"
+                f"the prompt has {len(prompt)} tokens, and the model takes at most {limit - 1}: shorten the prompt"
             )
         if len(prompt) + params.max_tokens > self.slots.size:
             raise RequestError(
@@ -156,11 +164,11 @@ class Engine:
 
     def step(self) -> list[Request]:
         """One forward; returns the requests that it finished. Does nothing when idle."""
-        over = self._check_bounds()
+        over = self._check_limits()
         chunks = self.scheduler.schedule()
         if not chunks:
             return over
-        touched = {chunk.request.id: chunk.request for chunk in chunks}
+        requests = list({chunk.request.id: chunk.request for chunk in chunks}.values())
         try:
             batch = batching.build(chunks)
             logits = self.backend.run(batch)
@@ -168,44 +176,41 @@ class Engine:
             choice = self.sampler.sample(logits[: len(rows)], rows, partial(self._run_ahead, batch))
             self._score(batch, logits[len(batch.sampled) :])
             self._advance(batch.sampled, choice)
-        except BaseException as error:  # an interrupt, too: nobody knows what has really been read
-            for request in touched.values():
+        except BaseException as error:  # an interrupt, too: what was computed is not certain any more
+            for request in requests:
                 request.fail("error", f"the forward failed: {type(error).__name__}: {error}")
-            self._retire(touched)
+            self._finish(requests)
             raise
-        return over + self._retire(touched)
+        return over + self._finish(requests)
 
     def _run_ahead(self, batch: ScheduledBatch, token_B: Tensor, host_B: Tensor) -> None:
         """Begin the forward that follows if every branch continues with one token (see `Backend.run_ahead`)."""
         if len(batch.sampled) <= self.backend.max_rows_ahead and (following := batching.next_batch(batch, self.slots)):
             self.backend.run_ahead(following, token_B, host_B)
 
-    def _check_bounds(self) -> list[Request]:
-        """Wind up who comes near a bound; returns the requests that are over without another forward."""
+    def _check_limits(self) -> list[Request]:
+        """Close requests that come near a limit; returns those that are over without another forward."""
         now = time.monotonic()
-        for request in [*self.scheduler.running, *self.scheduler.waiting]:
-            bounds.check(request, now)
-        return self._retire(
-            {r.id: r for r in [*self.scheduler.running, *self.scheduler.waiting] if r.finish_reason is not None}
-        )
+        requests = [*self.scheduler.running, *self.scheduler.waiting]
+        for request in requests:
+            request.check_limits(now)
+        return self._finish(requests)
 
     def _score(self, batch: ScheduledBatch, logits_BV: Tensor) -> None:
         """Keep the log-probability of each scored token under the row of the one before it in its branch."""
         at = 0
         for chunk in batch.scored:
-            own = chunk.branch.prompt_ids
-            targets = own[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
-            for number, value in enumerate(score(logits_BV[at : at + len(targets)], targets), chunk.first + 1):
-                chunk.request.scores[chunk.branch.index, number] = value
+            assert isinstance(chunk.request, ScoringRequest)
+            targets = chunk.branch.prompt_ids[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
+            values = score(logits_BV[at : at + len(targets)], targets)
+            chunk.request.add_scores(chunk.branch, chunk.first + 1, values)
             at += len(chunk.token_ids)
-            if not chunk.request.backlog:
-                chunk.request.finish_reason = "stop"
 
     def _advance(self, sampled: list[Chunk], choice: Choice) -> None:
-        """Feed each chosen token to its branch."""
+        """Append each sampled token to its branch."""
         for chunk, token, logprob, top in zip(sampled, choice.tokens, choice.logprobs, choice.tops, strict=True):
             request, branch = chunk.request, chunk.branch
-            if request.finish_reason is not None:  # a sibling has just ended the request
+            if request.finish_reason is not None:  # another branch has just ended the request
                 continue
             if token is None:
                 request.fail("error", "the model gave no numbers to choose a token by (not-a-number, or infinity)")
@@ -216,24 +221,23 @@ class Engine:
                     request.advance(branch, token, logprob, top)
                 except StructureError as error:
                     request.fail("malformed", str(error))
-                except Exception as error:  # a decoder that chokes on a token, say, is nobody else's trouble
+                except Exception as error:  # a decoder that fails on a token, say, concerns this request alone
                     request.fail("error", f"{type(error).__name__}: {error}")
-            if not request.prompt_read and request.finish_reason != "error":
-                self.scheduler.publish(request)
+            if not request.prompt_computed and request.finish_reason != "error":
+                self.scheduler.insert_prompt(request)
 
-    def _retire(self, touched: dict[int, Request]) -> list[Request]:
-        finished = [request for request in touched.values() if request.finish_reason is not None]
+    def _finish(self, requests: list[Request]) -> list[Request]:
+        """Take those of the requests that are over out of the scheduler; returns them."""
+        finished = [request for request in requests if request.finish_reason is not None]
         for request in finished:
-            request.finished_at = time.monotonic()
-            self.scheduler.retire(request)
+            self.scheduler.finish(request)
         return finished
 
     def abort(self, request: Request) -> None:
         """Stop a request that waits or runs, and free what it holds; a finished one is left alone."""
-        if request.finish_reason is None:
-            request.finish_reason = "abort"
+        request.abort()
         if request in self.scheduler.running or request in self.scheduler.waiting:
-            self._retire({request.id: request})
+            self._finish([request])
 
     def check_integrity(self) -> None:
         """Prove that every slot of the pool is accounted for (see `Scheduler.check_integrity`)."""
@@ -241,7 +245,7 @@ class Engine:
 
     def generation(self, request: Request) -> Generation:
         """The result of a finished request."""
-        return finish(request)
+        return request.generation()
 
     def run(self, requests: list[Request], on_finish: Callable[[Request], None] | None = None) -> None:
         """Step until all of these requests are finished; if interrupted, those that are not are aborted."""
@@ -257,7 +261,4 @@ class Engine:
 
     def drain(self, request: Request) -> list[Event]:
         """Take the events that a listening request has collected since the last call; the last one is a `FinishEvent`."""
-        events, request.events = request.events, []
-        if request.finish_reason is not None:
-            events.append(FinishEvent(self.generation(request), request.counts(request.trunk)))
-        return events
+        return request.take_events()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..structure import TextRole
-
-if TYPE_CHECKING:
-    from .generation import Generation
+from .generation import Generation
 
 
 class Counts(NamedTuple):
@@ -93,7 +91,7 @@ class BranchEndEvent:
 
     Attributes:
         branch: label path of the branch.
-        reason: ``stop`` if the model closed it; else the bound for which it was closed: ``length``, ``budget`` or ``deadline``.
+        reason: ``stop`` if the model closed it; else the limit for which it was closed: ``length``, ``budget`` or ``deadline``.
         counts: tokens so far.
     """
 

@@ -1,26 +1,28 @@
-"""What a finished request gives back. Torch-free."""
+"""The result of a finished request. Torch-free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import StructureError
 from ..structure import Document, TokenDialect, parse
 from .branch import Branch, Top
-from .request import Request
+from .params import SamplingParams
+from .tree import BranchTree, ModelInfo
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a generation took.
+    """Token counts and timing of a generation.
 
     Attributes:
         prompt_tokens: tokens of the prompt.
         total_tokens: all generated tokens over all branches, forced ones included.
         critical_path_tokens: highest generated position + 1 - positions of the prompt.
-        seconds: wall-clock time from submission to finish, neighbours in the batch included.
-        cached_tokens: tokens of the prompt that the prefix cache had already.
-        preemptions: how often the request had to give way to others.
+        seconds: wall-clock time from submission to finish, time spent on other requests included.
+        cached_tokens: tokens of the prompt that came from the prefix cache.
+        preemptions: how often the request was preempted.
         queue_seconds: those of `seconds` before it was first admitted to the batch.
     """
 
@@ -37,6 +39,21 @@ class Usage:
         """`total_tokens` over `critical_path_tokens`; 1.0 when sequential."""
         return self.total_tokens / self.critical_path_tokens if self.critical_path_tokens else 1.0
 
+    def to_json(self, *names: str) -> dict[str, Any]:
+        """These fields, `parallelism` among them, in this order; all of them by default."""
+        return {name: getattr(self, name) for name in names or _USAGE_FIELDS}
+
+
+_USAGE_FIELDS = (
+    "prompt_tokens",
+    "total_tokens",
+    "critical_path_tokens",
+    "parallelism",
+    "seconds",
+    "cached_tokens",
+    "preemptions",
+)
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -46,10 +63,10 @@ class Generation:
         text: the generated text, without the end-of-text token or a stop string.
         answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
-        finish_reason: ``stop``; or the bound for which it was wound up or cut: ``length`` (tokens, or the model's last
+        finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
-            ``error`` (the model gave no numbers), ``abort``.
-        closed: label path of each path that was closed for a bound, with the bound, in the order of closing.
+            ``error`` (its logits were not finite), ``abort``.
+        closed: label path of each path that was closed for a limit, with the limit, in the order of closing.
         structure_error: why there is no tree.
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
         logprobs: per token, `None` for forced ones; `None` altogether unless asked for.
@@ -73,86 +90,75 @@ class Generation:
     closed: tuple[tuple[str, str], ...] = ()
 
 
-def finish(request: Request) -> Generation:
-    """Put a finished request's branches together in document order."""
-    assert request.finish_reason is not None
-    order = list(_document_order(request.trunk))
-    token_ids = tuple(branch.token_ids[i] for branch, i in order)
-    positions = tuple(branch.positions[i] for branch, i in order)
-    text = _text(request, order)
-    tree, error = _parse(request, text)
+def build_generation(
+    tree: BranchTree,
+    model: ModelInfo,
+    params: SamplingParams,
+    *,
+    prompt: list[int],
+    finish_reason: str,
+    error: str | None,
+    closed: tuple[tuple[str, str], ...],
+    usage: Usage,
+) -> Generation:
+    """Put the branches of a finished request together in document order; arguments as in `Generation` and `Request`."""
+    order = [(branch, i) for branch, start, end in tree.generated() for i in range(start, end)]
+    text = _text(tree, model, order)
+    document, problem = _parse(tree, model, text, finish_reason) if error is None else (None, error)
     return Generation(
         text=text,
-        answer=_answer(request.tokens, text, thinking=request.prompt_thinking),
-        tree=tree,
-        finish_reason=request.finish_reason,
-        usage=Usage(
-            prompt_tokens=len(request.prompt),
-            total_tokens=len(token_ids),
-            critical_path_tokens=max(positions, default=request.prompt_positions - 1) + 1 - request.prompt_positions,
-            seconds=request.finished_at - request.started_at,
-            cached_tokens=request.cached_tokens,
-            preemptions=request.preemptions,
-            queue_seconds=(request.admitted_at or request.finished_at) - request.started_at,
-        ),
-        token_ids=token_ids,
-        positions=positions,
+        answer=_answer(model.tokens, text, thinking=tree.prompt_thinking),
+        tree=document,
+        finish_reason=finish_reason,
+        usage=usage,
+        token_ids=tuple(branch.token_ids[i] for branch, i in order),
+        positions=tuple(branch.positions[i] for branch, i in order),
         branches=tuple(branch.label for branch, _ in order),
         forced=tuple(branch.forced[i] for branch, i in order),
-        logprobs=tuple(branch.logprobs[i] for branch, i in order) if request.params.logprobs else None,
-        top_logprobs=tuple(branch.tops[i] for branch, i in order) if request.params.top_logprobs else None,
-        closed=tuple(request.closed),
-        prompt_token_ids=tuple(request.prompt),
-        structure_error=error,
+        logprobs=tuple(branch.logprobs[i] for branch, i in order) if params.logprobs else None,
+        top_logprobs=tuple(branch.tops[i] for branch, i in order) if params.top_logprobs else None,
+        closed=closed,
+        prompt_token_ids=tuple(prompt),
+        structure_error=problem,
     )
 
 
-def _document_order(branch: Branch) -> list[tuple[Branch, int]]:
-    order: list[tuple[Branch, int]] = []
-    start = 0
-    for end, children in [*branch.blocks, (len(branch.token_ids), [])]:
-        order += [(branch, i) for i in range(start, end)]
-        for child in children:
-            order += _document_order(child)
-        start = end
-    return order
-
-
-def _text(request: Request, order: list[tuple[Branch, int]]) -> str:
-    if request.stopped is None:
-        end = request.ended_by
+def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str:
+    stopped = next((b for b in tree.branches if b.stream is not None and b.stream.stop_at is not None), None)
+    if stopped is None:
+        end = tree.ended_by
         last = len(end.token_ids) - 1 if end is not None else -1
-        return request.decode([branch.token_ids[i] for branch, i in order if branch is not end or i != last])
+        return model.decode([branch.token_ids[i] for branch, i in order if branch is not end or i != last])
     # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
-    stopped, length = request.stopped
-    text, runs = "", 0
+    assert stopped.stream is not None
+    assert stopped.stream.stop_at is not None
+    text, left = "", stopped.stream.stop_at
     for branch, i in order:
         assert branch.stream is not None
         piece = branch.stream.pieces[i]
         if branch is stopped:
-            piece = piece[: max(0, length - runs)]
-            runs += len(branch.stream.pieces[i])
+            piece = piece[:left]
+            left -= len(piece)
         text += piece
     return text
 
 
-def _parse(request: Request, text: str) -> tuple[Document | None, str | None]:
-    if request.error is not None:
-        return None, request.error
-    if request.tokens is None:
+def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) -> tuple[Document | None, str | None]:
+    """The text as a tree, or why there is none."""
+    if model.tokens is None:
         return Document(None, text), None
-    dialect = request.tokens.dialect
-    if request.prompt_thinking and dialect.think is not None:
+    dialect = model.tokens.dialect
+    if tree.prompt_thinking and dialect.think is not None:
         # The prompt opened the thinking, so the generated text alone would not parse.
         text = dialect.think.open + dialect.sep + text.removeprefix(dialect.sep)
-    if request.finish_reason != "stop" and dialect.think is not None:
-        # Cut between the thinking and the answer: what there is of the separator is the beginning of nothing.
+    if finish_reason != "stop" and dialect.think is not None:
+        # Cut off between the thinking and the answer: a part of the separator there is not an answer.
         head, closed, rest = text.rpartition(dialect.think.close)
         text = head + closed if closed and dialect.answer_sep.startswith(rest) else text
     try:
         return parse(text, dialect), None
     except StructureError as error:
-        cut = "" if request.finish_reason == "stop" else f"cut short ({request.finish_reason}): "
+        cut = "" if finish_reason == "stop" else f"cut short ({finish_reason}): "
         return None, f"{cut}{error}"
 
 
@@ -163,5 +169,5 @@ def _answer(tokens: TokenDialect | None, text: str, *, thinking: bool) -> str:
     else:
         _, closed, answer = text.rpartition(think.close)
         if not closed and (thinking or think.open in text):
-            answer = ""  # cut short in the middle of its thinking
+            answer = ""  # cut off within the thinking
     return answer.strip().removeprefix("Answer:").strip()

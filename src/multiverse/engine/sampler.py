@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..backends.transfer import download, upload
-from .bounds import choices
 from .branch import Branch, Top
 from .params import SamplingParams
 from .request import Request
@@ -92,9 +91,10 @@ class Sampler:
                 biases = [params.logit_bias[i] for i in ids]
                 logits_BV[index, upload(ids, device)] += upload(biases, device, torch.float32)
             if params.repetition_penalty != 1.0:
-                seen = upload(sorted(request.seen_tokens(branch)), device)
+                assert branch.seen is not None
+                seen = upload(branch.seen.ids, device)
                 _penalise(logits_BV[index], seen, params.repetition_penalty)
-            choice = choices(request, branch)
+            choice = request.limits.choices(branch)
             if choice.only is not None:
                 only = self._as_index(choice.only, device)
                 kept = logits_BV[index, only].clamp(min=torch.finfo(logits_BV.dtype).min)

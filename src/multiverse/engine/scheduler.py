@@ -1,12 +1,12 @@
-"""Who is read in the next forward, who has to wait, and who gives way. Torch-free.
+"""Which tokens the next forward computes, which requests wait, and which are preempted. Torch-free.
 
-A forward has room for so many tokens and so many branches. Running families go first: a join waits for the last of its
-branches, so what has begun comes before what has not. What is left goes to prompts, in chunks.
+A forward has a budget of tokens and of branches. Running requests that decode go first: a join waits for the last of its
+branches. What is left of the budget goes to prefill, in chunks.
 
-Requests are admitted on what they need now, not on what they may come to need. When the pool runs short, the prefix cache gives
-up what nobody reads; then the request that came last is preempted: what it has read is left to the cache, and what the
-cache has lost by the time it goes on is read again in one structured prefill. The first in line is never preempted, so
-somebody always gets on, and everybody becomes first in time.
+Requests are admitted on what they need soon, not on the most that they may come to need. When the pool runs short, the prefix
+cache evicts what no running request uses; then the request that came last is preempted: its computed tokens are left to the
+cache, and what the cache has evicted by the time it resumes is computed again in one structured prefill. The first request is
+never preempted, so some request always makes progress, and every request becomes the first in time.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .branch import Branch, Run
-from .cache import PrefixCache, make_keys
+from .branch import Branch, Span
+from .prefix_cache import Node, PrefixCache
+from .queues import TokenQueues
 from .request import Request
 from .slots import SlotPool
 
-# A request is admitted if everybody can then write so many tokens a branch before the pool runs short.
 _LOOKAHEAD = 32
+"""A request is admitted if every branch can then generate so many tokens before the pool runs short."""
 _SCORED_ROWS = 256
-"""Most tokens a forward that are scored: each needs a row of logits over the whole vocabulary."""
+"""Most scored tokens of one forward: each needs a row of logits over the whole vocabulary."""
 _SPARE = 64
-"""When the pool runs short, one slot in so many is freed at once: to find what was used least recently, the cache's whole tree
-is gone through, and once it is full, that would be for every token of every row."""
+"""When the pool runs short, one slot in so many is freed at once: finding what was used least recently takes a walk through the
+cache's whole tree, which would otherwise be needed for every token of every row once the cache is full."""
 
 
 class Chunk(NamedTuple):
-    """Tokens of one branch that are read in this forward.
+    """Tokens of one branch that are computed in this forward.
 
     Attributes:
         slots: where their keys and values go.
-        sample: whether the branch's next token is chosen after the last of them.
+        sample: whether the branch's next token is sampled after the last of them.
         first: number of the first among the branch's own tokens, those of the prompt included.
     """
 
@@ -66,20 +67,35 @@ class _Forward:
         return self.tokens < 1 or self.branches < 1
 
 
-def _line(request: Request) -> tuple[int, int]:
-    """Place in the line: higher priority first, then who came first."""
+class _Blocked(NamedTuple):
+    """A waiting request that did not fit, and what its lookup in the prefix cache found: valid until the cache changes.
+
+    Attributes:
+        known: tokens of it that are cached.
+        evictable: slots among those that could be evicted if it did not need them.
+        version: of the cache.
+    """
+
+    request: Request
+    known: int
+    evictable: int
+    version: int
+
+
+def _rank(request: Request) -> tuple[int, int]:
+    """Place in the order: higher priority first, then who came first."""
     return -request.priority, request.id
 
 
 class Scheduler:
-    """Admits requests in turn and shares each forward among them.
+    """Admits requests in order and shares each forward among them.
 
     Attributes:
-        max_batch_tokens: most tokens that one forward reads.
+        max_batch_tokens: most tokens of one forward.
         max_batch_branches: most branches that one forward advances; the others of a wide block follow in waves.
         max_requests: most requests that run at once.
-        waiting, running: both in line, first to last.
-        preemptions: how often a request had to give way.
+        waiting, running: both in order, first to last.
+        preemptions: how often a request was preempted.
     """
 
     def __init__(
@@ -100,26 +116,32 @@ class Scheduler:
         self.running: list[Request] = []
         self.preemptions = 0
         self._turn = 0
+        self._blocked: _Blocked | None = None
 
     @property
     def busy(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self.waiting or self.running)
 
+    @property
+    def available(self) -> int:
+        """Slots that are free, or can be by eviction."""
+        return self.pool.free + self.cache.evictable
+
     def add(self, request: Request) -> None:
         """Queue a request; the engine has checked that it can fit at all."""
-        insort(self.waiting, request, key=_line)
+        insort(self.waiting, request, key=_rank)
 
     # -- one forward --------------------------------------------------------------------------------------------------
 
     def schedule(self) -> list[Chunk]:
-        """Fill one forward; empty only if nobody waits or runs."""
-        self._give_way()
+        """Fill one forward; empty only if no request waits or runs."""
+        self._preempt_lower_priority()
         while True:
-            self._make_room()
+            self._preempt_for_decode()
             forward = _Forward(self.max_batch_tokens, self.max_batch_branches)
-            self._advance(forward, Request.next_run)
-            self._advance(forward, Request.next_head)
+            self._decode(forward, TokenQueues.take_decode)
+            self._decode(forward, TokenQueues.take_pending)
             self._prefill(forward, list(self.running))
             admitted = False
             while not forward.full and (request := self._admit()) is not None:
@@ -127,139 +149,155 @@ class Scheduler:
                 admitted = True
             if forward.chunks or not self.busy:
                 return [chunk for chunks in forward.chunks.values() for chunk in chunks]
-            if not admitted:  # who was let in may have nothing to read but heads, whose turn has been
-                # Everybody holds something and nobody can go on. Alone, a request always can.
-                assert len(self.running) > 1, "a request that runs alone has no room"
+            if not admitted:  # what was admitted may have nothing to compute but pending branches, whose turn has been
+                # Every request holds slots and none can go on. Alone, a request always can.
+                assert len(self.running) > 1, "a request that runs alone has too few slots"
                 self.preempt(self.running[-1])
 
-    def _give_way(self) -> None:
-        """Requests of lower priority make room for the first in line."""
+    def _preempt_lower_priority(self) -> None:
+        """Preempt requests of lower priority until the first waiting request fits."""
         first = self._next()
         while first is not None and self.running and self.running[-1].priority < first.priority:
-            if len(self.running) < self.max_requests and self._wanted(first) <= self.pool.free + self.cache.evictable:
+            if len(self.running) < self.max_requests and self._wanted(first) <= self.available:
                 return
             self.preempt(self.running[-1])
 
-    def _make_room(self) -> None:
-        """See to it that running families can go on: whoever came last gives way."""
+    def _preempt_for_decode(self) -> None:
+        """Preempt the request that came last until the others can go on."""
         while len(self.running) > 1:
-            wanted = sum(len(run.token_ids) for request in self._live() for run in request.ready)
-            if min(wanted, self.max_batch_tokens) <= self.pool.free + self.cache.evictable:
+            wanted = sum(len(span.token_ids) for request in self._decoding() for span in request.queues.decode)
+            if min(wanted, self.max_batch_tokens) <= self.available:
                 return
             self.preempt(self.running[-1])
 
-    def _live(self) -> list[Request]:
-        """Running requests that have no backlog."""
-        return [request for request in self.running if not request.backlog]
+    def _decoding(self) -> list[Request]:
+        """Running requests that have nothing to prefill."""
+        return [request for request in self.running if not request.queues.prefill]
 
-    def _advance(self, forward: _Forward, take: Callable[[Request, int], Run | None]) -> None:
-        """One run of each family after the other, until nothing is left or the forward is full."""
-        live = self._live()
-        start = self._turn % max(1, len(live))
-        line = live[start:] + live[:start]
-        while line and not forward.full:
+    def _decode(self, forward: _Forward, take: Callable[[TokenQueues, int], Span | None]) -> None:
+        """One span of each request after the other, until nothing is left or the forward is full."""
+        decoding = self._decoding()
+        start = self._turn % max(1, len(decoding))
+        order = decoding[start:] + decoding[:start]
+        while order and not forward.full:
             going = []
-            for request in line:
-                room = min(forward.tokens, self.pool.free + self.cache.evictable)
-                if forward.full or not room:
+            for request in order:
+                budget = min(forward.tokens, self.available)
+                if forward.full or not budget:
                     break
-                if take is Request.next_head and request.ready:
-                    continue  # what its parent wrote last has not found room
-                run = take(request, room)
-                if run is not None:
-                    self._read(forward, request, run, live=True)
+                if take is TokenQueues.take_pending and request.queues.decode:
+                    continue  # the newest tokens of the parent have not found room
+                span = take(request.queues, budget)
+                if span is not None:
+                    self._compute(forward, request, span, decode=True)
                     going.append(request)
             else:
-                line = going
+                order = going
                 continue
-            self._turn += 1  # the forward is full: the next one begins with somebody else
+            self._turn += 1  # the forward is full: the next one begins with another request
             return
 
     def _prefill(self, forward: _Forward, requests: Iterable[Request]) -> None:
-        """Read backlogs, as far as there is room."""
+        """Compute tokens of the prefill queues, as far as the budget goes."""
         for request in requests:
-            while request.backlog and not forward.full:
-                room = min(forward.tokens, self.pool.free + self.cache.evictable)
-                room = min(room, forward.scored) if request.scoring else room
-                if not room:
+            while request.queues.prefill and not forward.full:
+                budget = min(forward.tokens, self.available)
+                budget = min(budget, forward.scored) if request.scoring else budget
+                if not budget:
                     break
-                self._read(forward, request, request.next_backlog(room), live=False)
-            if not request.backlog:
+                self._compute(forward, request, request.queues.take_prefill(budget), decode=False)
+            if not request.queues.prefill:
                 self._first_tokens(forward, request)
 
     def _first_tokens(self, forward: _Forward, request: Request) -> None:
-        """A backlog has just come to its end: what follows it fits into the same forward."""
-        while not forward.full and (room := min(forward.tokens, self.pool.free + self.cache.evictable)):
-            run = request.next_run(room)
-            if run is None:
+        """A prefill queue has just become empty: what follows it fits into the same forward."""
+        while not forward.full and (budget := min(forward.tokens, self.available)):
+            span = request.queues.take_decode(budget)
+            if span is None:
                 return
-            self._read(forward, request, run, live=True)
+            self._compute(forward, request, span, decode=True)
 
-    def _read(self, forward: _Forward, request: Request, run: Run, *, live: bool) -> None:
-        count = len(run.token_ids)
+    def _compute(self, forward: _Forward, request: Request, span: Span, *, decode: bool) -> None:
+        """Add a span to the forward, and give it slots."""
+        count = len(span.token_ids)
         if count > self.pool.free:
             spare = min(self.pool.size // _SPARE, self.cache.evictable)
             self.cache.evict(max(count - self.pool.free, spare))
         slots = self.pool.take(count)
-        branch = run.branch
-        sample = live and branch.tail is None and branch.open
-        first = int((request.reading.owners == branch.index).sum()) if request.scoring else 0
-        request.reading.add(run, slots)
+        branch = span.branch
+        sample = decode and not request.queues.waits(branch) and branch.open
+        first = int((request.computed.owners == branch.index).sum()) if request.scoring else 0
+        request.computed.add(span, slots)
         forward.chunks.setdefault(request.id, []).append(
-            Chunk(request, branch, run.token_ids, run.position, slots, sample, first)
+            Chunk(request, branch, span.token_ids, span.position, slots, sample, first)
         )
         forward.tokens -= count
         forward.branches -= sample
         forward.scored -= count if request.scoring else 0
 
-    # -- coming and going ---------------------------------------------------------------------------------------------
+    # -- admission, preemption, finish --------------------------------------------------------------------------------
 
     def _next(self) -> Request | None:
-        """Who is first in line, those left out whose prompt another one is reading."""
-        return next((request for request in self.waiting if request.leader is None or not request.leader.reads_prompt), None)
+        """The first waiting request, those left out whose prompt another one is computing."""
+        return next((request for request in self.waiting if request.leader is None or not request.leader.computes_prompt), None)
 
     def _admit(self) -> Request | None:
-        """Let the first in line in, if there is room for it."""
+        """Admit the first waiting request if it fits; the tokens of it that are cached are locked and skipped."""
         request = self._next()
-        if request is None or not self._fits(request):
+        if request is None or len(self.running) >= self.max_requests:
             return None
+        node = self._look_up(request)
+        if node is None:
+            return None
+        known = self.cache.path(node)
+        request.node = node
+        if not request.prompt_computed:
+            request.cached_tokens = len(known)
+        request.queues.skip(request.computed, known)
         self.waiting.remove(request)
-        insort(self.running, request, key=_line)
+        insort(self.running, request, key=_rank)
         if request.admitted_at is None:
             request.admitted_at = time.monotonic()
         return request
 
+    def _look_up(self, request: Request) -> Node | None:
+        """The locked node of the prefix cache at which what it has of a request ends; `None` if the request does not fit.
+
+        A lookup that did not lead to an admission is not repeated until the cache has changed.
+        """
+        cache, blocked = self.cache, self._blocked
+        wanted = self._wanted(request) if self.running else 0
+        same = blocked is not None and blocked.request is request and blocked.version == cache.version
+        if blocked is not None and same and self.running and wanted - blocked.known > self.available - blocked.evictable:
+            return None
+        self._blocked = None
+        keys = request.queues.keys
+        node = cache.find(keys)
+        known = cache.length(node)
+        before = cache.evictable
+        cache.lock(node)
+        if self.running and wanted - known > self.available:
+            evictable = before - cache.evictable
+            cache.unlock(node)
+            self._blocked = _Blocked(request, known, evictable, cache.version)
+            return None
+        cache.count(len(keys), known)
+        return node
+
     def _wanted(self, request: Request) -> int:
-        """Slots that a request and those that run will want soon, if the cache knows nothing of it."""
-        running = sum(_lookahead(other) + _left(other) for other in self.running)
-        return running + _left(request) + _lookahead(request)
+        """Slots that a request and the running ones will want soon, if nothing of it is cached."""
+        running = sum(_lookahead(other) + len(other.queues) for other in self.running)
+        return running + len(request.queues) + _lookahead(request)
 
-    def _fits(self, request: Request) -> bool:
-        """Whether a request can be let in now; if so, what the prefix cache knows of it is already locked and read."""
-        if len(self.running) >= self.max_requests:
-            return False
-        front = _front(request)
-        node = self.cache.find(front)
-        known = self.cache.path(node)
-        self.cache.lock(node)
-        if self.running and self._wanted(request) - len(known) > self.pool.free + self.cache.evictable:
-            self.cache.unlock(node)
-            return False
-        request.node = node
-        if not request.prompt_read:
-            request.cached_tokens = len(known)
-        request.skip(known)
-        return True
-
-    def publish(self, request: Request) -> None:
-        """The prompt has been read: let others use it from now on."""
-        request.prompt_read = True
+    def insert_prompt(self, request: Request) -> None:
+        """The prompt has been computed: insert it into the prefix cache for other requests."""
+        request.prompt_computed = True
         if request.node is None or not self.cache.enabled:
             return
-        order = request.storable()[: len(request.prompt) - 1]
-        slots = request.reading.slots
+        order = self._cacheable(request)[: len(request.prompt) - 1]
+        slots = request.computed.slots
         before = slots[order].copy()
-        node, kept = self.cache.insert(request.reading.keys(order), before)
+        node, kept = self.cache.insert(request.computed.keys(order), before)
         slots[order] = kept  # another request may have been first
         doubles = before[before != kept]
         self.pool.give_back(doubles[self.pool.owns(doubles)])
@@ -268,46 +306,55 @@ class Scheduler:
         request.node = node
 
     def preempt(self, request: Request) -> None:
-        """Take a running request's slots away; it waits to be let in again, and goes on as if nothing had happened."""
+        """Take a running request's slots away; it waits to be admitted again, and its result does not change."""
         self._leave(request, keep=True)
-        request.drop()
+        request.queues.preempt(request.computed)
         request.preemptions += 1
         self.preemptions += 1
         self.add(request)
 
-    def retire(self, request: Request) -> None:
-        """Take a finished or aborted request out; what it has read is left to the prefix cache, unless it is of no use."""
+    def finish(self, request: Request) -> None:
+        """Take a finished or aborted request out; its tokens are left to the prefix cache, unless it ended by an error."""
         if request in self.running:
             self._leave(request, keep=request.finish_reason != "error")
         else:
             self.waiting.remove(request)
-        request.let_go()
+        request.release()
 
     def _leave(self, request: Request, *, keep: bool) -> None:
         try:
             self._give_back(request, keep=keep)
         finally:
-            self.running.remove(request)  # last: to other threads, that nothing runs says that everything is back
+            self.running.remove(request)  # last: other threads take an empty list to mean that all slots are back
 
     def _give_back(self, request: Request, *, keep: bool) -> None:
-        node, slots = request.node, request.reading.slots
+        node, slots = request.node, request.computed.slots
         assert node is not None
         request.node = None
         if keep:
-            order = request.storable()
+            order = self._cacheable(request)
             # Restored branches have grown in the middle of the document, and what the cache has from before then follows
-            # something else than it did: it keeps its place there, and what comes behind it here cannot be kept.
+            # other tokens than it did: it keeps its place there, and what comes behind it here cannot be kept.
             owned = self.pool.owns(slots[order])
             breaks = np.flatnonzero(owned[:-1] & ~owned[1:])
             order = order[: breaks[0] + 1] if len(breaks) else order
-            self.cache.insert(request.reading.keys(order), slots[order])
+            self.cache.insert(request.computed.keys(order), slots[order])
         self.pool.give_back(slots[self.pool.owns(slots)])
         self.cache.unlock(node)
         if not keep:
             self.cache.discard(node)
 
+    @staticmethod
+    def _cacheable(request: Request) -> NDArray[np.int64]:
+        """Columns of the computed tokens that the prefix cache can keep, in document order."""
+        order = request.computed.document_order(request.tree.document())
+        if request.params.share_every is not None:
+            paths = np.flatnonzero(request.computed.owners[order] != request.trunk.index)
+            order = order[: paths[0]] if len(paths) else order
+        return order
+
     def check_integrity(self) -> None:
-        """Prove that every slot is free, cached or owned by one request, and that whoever reads a cached slot has locked it.
+        """Prove that every slot is free, cached or owned by one request, and that used cached slots are locked.
 
         Raises:
             AssertionError: it is not so.
@@ -315,39 +362,20 @@ class Scheduler:
         cached = self.cache.check_integrity([request.node for request in self.running if request.node is not None])
         owned: list[int] = []
         for request in self.running:
-            slots = request.reading.slots
+            slots = request.computed.slots
             own = self.pool.owns(slots)
             owned += slots[own].tolist()
-            assert request.node is not None, f"request {request.id} runs without a place in the cache"
+            assert request.node is not None, f"request {request.id} runs without a node in the cache"
             locked = set(self.cache.path(request.node).tolist())
-            assert locked >= set(slots[~own].tolist()), f"request {request.id} reads cached slots that it has not locked"
+            assert locked >= set(slots[~own].tolist()), f"request {request.id} uses cached slots that it has not locked"
         for request in self.waiting:
-            assert request.node is None, f"request {request.id} waits and holds a place in the cache"
-            assert not request.reading.count, f"request {request.id} waits and holds slots"
+            assert request.node is None, f"request {request.id} waits and holds a node in the cache"
+            assert not request.computed.count, f"request {request.id} waits and holds slots"
         self.pool.check_integrity(owned, cached)
 
 
-def _front(request: Request) -> NDArray[np.int64]:
-    """Keys of what a backlog begins with, as far as it stands in document order; nothing if its logits are wanted."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    if not request.scoring:
-        for run in request.backlog:
-            if len(tokens) >= request.matchable:
-                break
-            tokens += run.token_ids
-            positions += range(run.position, run.position + len(run.token_ids))
-    front = slice(0, request.matchable)
-    return make_keys(np.array(tokens[front], dtype=np.int64), np.array(positions[front], dtype=np.int64))
-
-
-def _left(request: Request) -> int:
-    """Tokens that a request has still to read."""
-    return sum(len(run.token_ids) for queue in (request.backlog, request.ready, request.heads) for run in queue)
-
-
 def _lookahead(request: Request) -> int:
-    """Tokens that a request will write soon."""
+    """Tokens that a request will generate soon."""
     if request.scoring:
         return 0
-    return min(request.params.max_tokens - request.written, _LOOKAHEAD * len(request.open_branches))
+    return min(request.params.max_tokens - request.num_generated, _LOOKAHEAD * len(request.tree.open_branches))

@@ -5,9 +5,9 @@ Pure Python. This is the only package that knows a tag; everything else asks it.
 
 from .dialect import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label, read_dialect, write_dialect
 from .encode import Encoded, encode
-from .guard import Exit, Rule, exit_of, growth, rule, way_out
-from .layout import TRUNK, Branch, Layout, Replay, check_share_every, layout, partings, visibility
-from .machine import BranchEnd, Event, Fork, Join, Machine, State
+from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth
+from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
+from .machine import BranchEnd, Fork, Join, Machine, State, Transition
 from .parse import parse
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
@@ -22,15 +22,15 @@ __all__ = [
     "NPR",
     "THREADWEAVER",
     "TRUNK",
+    "AllowedTokens",
     "Block",
     "Body",
-    "Branch",
     "BranchEnd",
+    "BranchSpec",
+    "ClosingCost",
     "Dialect",
     "Document",
     "Encoded",
-    "Event",
-    "Exit",
     "Fork",
     "Join",
     "Layout",
@@ -38,7 +38,6 @@ __all__ = [
     "Replay",
     "Role",
     "RoleTracker",
-    "Rule",
     "Segment",
     "Shape",
     "State",
@@ -46,11 +45,14 @@ __all__ = [
     "TextRole",
     "TokenDialect",
     "TokenRole",
+    "Transition",
+    "allowed_tokens",
     "check_share_every",
     "child_label",
+    "closing_cost",
+    "closing_tokens",
     "detect",
     "encode",
-    "exit_of",
     "growth",
     "layout",
     "measure",
@@ -59,11 +61,9 @@ __all__ = [
     "read_dialect",
     "render",
     "resolve",
-    "rule",
     "segments",
     "twin",
     "visibility",
-    "way_out",
     "word_tokens",
     "write_dialect",
 ]

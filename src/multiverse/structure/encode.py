@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .layout import TRUNK, Branch, Layout
+from .layout import TRUNK, BranchSpec, Layout
 from .render import segments
 from .tokens import TokenDialect
 from .tree import Document
@@ -28,7 +28,7 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
     positions: list[int] = []
     branches: list[int] = []
     forced: list[bool] = []
-    table: list[Branch] = [TRUNK]
+    table: list[BranchSpec] = [TRUNK]
     # Keyed by the path of (block, path) indices from the trunk, as segments carry it.
     index: dict[tuple[tuple[int, int], ...], int] = {(): 0}
     next_position: dict[tuple[tuple[int, int], ...], int] = {(): 0}
@@ -40,7 +40,7 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
             block = blocks.setdefault((parent, number), len(blocks))
             label = ".".join(str(step + 1) for _, step in path)
             index[path] = len(table)
-            table.append(Branch(index[parent], block, label))
+            table.append(BranchSpec(index[parent], block, label))
             next_position[path] = next_position[parent]
         else:
             # Back from a block: resume behind the furthest of everything below.

@@ -1,7 +1,7 @@
-"""What a branch may write next, how it gets out of where it stands, and what getting out takes.
+"""The tokens that a branch may write next, the tokens that close it, and what closing it costs.
 
-The machine accepts what the grammar allows; the guard is stricter, so that what is written under it is canonical too: every
-tag stands apart by one separator, every outline carries its label.
+The machine accepts what the grammar allows; the guard is stricter, so that what is written under it is canonical too: one
+separator around every tag, a label in every outline.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _TEXT = -1  # stands for any token that does not end in a separator
 _LONGEST_HEAD = 256  # no separator or label has more tokens
 
 
-class Rule(NamedTuple):
-    """What may come next.
+class AllowedTokens(NamedTuple):
+    """The tokens that may come next.
 
     Attributes:
-        only: the tokens that may, if they are few; `None` if it is everything but `banned`.
-        banned: the tags that may not.
+        only: the allowed tokens, if they are few; `None` if it is every token but `banned`.
+        banned: the tags that are not allowed.
         may_end: whether the text may end here.
     """
 
@@ -33,11 +33,11 @@ class Rule(NamedTuple):
     may_end: bool
 
 
-class Exit(NamedTuple):
-    """What it takes to close a branch from where it stands.
+class ClosingCost(NamedTuple):
+    """What it costs to close a branch from its present state.
 
     Attributes:
-        tokens: tokens in all, over the branches of a block that has to be gone through.
+        tokens: tokens in all, over the branches of a block that has to be completed.
         positions: how far the branch's next position moves.
     """
 
@@ -46,7 +46,7 @@ class Exit(NamedTuple):
 
 
 def due(machine: Machine) -> tuple[int, ...]:
-    """What has to follow the newest tag before anything else, as far as it has not been written."""
+    """The tokens that have to follow the newest tag before anything else, as far as they have not been written."""
     tokens = machine.tokens
     match machine.tag:
         case None | Role.PATH_OPEN | Role.PATH_CLOSE | Role.CONCLUSION_OPEN | Role.GOAL_CLOSE:  # what follows is forced
@@ -60,21 +60,23 @@ def due(machine: Machine) -> tuple[int, ...]:
     return head[machine.since :]
 
 
-def rule(machine: Machine) -> Rule:
-    """What may come next in a branch that is neither forced nor waiting."""
+def allowed_tokens(machine: Machine) -> AllowedTokens:
+    """The tokens that may come next in a branch that is neither forced nor waiting."""
     tokens = machine.tokens
     head = due(machine)
     if head:
         # The text may end right behind its last tag, but not in the middle of a separator.
-        return Rule(head[:1], _NOTHING, machine.complete and machine.since == 0)
+        return AllowedTokens(head[:1], _NOTHING, machine.complete and machine.since == 0)
     legal = machine.legal_roles()
     if machine.state in (State.BLOCK, State.GOAL, State.CLOSING):
-        return Rule(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
+        return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
     behind_label = _behind_label(machine)
     if behind_label == 0 and tokens.spaced:
-        return Rule(tokens.spaced if machine.state is State.OUTLINE else _text_or_sep(tokens), _NOTHING, may_end=False)
+        return AllowedTokens(tokens.spaced if machine.state is State.OUTLINE else _text_or_sep(tokens), _NOTHING, may_end=False)
     if behind_label == 1 and machine.last in tokens.sep and machine.state is State.BODY:
-        return Rule(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)  # a path without a text before this tag
+        return AllowedTokens(
+            tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False
+        )  # a path without a text before this tag
     if machine.state is State.TEXT:
         legal = legal if machine.tag is None and not machine.since else ()  # the thinking begins a text, or there is none
     elif not _apart(machine) or _settle(machine) or (machine.tag is None and machine.ink == 0 < machine.since):
@@ -82,7 +84,7 @@ def rule(machine: Machine) -> Rule:
     allowed = {tokens.ids[role] for role in legal}
     # Nor may the text end when what stands between its last tag and what follows has just been written, and nothing follows.
     hangs = machine.tag is not None and machine.ink == 0 < machine.since
-    return Rule(None, tuple(token for token in tokens.roles if token not in allowed), machine.complete and not hangs)
+    return AllowedTokens(None, tuple(token for token in tokens.roles if token not in allowed), machine.complete and not hangs)
 
 
 def _behind_label(machine: Machine) -> int:
@@ -107,8 +109,8 @@ def _apart(machine: Machine) -> bool:
     return machine.last is None or (machine.last != _TEXT and machine.tokens.ends_with_sep(machine.last))
 
 
-def way_out(machine: Machine) -> tuple[int, ...]:
-    """The next tokens on the shortest way to the branch's end, up to and with the next tag.
+def closing_tokens(machine: Machine) -> tuple[int, ...]:
+    """The next tokens on the shortest way to the branch's end, up to and including the next tag.
 
     Empty where the branch may stay: outside the thinking, waiting for its children, or closed.
     """
@@ -151,20 +153,20 @@ def _settle(machine: Machine) -> tuple[int, ...]:
     return (machine.last,) if machine.ink <= head and beyond in (1, 2) and not nothing_yet else _NOTHING
 
 
-def exit_of(machine: Machine) -> Exit:
-    """What it takes to get out: to the end of a path, to the end of the trunk's thinking.
+def closing_cost(machine: Machine) -> ClosingCost:
+    """Cost of closing: to the end of a path, or to the end of the trunk's thinking.
 
     For a waiting branch, what is left once its children have closed. It may count one separator too many, so that it does
     not grow when another token of text is written. A text of a single space or separator takes one token more than this.
     """
     since = min(machine.since, _LONGEST_HEAD)
-    return _exit(machine.tokens, machine.label, machine.state, machine.outlines, machine.forced, since, machine.tag)
+    return _closing_cost(machine.tokens, machine.label, machine.state, machine.outlines, machine.forced, since, machine.tag)
 
 
 @lru_cache(maxsize=16384)
-def _exit(
+def _closing_cost(
     tokens: TokenDialect, label: str, state: State, outlines: int, forced: tuple[int, ...], since: int, tag: Role | None
-) -> Exit:
+) -> ClosingCost:
     machine = Machine(tokens, label)
     machine.state, machine.outlines, machine.forced, machine.since, machine.tag = state, outlines, forced, since, tag
     machine.labels = tuple(child_label(label, index) for index in range(outlines)) if state is State.FORKED else ()
@@ -173,13 +175,13 @@ def _exit(
     if machine.waiting:
         machine.resume()
     while True:
-        written = machine.forced or way_out(machine)
+        written = machine.forced or closing_tokens(machine)
         if not written:
-            return Exit(total, positions)
+            return ClosingCost(total, positions)
         for token in written:
             event = machine.feed(token)
             if isinstance(event, Fork):
-                children = [exit_of(Machine(tokens, child)) for child in event.labels]
+                children = [closing_cost(Machine(tokens, child)) for child in event.labels]
                 total += sum(child.tokens for child in children)
                 positions += max(child.positions for child in children)
         total += len(written)
@@ -188,10 +190,10 @@ def _exit(
             machine.resume()
 
 
-def growth(machine: Machine, tag: Role) -> Exit:
-    """By how much the way out grows when this tag, which may open a block or an outline, is written next, itself included."""
+def growth(machine: Machine, tag: Role) -> ClosingCost:
+    """By how much the closing cost grows when this tag is written next, the tag itself included."""
     after = copy.copy(machine)
-    before = exit_of(machine)
+    before = closing_cost(machine)
     after.feed(machine.tokens.ids[tag])
-    then = exit_of(after)
-    return Exit(then.tokens - before.tokens + 1, then.positions - before.positions + 1)
+    then = closing_cost(after)
+    return ClosingCost(then.tokens - before.tokens + 1, then.positions - before.positions + 1)

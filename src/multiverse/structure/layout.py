@@ -1,4 +1,4 @@
-"""Where every token stands: a pure function from a token sequence to positions and branches.
+"""Layout: a pure function from a token sequence to positions and branches.
 
 Rules 1 to 6 of the semantics, in short: siblings start at the same position; the trunk resumes behind the longest of
 them; a token sees what comes before it and does not lie in another path of the same block. Rule 7, `share_every`, is an
@@ -16,8 +16,8 @@ from .machine import Machine
 from .tokens import TokenDialect
 
 
-class Branch(NamedTuple):
-    """One branch of a layout.
+class BranchSpec(NamedTuple):
+    """One branch of a layout: a row of its table.
 
     Attributes:
         parent: index of the parent branch; -1 for the trunk, which is branch 0.
@@ -30,7 +30,7 @@ class Branch(NamedTuple):
     label: str
 
 
-TRUNK = Branch(parent=-1, block=-1, label="")
+TRUNK = BranchSpec(parent=-1, block=-1, label="")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Layout:
     positions: tuple[int, ...]
     branches: tuple[int, ...]
     forced: tuple[bool, ...]
-    table: tuple[Branch, ...] = (TRUNK,)
+    table: tuple[BranchSpec, ...] = (TRUNK,)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -95,7 +95,7 @@ class Layout:
         return (len(self) - prompt_tokens) / critical if critical else 1.0
 
 
-def ancestry(table: Sequence[Branch], branch: int) -> list[int]:
+def ancestry(table: Sequence[BranchSpec], branch: int) -> list[int]:
     """The branch and its ancestors, trunk last."""
     chain = [branch]
     while table[chain[-1]].parent >= 0:
@@ -103,7 +103,7 @@ def ancestry(table: Sequence[Branch], branch: int) -> list[int]:
     return chain
 
 
-def parting(table: Sequence[Branch], a: int, b: int) -> tuple[int, int] | None:
+def parting(table: Sequence[BranchSpec], a: int, b: int) -> tuple[int, int] | None:
     """The two paths of one block in which two branches lie; `None` if there is no such block."""
     paths = {table[x].block: x for x in ancestry(table, a)}
     for y in ancestry(table, b):
@@ -113,13 +113,13 @@ def parting(table: Sequence[Branch], a: int, b: int) -> tuple[int, int] | None:
     return None
 
 
-def visibility(table: Sequence[Branch]) -> list[list[bool]]:
+def visibility(table: Sequence[BranchSpec]) -> list[list[bool]]:
     """Symmetric table over branches: true unless the two lie in different paths of one block."""
     size = len(table)
     return [[parting(table, a, b) is None for b in range(size)] for a in range(size)]
 
 
-def partings(table: Sequence[Branch], starts: Sequence[int]) -> list[list[int]]:
+def partings(table: Sequence[BranchSpec], starts: Sequence[int]) -> list[list[int]]:
     """Symmetric table over branches: where the paths begin that keep two branches apart; -1 where nothing does.
 
     Args:
@@ -157,7 +157,7 @@ class Replay:
     """
 
     tokens: TokenDialect
-    table: list[Branch] = field(default_factory=lambda: [TRUNK])
+    table: list[BranchSpec] = field(default_factory=lambda: [TRUNK])
     positions: list[int] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
@@ -214,7 +214,7 @@ class Replay:
     def _begin(self, parent: _Frame) -> _Frame:
         label = parent.machine.labels[parent.begun]
         parent.begun += 1
-        self.table.append(Branch(parent.branch, parent.block, label))
+        self.table.append(BranchSpec(parent.branch, parent.block, label))
         child = _Frame(Machine(self.tokens, label), branch=len(self.table) - 1, next_position=parent.next_position)
         self._stack.append(child)
         return child

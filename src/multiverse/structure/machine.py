@@ -1,7 +1,7 @@
-"""The incremental machine: feed one token of a branch, get nothing, an event, or a structure error.
+"""The incremental machine: feed one token of a branch, get nothing, a transition, or a structure error.
 
 One `Machine` follows one branch. It also says what must come next where the engine, not the model, writes (`forced`): the
-separators around paths, the head of a path, and the tag with which the trunk resumes. Whoever drives it (the engine
+separators around paths, the head of a path, and the tag with which the trunk resumes. Its caller (the engine
 while generating, `layout` while replaying) feeds those tokens too.
 """
 
@@ -36,7 +36,7 @@ class Join:
     labels: tuple[str, ...]
 
 
-Event = Fork | BranchEnd | Join
+Transition = Fork | BranchEnd | Join
 
 
 class State(Enum):
@@ -123,13 +123,13 @@ class Machine:
         self.forced = self.tokens.resume_head
         self.state = State.CONCLUSION if self.tokens.dialect.conclusion is not None else State.BODY
 
-    def feed(self, token: int) -> Event | None:
+    def feed(self, token: int) -> Transition | None:
         """Advance by one token.
 
         Raises:
             StructureError: the token cannot stand here. The machine is unchanged.
         """
-        event = self._feed(token)
+        transition = self._feed(token)
         self.last = token
         role = self.tokens.roles.get(token)
         if role is not None:
@@ -137,9 +137,9 @@ class Machine:
         else:
             self.since += 1
             self.ink = self.ink if token in self.tokens.blanks else self.since
-        return event
+        return transition
 
-    def _feed(self, token: int) -> Event | None:
+    def _feed(self, token: int) -> Transition | None:
         if self.forced:
             return self._feed_forced(token)
         role = self.tokens.roles.get(token)
@@ -149,7 +149,7 @@ class Machine:
             raise self._error(token)
         return self._feed_tag(token, role)
 
-    def _feed_forced(self, token: int) -> Event | None:
+    def _feed_forced(self, token: int) -> Transition | None:
         if token != self.forced[0]:
             raise StructureError(f"found {self.tokens.name(token)}", expected=f"{self.tokens.name(self.forced[0])} (forced)")
         self.forced = self.forced[1:]
@@ -158,7 +158,7 @@ class Machine:
             return Join(labels)
         return None
 
-    def _feed_tag(self, token: int, role: Role) -> Event | None:
+    def _feed_tag(self, token: int, role: Role) -> Transition | None:
         if role not in self.legal_roles():
             raise self._error(token)
         match role:

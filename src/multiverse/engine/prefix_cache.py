@@ -1,4 +1,4 @@
-"""Prefix cache: a radix tree over (token, position), so that what has been read once is not read again. Torch-free.
+"""Prefix cache: a radix tree over (token, position) that keeps computed slots for prompts with the same beginning. Torch-free.
 
 The key of a token is its id and its position, in document order. After a join positions go back and on, so joined text and
 the same text written in a line never share a node, although their tokens are the same.
@@ -28,8 +28,8 @@ class Node:
 
     Attributes:
         keys, slots: one entry a token.
-        locks: how many running requests read it or something below it; a locked node is not evicted.
-        used: when it was last asked for, in ticks of the cache.
+        locks: how many running requests use it or a node below it; a locked node is not evicted.
+        used: when it was last looked up, in ticks of the cache.
     """
 
     __slots__ = ("children", "keys", "locks", "parent", "slots", "used")
@@ -42,24 +42,25 @@ class Node:
 
 
 class PrefixCache:
-    """Keeps slots of finished and interrupted requests until somebody needs the room.
+    """Keeps slots of finished and preempted requests until the pool runs short.
 
     Attributes:
-        queries: tokens that were looked up.
-        hits: tokens that were found.
-        evicted: tokens that were given up for room.
-        evictable: slots that nobody reads now.
+        queries: tokens that admitted requests looked up.
+        hits: those that were found.
+        evicted: tokens that were evicted.
+        evictable: slots that no running request uses.
+        version: changes whenever a lookup could have another result.
     """
 
     def __init__(self, pool: SlotPool, *, enabled: bool = True) -> None:
         self.pool = pool
         self.enabled = enabled
         self.root = Node(np.empty(0, np.int64), np.empty(0, np.int64), None)
-        self.queries = self.hits = self.evicted = self.evictable = 0
+        self.queries = self.hits = self.evicted = self.evictable = self.version = 0
         self._clock = count(1)
 
     def find(self, keys: Keys) -> Node:
-        """The node at which the longest known beginning of the keys ends; its tokens are those on the way from the root."""
+        """The node at which the longest cached beginning of the keys ends; its tokens are those on the way from the root."""
         node, at, now = self.root, 0, next(self._clock)
         while self.enabled and at < len(keys):
             child = node.children.get(int(keys[at]))
@@ -70,9 +71,16 @@ class PrefixCache:
                 child = self._split(child, same)
             node, at = child, at + same
             node.used = now
-        self.queries += len(keys)
-        self.hits += at
         return node
+
+    def count(self, queries: int, hits: int) -> None:
+        """A request was admitted that looked up so many tokens, and found so many."""
+        self.queries += queries
+        self.hits += hits
+
+    def length(self, node: Node) -> int:
+        """Number of tokens from the root to this node."""
+        return sum(len(step.slots) for step in _upward(node))
 
     def path(self, node: Node) -> NDArray[np.int64]:
         """Slots of everything from the root to this node."""
@@ -80,17 +88,15 @@ class PrefixCache:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def insert(self, keys: Keys, slots: NDArray[np.int64]) -> tuple[Node, NDArray[np.int64]]:
-        """Keep tokens that a request has read.
+        """Insert computed tokens of a request.
 
-        The slots of what was not known go over to the cache; of what was known, the cache has its own, and the request keeps
-        those it came with.
+        The slots of tokens that were not cached go over to the cache; for the others the cache has its own slots, and the
+        request keeps those it came with.
 
         Returns:
             The node at which the keys end, and the cache's slots for all of them.
         """
-        queries, hits = self.queries, self.hits
         node = self.find(keys)
-        self.queries, self.hits = queries, hits  # nobody asked for it
         known = self.path(node)
         if len(known) == len(keys) or not self.enabled:
             return node, known
@@ -100,10 +106,12 @@ class PrefixCache:
         node.children[int(keys[at])] = leaf
         self.pool.cache(leaf.slots)
         self.evictable += len(leaf.slots)
+        self.version += 1
         return leaf, np.concatenate([known, leaf.slots])
 
     def lock(self, node: Node) -> None:
-        """Somebody reads this node and all above it."""
+        """A running request uses this node and all above it."""
+        self.version += 1
         for step in _upward(node):
             if not step.locks:
                 self.evictable -= len(step.slots)
@@ -111,6 +119,7 @@ class PrefixCache:
 
     def unlock(self, node: Node) -> None:
         """Undo one `lock`."""
+        self.version += 1
         for step in _upward(node):
             step.locks -= 1
             assert step.locks >= 0, "a node was unlocked more often than locked"
@@ -119,6 +128,7 @@ class PrefixCache:
 
     def evict(self, count: int) -> None:
         """Free at least `count` slots, least recently used first, from the ends of the tree."""
+        self.version += 1
         assert count <= self.evictable, f"{count} slots wanted, {self.evictable} can be evicted"
         heap = [(node.used, id(node), node) for node in self._nodes() if not node.children and not node.locks]
         heapq.heapify(heap)
@@ -141,7 +151,8 @@ class PrefixCache:
                 heapq.heappush(heap, (parent.used, id(parent), parent))
 
     def discard(self, node: Node) -> None:
-        """Give a node up, and what is above it, as far as nobody else reads it: its contents are not to be trusted."""
+        """Evict a node whose contents may be wrong, and what is above it, as far as no running request uses it."""
+        self.version += 1
         step: Node | None = node
         while step is not None and step.parent is not None and not step.children and not step.locks:
             self.pool.evict(step.slots)
@@ -150,7 +161,7 @@ class PrefixCache:
             step = step.parent
 
     def clear(self) -> None:
-        """Evict everything that nobody reads."""
+        """Evict everything that no running request uses."""
         self.evict(self.evictable)
 
     def _split(self, node: Node, at: int) -> Node:
@@ -174,7 +185,7 @@ class PrefixCache:
         """Prove the tree, given the node that each running request has locked; returns the slots that it keeps.
 
         Raises:
-            AssertionError: a node is empty, misplaced, or locked by nobody; or more often than by somebody.
+            AssertionError: a node is empty, misplaced, or not locked as often as requests use it.
         """
         locks: dict[int, int] = {}
         for node in locked:

@@ -1,0 +1,206 @@
+"""The limits of one request: which tokens they allow, and the forced close before one is passed. Torch-free.
+
+Before every step `update` computes what it takes to close everything that is open. When that and the reserved tokens are all
+that is left before a limit, open branches are closed by force (`next_closing`). What the next step could add at most is kept
+in reserve, so that a limit is never passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..structure import ClosingCost, Role, State, allowed_tokens, closing_cost, closing_tokens, growth
+from .branch import Branch
+from .params import SamplingParams
+from .tree import BranchTree, ModelInfo
+
+# A text token adds itself, and with it the separator that a tag needs behind a text.
+_STEP = 2
+
+
+class Choices(NamedTuple):
+    """What may be sampled: `only` these tokens, or everything but `banned`."""
+
+    only: tuple[int, ...] | None
+    banned: tuple[int, ...]
+
+
+class Limits:
+    """Where a request has to end, and the state of its forced close.
+
+    Attributes:
+        closing: the limit for which the whole request is being closed, as `finish_reason` will name it.
+        headroom: how much a branch may open in the next step and still be closed in time.
+        max_generated, end_position: hard limits: number of tokens, position.
+    """
+
+    def __init__(self, tree: BranchTree, params: SamplingParams, model: ModelInfo) -> None:
+        self._tree, self._params, self._model = tree, params, model
+        self.closing: str | None = None
+        self.max_generated = params.max_tokens
+        self.end_position = model.max_positions
+        if params.max_critical_path_tokens is not None:
+            self.end_position = min(self.end_position, tree.prompt_positions + params.max_critical_path_tokens)
+        self.headroom = ClosingCost(self.max_generated, self.end_position)
+        self._closing_branches = False  # whether branches were closed for a limit of their own
+        self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion has to end
+
+    def reached(self, branch: Branch) -> str | None:
+        """The finish reason if the newest token of this branch has reached a hard limit."""
+        if self._tree.num_generated >= self.max_generated:
+            return self.closing or "length"
+        if branch.next_position >= self.end_position:
+            return self.closing or ("length" if self.end_position == self._model.max_positions else "budget")
+        return None
+
+    # -- what may be sampled ------------------------------------------------------------------------------------------
+
+    def choices(self, branch: Branch) -> Choices:
+        """What a branch may generate next: by the grammar (unless ``guard=False``), and by depth, width and branches."""
+        machine, tokens = branch.machine, self._model.tokens
+        if machine is None or tokens is None:
+            return Choices(None, ())
+        banned = set(self._over_limit(branch))
+        if not self._params.guard:
+            return Choices(None, tuple(banned))
+        only, illegal, may_end = allowed_tokens(machine)
+        banned.update(illegal)
+        ends = self._model.stop_ids if not self._params.ignore_eos else frozenset()
+        if only is not None:
+            # Long lists hold no tags. They are passed on as they are, so that the sampler recognises them.
+            kept = only if len(only) > len(tokens.roles) else tuple(token for token in only if token not in banned) or only
+            return Choices((*kept, *ends) if may_end else kept, ())
+        return Choices(None, tuple(banned if may_end else banned | ends))
+
+    def _over_limit(self, branch: Branch) -> Iterator[int]:
+        """Tags that would lead past a limit."""
+        machine, tokens, params = branch.machine, self._model.tokens, self._params
+        assert machine is not None
+        assert tokens is not None
+        legal = machine.legal_roles()
+        fork_role = tokens.roles[tokens.fork_tag]
+        if fork_role in legal and (
+            machine.depth >= params.max_depth or branch.allowance < 1 or self.closing or not self._affordable(branch, fork_role)
+        ):
+            yield tokens.fork_tag
+        if machine.outlines and Role.OUTLINE_OPEN in legal:
+            widest = min(branch.allowance, params.max_width)
+            if machine.outlines >= widest or not self._affordable(branch, Role.OUTLINE_OPEN):
+                yield tokens.outline_tag
+        if Role.THINK_OPEN in legal and (self.closing or not self._affordable(branch, Role.THINK_OPEN)):
+            yield tokens.ids[Role.THINK_OPEN]
+
+    def _affordable(self, branch: Branch, tag: Role) -> bool:
+        """Whether what this tag opens can still be closed, even if every other branch opens as much."""
+        params = self._params
+        if not params.guard:
+            return True
+        assert branch.machine is not None
+        more = growth(branch.machine, tag)
+        if tag is Role.THINK_OPEN:
+            return params.thinking_budget is None or more.positions <= params.thinking_budget
+        if branch.label:
+            left = params.max_branch_tokens - len(branch.token_ids) - closing_cost(branch.machine).positions - _STEP
+            if more.positions > left:
+                return False
+        return more.tokens <= self.headroom.tokens and more.positions <= self.headroom.positions
+
+    # -- forced close -------------------------------------------------------------------------------------------------
+
+    def update(self, seconds: float, *, prompt_computed: bool) -> str | None:
+        """Before a step: decide what has to be closed now.
+
+        Args:
+            seconds: since the request was submitted.
+
+        Returns:
+            The finish reason, if the request has to end at once.
+        """
+        closable = self._model.tokens is not None and self._params.guard
+        if seconds >= self._params.max_seconds and self.closing != "deadline":
+            self.closing = "deadline"
+            if not closable or not prompt_computed:
+                return "deadline"
+            left = self.remaining(self._tree.trunk).tokens + self.reserved
+            self.max_generated = min(self.max_generated, self._tree.num_generated + left)
+        if not closable:
+            return None
+        if self.closing is None:
+            self._look_ahead()
+        for branch in self._tree.open_branches:
+            if branch.closing is None and branch.label and self._too_long(branch):
+                branch.closing = "length"
+                self._closing_branches = True
+        return None
+
+    def next_closing(self) -> tuple[Branch, tuple[int, ...]] | None:
+        """The next branch to be closed by force, and tokens that bring it closer to its end; `None` if there is none."""
+        if self.closing is None and not self._closing_branches:
+            return None
+        for branch in self._tree.open_branches:
+            if (self.closing or branch.closing) and (tokens := self._next_tokens(branch)):
+                branch.closing = branch.closing or self.closing
+                return branch, tokens
+        return None
+
+    def _look_ahead(self) -> None:
+        """Begin to close if the next step might leave too little for it; else note the headroom."""
+        trunk, params = self._tree.trunk, self._params
+        cost, rows = self.remaining(trunk), len(self._tree.open_branches)
+        reserved = self.reserved
+        free = self.max_generated - self._tree.num_generated - cost.tokens - reserved
+        end = trunk.next_position + cost.positions
+        limits = [
+            (self.end_position - end - reserved, "length" if self.end_position == self._model.max_positions else "budget")
+        ]
+        if params.thinking_budget is not None:
+            # The answer is not counted, so only the conclusion's half is reserved.
+            limits.append((self._tree.prompt_positions + params.thinking_budget - end - reserved // 2, "budget"))
+        ahead, reason = min(limits)
+        if cost.tokens:  # something is open
+            if free < _STEP * rows:
+                self.closing = "length"
+            elif ahead < _STEP:
+                self.closing = reason
+        # What is left after every branch has generated one more token of text may be used to open something.
+        self.headroom = ClosingCost(free // max(1, rows), ahead)
+
+    @property
+    def reserved(self) -> int:
+        """Tokens reserved for the conclusion and the answer."""
+        params = self._params
+        if params.reserved_tokens is not None:
+            return params.reserved_tokens
+        limits = [params.max_tokens, self.end_position - self._tree.prompt_positions]
+        if params.thinking_budget is not None:
+            limits.append(params.thinking_budget)
+        return max(8, min(256, min(limits) // 8))
+
+    def remaining(self, branch: Branch) -> ClosingCost:
+        """Cost of closing a branch and everything below it; positions are counted from its own next one."""
+        assert branch.machine is not None
+        if branch.closed:
+            return ClosingCost(0, 0)
+        own = closing_cost(branch.machine)
+        if not branch.waiting:
+            return own
+        below = [(child, self.remaining(child)) for child in branch.children]
+        furthest = max(child.next_position + cost.positions for child, cost in below)
+        return ClosingCost(own.tokens + sum(cost.tokens for _, cost in below), own.positions + furthest - branch.next_position)
+
+    def _too_long(self, branch: Branch) -> bool:
+        assert branch.machine is not None
+        return len(branch.token_ids) + closing_cost(branch.machine).positions + _STEP > self._params.max_branch_tokens
+
+    def _next_tokens(self, branch: Branch) -> tuple[int, ...]:
+        """Tokens that bring the branch closer to its end; none if it may go on by itself."""
+        machine = branch.machine
+        assert machine is not None
+        if not branch.label and machine.state is State.CONCLUSION:
+            # The outermost conclusion is the model's to write, within half of the reserved tokens.
+            if self._conclusion_end is None:
+                self._conclusion_end = len(branch.token_ids) + self.reserved // 2
+            if len(branch.token_ids) < self._conclusion_end:
+                return ()
+        return closing_tokens(machine)

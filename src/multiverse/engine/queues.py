@@ -1,0 +1,190 @@
+"""The tokens of a request that are still to be computed, and in what order that is safe. Torch-free."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from .branch import Branch, Span
+from .computed import ComputedTokens, Ints
+from .prefix_cache import Keys, make_keys
+from .tree import BranchTree
+
+
+class TokenQueues:
+    """Queues of tokens that are known but not computed.
+
+    Args:
+        tree: the request's branches.
+        share_every: as in `SamplingParams`.
+        max_positions: longest chain of positions that the model was made for.
+        reuse: whether computed tokens may come from the prefix cache.
+
+    Attributes:
+        prefill: the prompt, or after a preemption everything that was computed before. It goes before anything else.
+        cacheable: how many tokens at the front of `prefill` stand in document order, as in the prefix cache.
+        decode: the newest tokens of branches that go on, in a safe order: a parent's before its children's, the children's
+            before those of the parent that resumes behind them.
+        pending: the same for branches that have not begun; they come after `decode`, in waves if there is no room for all.
+    """
+
+    def __init__(self, tree: BranchTree, share_every: int | None, max_positions: int, *, reuse: bool = True) -> None:
+        self._tree, self._share_every, self._max_positions, self._reuse = tree, share_every, max_positions, reuse
+        self.prefill: deque[Span] = deque()
+        self.decode: deque[Span] = deque()
+        self.pending: deque[Span] = deque()
+        self.cacheable = 0
+        self._keys: Keys | None = None
+        self._newest: dict[Branch, Span] = {}  # newest span of each branch that has one queued
+
+    def __len__(self) -> int:
+        return sum(len(span.token_ids) for queue in (self.prefill, self.decode, self.pending) for span in queue)
+
+    def add_prompt(self, spans: list[Span], *, sample: bool) -> None:
+        """Queue the prompt.
+
+        Args:
+            sample: compute the last token by itself, since the token after it is to be sampled.
+        """
+        self._set_prefill(spans, sum(len(span.token_ids) for span in spans))
+        if sample:
+            last = self.prefill.pop()
+            if len(last.token_ids) > 1:
+                self.prefill.append(last.cut(len(last.token_ids) - 1))
+            self.cacheable = min(self.cacheable, sum(len(span.token_ids) for span in self.prefill))
+            self._newest[last.branch] = last
+            self.decode.append(last)
+
+    def append(self, branch: Branch, token: int) -> None:
+        """Queue a token that is about to be added to its branch."""
+        span = self._newest.get(branch)
+        if span is None:
+            span = self._newest[branch] = Span(branch, [], branch.next_position)
+            begins = not branch.token_ids and branch.label and branch.closing is None and self._share_every is None
+            (self.pending if begins else self.decode).append(span)
+        span.token_ids.append(token)
+
+    def fork(self, parent: Branch) -> None:
+        """The parent has forked: what it generates after the join is queued behind its children's tokens."""
+        self._newest.pop(parent, None)
+
+    def close(self, branch: Branch) -> None:
+        """The branch has closed; if that was before it began, its tokens no longer wait for room."""
+        span = self._newest.get(branch)
+        if span is not None and span in self.pending:
+            self.pending.remove(span)
+            self.decode.append(span)
+
+    def waits(self, branch: Branch) -> bool:
+        """Whether the branch's newest token is still queued."""
+        return branch in self._newest
+
+    def preempt(self, computed: ComputedTokens) -> None:
+        """Queue all computed tokens again, and remove them from `computed`."""
+        order = computed.document_order(self._tree.document())
+        lost = computed.spans(order, self._tree.branches)
+        self._set_prefill([*lost, *self.prefill], len(order) + self.cacheable)
+        computed.clear()
+
+    def skip(self, computed: ComputedTokens, slots: Ints) -> None:
+        """The prefix cache has the first tokens of `prefill`, in these slots."""
+        at = 0
+        while at < len(slots):
+            span = self.take_prefill(len(slots) - at)
+            computed.add(span, slots[at : at + len(span.token_ids)])
+            at += len(span.token_ids)
+
+    def clear(self) -> None:
+        """Drop everything; breaks the references between spans and branches."""
+        for queue in (self.prefill, self.decode, self.pending):
+            queue.clear()
+        self._newest.clear()
+        self._keys = None
+
+    @property
+    def keys(self) -> Keys:
+        """Prefix cache keys of the first `cacheable` tokens of `prefill`; made once, until `prefill` changes."""
+        if self._keys is None:
+            tokens: list[int] = []
+            positions: list[int] = []
+            for span in self.prefill if self._reuse else ():
+                if len(tokens) >= self.cacheable:
+                    break
+                tokens += span.token_ids
+                positions += range(span.position, span.position + len(span.token_ids))
+            front = slice(0, self.cacheable)
+            self._keys = make_keys(np.array(tokens[front], dtype=np.int64), np.array(positions[front], dtype=np.int64))
+        return self._keys
+
+    def _set_prefill(self, spans: list[Span], cacheable: int) -> None:
+        """Replace `prefill`; the first `cacheable` tokens are in document order."""
+        self.cacheable, self._keys = cacheable, None
+        if self._share_every is not None:
+            # Paths depend on each other, so document order would not do: lower positions never depend on higher ones. Up to
+            # the first path the two orders are the same, and only that part can be reused.
+            linear = next((number for number, span in enumerate(spans) if span.branch is not self._tree.trunk), len(spans))
+            self.cacheable = min(cacheable, sum(len(span.token_ids) for span in spans[:linear]))
+            tokens = [(span.position + at, span.branch, token) for span in spans for at, token in enumerate(span.token_ids)]
+            tokens.sort(key=lambda entry: entry[0])
+            spans = []
+            for position, branch, token in tokens:
+                if spans and spans[-1].branch is branch:
+                    spans[-1].token_ids.append(token)
+                else:
+                    spans.append(Span(branch, [token], position))
+        self.prefill = deque(spans)
+
+    # -- taking -------------------------------------------------------------------------------------------------------
+
+    def take_prefill(self, budget: int) -> Span:
+        """Take tokens off `prefill`, at most `budget`."""
+        span = self._take(self.prefill, budget)
+        self.cacheable, self._keys = max(0, self.cacheable - len(span.token_ids)), None
+        return span
+
+    def take_decode(self, budget: int) -> Span | None:
+        """Take the next tokens of branches that go on, at most `budget`; `None` if none can be computed now."""
+        if self._share_every is not None:
+            return self._take_lowest(budget, self._share_every)
+        return self._take(self.decode, budget) if self.decode else None
+
+    def take_pending(self, budget: int) -> Span | None:
+        """Take the first tokens of a branch that has not begun, at most `budget`."""
+        return self._take(self.pending, budget) if self.pending else None
+
+    def _take(self, queue: deque[Span], budget: int) -> Span:
+        span = queue[0]
+        if len(span.token_ids) > budget:
+            return span.cut(budget)
+        self._taken(span)
+        return queue.popleft()
+
+    def _taken(self, span: Span) -> None:
+        if self._newest.get(span.branch) is span:
+            del self._newest[span.branch]
+
+    def _take_lowest(self, budget: int, share_every: int) -> Span | None:
+        """With `share_every`: the lowest tokens of which all that they see of siblings has been computed."""
+        for span in sorted(self.decode, key=lambda span: span.position):
+            count = min(budget, self._end_of_visible(span.branch, share_every) - span.position, len(span.token_ids))
+            if count > 0:
+                if count < len(span.token_ids):
+                    return span.cut(count)
+                self.decode.remove(span)
+                self._taken(span)
+                return span
+        return None
+
+    def _end_of_visible(self, branch: Branch, share_every: int) -> int:
+        """First position of a branch that depends on tokens of siblings that have not been computed."""
+        frontier = {span.branch.index: span.position for span in reversed(self.decode)}
+        end = self._max_positions + 1
+        for other in self._tree.branches:
+            start = int(self._tree.parted_at[branch.index, other.index])
+            if start < 0:
+                continue
+            position = frontier.get(other.index, other.next_position if other.open and other.machine is not None else None)
+            if position is not None:
+                end = min(end, start + ((position - start) // share_every + 1) * share_every)
+        return end

@@ -1,0 +1,233 @@
+"""The branches of one request: visibility, fork and join, positions, document order. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError, StructureError
+from ..structure import Machine, Replay, RoleTracker, TokenDialect, partings, visibility
+from .branch import Branch, SeenTokens, Span, Top
+from .params import SamplingParams
+from .text import TextStream
+
+
+class ModelInfo(NamedTuple):
+    """What a request has to know of the model.
+
+    Attributes:
+        tokens: the dialect bound to its tokenizer; `None` for a plain autoregressive model.
+        decode: token ids to text.
+        max_positions: longest chain of positions that the model was made for.
+        stop_ids: tokens that end a text.
+    """
+
+    tokens: TokenDialect | None
+    decode: Callable[[list[int]], str]
+    max_positions: int
+    stop_ids: frozenset[int] = frozenset()
+
+
+class BranchTree:
+    """The branches of one request, and what was generated on each.
+
+    A branch sees a token if it was computed earlier and its owner does not lie in another path of one block. So a fork copies
+    no list and a join appends to none: both only change who sees whom.
+
+    Args:
+        prompt: token ids, which may hold finished blocks (earlier turns of a chat).
+        sample: number of this request among those of one prompt; each has random streams of its own.
+        listening: classify tokens and decode them as they come.
+        may_end_in_block: whether the prompt may end inside a block.
+
+    Attributes:
+        branches: in the order in which they were opened, the trunk first.
+        visible: for each pair of branches, whether tokens of the one may attend to earlier tokens of the other [B, B].
+        parted_at: position at which the paths begin that keep two branches apart; -1 where nothing does [B, B].
+        segments: the prompt in document order, as stretches of branches: first and last own token.
+        prompt_spans: the same as spans, to be computed.
+        prompt_positions: position of the first generated token.
+        prompt_thinking: whether the prompt has opened the thinking and not closed it.
+        num_generated: tokens generated on all branches.
+        ended_by: the branch whose last token is an end-of-text token; `None` without one.
+        furthest: highest generated position + 1.
+
+    Raises:
+        RequestError: the prompt breaks the grammar of its own tags.
+    """
+
+    def __init__(
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        model: ModelInfo,
+        *,
+        sample: int = 0,
+        listening: bool = False,
+        may_end_in_block: bool = False,
+    ) -> None:
+        seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(6), "little")
+        self.seed = (seed, sample) if sample else (seed,)
+        self.branches: list[Branch] = []
+        self.visible: NDArray[np.bool_] = np.ones((0, 0), dtype=bool)
+        self.parted_at: NDArray[np.int64] = np.full((0, 0), -1, dtype=np.int64)
+        self._model, self._params, self._listening = model, params, listening
+        if model.tokens is None:
+            self.prompt_spans = [Span(self._add(None, "", (), None), list(prompt), 0)]
+            self.trunk.next_position = len(prompt)
+        else:
+            self.prompt_spans = self._lay_out(prompt, model.tokens, may_end_in_block=may_end_in_block)
+        self._prompt_branches = len(self.branches)
+        self.segments: list[tuple[Branch, int, int]] = []
+        for span in self.prompt_spans:
+            start = len(span.branch.prompt_ids)
+            span.branch.prompt_ids += span.token_ids
+            self.segments.append((span.branch, start, start + len(span.token_ids)))
+        self.trunk.allowance = params.max_branches
+        if params.repetition_penalty != 1.0:
+            self.trunk.seen = SeenTokens()
+            self.trunk.seen.update(prompt)
+        self.prompt_positions = self.furthest = self.trunk.next_position
+        self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
+        self.num_generated = 0
+        self.ended_by: Branch | None = None
+
+    @property
+    def trunk(self) -> Branch:
+        """The branch that the request begins with."""
+        return self.branches[0]
+
+    @property
+    def open_branches(self) -> list[Branch]:
+        """Branches whose next token is the model's to choose."""
+        generated = [self.trunk, *self.branches[self._prompt_branches :]]
+        return [branch for branch in generated if branch.open]
+
+    def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool) -> list[Span]:
+        replay = Replay(tokens)
+        try:
+            for token in prompt:
+                replay.feed(token)
+        except StructureError as error:
+            raise RequestError(f"the prompt breaks the grammar of its own tags: {error}") from None
+        if not may_end_in_block and (replay.trunk.forced or not replay.at_trunk):
+            raise RequestError("the prompt ends inside a parallel block: close the block, or end the prompt before it begins")
+        replay.trunk.begin_turn()
+        for spec in replay.table:
+            parent = self.branches[spec.parent] if spec.parent >= 0 else None
+            self._add(parent, spec.label, (), None if parent is not None else replay.trunk)
+        self.visible = np.array(visibility(replay.table))
+        self.parted_at = np.array(partings(replay.table, replay.layout().starts))
+        owners = replay.branches
+        starts = [0, *(i for i in range(1, len(owners)) if owners[i] != owners[i - 1]), len(owners)]
+        self.trunk.next_position = replay.positions[-1] + 1
+        return [
+            Span(self.branches[owners[start]], prompt[start:end], replay.positions[start]) for start, end in pairwise(starts)
+        ]
+
+    def _add(self, parent: Branch | None, label: str, path: tuple[int, ...], machine: Machine | None) -> Branch:
+        text = self._listening or self._params.stop
+        branch = Branch(
+            index=len(self.branches),
+            parent=parent,
+            label=label,
+            path=path,
+            machine=machine,
+            next_position=parent.next_position if parent is not None else 0,
+            seed=self.seed,
+            stream=TextStream(self._model.decode, self._params.stop_strings) if text else None,
+            roles=RoleTracker(machine) if self._listening else None,
+            seen=parent.seen.copy() if parent is not None and parent.seen is not None else None,
+        )
+        self.branches.append(branch)
+        size = len(self.branches)
+        visible, parted_at = np.ones((size, size), dtype=bool), np.full((size, size), -1, dtype=np.int64)
+        visible[:-1, :-1], parted_at[:-1, :-1] = self.visible, self.parted_at
+        if parent is not None:
+            # A child sees what its parent sees; `fork` parts siblings from each other.
+            visible[-1, :-1] = visible[:-1, -1] = self.visible[parent.index]
+            parted_at[-1, :-1] = parted_at[:-1, -1] = self.parted_at[parent.index]
+        self.visible, self.parted_at = visible, parted_at
+        return branch
+
+    def append(
+        self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
+    ) -> None:
+        """A token was generated on a branch."""
+        branch.token_ids.append(token)
+        branch.positions.append(branch.next_position)
+        branch.forced.append(forced)
+        branch.logprobs.append(logprob)
+        branch.tops.append(top)
+        branch.next_position += 1
+        if branch.seen is not None:
+            branch.seen.add(token)
+        self.num_generated += 1
+        self.furthest = max(self.furthest, branch.next_position)
+
+    def fork(self, parent: Branch, labels: tuple[str, ...]) -> list[Branch]:
+        """Open a block behind what the parent has generated; returns its children."""
+        assert self._model.tokens is not None
+        number = len(parent.blocks)
+        children: list[Branch] = []
+        parent.blocks.append((len(parent.token_ids), children))
+        # The allowance left is divided among the children, and what they leave comes back at the join: branches that fork in
+        # the same step need not know of each other.
+        share, parent.allowance = divmod(max(0, parent.allowance - len(labels)), len(labels))
+        for index, label in enumerate(labels):
+            child = self._add(parent, label, (*parent.path, number, index), Machine(self._model.tokens, label))
+            for sibling in children:
+                self.visible[child.index, sibling.index] = self.visible[sibling.index, child.index] = False
+                self.parted_at[child.index, sibling.index] = self.parted_at[sibling.index, child.index] = parent.next_position
+            child.allowance, child.closing = share, parent.closing
+            children.append(child)
+        return children
+
+    def join(self, parent: Branch) -> None:
+        """All children of the newest block have closed: the parent goes on behind the longest of them, seeing all of them."""
+        assert parent.machine is not None
+        parent.next_position = max(child.next_position for child in parent.children)
+        parent.allowance += sum(child.allowance for child in parent.children)
+        if parent.seen is not None:
+            for child in parent.children:
+                assert child.seen is not None
+                parent.seen.update(child.seen.ids)
+        parent.machine.resume()
+
+    def end(self, branch: Branch) -> None:
+        """The newest token of this branch ends the text, and is no part of it."""
+        self.ended_by = branch
+
+    def document(self) -> Iterator[tuple[Branch, int, int]]:
+        """The document so far as stretches of branches: first and last own token, those of the prompt included."""
+        yield from self.segments
+        for branch, start, end in self.generated():
+            offset = len(branch.prompt_ids)
+            yield branch, offset + start, offset + end
+
+    def generated(self) -> Iterator[tuple[Branch, int, int]]:
+        """What was generated, in document order, as stretches of branches: first and last generated token."""
+        return _stretches(self.trunk)
+
+    def release(self) -> None:
+        """Take the references from children to parents apart.
+
+        In such circles a finished request would stay in memory until Python's collector runs, which beside a large model is
+        seldom.
+        """
+        for branch in self.branches:
+            branch.parent = None
+
+
+def _stretches(branch: Branch) -> Iterator[tuple[Branch, int, int]]:
+    start = 0
+    for end, children in [*branch.blocks, (len(branch.token_ids), [])]:
+        yield branch, start, end
+        for child in children:
+            yield from _stretches(child)
+        start = end
