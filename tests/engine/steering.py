@@ -1,4 +1,4 @@
-"""Samplers that write what a test wants, requests without an engine, and generations of scripted documents."""
+"""Samplers that choose the tokens of a test, requests without an engine, and generations of scripted documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Policy = Callable[[Request, Branch], int]
 
 
 class PolicySampler(Sampler):
-    """Samples as usual, then takes the policy's token instead; the policy sees what is banned, as logits would."""
+    """Samples, then replaces each token by the policy's."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -33,9 +33,9 @@ class PolicySampler(Sampler):
 
 
 class LegalSampler(Sampler):
-    """Samples from the model with everything masked that the grammar does not allow, and with tags made likelier.
+    """Samples from the model with all tokens masked that the grammar does not allow, and the logits of tags raised.
 
-    Log-probabilities are those of the model itself, nothing masked.
+    Log-probabilities are the model's own, without mask.
     """
 
     def __init__(self, boost: float = 3.0) -> None:
@@ -56,7 +56,7 @@ class LegalSampler(Sampler):
 
 
 def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
-    """Every branch opens one block if it may, `width` outlines wide if it may, and writes one word wherever text may stand."""
+    """A policy: every branch opens one block of `width` outlines within its limits, and one word where text is allowed."""
     word, sep = tokens.encode("w")[0], tokens.sep[0]
 
     def choose(request: Request, branch: Branch) -> int:
@@ -108,7 +108,7 @@ def bare_request(
 def run_documents(
     llm: LLM, documents: Sequence[Document], prompt: str = "Q", params: SamplingParams | Sequence[SamplingParams] = GREEDY
 ) -> list[Generation]:
-    """Write each document after the prompt, all in one batch."""
+    """Generate each document behind the prompt, all in one batch."""
     engine, tokens = llm.engine, llm.engine.tokens
     assert tokens is not None
     sampler = ScriptedSampler()
@@ -124,7 +124,7 @@ def run_documents(
 
 
 def two_paths(first: str = "one", second: str = "two, longer", conclusion: str = "so") -> Document:
-    """A small document with one block."""
+    """A small document with one block of two paths."""
     return Document(("before", Block(("a", "b"), ((first,), (second,)), conclusion), "after"), "Answer: 4")
 
 
@@ -137,6 +137,6 @@ NESTED = Document(
 
 
 def prompt_ids(llm: LLM, text: str) -> list[int]:
-    """A prompt's tokens."""
+    """Token ids of a prompt."""
     ids: list[Any] = llm.tokenizer.encode(text)
     return ids

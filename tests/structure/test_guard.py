@@ -1,4 +1,4 @@
-"""What may come next, and the way out: against documents of all dialects, and against the parser."""
+"""Allowed tokens and closing tokens, against documents of all dialects and against the parser."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from multiverse.structure import (
 from tests.structure.adapted import TOKENS, dialect_documents
 
 FREE = (State.BODY, State.OUTLINE, State.CONCLUSION)
-"""Where a separator has to stand between a text and the tag behind it."""
+"""States in which a separator must stand between a text and the tag behind it."""
 
 
 @dataclass
 class Line:
-    """A branch on the way through a document: its machine, and the paths of its open block that have not begun."""
+    """A branch of a walk: its machine, and the labels of the paths of its open block that have not started."""
 
     machine: Machine
     todo: list[str] = field(default_factory=list)
 
 
 class Walk:
-    """Feeds a document in document order, token by token, to one machine a branch.
+    """Feeds the tokens of a document, in document order, to one machine per branch.
 
     Attributes:
-        lines: the branches that are open, trunk first, the one whose turn it is last.
-        out: what has been fed.
+        lines: the open branches, trunk first and the current one last.
+        out: the tokens fed so far.
     """
 
     def __init__(self, tokens: TokenDialect) -> None:
@@ -55,7 +55,7 @@ class Walk:
 
     @property
     def machine(self) -> Machine:
-        """The machine of the branch whose turn it is."""
+        """The machine of the current branch."""
         return self.lines[-1].machine
 
     def feed(self, token: int) -> None:
@@ -64,7 +64,7 @@ class Walk:
         self._settle()
 
     def _settle(self) -> None:
-        """Begin the next path, resume whoever waited, or stay."""
+        """Start the next path, resume the waiting branch, or stay."""
         line = self.lines[-1]
         if line.machine.ended:
             self.lines.pop()
@@ -81,18 +81,18 @@ class Walk:
         return decode(self.tokens, self.out)
 
     def fork(self) -> Walk:
-        """A copy that can go another way."""
+        """An independent copy."""
         other = copy.copy(self)
         other.lines = [Line(copy.copy(line.machine), list(line.todo)) for line in self.lines]
         other.out = list(self.out)
         return other
 
     def close(self) -> None:
-        """Follow the way out of everything that is open, checking on each level what it takes."""
+        """Feed the closing tokens of all open branches, and check their cost on each level."""
         while True:
             line = self.lines[-1]
-            bound, off = closing_cost(line.machine), beside_the_bound(line.machine)
-            assert close(line.machine, self.out) == ClosingCost(bound.tokens + off, bound.positions + off)
+            cost, off = closing_cost(line.machine), deviation(line.machine)
+            assert close(line.machine, self.out) == ClosingCost(cost.tokens + off, cost.positions + off)
             if len(self.lines) == 1:
                 return
             self.lines.pop()
@@ -102,19 +102,19 @@ class Walk:
                 assert closing_cost(child) == close(child, self.out)
             line.todo = []
             assert line.machine.waiting
-            bound = closing_cost(line.machine)
+            cost = closing_cost(line.machine)
             line.machine.resume()
-            assert closing_cost(line.machine) == bound
+            assert closing_cost(line.machine) == cost
 
 
 def close(machine: Machine, out: list[int]) -> ClosingCost:
-    """Write the way out of a branch, through all paths of the blocks on that way, in document order; returns what it took."""
+    """Feed the closing tokens of a branch and of all paths of its open blocks, in document order; returns their cost."""
     total = positions = 0
     while True:
         if machine.waiting:
             below = [close(Machine(machine.tokens, label), out) for label in machine.labels]
-            total += sum(way.tokens for way in below)
-            positions += max(way.positions for way in below)
+            total += sum(cost.tokens for cost in below)
+            positions += max(cost.positions for cost in below)
             machine.resume()
         ahead = machine.forced or closing_tokens(machine)
         if not ahead:
@@ -126,10 +126,10 @@ def close(machine: Machine, out: list[int]) -> ClosingCost:
         positions += len(ahead)
 
 
-def beside_the_bound(machine: Machine) -> int:
-    """By how many tokens the way out is longer than `closing_cost` says.
+def deviation(machine: Machine) -> int:
+    """By how many tokens the closing tokens are more than `closing_cost`.
 
-    It is shorter where the text ends in a separator already, and longer by one where a space alone has to become a text.
+    They are fewer if the text ends in a separator already, and one more if a single space must become a text.
     """
     ahead = closing_tokens(machine)
     if machine.state not in FREE or machine.forced or not ahead:
@@ -159,19 +159,19 @@ def allows(found: AllowedTokens, token: int) -> bool:
 
 
 def blank(on: Walk) -> bool:
-    """Whether the newest text holds nothing but white space."""
+    """Whether the newest text is white space alone."""
     machine = on.machine
     text = decode(on.tokens, on.out[len(on.out) - machine.since :]).strip()
     return text in ("", f"{machine.label}{on.tokens.dialect.label_end}")
 
 
 def is_open(on: Walk) -> bool:
-    """Whether anything is there to be closed."""
+    """Whether a branch, block or thinking is open."""
     return len(on.lines) > 1 or bool(on.machine.forced or closing_tokens(on.machine))
 
 
 @given(pair=dialect_documents())
-def test_nothing_is_forbidden_that_a_document_holds(pair: tuple[TokenDialect, Document]) -> None:
+def test_every_token_of_a_document_is_allowed(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, token in walk(tokens, document):
         found = allowed_tokens(on.machine)
@@ -183,7 +183,7 @@ def test_nothing_is_forbidden_that_a_document_holds(pair: tuple[TokenDialect, Do
 
 @given(pair=dialect_documents(depth=2))
 @settings(max_examples=40)
-def test_the_way_out_of_every_place_ends_in_a_canonical_text(pair: tuple[TokenDialect, Document]) -> None:
+def test_closing_tokens_from_every_place_give_a_canonical_text(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
         if is_open(on):
@@ -193,7 +193,7 @@ def test_the_way_out_of_every_place_ends_in_a_canonical_text(pair: tuple[TokenDi
             assert parse(other.text, tokens.dialect)
 
 
-def reads(on: Walk) -> bool:
+def is_canonical(on: Walk) -> bool:
     """Whether the text, with everything closed, is canonical."""
     other = on.fork()
     while other.machine.forced:
@@ -209,7 +209,7 @@ def reads(on: Walk) -> bool:
 
 @given(pair=dialect_documents(depth=2))
 @settings(max_examples=25)
-def test_a_tag_may_come_exactly_where_it_can_be_read(pair: tuple[TokenDialect, Document]) -> None:
+def test_a_tag_is_allowed_exactly_where_the_text_stays_canonical(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
         found, legal = allowed_tokens(on.machine), on.machine.legal_roles()
@@ -220,14 +220,14 @@ def test_a_tag_may_come_exactly_where_it_can_be_read(pair: tuple[TokenDialect, D
             other = on.fork()
             other.feed(token)
             if allows(found, token):
-                assert reads(other), (on.text, role)
-            elif not blank(on):  # of texts of white space alone, some that could be read are not let pass
-                assert not reads(other), (on.text, role)
+                assert is_canonical(other), (on.text, role)
+            elif not blank(on):  # after white space alone, some tags are forbidden that would be canonical
+                assert not is_canonical(other), (on.text, role)
 
 
 @given(pair=dialect_documents(depth=2))
 @settings(max_examples=40)
-def test_a_text_may_end_only_where_it_can_be_read(pair: tuple[TokenDialect, Document]) -> None:
+def test_a_text_may_end_only_where_it_is_canonical(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
         if allowed_tokens(on.machine).may_end:
@@ -246,7 +246,7 @@ def test_a_text_may_end_only_where_it_can_be_read(pair: tuple[TokenDialect, Docu
         ("npr", "<guideline>\n<plan>\n1: a\n</plan>\n</guideline>\n<step>\n1: "),
     ],
 )
-def test_the_way_out_of_a_text_that_holds_nothing_yet(name: str, text: str) -> None:
+def test_closing_tokens_of_a_blank_text_give_a_canonical_text(name: str, text: str) -> None:
     tokens = TOKENS[name]
     on = Walk(tokens)
     for token in tokens.encode(text):
@@ -256,8 +256,8 @@ def test_the_way_out_of_a_text_that_holds_nothing_yet(name: str, text: str) -> N
 
 
 @pytest.mark.parametrize("name", sorted(TOKENS))
-def test_what_follows_a_label_stands_apart_from_it(name: str) -> None:
-    # Written without the space, neither an outline nor a path can be read.
+def test_a_space_must_follow_a_label(name: str) -> None:
+    # Without the space neither an outline nor a path is canonical.
     tokens = TOKENS[name]
     machine = Machine(tokens, "1")
     for token in machine.forced:
@@ -279,7 +279,7 @@ def test_what_follows_a_label_stands_apart_from_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["multiverse", "threadweaver"])
-def test_the_thinking_begins_a_text_or_not_at_all(name: str) -> None:
+def test_the_thinking_is_allowed_only_at_the_start_of_a_text(name: str) -> None:
     tokens = TOKENS[name]
     machine = Machine(tokens)
     think = tokens.ids[Role.THINK_OPEN]
@@ -298,7 +298,7 @@ def test_the_thinking_begins_a_text_or_not_at_all(name: str) -> None:
     assert not allows(allowed_tokens(machine), think)
 
 
-def test_without_thinking_tags_a_text_begins_where_its_prompt_ends() -> None:
+def test_without_thinking_tags_a_block_is_allowed_at_the_start_and_after_the_prompt() -> None:
     tokens = TOKENS["npr"]
     machine = Machine(tokens)
     assert allows(allowed_tokens(machine), tokens.fork_tag)
@@ -306,7 +306,7 @@ def test_without_thinking_tags_a_text_begins_where_its_prompt_ends() -> None:
     assert not allows(allowed_tokens(machine), tokens.fork_tag)
     machine.begin_turn()  # that was a prompt
     assert allows(allowed_tokens(machine), tokens.fork_tag)
-    machine.feed(tokens.sep[0])  # a line end before the first tag is none of the canonical text
+    machine.feed(tokens.sep[0])  # the canonical text has no line end before the first tag
     assert not allows(allowed_tokens(machine), tokens.fork_tag)
 
 
@@ -322,7 +322,7 @@ def in_the_thinking(tokens: TokenDialect, text: str, label: str = "") -> Machine
 
 @pytest.mark.parametrize("name", sorted(TOKENS))
 @pytest.mark.parametrize("label", ["", "2.10"])
-def test_a_tag_stands_behind_a_separator(name: str, label: str) -> None:
+def test_a_tag_is_allowed_only_behind_a_separator(name: str, label: str) -> None:
     tokens = TOKENS[name]
     for text, apart in ((" so", False), (" so\n", True), (" so\n ", False), (" so\n\n", True)):
         machine = in_the_thinking(tokens, text, label)
@@ -333,7 +333,7 @@ def test_a_tag_stands_behind_a_separator(name: str, label: str) -> None:
             assert closing_tokens(machine) == ahead
 
 
-def test_every_step_of_the_shortest_block() -> None:
+def test_closing_tokens_of_the_shortest_block() -> None:
     tokens = TOKENS["multiverse"]
     machine = in_the_thinking(tokens, "so\n")
     steps = []
@@ -355,7 +355,7 @@ def test_every_step_of_the_shortest_block() -> None:
 
 @given(pair=dialect_documents(depth=2), text=st.sampled_from(["a", " ", "\n"]))
 @settings(max_examples=40)
-def test_a_token_of_text_does_not_lengthen_the_way_out(pair: tuple[TokenDialect, Document], text: str) -> None:
+def test_a_token_of_text_does_not_raise_the_closing_cost(pair: tuple[TokenDialect, Document], text: str) -> None:
     tokens, document = pair
     (token,) = tokens.encode(text)
     for on, _ in walk(tokens, document):
@@ -369,7 +369,7 @@ def test_a_token_of_text_does_not_lengthen_the_way_out(pair: tuple[TokenDialect,
 
 @given(pair=dialect_documents(depth=2))
 @settings(max_examples=40)
-def test_what_a_tag_opens_costs_no_more_than_was_told(pair: tuple[TokenDialect, Document]) -> None:
+def test_growth_is_the_closing_cost_that_a_tag_adds(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     for on, _ in walk(tokens, document):
         for tag in (tokens.fork_tag, tokens.outline_tag):
@@ -378,18 +378,18 @@ def test_what_a_tag_opens_costs_no_more_than_was_told(pair: tuple[TokenDialect, 
             before, state = closing_cost(on.machine), vars(on.machine).copy()
             more = growth(on.machine, tokens.roles[tag])
             assert vars(on.machine) == state
-            # The first outline lies on the way out already.
+            # The closing tokens contain the first outline already.
             first = tag == tokens.outline_tag and not on.machine.outlines
             assert more == ClosingCost(0, 0) if first else min(more) > 0
             after = copy.copy(on.machine)
             after.feed(tag)
             took = close(after, [])
-            # Exactly so, but for a separator that the way out has always counted.
+            # The same, but for a separator that the closing cost always counts.
             assert took == ClosingCost(before.tokens + more.tokens - 1, before.positions + more.positions - 1)
 
 
 @pytest.mark.parametrize("name", sorted(TOKENS))
-def test_outlines_lie_one_behind_the_other_and_their_paths_side_by_side(name: str) -> None:
+def test_an_outline_adds_positions_in_sequence_and_its_path_in_parallel(name: str) -> None:
     tokens = TOKENS[name]
     machine = in_the_thinking(tokens, "so\n")
     machine.feed(tokens.fork_tag)
@@ -406,10 +406,10 @@ def test_outlines_lie_one_behind_the_other_and_their_paths_side_by_side(name: st
     assert growth(machine, Role.OUTLINE_OPEN) == ClosingCost(outline + path.tokens, outline)
 
 
-def test_a_closed_branch_needs_nothing() -> None:
+def test_a_closed_branch_has_no_closing_tokens() -> None:
     tokens = TOKENS["multiverse"]
     machine = Machine(tokens, "1")
     close(machine, [])
     assert machine.ended
     assert (closing_tokens(machine), closing_cost(machine)) == ((), ClosingCost(0, 0))
-    assert closing_cost(Machine(tokens)) == ClosingCost(0, 0)  # nothing has been opened yet
+    assert closing_cost(Machine(tokens)) == ClosingCost(0, 0)  # nothing is open

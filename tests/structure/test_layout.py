@@ -1,4 +1,4 @@
-"""Where tokens stand and who sees whom."""
+"""Positions of tokens, and visibility between branches."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.structure.adapted import TOKENS, WordTokenizer, dialect_documents
 
 Row = tuple[str, int, int, bool]
 
-F = True  # the engine writes it
+F = True  # forced
 _ = False
 
 # token, position, branch, forced
@@ -125,7 +125,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_layout_written_out_by_hand(name: str) -> None:
+def test_layout_is_that_of_the_examples(name: str) -> None:
     document, dialect, rows, table = EXAMPLES[name]
     tokenizer = WordTokenizer()
     tokens = resolve(tokenizer, dialect)
@@ -140,7 +140,7 @@ def test_layout_written_out_by_hand(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_prefix_has_the_layout_s_beginning(name: str) -> None:
+def test_the_layout_of_every_prefix_is_a_prefix_of_the_layout(name: str) -> None:
     document, dialect, _rows, _table = EXAMPLES[name]
     tokens = resolve(WordTokenizer(), dialect)
     ids, whole = encode(document, tokens)
@@ -159,7 +159,9 @@ def assert_prefix(part: Layout, whole: Layout, end: int) -> None:
 
 
 @given(pair=dialect_documents(), cuts=st.lists(st.floats(0, 1), min_size=1, max_size=5))
-def test_layout_of_any_prefix(pair: tuple[TokenDialect, Document], cuts: list[float]) -> None:
+def test_the_layout_of_a_random_prefix_is_a_prefix_of_the_layout(
+    pair: tuple[TokenDialect, Document], cuts: list[float]
+) -> None:
     tokens, document = pair
     ids, whole = encode(document, tokens)
     for cut in cuts:
@@ -168,14 +170,14 @@ def test_layout_of_any_prefix(pair: tuple[TokenDialect, Document], cuts: list[fl
 
 
 @given(pair=dialect_documents())
-def test_encoding_a_tree_and_replaying_its_tokens_agree(pair: tuple[TokenDialect, Document]) -> None:
+def test_encode_and_layout_of_its_tokens_agree(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     encoded = encode(document, tokens)
     assert layout(encoded.token_ids, tokens) == encoded.layout
 
 
 def brute_force(document: Document, tokens: TokenDialect) -> list[tuple[tuple[int, int], ...]]:
-    """For each token its (block, path) steps down from the trunk, from the renderer alone."""
+    """For each token its (block, path) steps from the trunk, from the renderer alone."""
     steps = []
     for segment in segments(document, tokens.dialect):
         steps += [segment.path] * len(tokens.encode(segment.text))
@@ -183,7 +185,7 @@ def brute_force(document: Document, tokens: TokenDialect) -> list[tuple[tuple[in
 
 
 def apart(a: tuple[tuple[int, int], ...], b: tuple[tuple[int, int], ...]) -> bool:
-    """Whether two tokens lie in different paths of one block: same way down to that block, then another path."""
+    """Whether two tokens are in different paths of one block."""
     for depth, (step_a, step_b) in enumerate(zip(a, b, strict=False)):
         if a[:depth] == b[:depth] and step_a[0] == step_b[0] and step_a[1] != step_b[1]:
             return True
@@ -209,10 +211,9 @@ def test_visibility_agrees_with_brute_force(pair: tuple[TokenDialect, Document],
 
 
 @given(pair=dialect_documents())
-def test_positions_follow_the_rules(pair: tuple[TokenDialect, Document]) -> None:
+def test_a_position_is_one_more_than_the_highest_visible_one(pair: tuple[TokenDialect, Document]) -> None:
     tokens, document = pair
     ids, found = encode(document, tokens)
-    # The longest way through what a token sees ends at the token: its position is one more than the highest that it sees.
     between = found.visibility()
     highest = [-1] * len(found.table)
     for i in range(len(ids)):
@@ -223,7 +224,7 @@ def test_positions_follow_the_rules(pair: tuple[TokenDialect, Document]) -> None
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_without_tags_it_is_causal(name: str) -> None:
+def test_without_tags_the_layout_is_causal(name: str) -> None:
     tokens = TOKENS[name]
     ids = tokens.encode("no tags here,\njust é text")
     found = layout(ids, tokens)
@@ -255,7 +256,7 @@ def test_critical_path_and_parallelism() -> None:
     assert longer.parallelism(10) == 1.0
 
 
-def test_replay_says_whether_the_trunk_is_next() -> None:
+def test_replay_at_trunk_is_true_outside_of_blocks() -> None:
     tokens = resolve(WordTokenizer())
     ids, whole = encode(FLAT_DOCUMENT, tokens)
     replay = Replay(tokens)
@@ -271,7 +272,7 @@ def test_replay_says_whether_the_trunk_is_next() -> None:
 
 @given(pair=dialect_documents(depth=2), rng=st.randoms(use_true_random=False))
 @settings(max_examples=60)
-def test_an_illegal_token_is_named_by_its_index_and_changes_nothing(
+def test_an_illegal_token_raises_with_its_index_and_changes_nothing(
     pair: tuple[TokenDialect, Document], rng: random.Random
 ) -> None:
     tokens, document = pair

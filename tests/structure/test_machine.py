@@ -1,4 +1,4 @@
-"""One machine a branch, driven as an engine drives them: children side by side, in any interleaving."""
+"""One machine per branch, with branches interleaved at random, as in an engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Path = tuple[int, ...]
 
 @dataclass
 class Line:
-    """A branch under way: its machine, what it is still to write, what it has written."""
+    """A branch: its machine, the tokens still to be fed, and those fed so far, with position and whether they were forced."""
 
     path: Path
     machine: Machine
@@ -46,7 +46,7 @@ class Line:
     parent: Line | None = None
     children: list[Line] = field(default_factory=list)
     blocks: int = 0
-    written: list[tuple[int, int, bool]] = field(default_factory=list)
+    fed: list[tuple[int, int, bool]] = field(default_factory=list)
     events: list[Transition] = field(default_factory=list)
 
 
@@ -64,7 +64,7 @@ def paths_of(encoded: Encoded) -> dict[int, Path]:
 
 
 def drive(encoded: Encoded, tokens: TokenDialect, rng: random.Random) -> dict[Path, Line]:
-    """Write the document branch by branch: in each step any branch that neither waits nor has ended writes one token."""
+    """Feed a document to its branches: in each step a random branch that neither waits nor is closed takes one token."""
     paths = paths_of(encoded)
     todo: dict[Path, list[int]] = {path: [] for path in paths.values()}
     for token, branch in zip(encoded.token_ids, encoded.layout.branches, strict=True):
@@ -81,7 +81,7 @@ def drive(encoded: Encoded, tokens: TokenDialect, rng: random.Random) -> dict[Pa
         event = line.machine.feed(token)
         if event is not None:
             line.events.append(event)
-        line.written.append((token, line.position, forced))
+        line.fed.append((token, line.position, forced))
         line.position += 1
         if line.machine.waiting:
             active.remove(line)
@@ -118,12 +118,12 @@ def test_any_interleaving_of_branches_agrees_with_the_layout(pair: tuple[TokenDi
     for index, token in enumerate(encoded.token_ids):
         path = paths_of(encoded)[found.branches[index]] if found.branches[index] else ()
         expected[path].append((token, found.positions[index], found.forced[index]))
-    assert {path: line.written for path, line in lines.items()} == expected
+    assert {path: line.fed for path, line in lines.items()} == expected
     assert lines[()].machine.complete
 
 
 @given(pair=dialect_documents(), rng=st.randoms(use_true_random=False))
-def test_events_come_in_the_order_of_the_grammar(pair: tuple[TokenDialect, Document], rng: random.Random) -> None:
+def test_transitions_come_in_the_order_of_the_grammar(pair: tuple[TokenDialect, Document], rng: random.Random) -> None:
     tokens, document = pair
     lines = drive(encode(document, tokens), tokens, rng)
     forks = [event for line in lines.values() for event in line.events if isinstance(event, Fork)]
@@ -222,7 +222,9 @@ GOAL = "<Think>\n<Parallel>\n<Goal>\n<Outline>\n1: x\n</Outline>\n"
         ("<Path>\n1: a\n</Path>\n", "1", "</Path>", "found </Path> in a closed branch", "nothing"),
     ],
 )
-def test_errors_of_the_machine(text: str, label: str, then: str, problem: str, expected: str) -> None:
+def test_illegal_tokens_raise_with_problem_and_expected_tokens(
+    text: str, label: str, then: str, problem: str, expected: str
+) -> None:
     tokens = TOKENS["multiverse"]
     machine = fed(tokens, text, label)
     with pytest.raises(StructureError) as caught:
@@ -230,7 +232,7 @@ def test_errors_of_the_machine(text: str, label: str, then: str, problem: str, e
     assert (caught.value.problem, caught.value.expected) == (problem, expected)
 
 
-def test_a_conclusion_and_the_closing_of_its_block() -> None:
+def test_a_block_resumes_with_its_conclusion_and_closes() -> None:
     tokens = TOKENS["multiverse"]
     machine = fed(tokens, GOAL + "</Goal>\n")
     assert machine.waiting
@@ -254,7 +256,7 @@ def test_a_conclusion_and_the_closing_of_its_block() -> None:
 
 
 @pytest.mark.parametrize("dialect", [MULTIVERSE, NPR, THREADWEAVER], ids=lambda dialect: dialect.name)
-def test_what_the_machine_knows_of_the_block_being_opened(dialect: Dialect) -> None:
+def test_outlines_are_counted_while_a_block_opens(dialect: Dialect) -> None:
     tokens = TOKENS[dialect.name]
     machine = Machine(tokens)
     if dialect.think is not None:
@@ -276,7 +278,7 @@ def test_what_the_machine_knows_of_the_block_being_opened(dialect: Dialect) -> N
     assert machine.waiting
 
 
-def test_where_a_document_may_end() -> None:
+def test_complete_is_true_where_a_document_may_end() -> None:
     tokens, plain = TOKENS["multiverse"], TOKENS["npr"]
     assert [fed(tokens, text).complete for text in ("", "x", "<Think>\n", "<Think>\nx\n</Think>", GOAL)] == [
         True, True, False, True, False,
@@ -285,7 +287,7 @@ def test_where_a_document_may_end() -> None:
     assert not fed(tokens, "<Path>\n1: a\n</Path>\n", "1").complete
 
 
-def test_a_second_block_starts_counting_anew() -> None:
+def test_labels_of_a_second_block_start_at_1() -> None:
     tokens = TOKENS["npr"]
     machine = fed(tokens, "<guideline>\n<plan>\n1: x\n</plan>\n<plan>\n2: y\n</plan>\n</guideline>\n")
     assert machine.labels == ("1", "2")
