@@ -122,6 +122,39 @@ def test_what_plans_needs_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def imported_modules() -> dict[str, set[str]]:
+    """The package's modules that each of its modules imports, anywhere in the file and for type checking, too."""
+    files = {".".join(("multiverse", *file.relative_to(PACKAGE).with_suffix("").parts)): file for file in FILES}
+    files = {name.removesuffix(".__init__"): file for name, file in files.items()}
+    imported: dict[str, set[str]] = {name: set() for name in files}
+    for name, file in files.items():
+        package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+        for node in ast.walk(ast.parse(file.read_text())):
+            targets: list[str] = []
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                module = ".".join([*base, *([node.module] if node.module else [])])
+                named = [f"{module}.{alias.name}" for alias in node.names]
+                targets = [target if target in files else module for target in named]
+            imported[name] |= {target for target in targets if target in files and target != name}
+    return imported
+
+
+CIRCLES_LEFT = {"multiverse.serving.params", "multiverse.serving.service"}
+"""Modules that still import each other, for type checking."""
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    # Modules that import nothing that is left are taken away, again and again: what remains is circles, and what needs them.
+    left = {name: others - CIRCLES_LEFT for name, others in imported_modules().items()}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, left
+
+
 def docstrings(tree: ast.AST) -> set[int]:
     """Identity of every constant that is a docstring, or a string that stands alone as a comment on an attribute."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}

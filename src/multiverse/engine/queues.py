@@ -39,7 +39,11 @@ class TokenQueues:
         self._newest: dict[Branch, Span] = {}  # newest span of each branch that has one queued
 
     def __len__(self) -> int:
-        return sum(len(span.token_ids) for queue in (self.prefill, self.decode, self.pending) for span in queue)
+        count = 0
+        for queue in (self.prefill, self.decode, self.pending):
+            for span in queue:
+                count += len(span.token_ids)
+        return count
 
     def add_prompt(self, spans: list[Span], *, sample: bool) -> None:
         """Queue the prompt.

@@ -266,11 +266,13 @@ class Scheduler:
         A lookup that did not lead to an admission is not repeated until the cache has changed.
         """
         cache, blocked = self.cache, self._blocked
-        wanted = self._wanted(request) if self.running else 0
-        same = blocked is not None and blocked.request is request and blocked.version == cache.version
-        if blocked is not None and same and self.running and wanted - blocked.known > self.available - blocked.evictable:
-            return None
+        if blocked is not None and blocked.request is request and blocked.version == cache.version and self.running:
+            left = self.available - blocked.evictable + blocked.known
+            # Its own need is the cheaper half to compute, and often enough to tell.
+            if len(request.queues) > left or self._wanted(request) > left:
+                return None
         self._blocked = None
+        wanted = self._wanted(request) if self.running else 0
         keys = request.queues.keys
         node = cache.find(keys)
         known = cache.length(node)
@@ -378,4 +380,4 @@ def _lookahead(request: Request) -> int:
     """Tokens that a request will generate soon."""
     if request.scoring:
         return 0
-    return min(request.params.max_tokens - request.num_generated, _LOOKAHEAD * len(request.tree.open_branches))
+    return min(request.params.max_tokens - request.num_generated, _LOOKAHEAD * request.tree.num_open)

@@ -108,6 +108,13 @@ class BranchTree:
         generated = [self.trunk, *self.branches[self._prompt_branches :]]
         return [branch for branch in generated if branch.open]
 
+    @property
+    def num_open(self) -> int:
+        """Number of open branches."""
+        if len(self.branches) == self._prompt_branches:
+            return int(self.trunk.open)
+        return len(self.open_branches)
+
     def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool) -> list[Span]:
         replay = Replay(tokens)
         try:
