@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from multiverse.cli import main
 from multiverse.data import read
-from multiverse.structure import MULTIVERSE, NPR, Block, Document, parse, render, twin
+from multiverse.structure import MULTIVERSE, NPR, Block, Document, parse, render, sequential_baseline
 from tests.cli.conftest import Result
 from tests.cli.test_commands import SAMPLES, Terminal
 from tests.conftest import build_tokenizer
@@ -52,7 +52,7 @@ def refused(result: Result, *wanted: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "args", [(), *(("--help",), ("build", "-h"), ("validate", "-h"), ("twin", "-h"), ("stats", "-h"), ("publish", "-h"))]
+    "args", [(), *(("--help",), ("build", "-h"), ("validate", "-h"), ("sequential", "-h"), ("stats", "-h"), ("publish", "-h"))]
 )
 def test_help(run: Run, args: tuple[str, ...]) -> None:
     code, out, err = run("data", *args)
@@ -83,13 +83,13 @@ def test_build_the_same_again(run: Run, good: Path, tmp_path: Path) -> None:
     assert printed["statistics"]["documents"] == 20
 
 
-def test_build_twin(run: Run, good: Path, tmp_path: Path) -> None:
-    for name, option in (("parallel", "--json"), ("sequential", "--twin")):
+def test_build_of_sequential_baselines(run: Run, good: Path, tmp_path: Path) -> None:
+    for name, option in (("parallel", "--json"), ("sequential", "--sequential-baseline")):
         assert run("data", "build", str(good), "--out", str(tmp_path / name), "--validation", "0.3", option).code == 0
     for split in ("train", "validation"):
         parallel, sequential = (read(tmp_path / name, split=split).rows for name in ("parallel", "sequential"))
         assert [row.prompt for row in parallel] == [row.prompt for row in sequential]
-        assert [twin(row.document) for row in parallel] == [row.document for row in sequential]
+        assert [sequential_baseline(row.document) for row in parallel] == [row.document for row in sequential]
 
 
 def test_build_stops_at_faults(run: Run, good: Path, bad: Path, tmp_path: Path) -> None:
@@ -206,21 +206,25 @@ def test_a_model_that_is_not_there(run: Run, good: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
-def test_twin(run: Run, good: Path, tmp_path: Path, name: str) -> None:
+def test_sequential(run: Run, good: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / name
-    assert run("data", "twin", str(good), "--out", str(out)) == (0, f"{out}: 20 documents\n", "")
+    assert run("data", "sequential", str(good), "--out", str(out)) == (0, f"{out}: 20 documents\n", "")
     rows = read(out).rows
     assert [row.question for row in rows] == [f"question {number}" for number in range(1, 21)]
     assert rows[0].document == Document(("x\ny",), "Answer: 1")
-    run("data", "twin", str(good), "--out", str(out), "--conclusions")
+    run("data", "sequential", str(good), "--out", str(out), "--conclusions")
     assert read(out).rows[0].document == Document(("x\ny\nz",), "Answer: 1")
 
 
-def test_twin_of_faults(run: Run, bad: Path, tmp_path: Path) -> None:
+def test_the_earlier_name_of_sequential_is_refused(run: Run, good: Path) -> None:
+    assert run("data", "twin", str(good)) == (2, "", "error: data twin is now called data sequential\n")
+
+
+def test_sequential_refuses_faults(run: Run, bad: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    assert len(refused(run("data", "twin", str(bad), "--out", str(out)), "correct them first")) == 2
+    assert len(refused(run("data", "sequential", str(bad), "--out", str(out)), "correct them first")) == 2
     assert not out.exists()
-    refused(run("data", "twin", str(bad), "--out", str(tmp_path / "out.csv")), ".jsonl or .parquet")
+    refused(run("data", "sequential", str(bad), "--out", str(tmp_path / "out.csv")), ".jsonl or .parquet")
 
 
 def test_stats(run: Run, good: Path, tmp_path: Path) -> None:

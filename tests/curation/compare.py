@@ -20,7 +20,7 @@ from rich.console import Console
 from multiverse.curation.config import CurationConfig
 from multiverse.curation.curator import curate
 from multiverse.curation.types import Completion, Curated, Request
-from multiverse.structure import Document, render, twin
+from multiverse.structure import Document, render, sequential_baseline
 from multiverse.training.config import load
 from multiverse.training.run import train
 from recipes.from_sequential.run import HERE, measure, table
@@ -49,7 +49,7 @@ def write(path: Path, rows: Iterable[tuple[Planted, Document]]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row, document in rows:
             messages = [{"role": "user", "content": row.trace.question}, {"role": "assistant", "content": render(document)}]
-            sequential = render(twin(row.document, conclusions=True))
+            sequential = render(sequential_baseline(row.document, conclusions=True))
             file.write(json.dumps({"messages": messages, "sequential": sequential}, ensure_ascii=False) + "\n")
 
 

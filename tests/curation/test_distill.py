@@ -293,7 +293,7 @@ def test_a_run_is_the_same_interrupted_or_not_and_samples_once(tmp_path: Path) -
     found = read(tmp_path / "whole" / "data")
     assert not found.faults
     assert len(found.rows) == 7
-    assert all(row.sequential is None for row in found.rows), "the twin serves"
+    assert all(row.sequential is None for row in found.rows), "the sequential baseline is derived"
     assert "7" in (tmp_path / "whole" / "report.html").read_text()
 
 

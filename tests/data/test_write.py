@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multiverse.data import Message, Row, read, split, write_jsonl, write_parquet, write_rows
 from multiverse.data.write import whole
 from multiverse.errors import DataError
-from multiverse.structure import DIALECTS, Block, Dialect, Document, twin
+from multiverse.structure import DIALECTS, Block, Dialect, Document, sequential_baseline
 from tests.strategies import WORDS, documents
 
 
@@ -23,7 +23,7 @@ def rows(draw: st.DrawFn) -> Row:
     roles = draw(st.lists(st.sampled_from(["system", "user", "assistant"]), max_size=3))
     prompt = tuple(Message(role, draw(WORDS)) for role in roles)
     document = draw(documents(depth=2))
-    return Row(prompt, document, "x", 1, twin(document) if draw(st.booleans()) else None)
+    return Row(prompt, document, "x", 1, sequential_baseline(document) if draw(st.booleans()) else None)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

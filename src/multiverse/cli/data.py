@@ -87,8 +87,11 @@ def build(
     add_tags: AddTags = False,
     max_length: MaxLength = None,
     promptless: Promptless = False,
-    twin: Annotated[
-        bool, typer.Option("--twin", help="Write the sequential baseline of every document: no tags, goals or conclusions.")
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--sequential-baseline", help="Write the sequential baseline of every document: no tags, goals or conclusions."
+        ),
     ] = False,
     on_error: OnError = "stop",
     as_json: Json = False,
@@ -102,7 +105,7 @@ def build(
 
     [bold]Examples[/bold]
     multiverse data build problems.jsonl more/ --out dataset --validation 0.1
-    multiverse data build problems.jsonl --out sequential --twin
+    multiverse data build problems.jsonl --out sequential --sequential-baseline
     multiverse data build owner/traces --out dataset -m my/model --max-length 8192
     """
     from ..data import card, publish, survey
@@ -120,7 +123,7 @@ def build(
         raise InputError("no document is left to write")
     # Split before converting: the side depends on the question alone.
     divided = divide(loaded.rows, validation, seed)._asdict()
-    sides = {name: _sequential(rows) if twin else rows for name, rows in divided.items()}
+    sides = {name: _sequential(rows) if baseline else rows for name, rows in divided.items()}
     if not sides["train"]:
         raise InputError(f"--validation {validation} leaves no document to train on: lower it, or give another --seed")
     statistics = survey(_with_progress([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
@@ -173,7 +176,7 @@ def validate(
 
 
 @data.command()
-def twin(
+def sequential(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE, show_default=False)],
     out: Out,
     conclusions: Annotated[bool, typer.Option("--conclusions", help="Keep each block's conclusion after its paths.")] = False,
@@ -186,8 +189,8 @@ def twin(
     model trained on it is what a parallel one is compared with.
 
     [bold]Examples[/bold]
-    multiverse data twin problems.jsonl --out sequential.jsonl
-    multiverse data twin dataset --split train --out sequential.parquet
+    multiverse data sequential problems.jsonl --out sequential.jsonl
+    multiverse data sequential dataset --split train --out sequential.parquet
     """
     from ..data.write import check_rows_format, write_rows
 
@@ -329,9 +332,9 @@ def _checked(loaded: Loaded, counter: _Counter, max_tokens: int | None, promptle
 
 
 def _sequential(rows: Iterable[Row], conclusions: bool = False) -> list[Row]:
-    from ..structure import twin
+    from ..structure import sequential_baseline
 
-    return [replace(row, document=twin(row.document, conclusions=conclusions), sequential=None) for row in rows]
+    return [replace(row, document=sequential_baseline(row.document, conclusions=conclusions), sequential=None) for row in rows]
 
 
 def _refuse_faults(loaded: Loaded) -> None:

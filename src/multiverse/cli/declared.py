@@ -83,6 +83,7 @@ DialectName = Annotated[
 RENAMED: dict[str, tuple[str, ...]] = {
     "--max-critical-path": ("--max-critical-path-tokens",),
     "--sequential": ("--mode sequential",),
+    "--twin": ("--sequential-baseline",),
     "--prompt": ("--mode",),
     "--ask": ("--mode",),
     "--n": ("--limit",),

@@ -84,6 +84,8 @@ def _usage(error: Any, args: list[str]) -> str:
         wanted = wanted.removeprefix(f"{text!r} ")
         return f"{name} {text!r} is not valid: it {wanted} ({remedy})"
     message = str(error.format_message()).rstrip(".")
+    if message == "No such command 'twin'":
+        return "data twin is now called data sequential"
     message = message[:1].lower() + message[1:]
     return message.replace(". Did", ": did") if message.endswith("?") else f"{message} ({remedy})"
 

@@ -11,10 +11,10 @@ from .machine import BranchEnd, Fork, Join, Machine, State, Transition
 from .parse import parse
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
+from .sequential import sequential_baseline
 from .shape import Shape, measure, word_tokens
 from .tokens import TokenDialect, detect, resolve
 from .tree import Block, Body, Document
-from .twin import twin
 
 __all__ = [
     "DIALECTS",
@@ -62,7 +62,7 @@ __all__ = [
     "render",
     "resolve",
     "segments",
-    "twin",
+    "sequential_baseline",
     "visibility",
     "word_tokens",
     "write_dialect",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..data import Fault, Row, check
 from ..errors import MultiverseError
 from ..prompting import Mode
-from ..structure import twin
+from ..structure import sequential_baseline
 from .features import Features, Featurizer, pack
 from .mixture import Variant
 
@@ -76,7 +76,7 @@ class Corpus:
         return self._features(self.examples[variant.example].row, variant.mode)
 
     def _features(self, row: Row, mode: Mode) -> Features:
-        document = row.document if mode == "parallel" else row.sequential or twin(row.document)
+        document = row.document if mode == "parallel" else row.sequential or sequential_baseline(row.document)
         prompt = [message._asdict() for message in row.prompt]
         return self.featurizer(prompt, document, mode if self.instruct else None)
 

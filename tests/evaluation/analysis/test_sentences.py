@@ -11,7 +11,7 @@ from multiverse.errors import DataError, RequestError
 from multiverse.evaluation.analysis.cases import Case, from_tasks
 from multiverse.evaluation.analysis.sentences import aligned, sentences
 from multiverse.evaluation.analysis.sites import Marker
-from multiverse.structure import MULTIVERSE, NPR, Block, Document, TokenDialect, encode, render, twin
+from multiverse.structure import MULTIVERSE, NPR, Block, Document, TokenDialect, encode, render, sequential_baseline
 from multiverse.tasks import FAMILIES
 
 DOCUMENT = Document(
@@ -66,7 +66,7 @@ def test_a_dialect_without_outer_tags() -> None:
 
 @pytest.mark.parametrize("conclusions", [True, False])
 def test_the_line_takes_over_the_labels(conclusions: bool) -> None:
-    line = twin(DOCUMENT, conclusions=conclusions)
+    line = sequential_baseline(DOCUMENT, conclusions=conclusions)
     found = aligned(DOCUMENT, line, MULTIVERSE)
     assert [(one.text, one.forks) for one in found if one.open] == OPEN
     assert len(found) == len(OPEN) + 6 * conclusions
@@ -86,7 +86,7 @@ def test_solutions_of_every_family_are_aligned(family: str) -> None:
 
 
 def test_what_is_not_the_same_reasoning_is_refused() -> None:
-    line = twin(DOCUMENT, conclusions=True)
+    line = sequential_baseline(DOCUMENT, conclusions=True)
     text = str((line.thinking or ("",))[0])
     with pytest.raises(DataError, match=r"21 sentences .* structured one 20, or 14 without"):
         aligned(DOCUMENT, Document((f"{text} And more.",)), MULTIVERSE)
@@ -94,7 +94,7 @@ def test_what_is_not_the_same_reasoning_is_refused() -> None:
         aligned(DOCUMENT, Document((text.replace("1+2=3.", "1+2=4."),)), MULTIVERSE)
 
 
-CASE = Case("here", "Who has more?", DOCUMENT, twin(DOCUMENT, conclusions=True))
+CASE = Case("here", "Who has more?", DOCUMENT, sequential_baseline(DOCUMENT, conclusions=True))
 
 
 def read(marker: Marker, mode: str, case: Case = CASE) -> list[tuple[str, bool]]:
@@ -123,7 +123,7 @@ def test_the_question_alone(tokenizer: PreTrainedTokenizerFast, tokens: TokenDia
 
 
 def replace_structured(document: Document) -> Case:
-    return CASE._replace(structured=document, sequential=twin(document))
+    return CASE._replace(structured=document, sequential=sequential_baseline(document))
 
 
 def test_tokens_and_places_are_those_of_training(tokenizer: PreTrainedTokenizerFast, tokens: TokenDialect) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...data import read
 from ...errors import DataError
-from ...structure import Document, twin
+from ...structure import Document, sequential_baseline
 from ...tasks import FAMILIES, generate
 from .options import CaseOptions
 
@@ -54,7 +54,10 @@ def _from_data(source: str, limit: int, seed: int) -> list[Case]:
         raise DataError(f"{source!r} holds no document with a question: give a source that has questions")
     drawn = Random(seed).sample(list(rows.values()), min(limit, len(rows)))
     name = Path(source).name
-    return [Case(name, row.question, row.document, row.sequential or twin(row.document, conclusions=True)) for row in drawn]
+    return [
+        Case(name, row.question, row.document, row.sequential or sequential_baseline(row.document, conclusions=True))
+        for row in drawn
+    ]
 
 
 def from_tasks(families: Iterable[str], n: int, seed: int) -> list[Case]:

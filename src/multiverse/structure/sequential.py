@@ -1,15 +1,15 @@
-"""The sequential twin of a document: the same reasoning in a line, to compare a structured model with."""
+"""The sequential baseline of a document: the same reasoning without blocks."""
 
 from __future__ import annotations
 
 from .tree import Body, Document
 
 
-def twin(document: Document, *, conclusions: bool = False) -> Document:
-    """The document with every block told path after path, each on its own lines; what its goal says is left out.
+def sequential_baseline(document: Document, *, conclusions: bool = False) -> Document:
+    """The document with every block replaced by the texts of its paths, one after the other; goals are left out.
 
     Args:
-        conclusions: whether what a block concludes is told behind its paths.
+        conclusions: keep each block's conclusion after its paths.
     """
     if document.thinking is None:
         return document
