@@ -13,7 +13,6 @@ from ..engine.params import SamplingParams
 from ..options import Options, like, option
 from ..prompting import Mode
 from ..serving.config import ServerConfig
-from ..streaming import wire_events
 from .declared import Fields, Json, expand_options
 from .errors import InputError
 from .jsonio import print_json
@@ -64,6 +63,8 @@ def generate(
     multiverse generate --temperature 0.6 --top-p 0.95 --seed 1 - < question.txt
     multiverse generate --json "QUESTION" | jq .usage
     """
+    from ..streaming import wire_events
+
     if prompt.mode == "sequential":
         sampling = replace(sampling, max_depth=0)
     text = _question(question)
@@ -135,7 +136,7 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
 def _stream(events: Iterator[Event]) -> None:
     """Print the text as it is generated, then the answer and the token counts."""
     from ..engine import FinishEvent
-    from ..streaming import DocumentOrder
+    from ..streaming import DocumentOrder, wire_events
     from .picture import ending, usage_line
 
     order, written = DocumentOrder(), ""

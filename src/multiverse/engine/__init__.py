@@ -3,16 +3,20 @@
 What is imported here needs no torch; the engine itself is `multiverse.engine.engine.Engine`.
 """
 
-from .branch import Branch, Span
-from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
-from .generation import Generation, Usage
-from .params import SamplingParams
-from .prefix_cache import PrefixCache
-from .request import Request
-from .scheduler import Scheduler
-from .scoring import ScoringRequest
-from .slots import SlotPool
-from .tree import BranchTree, ModelInfo
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .branch import Branch, Span
+    from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+    from .generation import Generation, Usage
+    from .params import SamplingParams
+    from .prefix_cache import PrefixCache
+    from .request import Request
+    from .scheduler import Scheduler
+    from .scoring import ScoringRequest
+    from .slots import SlotPool
+    from .tree import BranchTree, ModelInfo
 
 __all__ = [
     "Branch",
@@ -35,3 +39,32 @@ __all__ = [
     "TokenEvent",
     "Usage",
 ]
+
+# Loaded on first use, so that the command line reads the declarations of `SamplingParams` without importing numpy.
+_MODULES = {
+    "Branch": "branch",
+    "Span": "branch",
+    "BranchEndEvent": "events",
+    "Counts": "events",
+    "Event": "events",
+    "FinishEvent": "events",
+    "ForkEvent": "events",
+    "JoinEvent": "events",
+    "TokenEvent": "events",
+    "Generation": "generation",
+    "Usage": "generation",
+    "SamplingParams": "params",
+    "PrefixCache": "prefix_cache",
+    "Request": "request",
+    "Scheduler": "scheduler",
+    "ScoringRequest": "scoring",
+    "SlotPool": "slots",
+    "BranchTree": "tree",
+    "ModelInfo": "tree",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
