@@ -7,7 +7,8 @@
 - Levels of a package: modules on the longest path of runtime imports among its own modules, a cycle being one level.
 - Functions by lines (decorators left out), modules by lines, functions by parameters (``self`` and ``cls`` left out). Commands,
   whose parameters are their options, and Triton kernels are counted apart.
-- Options declared more than once: long names that stand in more than one call of ``typer.Option``, and names of fields that are
+- Options declared more than once: long names that stand in more than one call of ``typer.Option`` (a call without one has its
+  parameter's), and names of fields that are
   declared with `option` in more than one class.
 - Classes between `AsyncEngine` and the line of server-sent events: those of modules that a handler of completions reaches by
   imports and that reach the engine's events by imports, in ``serving``, at the top of the package, and in the module of
@@ -235,9 +236,22 @@ def _repeated(trees: Iterable[ast.Module], names: Callable[[ast.Module], Iterato
 
 def _typer_options(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option":
-            texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-            yield from (text.partition("/")[0] for text in texts if isinstance(text, str) and text.startswith("--"))
+        if isinstance(node, ast.arg) and node.annotation is not None:
+            calls = [one for one in ast.walk(node.annotation) if _is_typer_option(one)]
+            if any(not list(_long_names(call)) for call in calls):
+                yield f"--{node.arg.replace('_', '-')}"
+        if _is_typer_option(node):
+            yield from _long_names(node)
+
+
+def _is_typer_option(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option"
+
+
+def _long_names(call: ast.AST) -> Iterator[str]:
+    for argument in call.args if isinstance(call, ast.Call) else ():
+        if isinstance(argument, ast.Constant) and str(argument.value).startswith("--"):
+            yield str(argument.value).partition("/")[0]
 
 
 def _option_fields(tree: ast.Module) -> Iterator[str]:

@@ -33,6 +33,7 @@ FILES = {
     "src/multiverse/serving/errors.py": "class Refused(Exception): ...\n",
     "src/multiverse/cli.py": (
         "import typer\nA = typer.Option('--seed', '-s')\nB = typer.Option('--seed')\nC = typer.Option('--n')\n"
+        "def f(port: Annotated[int, typer.Option(min=0)], page: Annotated[int, typer.Option('--port')]): ...\n"
         "class P:\n    seed: int = option(1)\nclass Q:\n    seed: int = option(1)\n    n: int = 3\n"
     ),
     "src/multiverse/long.py": "def long():\n" + "    pass\n" * 60 + "X = 1\n" * 340,
@@ -64,7 +65,7 @@ def test_imports(measures: Measures) -> None:
 
 
 def test_options(measures: Measures) -> None:
-    assert measures.lists["options declared more than once"] == ["--seed: 2"]
+    assert measures.lists["options declared more than once"] == ["--port: 2", "--seed: 2"]
     assert measures.lists["fields declared more than once"] == ["seed: 2"]
 
 

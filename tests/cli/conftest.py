@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -40,10 +40,7 @@ def writes(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> C
     def writes(write: Write) -> LLM:
         llm = scripted_llm(model_folders["qwen3"], write)
 
-        def open_model(model: str | None, **_: Any) -> LLM:  # noqa: ARG001
-            return llm
-
-        monkeypatch.setattr("multiverse.cli.loading.open_model", open_model)
+        monkeypatch.setattr("multiverse.cli.loading.ModelOptions.load", lambda _: llm)
         return llm
 
     return writes

@@ -51,7 +51,7 @@ def chat(question: str, document: Document) -> list[dict[str, str]]:
     ("options", "complaint"),
     [
         (("--at", "sentense"), "did you mean 'sentence'"),
-        (("--mode", "line"), "unknown mode 'line'"),
+        (("--mode", "line"), "--mode 'line' is not valid"),
         (("--n", "3"), "--n is now called --limit"),
         (("--family", "chains"), "did you mean 'chain'"),
         (("-n", "0"), "--limit 0 is not valid"),
@@ -72,7 +72,7 @@ def test_probe_refuses(run: Run, model_folders: dict[str, Path], options: tuple[
 def test_prompting(run: Run, writes: Callable[[Write], LLM], tmp_path: Path) -> None:
     writes(lambda prompt: NESTED if "in parallel" in prompt else Document(None, "Answer: 34"))
     answers, picture = tmp_path / "answers.jsonl", tmp_path / "prompting.svg"
-    options = ("--family", "all", "-n", "1", "--guard", "off", "--save", str(answers), "--plot", str(picture))
+    options = ("--family", "all", "-n", "1", "--guards", "off", "--save", str(answers), "--plot", str(picture))
     done = run("eval", "prompting", *options, "--json")
     assert done.code == 0, done.err
     report = json.loads(done.out)
@@ -86,7 +86,7 @@ def test_prompting(run: Run, writes: Callable[[Write], LLM], tmp_path: Path) -> 
     assert len(lines) == 10
     assert {(line["mode"], line["outcome"]) for line in lines} == {("parallel", "formed"), ("sequential", "plain")}
     assert "<svg" in picture.read_text()
-    done = run("eval", "prompting", *ANY_MODEL, "--mode", "explained", "--guard", "off")
+    done = run("eval", "prompting", *ANY_MODEL, "--mode", "explained", "--guards", "off")
     assert "explained" in done.out
     assert "100%" in done.out
 
@@ -94,9 +94,10 @@ def test_prompting(run: Run, writes: Callable[[Write], LLM], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("--mode", "nicely"), "unknown mode 'nicely'"),
+        (("--mode", "nicely"), "--mode 'nicely' is not valid"),
         (("--ask", "explained"), "--ask is now called --mode"),
-        (("--guard", "maybe"), "unknown guard 'maybe'"),
+        (("--guard", "off"), "--guard is now called --guards"),
+        (("--guards", "maybe"), "--guards 'maybe' is not valid"),
         (("--save", "/nowhere/answers.jsonl"), "cannot be written"),
     ],
 )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from multiverse.cli.loading import ModelOptions
 from multiverse.evaluation.sample import write_run
 from multiverse.structure import Block, Document
 from tests.cli.conftest import Result
@@ -29,7 +28,7 @@ def folders(tmp_path: Path) -> list[str]:
 
 
 def test_report_prints_and_writes(run: Run, folders: list[str], tmp_path: Path) -> None:
-    code, out, err = run("eval", "report", *folders, "--out", str(tmp_path / "out"), "--page", "http://127.0.0.1:9/")
+    code, out, err = run("eval", "report", *folders, "--out", str(tmp_path / "out"), "--page-url", "http://127.0.0.1:9/")
     assert code == 0
     assert "before · some/model" in out
     assert "50.0 ± 18.9" in out
@@ -78,11 +77,11 @@ def loaded(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> l
     llm = scripted_llm(model_folders["qwen3"], lambda prompt: parallel if "in parallel" in prompt else "12")
     names: list[str | None] = []
 
-    def open_model(model: str | None, **_: Any) -> object:
-        names.append(model)
+    def load(options: ModelOptions) -> object:
+        names.append(options.model)
         return llm
 
-    monkeypatch.setattr(importlib.import_module("multiverse.cli.loading"), "open_model", open_model)
+    monkeypatch.setattr(ModelOptions, "load", load)
     return names
 
 

@@ -55,6 +55,7 @@ def run(
     api_key_env: Annotated[
         str | None,
         typer.Option(
+            "--api-key-env",
             metavar="NAME",
             help="Environment variable that holds the API key.",
             rich_help_panel="Model",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
+from ..serving.config import ServerConfig
 from .curate_input import OPENAI_URL, Traces, api_key
 from .declared import Fields, Json, Limit, Out, expand_options
 from .errors import InputError, check_url
@@ -48,6 +49,7 @@ def audit(
     ],
     config: Annotated[CurationConfig, Fields(only=("attempts",))],
     budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
+    server: Annotated[ServerConfig, Fields(only=("port",), defaults={"port": 0})],
     source: Annotated[
         str | None,
         typer.Argument(metavar="INPUT", help="Traces to list; none to continue with a folder.", show_default=False),
@@ -59,7 +61,6 @@ def audit(
     page: Annotated[
         bool, typer.Option("--page", help="Judge them on a local page; Ctrl-C ends it.", rich_help_panel="Review")
     ] = False,
-    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.", min=0)] = 0,
     table: Annotated[
         bool,
         typer.Option("--table", help="Print the table, and write it to table.md and table.json.", rich_help_panel="Output"),
@@ -94,7 +95,7 @@ def audit(
 
     opened = Review(out)
     if page:
-        _serve(opened, port)
+        _serve(opened, server.port)
     if review:
         _judge(opened)
     if table or as_json:

@@ -32,6 +32,7 @@ _QUESTIONS = 200  # of a family
 BaseUrl = Annotated[
     str | None,
     typer.Option(
+        "--base-url",
         metavar="URL",
         help="Endpoint with OpenAI's chat completions API, up to /v1; --model is then the name of a model there.",
         rich_help_panel="Model",

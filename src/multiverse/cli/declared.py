@@ -33,16 +33,10 @@ from .errors import InputError
 
 # Options that belong to no dataclass and that several commands have.
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.", rich_help_panel="Output")]
-Out = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="PATH",
-        help="Where to write the results; a run started again continues there.",
-        show_default=False,
-    ),
-]
+OUT = typer.Option(
+    "--out", "-o", metavar="PATH", help="Where to write the results; a run started again continues there.", show_default=False
+)
+Out = Annotated[Path, OUT]
 Save = Annotated[
     Path | None,
     typer.Option("--save", metavar="FILE", help="Write every question and its generation as JSON lines.", show_default=False),
@@ -94,6 +88,8 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "--max-tokens": ("--max-length",),
     "--answer-tokens": ("--max-tokens",),
     "--keep-going": ("--on-error skip",),
+    "--guard": ("--guards",),
+    "--page": ("--page-url",),
 }
 
 
@@ -234,12 +230,12 @@ class _Section:
         return values if self.only_given else made
 
     def _value(self, name: str, value: Any) -> Any:
-        for one in alternatives(self.hints[name]):
-            if get_origin(one) is Literal and value not in get_args(one):
-                allowed = get_args(one)
-                near = get_close_matches(value, allowed, n=1)
+        allowed = _choices(self.hints[name])
+        for one in value if isinstance(value, list) else [value]:
+            if allowed and one not in allowed:
+                near = get_close_matches(one, allowed, n=1)
                 remedy = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(allowed)}"
-                raise InputError(f"{long_name(name, self.options[name])} {value!r} is not valid: {remedy}")
+                raise InputError(f"{long_name(name, self.options[name])} {one!r} is not valid: {remedy}")
         return tuple(value) if isinstance(value, list) and _sequence(self.hints[name]) is tuple else value
 
 
@@ -258,7 +254,7 @@ def _cli_type(kind: type[Options], name: str, hint: Any) -> Any:
     several = [one for one in found if get_origin(one) in (list, tuple)]
     one = (several or found)[0]
     if several:
-        return GenericAlias(list, get_args(one)[:1])
+        return GenericAlias(list, str if _choices(one) else get_args(one)[:1])
     if get_origin(one) is Literal:
         return str
     if len(found) == 1 and one in (int, float, str, bool, Path):
@@ -266,9 +262,17 @@ def _cli_type(kind: type[Options], name: str, hint: Any) -> Any:
     raise TypeError(f"{kind.__name__}.{name} is {hint}, which no option can give: leave it out")
 
 
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The texts that a field, or each item of one, is one of; empty for any other type."""
+    for one in alternatives(hint):
+        item = get_args(one)[0] if get_origin(one) in (list, tuple) else one
+        if get_origin(item) is Literal:
+            return get_args(item)
+    return ()
+
+
 def _metavar(kind: Any, hint: Any) -> str | None:
-    literal = next((one for one in alternatives(hint) if get_origin(one) is Literal), None)
-    if literal is not None:
-        return "|".join(get_args(literal))
+    if choices := _choices(hint):
+        return "|".join(choices)
     item = get_args(kind)[0] if get_origin(kind) is list else kind
     return {int: "N", float: "X", str: "TEXT", Path: "PATH"}.get(item)

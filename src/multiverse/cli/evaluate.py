@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from ..engine.params import SamplingParams
 from ..evaluation.config import FOLDERS, MAX_TOKENS, QUESTIONS, EvaluationConfig
-from ..options import Options, option
+from ..options import Options, like, option
 from ..prompting import Mode
+from ..serving.config import ServerConfig
 from .bars import bars
 from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..evaluation.run import Progress
     from ..evaluation.sample import Sample
 
-MODES: tuple[Mode, ...] = get_args(Mode)
 NAMES = (
     "aime24, aime25, math500, gpqa, ifeval, livecodebench; "
     "or a family of our own tasks: worksheet, cases, countdown, nested, chain."
@@ -63,6 +63,18 @@ class Source(Options):
     concurrency: int = option(32, "Most questions in flight.", ge=1, group="Limits")
 
 
+@dataclass(frozen=True)
+class Modes(Options):
+    """The modes in which questions are asked."""
+
+    mode: Literal["parallel", "sequential", "both"] = like(ServerConfig, "mode", group=QUESTIONS)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Each mode, in the order in which they run."""
+        return get_args(Mode) if self.mode == "both" else (self.mode,)
+
+
 @expand_options
 def run(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help=NAMES, show_default=False)],
@@ -76,23 +88,16 @@ def run(
     ],
     model: LocalModel,
     source: Source,
+    asked: Modes,
     out: Out = Path("runs/eval"),
-    mode: Annotated[
-        str,
-        typer.Option(
-            "--mode",
-            metavar="parallel|sequential|both",
-            help="Instruction at the end of each question; both runs one after the other.",
-            rich_help_panel=QUESTIONS,
-        ),
-    ] = "parallel",
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Ask a model the questions of benchmarks, and grade its answers.
 
-    The defaults are the Multiverse paper's. Every answer is kept as soon as it is graded, in DIR/multiverse (mode parallel)
-    and DIR/zero (sequential): the same command, run again, resumes where it was stopped. [bold]run[/bold] may be left out.
+    The defaults are the Multiverse paper's; --mode both asks in one mode after the other. Every answer is kept as soon as it
+    is graded, in DIR/multiverse (mode parallel) and DIR/zero (sequential): the same command, run again, resumes where it was
+    stopped. [bold]run[/bold] may be left out.
 
     [bold]Examples[/bold]
     multiverse eval worksheet countdown --limit 50 --temperature 0 --max-tokens 2048 --mode both
@@ -103,7 +108,7 @@ def run(
     from ..evaluation.run import evaluate, load
 
     config = replace(config, benchmarks=benchmarks(names), sampling=sampling, data=parse_data(data))
-    modes = parse_modes(mode)
+    modes = asked.modes
     sets = load(config)  # errors in the questions are found before a model is loaded
     name, open_api = provider(source, model)
     with _progress() as progress:
@@ -150,16 +155,6 @@ def benchmarks(names: list[str]) -> tuple[str, ...]:
     from ..evaluation.benchmarks import BENCHMARKS
 
     return tuple(dict.fromkeys(known("benchmark", name, BENCHMARKS) for name in names))
-
-
-def parse_modes(mode: str) -> tuple[Mode, ...]:
-    """The modes of ``--mode parallel|sequential|both``.
-
-    Raises:
-        InputError: there is no such mode.
-    """
-    known("mode", mode, (*MODES, "both"))
-    return MODES if mode == "both" else (cast(Mode, mode),)
 
 
 def parse_data(pairs: list[str] | None) -> dict[str, str]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from ..engine.params import SamplingParams
 from ..evaluation.analysis.options import CaseOptions, SiteOptions
+from ..options import Options, like, option
+from ..prompting import Mode
+from ..serving.config import ServerConfig
 from .bars import bars
 from .declared import Fields, Json, Plot, Save, expand_options
-from .errors import InputError, known
-from .evaluate import parse_modes
+from .errors import InputError
+from .evaluate import Modes
 from .jsonio import dump, print_json
 from .loading import ModelOptions, quietly
 
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from ..evaluation.analysis.prompting import PromptingSample, PromptingTest, PromptMode, Tally
     from ..evaluation.analysis.sites import Marker
     from ..evaluation.analysis.states import Reader
-    from ..prompting import Mode
 
 TEXTS, OUTPUT = "Texts", "Output"
 GUARDS: dict[str | None, tuple[bool, ...]] = {None: (), "on": (True,), "off": (False,), "both": (True, False)}
@@ -35,21 +37,33 @@ GUARDS: dict[str | None, tuple[bool, ...]] = {None: (), "on": (True,), "off": (F
 Model = Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))]
 
 
+@dataclass(frozen=True)
+class Prompting(Options):
+    """How models are asked for the format."""
+
+    mode: tuple[Literal["parallel", "sequential", "both", "explained"], ...] = like(
+        ServerConfig, "mode", (), group=TEXTS, show_default="both, or explained for a model without tags"
+    )
+    guards: Literal["on", "off", "both"] | None = option(
+        None,
+        "Whether only legal tags can be sampled; off shows the raw model.",
+        group=TEXTS,
+        show_default="both, where the model has tags",
+    )
+
+    @property
+    def modes(self) -> tuple[PromptMode, ...]:
+        """Each mode once."""
+        each = [one for name in self.mode for one in (get_args(Mode) if name == "both" else (name,))]
+        return tuple(dict.fromkeys(each))
+
+
 @expand_options
 def probe(
     source: CaseOptions,
     sites: SiteOptions,
     model: Model,
-    mode: Annotated[
-        str | None,
-        typer.Option(
-            "--mode",
-            metavar="parallel|sequential|both",
-            help="Which texts: structured, the same written sequentially, or both.",
-            rich_help_panel=TEXTS,
-            show_default="both, where the model has tags",
-        ),
-    ] = None,
+    texts: Annotated[dict[str, Any], Fields(of=Modes, show_default={"mode": "both, where the model has tags"})],
     beside: Annotated[
         list[Path] | None,
         typer.Option(
@@ -67,7 +81,8 @@ def probe(
 
     A two-layer perceptron per layer is trained at places where a block may stand, half of them in front of a fork, and judged
     on documents that it has not seen (five folds). Baselines know the position or the last tokens only: where they are right,
-    the text gives the fork away, and the test says nothing about the model.
+    the text gives the fork away, and the test says nothing about the model. In mode parallel, texts are structured; in mode
+    sequential, the same is written without forks.
 
     [bold]Examples[/bold]
     multiverse eval probe --at question
@@ -78,14 +93,12 @@ def probe(
     from ..evaluation.analysis.cases import load_cases
     from ..evaluation.analysis.plots import plot_probes
 
-    modes = parse_modes(mode) if mode is not None else ()
     cases = load_cases(source)
     others = [_stored(path) for path in beside or ()]
     if plot is not None:
         check_format(plot)
     reader, marker = _open_reader(model, sites)
-    if not modes:
-        modes = ("parallel", "sequential") if marker.tokens is not None else ("sequential",)
+    modes = Modes(**{"mode": "both" if marker.tokens is not None else "sequential", **texts}).modes
     report = _probe(reader, cases, marker, modes, source.seed)
     if plot is not None:
         _write(plot, lambda path: plot_probes([report.as_json(), *others], path))
@@ -100,26 +113,7 @@ def prompting(
     source: CaseOptions,
     sampling: Annotated[SamplingParams, Fields(only=("temperature", "max_tokens"))],
     model: Model,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mode",
-            metavar="parallel|sequential|both|explained",
-            help="How to ask; explained describes the format. May be given several times.",
-            rich_help_panel=TEXTS,
-            show_default="both, or explained for a model without tags",
-        ),
-    ] = None,
-    guard: Annotated[
-        str | None,
-        typer.Option(
-            "--guard",
-            metavar="on|off|both",
-            help="Whether only legal tags can be sampled; off shows the raw model.",
-            rich_help_panel=TEXTS,
-            show_default="both, where the model has tags",
-        ),
-    ] = None,
+    asked: Prompting,
     save: Save = None,
     plot: Plot = None,
     as_json: Json = False,
@@ -128,10 +122,10 @@ def prompting(
 
     An answer is [bold]formed[/bold] (its blocks are whole), [bold]broken[/bold] (it has tags of a block, but
     no whole one) or [bold]plain[/bold] (it has none). Beside it stands how often the question
-    can be answered with a fork, by its own solution.
+    can be answered with a fork, by its own solution. --mode may be repeated; explained describes the format.
 
     [bold]Examples[/bold]
-    multiverse eval prompting --family worksheet --guard off
+    multiverse eval prompting --family worksheet --guards off
     multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --mode explained --limit 50
     multiverse eval prompting --data documents.jsonl --save answers.jsonl --json
     """
@@ -140,9 +134,6 @@ def prompting(
     from ..evaluation.analysis.plots import plot_prompting
     from ..evaluation.analysis.prompting import PromptingTest
 
-    modes = _prompt_modes(mode or [])
-    if guard is not None:
-        known("guard", guard, ("on", "off", "both"))
     cases = load_cases(source)
     if plot is not None:
         check_format(plot)
@@ -150,12 +141,12 @@ def prompting(
         _write(save, lambda path: path.write_text(""))  # raises before the model has run, not after
     llm = model.load()
     tagged = llm.engine.tokens is not None
-    if True in GUARDS[guard] and not tagged:
-        raise InputError(f"--guard {guard}: the guard needs the tags in the tokenizer, and {llm.model_path!r} has none")
+    if True in GUARDS[asked.guards] and not tagged:
+        raise InputError(f"--guards {asked.guards}: the guard needs the tags in the tokenizer, and {llm.model_path!r} has none")
     tests = [
         PromptingTest(one, on)
-        for one in modes or (("parallel", "sequential") if tagged else ("explained",))
-        for on in GUARDS[guard] or ((True, False) if tagged else (False,))
+        for one in asked.modes or (("parallel", "sequential") if tagged else ("explained",))
+        for on in GUARDS[asked.guards] or ((True, False) if tagged else (False,))
     ]
     found = _ask(llm, cases, tests, sampling, source.seed)
     if save is not None:
@@ -172,13 +163,6 @@ def prompting(
         print_json({**settings, "tallies": [one.as_json() for one in tallies]})
     else:
         _print_tallies(tallies, settings)
-
-
-def _prompt_modes(names: list[str]) -> tuple[PromptMode, ...]:
-    for name in names:
-        known("mode", name, ("parallel", "sequential", "both", "explained"))
-    each = [one for name in names for one in (("parallel", "sequential") if name == "both" else (name,))]
-    return tuple(cast("PromptMode", one) for one in dict.fromkeys(each))
 
 
 def _open_reader(model: ModelOptions, sites: SiteOptions) -> tuple[Reader, Marker]:

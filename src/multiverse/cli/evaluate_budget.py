@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..engine.params import SamplingParams
 from ..errors import require
 from ..evaluation.config import EvaluationConfig
+from ..options import Options, like
 from ..prompting import Mode
+from ..serving.config import ServerConfig
 from .bars import bars
-from .declared import Fields, Json, expand_options
-from .errors import InputError, known
-from .evaluate import MODES, NAMES, Data, LocalModel, Source, benchmarks, parse_data, provider
+from .declared import Fields, Json, Out, expand_options
+from .errors import InputError
+from .evaluate import NAMES, Data, LocalModel, Source, benchmarks, parse_data, provider
 from .jsonio import print_json
 from .loading import ModelOptions
 
@@ -32,22 +34,19 @@ if TYPE_CHECKING:
 
 AGAINST = "The other system"
 
-ModelMode = Annotated[str, typer.Option("--mode", metavar="parallel|sequential", help="How to ask.", rich_help_panel="Model")]
+
+@dataclass(frozen=True)
+class Systems(Options):
+    """What two systems differ in."""
+
+    mode: Mode = like(ServerConfig, "mode", group="Model")
+    against_model: str | None = like(ModelOptions, "model", flag=None, group=AGAINST, show_default="the same")
+    against_mode: Mode = like(ServerConfig, "mode", "sequential", group=AGAINST)
 
 
 @expand_options
 def budget(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Folder of the comparison; samples that are in it are not asked again.",
-            rich_help_panel="Output",
-            show_default=False,
-        ),
-    ],
+    out: Out,
     config: Annotated[EvaluationConfig, Fields(defaults={"limit": 40}, show_default={"limit": "40"})],
     sampling: Annotated[
         SamplingParams,
@@ -55,22 +54,8 @@ def budget(
     ],
     model: LocalModel,
     source: Source,
+    compared: Systems,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAMES, show_default="our own families")] = None,
-    mode: ModelMode = "parallel",
-    against_model: Annotated[
-        str | None,
-        typer.Option(
-            "--against-model",
-            metavar="PATH|ID",
-            help="Folder or hub id of its model.",
-            rich_help_panel=AGAINST,
-            show_default="the same",
-        ),
-    ] = None,
-    against_mode: Annotated[
-        str,
-        typer.Option("--against-mode", metavar="parallel|sequential", help="How to ask it.", rich_help_panel=AGAINST),
-    ] = "sequential",
     budgets: Annotated[
         str,
         typer.Option(
@@ -100,44 +85,42 @@ def budget(
     config = replace(config, benchmarks=benchmarks(names or list(FAMILIES)), sampling=sampling, data=parse_data(data))
     limits = _parse_budgets(budgets)
     check_budgets(limits, config)
-    other = model if against_model is None else replace(model, model=against_model)
-    systems = _systems((model, mode), (other, against_mode), cache(lambda own: provider(source, own)))
+    other = model if compared.against_model is None else replace(model, model=compared.against_model)
+    systems = _systems((model, compared.mode), (other, compared.against_mode), cache(lambda own: provider(source, own)))
     sets = load(config)
     with _progress(systems) as progress:
         first, second = (
             sweep(one, config, limits, out, sets=sets, concurrency=source.concurrency, progress=progress[one.name])
             for one in systems
         )
-    compared = curves((systems[0].name, systems[1].name), first, second, seed=config.seed)
-    write_budget(compared, systems, config, [*first.values(), *second.values()], out)
+    found = curves((systems[0].name, systems[1].name), first, second, seed=config.seed)
+    write_budget(found, systems, config, [*first.values(), *second.values()], out)
     cut = sum(sample.finish_reason == "length" for runs in (first, second) for run in runs.values() for sample in run.samples)
     if cut:
         print(f"{cut} answers reached --max-tokens before their budget, and count as wrong: raise it", file=sys.stderr)
     if as_json:
-        print_json(compared.to_json())
+        print_json(found.to_json())
     else:
-        _print(compared)
+        _print(found)
         print(f"wrote {out / BUDGET}", file=sys.stderr)
 
 
 Opener = Callable[[ModelOptions], tuple[str, "Callable[[], ModelAPI]"]]
 
 
-def _systems(first: tuple[ModelOptions, str], second: tuple[ModelOptions, str], opener: Opener) -> tuple[System, System]:
+def _systems(first: tuple[ModelOptions, Mode], second: tuple[ModelOptions, Mode], opener: Opener) -> tuple[System, System]:
     """Two systems, named by what differs between them: model, mode, or both."""
     from ..evaluation.budget import System
     from ..evaluation.recording import slug
 
-    for _, mode in (first, second):
-        known("mode", mode, MODES)
     if first == second:
         raise InputError("both systems are the same: give another --against-mode or --against-model")
 
-    def system(model: ModelOptions, mode: str) -> System:
+    def system(model: ModelOptions, mode: Mode) -> System:
         name, open_api = opener(model)
         own = slug(Path(name).name) if first[0] != second[0] else ""
         label = "-".join(filter(None, (own, mode if first[1] != second[1] else "")))
-        return System(label, name, cast("Mode", mode), open_api)
+        return System(label, name, mode, open_api)
 
     made = system(*first), system(*second)
     if made[0].name == made[1].name:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bars import bars
-from .declared import Json
+from .declared import OUT, Json, Seed
 from .jsonio import print_json
 
 if TYPE_CHECKING:
@@ -20,39 +20,25 @@ if TYPE_CHECKING:
     from ..evaluation.report import Comparison, Report
 
 RunFolder = "Folder of a finished run (run.json and samples.jsonl)."
-Page = Annotated[
-    str,
-    typer.Option(
-        "--page",
-        metavar="URL",
-        help="Where multiverse serve has its page, for links that open a sample in it.",
-        rich_help_panel="Output",
-    ),
-]
-Resampling = Annotated[int, typer.Option("--seed", metavar="S", help="Of the resampling behind comparisons.", min=0)]
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RunFolder, show_default=False)],
-    out: Annotated[
-        Path | None,
+    out: Annotated[Path | None, OUT] = None,
+    page_url: Annotated[
+        str,
         typer.Option(
-            "--out",
-            "-o",
-            metavar="DIR",
-            help="Folder for Markdown, JSON, plots, and the samples behind every number.",
-            rich_help_panel="Output",
-            show_default=False,
+            "--page-url", metavar="URL", help="Where multiverse serve has its page, for links that open a sample in it."
         ),
-    ] = None,
-    page: Page = "http://127.0.0.1:8000/",
-    seed: Resampling = 0,
+    ] = "http://127.0.0.1:8000/",
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Report runs: accuracy, parallelism, critical path, tokens, time.
 
     Every number has its standard error, the samples of one question being one cluster. The modes of a single run are compared;
-    of several runs, each later one is compared with the first.
+    of several runs, each later one is compared with the first, by a bootstrap with --seed. With --out, a folder gets Markdown,
+    JSON, plots and the samples behind every number.
 
     [bold]Examples[/bold]
     multiverse eval report runs/aime24
@@ -66,7 +52,7 @@ def report(
         from ..evaluation.markdown import REPORT, write_report
 
         with _bar("samples", sum(len(group.samples) for group in summed.groups)) as advance:
-            write_report(summed, out, page=page, on_sample=advance)
+            write_report(summed, out, page=page_url, on_sample=advance)
         print(f"wrote {out / REPORT}", file=sys.stderr)
     if as_json:
         print_json(summed.to_json())
@@ -78,12 +64,12 @@ def report(
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help=RunFolder, show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="B", help=RunFolder, show_default=False)],
-    seed: Resampling = 0,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Compare run B with run A, on the questions that both were asked.
 
-    A paired bootstrap over questions: difference, interval, p. Runs of one mode each are compared across modes.
+    A paired bootstrap over questions, with --seed: difference, interval, p. Runs of one mode each are compared across modes.
 
     [bold]Example[/bold]
     multiverse eval compare runs/sequential runs/parallel

@@ -62,15 +62,10 @@ class ModelOptions(Options):
         Raises:
             ModelError: it cannot be found or loaded, its layers cannot run with forks, or the device does not exist.
         """
-        return open_model(**self.arguments(), **engine)
+        with quietly(self.model):
+            from ..llm import LLM
 
-
-def open_model(model: str | None, *, device: str = "auto", dtype: str = "auto", **options: Any) -> LLM:
-    """Load a model as `ModelOptions.load` does, from keyword arguments of `LLM`."""
-    with quietly(model):
-        from ..llm import LLM
-
-        return LLM(model, device=device, dtype=dtype, **options)
+            return LLM(**self.arguments(), **engine)
 
 
 def open_tokenizer(model: str | None) -> Any:

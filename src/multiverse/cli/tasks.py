@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 
-from .declared import Limit, Seed, Split
+from ..evaluation.config import EvaluationConfig
+from .declared import Fields, Limit, Seed, Split, expand_options
 from .errors import InputError, known
-from .options import Depth, Width
 
 
+@expand_options
 def tasks(
     family: Annotated[
         str, typer.Argument(metavar="FAMILY", help="worksheet, cases, countdown, nested or chain.", show_default=False)
     ],
+    shape: Annotated[dict[str, Any], Fields(of=EvaluationConfig, only=("width", "depth"))],
     limit: Limit = 10,
     seed: Seed = 0,
-    width: Width = None,
-    depth: Depth = None,
     split: Split = "test",
 ) -> None:
     """Print problems with their answers and both solutions, one JSON object a line.
@@ -47,7 +47,7 @@ def tasks(
     known("family", family, FAMILIES)
     side = known("split", split or "test", ("train", "test"))
     try:
-        stream = problems(family, seed=seed, split=cast(Side, side), width=width, depth=depth)
+        stream = problems(family, seed=seed, split=cast(Side, side), **shape)
     except ValueError as error:
         raise InputError(str(error)) from None
     for problem in islice(stream, limit):
