@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,22 @@ def test_prompts_of_every_form(scripted: Site) -> None:
     assert body["usage"]["prompt_tokens"] == 2 * len(ids)
     stream = chunks(scripted.complete(["plain", "wide"], stream=True, echo=True))
     assert [text_of(stream, index) for index in (0, 1)] == ["plain" + PLAIN, "wide" + render(WIDE)]
+
+
+def test_each_prompt_has_its_own_default_of_max_tokens(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = scripted.llm.engine.slots.size
+    monkeypatch.setattr(scripted.service, "config", replace(scripted.service.config, default_max_tokens=size))
+    sent: list[list[SamplingParams]] = []
+    submit = scripted.service.submit
+
+    def watch(prompts: Any, params: Any, param: Any) -> Any:
+        sent.append(params)
+        return submit(prompts, params, param)
+
+    monkeypatch.setattr(scripted.service, "submit", watch)
+    ids = scripted.llm.tokenizer.encode("plain")
+    scripted.complete([ids, ids * 2])
+    assert [params.max_tokens for params in sent[0]] == [size - len(ids), size - 2 * len(ids)]
 
 
 def test_echo_begins_with_the_prompt(scripted: Site) -> None:

@@ -74,7 +74,7 @@ async def exhaust(events: EventStream) -> list[Generation]:
 async def generate(service: Service, params: SamplingParams) -> Generation:
     """The result of one request, in an exchange of its own."""
     with exchange():
-        return (await exhaust(await service.submit([PROMPT], params)))[0]
+        return (await exhaust(await service.submit([PROMPT], [params])))[0]
 
 
 async def until(condition: Any) -> None:
@@ -125,7 +125,7 @@ def test_branches_are_counted_while_they_run(llm: LLM) -> None:
         async with Service(llm, ServerConfig()) as service:
             seen = []
             with exchange():
-                async for _ in await service.submit([PROMPT], GREEDY):
+                async for _ in await service.submit([PROMPT], [GREEDY]):
                     seen.append(int(metric(service, "branches_running")))
             return seen
 
@@ -143,7 +143,7 @@ def test_requests_beyond_max_concurrent_wait_in_order(llm: LLM) -> None:
                 done.append((await generate(service, replace(ENDLESS, max_tokens=tokens))).usage.total_tokens)
 
             with exchange():
-                first = await service.submit([PROMPT], ENDLESS)
+                first = await service.submit([PROMPT], [ENDLESS])
                 await anext(first)
                 tasks = [asyncio.create_task(finish(tokens)) for tokens in (3, 4)]
                 await until(lambda: metric(service, "num_requests_waiting") == 2)
@@ -160,7 +160,7 @@ def test_a_consumer_who_does_not_read_delays_nobody(llm: LLM) -> None:
     async def main() -> None:
         async with Service(llm, ServerConfig(max_concurrent=1)) as service:
             with exchange():
-                unread = await service.submit([PROMPT], replace(ENDLESS, max_tokens=20))
+                unread = await service.submit([PROMPT], [replace(ENDLESS, max_tokens=20)])
                 other = asyncio.create_task(generate(service, replace(ENDLESS, max_tokens=10)))
                 assert (await other).usage.total_tokens == 10
                 (generation,) = await exhaust(unread)
@@ -174,18 +174,21 @@ def test_after_the_grace_the_rest_is_aborted(llm: LLM) -> None:
         service = Service(llm, ServerConfig(max_concurrent=1))
         service.admission.started = True
         with exchange():
-            running, waiting = [await service.submit([PROMPT], ENDLESS) for _ in range(2)]
-            await anext(running)
+            running = await service.submit([PROMPT], [ENDLESS])
+            waiting = asyncio.create_task(service.submit([PROMPT], [ENDLESS]))
+            await until(lambda: service.admission.held == 2)
             assert await service.admission.drain(0) is False
             await service.close()
             await service.close()
-            for stream in (running, waiting):
-                (generation,) = await exhaust(stream)
-                error = service.failed(generation)
-                assert error is not None
-                assert (error.status, error.code) == (503, "shutting_down")
+            (generation,) = await exhaust(running)
+            error = service.failed(generation)
+            assert error is not None
+            assert (error.status, error.code) == (503, "shutting_down")
+            with pytest.raises(ApiError, match="shutting down") as stopped:  # before its answer has begun
+                await waiting
+            assert (stopped.value.status, stopped.value.code) == (503, "shutting_down")
             with pytest.raises(ApiError, match="shutting down"):
-                await service.submit([PROMPT], ENDLESS)
+                await service.submit([PROMPT], [ENDLESS])
         assert metric(service, "request_failure_total", reason="shutdown") == 2
 
     run(main())
@@ -207,14 +210,30 @@ def test_waiting_counts_towards_the_deadline(llm: LLM) -> None:
     async def main() -> None:
         async with Service(llm, ServerConfig(max_concurrent=1)) as service:
             with exchange():
-                await anext(await service.submit([PROMPT], ENDLESS))
-                late = await asyncio.create_task(generate(service, replace(ENDLESS, max_seconds=0.05)))
-                error = service.failed(late)
-                assert error is not None
-                assert (error.status, error.code, error.headers) == (503, "timeout", {"retry-after": "10"})
+                await anext(await service.submit([PROMPT], [ENDLESS]))
+                with pytest.raises(ApiError, match="deadline while it was waiting") as late:
+                    await asyncio.create_task(generate(service, replace(ENDLESS, max_seconds=0.05)))
+                assert (late.value.status, late.value.code, late.value.headers) == (503, "timeout", {"retry-after": "10"})
                 assert metric(service, "request_failure_total", reason="timeout") == 1
                 assert metric(service, "num_requests_waiting") == 0
             assert (await generate(service, replace(ENDLESS, max_tokens=2))).usage.total_tokens == 2
+
+    run(main())
+
+
+def test_a_request_is_submitted_once_it_is_in_the_batch(llm: LLM) -> None:
+    async def main() -> None:
+        async with Service(llm, ServerConfig(max_concurrent=1)) as service:
+            with exchange():
+                running = await service.submit([PROMPT], [ENDLESS])
+                waiting = asyncio.create_task(service.submit([PROMPT], [replace(ENDLESS, max_tokens=2)]))
+                await until(lambda: service._engine.waiting == 1)
+                for _ in range(10):
+                    await anext(running)
+                assert not waiting.done()
+                running.close()
+                (generation,) = await exhaust(await waiting)
+                assert generation.usage.total_tokens == 2
 
     run(main())
 
@@ -223,7 +242,7 @@ def test_waiting_counts_towards_the_deadline(llm: LLM) -> None:
 def test_however_a_consumer_leaves_the_engine_stops(llm: LLM, how: str) -> None:
     async def leave(service: Service) -> None:
         with exchange():
-            stream = await service.submit([PROMPT], ENDLESS)
+            stream = await service.submit([PROMPT], [ENDLESS])
             if how == "exchange":
                 await anext(stream)
             elif how == "break":
@@ -259,7 +278,7 @@ def test_a_request_that_the_engine_refuses(llm: LLM) -> None:
     async def main() -> None:
         async with Service(llm, ServerConfig()) as service:
             with exchange(), pytest.raises(ApiError, match="the prompt is empty") as refused:
-                await service.submit([PROMPT, []], GREEDY, "prompt")
+                await service.submit([PROMPT, []], [GREEDY] * 2, "prompt")
             assert (refused.value.status, refused.value.param) == (400, "prompt")
             assert metric(service, "request_failure_total", reason="refused") == 2
             assert service.admission.held == 0
@@ -287,6 +306,28 @@ def test_a_failure_of_the_engine_affects_no_later_request(llm: LLM, monkeypatch:
     run(main())
 
 
+def test_a_failure_of_the_engine_spares_requests_that_wait(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = llm.engine.backend.run
+
+    async def main() -> None:
+        async with Service(llm, ServerConfig(max_concurrent=1)) as service:
+            with exchange():
+                running = await service.submit([PROMPT], [ENDLESS])
+                waiting = asyncio.create_task(generate(service, replace(ENDLESS, max_tokens=2)))
+                await until(lambda: service._engine.waiting == 1)
+
+                def broken(_batch: Any) -> Any:
+                    monkeypatch.setattr(llm.engine.backend, "run", good)
+                    raise RuntimeError("out of luck")
+
+                monkeypatch.setattr(llm.engine.backend, "run", broken)
+                with pytest.raises(EngineError, match="out of luck"):
+                    await exhaust(running)
+                assert (await waiting).usage.total_tokens == 2
+
+    run(main())
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_lost_engine_thread_is_reported(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost() -> None:
@@ -297,13 +338,13 @@ def test_a_lost_engine_thread_is_reported(llm: LLM, monkeypatch: pytest.MonkeyPa
             assert service.admission.ready
             assert service.alive
             monkeypatch.setattr(service._engine, "_step", lost)
-            error = service.failed(await generate(service, ENDLESS))
-            assert error is not None
-            assert (error.status, error.code) == (503, "dead")
+            with pytest.raises(ApiError, match="must be restarted") as dead:
+                await generate(service, ENDLESS)
+            assert (dead.value.status, dead.value.code) == (503, "dead")
             assert not service.admission.ready
             assert not service.alive
             with exchange(), pytest.raises(ApiError, match="must be restarted"):
-                await service.submit([PROMPT], GREEDY)
+                await service.submit([PROMPT], [GREEDY])
 
     run(main())
 
@@ -313,7 +354,7 @@ def test_the_log_line_has_the_usage(llm: LLM) -> None:
         async with Service(llm, ServerConfig()) as service:
             with exchange() as own:
                 for _ in range(2):
-                    await exhaust(await service.submit([PROMPT], replace(ENDLESS, max_tokens=5)))
+                    await exhaust(await service.submit([PROMPT], [replace(ENDLESS, max_tokens=5)]))
                 return own.fields
 
     fields = run(main())
@@ -354,7 +395,7 @@ def test_samples_share_their_prompt_and_differ(llm: LLM) -> None:
         params = SamplingParams(temperature=1.0, seed=7, n=2, max_tokens=20, ignore_eos=True, max_depth=0)
         async with Service(llm, ServerConfig(max_concurrent=1)) as service:
             with exchange():
-                return await exhaust(await service.submit(prompts, params))
+                return await exhaust(await service.submit(prompts, [params] * 2))
 
     generations = run(main())
     assert [list(generation.prompt_token_ids) for generation in generations] == [prompts[0], prompts[0], prompts[1], prompts[1]]

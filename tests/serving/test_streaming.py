@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -165,6 +166,21 @@ def test_an_error_in_the_middle_has_openais_shape(
 def test_what_is_refused_is_refused_before_the_stream(scripted: Site) -> None:
     assert error_of(scripted.chat("nested " * 400, stream=True))["code"] == "context_length_exceeded"
     assert error_of(scripted.chat(MULTIVERSE.goal.close, stream=True))["param"] == "messages"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_that_passes_while_waiting_is_a_status(mini: Site, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    endless = {"prompt": "3+4=", "max_tokens": 2000, "ignore_eos": True, "stream": True, "multiverse": {"max_depth": 0}}
+    monkeypatch.setattr(mini.llm.engine.scheduler, "max_requests", 1)
+    with mini.client.stream("POST", "/v1/completions", json=endless) as running:
+        assert running.status_code == 200
+        lines = running.iter_lines()  # dropping it would end the request
+        next(lines)
+        monkeypatch.setattr(mini.service, "config", replace(mini.service.config, request_timeout=0.05))
+        response = mini.chat(QUESTION, stream=stream)
+    assert error_of(response, 503)["code"] == "timeout"
+    assert response.headers["retry-after"] == "10"
+    assert response.headers["content-type"] == "application/json"
 
 
 def test_a_quiet_stream_gives_signs_of_life(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:

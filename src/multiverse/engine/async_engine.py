@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -42,8 +42,8 @@ class AsyncEngine:
     request and ends with `aclose` (or the end of ``async with``).
 
     A request that is refused, or whose result cannot be made, affects no other. If a step of the engine fails (out of memory,
-    for one), all requests that are in the engine are aborted and each consumer gets an `EngineError`, with the failure as its
-    cause; requests sent later are not affected.
+    for one), all requests in its batch are aborted and each consumer gets an `EngineError`, with the failure as its cause.
+    Requests that have not begun and those sent later are not affected.
 
     Attributes:
         engine: the engine that is run.
@@ -92,7 +92,7 @@ class AsyncEngine:
     def stream(
         self,
         prompt: Sequence[int] | Sequence[Sequence[int]],
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: int = 0,
         observe: Observer | None = None,
@@ -105,7 +105,7 @@ class AsyncEngine:
         Args:
             prompt: token ids; or several prompts, whose samples are numbered through: sample ``j`` of prompt ``i`` has the
                 index ``i * params.n + j``. If one of them is refused, all are.
-            params: `None` takes the defaults.
+            params: for all prompts; or those of each, with the same `n`. `None` takes the defaults.
             priority: higher goes first, and preempts lower if there is no memory left.
             observe: see `Observer`.
 
@@ -165,7 +165,7 @@ class AsyncEngine:
     def _send(
         self,
         prompt: Sequence[int] | Sequence[Sequence[int]],
-        params: SamplingParams,
+        params: SamplingParams | Sequence[SamplingParams],
         priority: int,
         observe: Observer | None = None,
         *,
@@ -173,8 +173,11 @@ class AsyncEngine:
     ) -> EventStream:
         several = len(prompt) > 0 and isinstance(prompt[0], Sequence) and not isinstance(prompt[0], str)
         prompts = [list(own) for own in cast(Sequence[Sequence[int]], prompt if several else [prompt])]
-        mailbox = Mailbox(asyncio.get_running_loop(), len(prompts) * params.n, observe)
-        submit = partial(self._submit, prompts, params, priority, listening=listening)
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        assert len(each) == len(prompts)
+        assert len({own.n for own in each}) == 1
+        mailbox = Mailbox(asyncio.get_running_loop(), len(prompts) * each[0].n, observe)
+        submit = partial(self._submit, prompts, each, priority, listening=listening)
         with self._lock:
             if self._refusal is not None:
                 raise RequestError(self._refusal)
@@ -211,11 +214,17 @@ class AsyncEngine:
             self._commands.get()()
 
     def _submit(
-        self, prompts: list[list[int]], params: SamplingParams, priority: int, requests: dict[int, Request], *, listening: bool
+        self,
+        prompts: list[list[int]],
+        each: list[SamplingParams],
+        priority: int,
+        requests: dict[int, Request],
+        *,
+        listening: bool,
     ) -> None:
         """Queue all samples; the first of each prompt prefills it for the others, which wait for that in the engine."""
-        for sample in range(params.n):
-            for number, prompt in enumerate(prompts):
+        for sample in range(each[0].n):
+            for number, (prompt, params) in enumerate(zip(prompts, each, strict=True)):
                 first = number * params.n
                 requests[first + sample] = self.engine.submit(
                     prompt, params, listening=listening, priority=priority, leader=requests.get(first), sample=sample
@@ -256,6 +265,7 @@ class AsyncEngine:
         """Post what has happened to the requests of a stream since the last time."""
         requests = self._live[mailbox]
         events: list[tuple[int, Event]] = []
+        begun = _update_admitted(mailbox, requests.values())
         try:
             for index, request in list(requests.items()):
                 own = self.engine.drain(request)
@@ -268,15 +278,21 @@ class AsyncEngine:
             return
         if not requests:
             self._end(mailbox, events)
-        elif events:
+        elif events or begun:
             self._post(mailbox, events)
 
     def _fail(self, error: Exception) -> None:
-        """A step failed halfway, and the state of whatever was in the engine is unknown: end all of it with an error."""
+        """A step failed halfway, and the state of what was in the batch is unknown: end all of it with an error.
+
+        Requests that were never admitted hold nothing and stay in the queue, unless there was nothing else that could fail.
+        """
         # The frames of a failed forward hold on to its tensors, and consumers to the error; the next forward needs the memory.
         traceback.clear_frames(error.__traceback__)
         scheduler = self.engine.scheduler
-        for request in [*scheduler.running, *scheduler.waiting]:
+        queued = {request for request in scheduler.waiting if request.admitted_at is None}
+        failed = [mailbox for mailbox, own in self._live.items() if not queued.issuperset(own.values())] or list(self._live)
+        kept = {request for mailbox in self._live.keys() - set(failed) for request in self._live[mailbox].values()}
+        for request in {*scheduler.running, *scheduler.waiting} - kept:
             # Not by abort(): that passes over finished ones that were about to be taken out, and puts into the prefix cache
             # what may not really have been computed.
             request.finish_reason = "error"
@@ -284,8 +300,8 @@ class AsyncEngine:
                 scheduler.finish(request)
         # What cannot be taken out costs its slots, but does not come back.
         scheduler.running.clear()
-        scheduler.waiting.clear()
-        for mailbox in list(self._live):
+        scheduler.waiting[:] = [request for request in scheduler.waiting if request in kept]
+        for mailbox in failed:
             self._end(mailbox, error=_failure(error))
 
     def _end(self, mailbox: Mailbox, events: Sequence[tuple[int, Event]] = (), error: Exception | None = None) -> None:
@@ -331,6 +347,18 @@ def _promise() -> Future[None]:
     promise: Future[None] = Future()
     promise.set_running_or_notify_cancel()
     return promise
+
+
+def _update_admitted(mailbox: Mailbox, requests: Iterable[Request]) -> bool:
+    """Set `Mailbox.admitted` once that is certain; returns whether it has just become so."""
+    if mailbox.admitted is None:
+        firsts = [request for request in requests if request.leader is None]
+        if all(request.admitted_at is not None for request in firsts):
+            mailbox.admitted = True
+        elif any(request.finish_reason is not None and request.admitted_at is None for request in firsts):
+            mailbox.admitted = False
+        return mailbox.admitted is not None
+    return False
 
 
 def _failure(error: Exception) -> EngineError:

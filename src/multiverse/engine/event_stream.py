@@ -16,13 +16,15 @@ Observer = Callable[[int, Event], None]
 class Mailbox:
     """Events of one stream that have arrived on the consumer's event loop and were not taken yet.
 
-    Only that loop changes anything here; the engine's thread reads `loop` and `unfinished`.
+    Only that loop changes anything here, but for `admitted`; the engine's thread reads `loop` and `unfinished`.
 
     Attributes:
         loop: the consumer's.
         events: index and event, in the order of arrival.
         unfinished: number of samples whose `FinishEvent` has not arrived.
         accepted: the engine has accepted or refused the requests.
+        admitted: whether the first sample of each prompt was admitted to the batch; `False` if one of them ended before it
+            was, `None` before either is certain. Set by the engine's thread.
         over: nothing more will come.
         error: with which the stream ended.
     """
@@ -31,6 +33,7 @@ class Mailbox:
         self.loop = loop
         self.events: deque[tuple[int, Event]] = deque()
         self.accepted = self.over = False
+        self.admitted: bool | None = None
         self.arrived = asyncio.Event()
         self.unfinished = count
         self._observe = observe
@@ -138,6 +141,20 @@ class EventStream:
             await self._wait()
         if not self._mailbox.events:
             self._mailbox.raise_error()
+
+    async def admitted(self) -> bool:
+        """Wait until the first sample of each prompt was admitted to the batch.
+
+        Returns:
+            `False` if one of them ended before that: at its deadline, or because the engine was closed.
+
+        Raises:
+            RequestError: the request cannot be honoured.
+        """
+        await self.accepted()
+        while self._mailbox.admitted is None and not self._mailbox.over:
+            await self._wait()
+        return self._mailbox.admitted is not False
 
     async def __aenter__(self) -> EventStream:
         await self.accepted()

@@ -35,6 +35,11 @@ class Usage:
     queue_seconds: float = field(default=0.0, compare=False)
 
     @property
+    def admitted(self) -> bool:
+        """Whether it was ever admitted to the batch."""
+        return self.queue_seconds < self.seconds
+
+    @property
     def parallelism(self) -> float:
         """`total_tokens` over `critical_path_tokens`; 1.0 when sequential."""
         return self.total_tokens / self.critical_path_tokens if self.critical_path_tokens else 1.0

@@ -86,7 +86,7 @@ async def complete(request: ChatRequest, service: Service) -> Response:
 
     events = await service.submit([prompt], params, "messages")
     tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)
-    choices = [Choice(index, tokens, thinking=thinking) for index in range(params.n)]
+    choices = [Choice(index, tokens, thinking=thinking) for index in range(params[0].n)]
     form = ChatForm(service, choices, include_usage=with_usage(request))
     form.logprobs = bool(request.logprobs)
     if request.multiverse is not None and request.multiverse.branches:

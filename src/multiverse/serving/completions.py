@@ -79,12 +79,13 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
     params = sampling_params(request, service, prompts, "prompt")
 
     events = await service.submit(prompts, params, "prompt")
-    choices = [Choice(index) for index in range(len(prompts) * params.n)]
+    samples = params[0].n
+    choices = [Choice(index) for index in range(len(prompts) * samples)]
     form = TextForm(service, choices, len(prompts), include_usage=with_usage(request))
     form.logprobs = request.logprobs is not None
     if request.echo:
         texts = [prompt if isinstance(prompt, str) else service.llm.engine.decode(prompt) for prompt in given]
-        form.echo = [text for text in texts for _ in range(params.n)]
+        form.echo = [text for text in texts for _ in range(samples)]
     if request.multiverse is not None and request.multiverse.branches:
         return event_stream(form.branch_chunks(events, len(prompts[0])))
     if request.stream:

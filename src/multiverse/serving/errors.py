@@ -57,6 +57,11 @@ def server_error(message: str, status: int = 500, code: str | None = None, retry
     return ApiError(status, message, "server_error", None, code, headers)
 
 
+def timed_out() -> ApiError:
+    """503: a request's deadline has passed while it was waiting."""
+    return server_error("the request reached its deadline while it was waiting: try again later", 503, "timeout", 10)
+
+
 def failed(generation: Generation) -> ApiError | None:
     """The error for a generation that is no answer; `None` if it is one."""
     match generation.finish_reason:
@@ -70,9 +75,8 @@ def failed(generation: Generation) -> ApiError | None:
             )
         case "error":
             return server_error(f"the generation failed: {generation.structure_error}", code="generation_failed")
-        case "deadline" if not generation.token_ids:
-            message = "the request reached its deadline before its first token: try again later"
-            return server_error(message, 503, "timeout", retry_after=10)
+        case "deadline" if not generation.usage.admitted:
+            return timed_out()
         case "abort":
             return server_error("the server is shutting down: ask again", 503, "shutting_down")
         case _:

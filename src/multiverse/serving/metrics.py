@@ -204,7 +204,7 @@ class Measure:
         if generation.finish_reason == "abort":  # by the server: a client that left gets no events
             self.close("shutdown")
             return
-        if generation.finish_reason == "deadline" and not generation.token_ids:
+        if generation.finish_reason == "deadline" and not generation.usage.admitted:
             self.close("timeout")
             return
         self._open = False

@@ -75,8 +75,8 @@ def with_usage(request: Sampling) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
 
-def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[int]], param: str) -> SamplingParams:
-    """A request's sampling parameters, once the prompts have been checked against them.
+def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[int]], param: str) -> list[SamplingParams]:
+    """A request's sampling parameters for each prompt, once it has been checked against them.
 
     Args:
         prompts: token ids of each.
@@ -89,6 +89,7 @@ def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[
         raise invalid(f"{len(prompts)} prompts cannot be combined with multiverse.branches: send a request for each", param)
     engine, config = service.llm.engine, service.config
     names = [param] if len(prompts) == 1 else [f"{param}.{number}" for number in range(len(prompts))]
+    each: list[SamplingParams] = []
     for prompt, name in zip(prompts, names, strict=True):
         if config.max_prompt_tokens is not None and len(prompt) > config.max_prompt_tokens:
             raise invalid(
@@ -96,13 +97,13 @@ def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[
                 name,
                 "context_length_exceeded",
             )
-    params = _params(request, config, headroom=max(1, engine.slots.size - max(map(len, prompts))))
-    for prompt, name in zip(prompts, names, strict=True):
+        params = _params(request, config, headroom=max(1, engine.slots.size - len(prompt)))
         try:
             engine.check(prompt, params)
         except RequestError as error:
             raise refused(error, name) from None
-    return params
+        each.append(params)
+    return each
 
 
 def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingParams:

@@ -20,7 +20,7 @@ from ..errors import RequestError
 from . import logs
 from .admission import Admission
 from .config import ServerConfig
-from .errors import ApiError, failed
+from .errors import ApiError, failed, timed_out
 from .metrics import Measure, Metrics, Snapshot
 from .params import refused
 
@@ -76,31 +76,36 @@ class Service:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         await self.close()
 
-    async def submit(self, prompts: Sequence[Sequence[int]], params: SamplingParams, param: str | None = None) -> EventStream:
-        """Admit a request and send it to the engine; returns once the engine has accepted it.
+    async def submit(
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], param: str | None = None
+    ) -> EventStream:
+        """Admit a request and send it to the engine; returns once it is in the batch, or has ended.
 
         The generations are aborted, and their places in admission released, when the HTTP exchange ends.
 
         Args:
             prompts: token ids of each.
-            params: how to sample; `n` samples of each prompt (see `AsyncEngine.stream` for their order).
+            params: how to sample, for each prompt: `n` samples of each (see `AsyncEngine.stream` for their order).
             param: field of the request that the prompts come from, for errors.
 
         Raises:
-            ApiError: the request was not admitted, or the engine refused it.
+            ApiError: the request was not admitted, the engine refused it, or its deadline passed while it was waiting.
         """
-        count = len(prompts) * params.n
+        count = len(prompts) * params[0].n
         exchange = logs.current()
         assert exchange is not None
         exchange.at_end(self.admission.admit(count))
         measures = [Measure(self.metrics, self.admission.finished) for _ in range(count)]
-        bounded = replace(params, max_seconds=min(params.max_seconds, self.config.request_timeout))
+        most = self.config.request_timeout
+        bounded = [replace(own, max_seconds=min(own.max_seconds, most)) for own in params]
         try:
             events = self._engine.stream(prompts, bounded, observe=lambda index, event: measures[index].feed(event))
             exchange.at_end(partial(self._end, events, measures))
-            await events.accepted()
+            admitted = await events.admitted()
         except RequestError as error:
             raise self.admission.unavailable() if self._engine.closed else refused(error, param) from None
+        if not admitted:
+            raise self.admission.unavailable() if self._engine.closed else timed_out()
         return events
 
     def _end(self, events: EventStream, measures: list[Measure]) -> None:
