@@ -13,20 +13,33 @@ from multiverse.structure import DIALECTS
 PACKAGE = Path(__file__).parents[1] / "src" / "multiverse"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-BELOW_SERVING = {"errors", "options", "structure", "tasks", "attention", "backends", "engine", "llm", "streaming", "prompting"}
+BELOW_SERVING = {
+    "errors",
+    "options",
+    "common",
+    "structure",
+    "tasks",
+    "attention",
+    "backends",
+    "engine",
+    "llm",
+    "streaming",
+    "prompting",
+}
 # What each room may import; a room that is not here may import nothing.
 ALLOWED: dict[str, set[str]] = {
     "options": {"errors"},
+    "common": {"options"},
     "structure": {"errors"},
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
     "backends": {"errors", "attention"},
-    "engine": {"errors", "options", "structure", "attention", "backends"},
+    "engine": {"errors", "options", "common", "structure", "attention", "backends"},
     "llm": {"errors", "structure", "engine"},
     "streaming": {"errors", "structure", "engine"},
     "data": {"errors", "options", "structure"},
-    "training": {"errors", "options", "structure", "attention", "tasks", "prompting", "data"},
-    "curation": {"errors", "options", "structure", "data"},
+    "training": {"errors", "options", "common", "structure", "attention", "tasks", "prompting", "data"},
+    "curation": {"errors", "options", "common", "structure", "data"},
     "serving": BELOW_SERVING,
     "evaluation": {*BELOW_SERVING, "data"},
     "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},
@@ -38,6 +51,7 @@ TORCH_FREE = [
     "multiverse.errors",
     "multiverse.streaming",
     "multiverse.options",
+    "multiverse.common",
     "multiverse.prompting",
     "multiverse.structure",
     "multiverse.tasks",

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 
+from multiverse.common import CommonOptions
 from multiverse.errors import ConfigError, RequestError
 from multiverse.options import Options, declared, describe, like, option, types
 
@@ -84,3 +85,14 @@ def test_a_field_may_be_declared_like_another() -> None:
     assert (declared(Other)["share"].help, declared(Other)["share"].le) == ("Of everything.", 1)
     with pytest.raises(ConfigError, match="share=2 is not valid: it must be a number above 0 and at most 1"):
         Other(share=2)
+
+
+def test_a_field_like_another_may_be_required_and_stays_out_of_the_repr() -> None:
+    @dataclass(frozen=True)
+    class Access(Options):
+        count: int = like(Sampling, "count", required=True)
+        api_key: str | None = like(CommonOptions, "api_key", "secret")
+
+    assert repr(Access(count=2)).endswith("Access(count=2)")
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'count'"):
+        Access()  # type: ignore[call-arg]

@@ -78,20 +78,23 @@ def option(
     return field(default=default, repr=repr, metadata=metadata)
 
 
-def like(kind: type[Any], name: str, default: Any = MISSING, **changes: Any) -> Any:
+def like(kind: type[Any], name: str, default: Any = MISSING, *, required: bool = False, **changes: Any) -> Any:
     """A dataclass field declared as one of another dataclass is: ``seed: int | None = like(SamplingParams, "seed")``.
 
     Args:
         kind: the other dataclass.
         name: of its field.
         default: the default value; without one it is the other field's.
+        required: there is no default value.
         changes: attributes of `Option` that differ.
     """
     other = next(item for item in fields(kind) if item.name == name)
     metadata = {_KEY: replace(other.metadata[_KEY], **changes)}
+    if required:
+        return field(repr=other.repr, metadata=metadata)
     if default is MISSING and other.default_factory is not MISSING:
-        return field(default_factory=other.default_factory, metadata=metadata)
-    return field(default=other.default if default is MISSING else default, metadata=metadata)
+        return field(default_factory=other.default_factory, repr=other.repr, metadata=metadata)
+    return field(default=other.default if default is MISSING else default, repr=other.repr, metadata=metadata)
 
 
 def declared(kind: type[Any]) -> Mapping[str, Option]:

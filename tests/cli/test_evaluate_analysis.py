@@ -35,7 +35,7 @@ def test_probe(run: Run, model_folders: dict[str, Path], tmp_path: Path) -> None
     data = tmp_path / "rows.jsonl"
     problems = [*generate("worksheet", 6, seed=1, width=2), *generate("chain", 6, seed=1)]
     data.write_text("".join(f"{json.dumps({'messages': chat(p.question, p.structured)})}\n" for p in problems))
-    options = ("--data", str(data), "--at", "token", "--within", "4", "--beside", str(stored), "--plot", str(picture))
+    options = ("--documents", str(data), "--at", "token", "--within", "4", "--beside", str(stored), "--plot", str(picture))
     done = run("eval", "probe", *model, *options, "--mode", "parallel")
     assert done.code == 0, done.err
     assert "within 4 tokens" in done.out
@@ -57,7 +57,8 @@ def chat(question: str, document: Document) -> list[dict[str, str]]:
         (("-n", "0"), "--limit 0 is not valid"),
         (("--plot", "probe.txt"), "is not a supported figure"),
         (("--beside", "nowhere.json"), "--beside 'nowhere.json' cannot be read"),
-        (("--data", "./nowhere.jsonl"), "nowhere.jsonl"),
+        (("--documents", "./nowhere.jsonl"), "nowhere.jsonl"),
+        (("--data", "traces.jsonl"), "--data is now called --documents"),
         (("--family", "chain", "-n", "8"), "0 of 8 places are in front of a fork"),
         (("--model", "./nowhere"), "does not exist"),
     ],

@@ -344,7 +344,7 @@ def test_outline_errors(value: Any, expected: str) -> None:
 
 
 def test_outline_is_bounded_in_depth() -> None:
-    flat = Outline(TRACE, CurationConfig(depth=1), STEPS, (GROUP, INNER))
+    flat = Outline(TRACE, CurationConfig(max_nesting=1), STEPS, (GROUP, INNER))
     assert reason(flat, [block(1, A, B)]) == ""
     assert reason(flat, [block(1, A, NESTED)]) == "too deep"
 

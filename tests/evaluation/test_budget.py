@@ -37,7 +37,7 @@ SETS = {
     task: [Question(str(number), f"{task} {number}?", "12", {"problem": PROBLEM}) for number in range(2)]
     for task in ("worksheet", "chain")
 }
-CONFIG = EvaluationConfig(("worksheet", "chain"), SamplingParams(temperature=0), epochs=2, seed=3)
+CONFIG = EvaluationConfig(("worksheet", "chain"), SamplingParams(temperature=0), repeats=2, seed=3)
 BUDGETS = (40, 400)
 SAMPLES_OF_A_POINT = 8
 

@@ -67,7 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def test_every_benchmark_in_process(mini: LLM, data: dict[str, str], tmp_path: Path) -> None:
-    config = EvaluationConfig(NAMES, SamplingParams(max_tokens=8), data=data, limit=1, epochs=1)
+    config = EvaluationConfig(NAMES, SamplingParams(max_tokens=8), data=data, limit=1, repeats=1)
     heard: list[Sample] = []
     for mode, folder in FOLDERS.items():
         out = tmp_path / folder
@@ -85,7 +85,7 @@ def test_every_benchmark_in_process(mini: LLM, data: dict[str, str], tmp_path: P
 def test_every_benchmark_through_a_server(mini: LLM, data: dict[str, str], tmp_path: Path) -> None:
     with serving(mini) as site:
         run = served(
-            site, EvaluationConfig(NAMES, SamplingParams(max_tokens=12), data=data, limit=2, epochs=1), tmp_path / "out"
+            site, EvaluationConfig(NAMES, SamplingParams(max_tokens=12), data=data, limit=2, repeats=1), tmp_path / "out"
         )
     assert Counter(sample.task for sample in run) == dict.fromkeys(NAMES, 2)
     assert all(0 < sample.total_tokens <= 12 for sample in run)
@@ -207,7 +207,7 @@ def test_sampling_parameters_that_inspect_has_no_name_for() -> None:
     assert config.limits == {"max_critical_path_tokens": 90, "top_k": 3}
     assert EvaluationConfig(("chain",), sampling, budget=60).limits == {"max_critical_path_tokens": 60, "top_k": 3}
     for refused in (SamplingParams(seed=1), SamplingParams(n=2)):
-        with pytest.raises(ConfigError, match="set epochs and seed"):
+        with pytest.raises(ConfigError, match="set repeats and seed"):
             EvaluationConfig(("chain",), refused)
 
 
@@ -290,7 +290,7 @@ def test_each_question_has_its_own_seed_and_the_instruction_of_the_mode(
 
     asked: list[str] = []
     monkeypatch.setattr(scripted.engine, "submit", note)
-    config = replace(FAMILY, limit=3, sampling=SamplingParams(temperature=0, max_tokens=9), epochs=2)
+    config = replace(FAMILY, limit=3, sampling=SamplingParams(temperature=0, max_tokens=9), repeats=2)
     in_order(scripted, config, tmp_path / "a")
     assert len(set(seeds)) == 6
     assert all("in parallel before answering" in prompt for prompt in asked)

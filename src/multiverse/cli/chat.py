@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..errors import MultiverseError
 from ..options import Options, like, option
@@ -49,14 +50,7 @@ class ChatOptions(Options):
         metavar="URL",
         group="Model",
     )
-    api_key: str | None = option(
-        None,
-        "The server's API key; better set as OPENAI_API_KEY, which no list of processes shows.",
-        metavar="KEY",
-        group="Model",
-        env="OPENAI_API_KEY",
-        repr=False,
-    )
+    api_key: str | None = like(CommonOptions, "api_key")
     mode: Instruction | None = like(ServerConfig, "mode", None, group="Chat", show_default="parallel, if the model forks")
     system: str | None = option(None, "System message that begins the conversation.", metavar="TEXT", group="Chat")
 

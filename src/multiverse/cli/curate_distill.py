@@ -34,7 +34,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--base-url",
         metavar="URL",
-        help="Endpoint with OpenAI's chat completions API, up to /v1; --model is then the name of a model there.",
+        help="Endpoint with OpenAI's chat completions API, up to /v1.",
         rich_help_panel="Model",
         show_default="run the model here",
     ),

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 OPENAI_URL = "https://api.openai.com/v1"
 
 
-def api_key(variable: str | None = None) -> str:
+def api_key(variable: str | None = None) -> str | None:
     """The API key in an environment variable (`InputError` if it is not set), by default in OPENAI_API_KEY if that is set."""
     key = os.environ.get(variable or "OPENAI_API_KEY")
     if variable is not None and not key:
         raise InputError(f"--api-key-env {variable!r} is not set in the environment: set it to the key")
-    return key or "EMPTY"
+    return key
 
 
 class Traces:

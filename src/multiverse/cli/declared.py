@@ -45,14 +45,17 @@ Plot = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Draw the result into an .svg, .png or .pdf file.", show_default=False),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="Take only the first N.", min=1)]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "-n", metavar="N", help="Take only the first N; of each, where several are named.", min=1),
+]
 Family = Annotated[
     str | None,
     typer.Option(
         "--family",
         "-f",
-        metavar="NAME",
-        help="Problems of this project: worksheet, cases, countdown, nested or chain.",
+        metavar="worksheet|cases|countdown|nested|chain",
+        help="Problems of this project.",
         show_default=True,
     ),
 ]
@@ -68,9 +71,7 @@ OnError = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate; do not run.")]
-DialectName = Annotated[
-    str, typer.Option("--dialect", metavar="NAME", help="Tag set of the documents: multiverse, npr or threadweaver.")
-]
+DialectName = Annotated[str, typer.Option("--dialect", metavar="multiverse|npr|threadweaver", help="Tag set of the documents.")]
 
 # Former names of options, and what each is called now. One is refused in commands that have the new one; fields that declare
 # an earlier name (`was`) are added when a command is made from them.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..evaluation.config import FOLDERS, MAX_TOKENS, QUESTIONS, EvaluationConfig
 from ..options import Options, like, option
@@ -57,10 +58,8 @@ class Source(Options):
         group="Model",
         show_default="in this process",
     )
-    api_key: str | None = option(
-        None, "The server's key.", metavar="KEY", group="Model", env="OPENAI_API_KEY", show_default="OPENAI_API_KEY"
-    )
-    concurrency: int = option(32, "Most questions in flight.", ge=1, group="Limits")
+    api_key: str | None = like(CommonOptions, "api_key")
+    concurrency: int = like(CommonOptions, "concurrency")
 
 
 @dataclass(frozen=True)

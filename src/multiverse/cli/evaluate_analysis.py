@@ -86,7 +86,7 @@ def probe(
 
     [bold]Examples[/bold]
     multiverse eval probe --at question
-    multiverse eval probe --model ./my-model --data traces.jsonl --limit 500 --plot probe.svg
+    multiverse eval probe --model ./my-model --documents traces.jsonl --limit 500 --plot probe.svg
     multiverse eval probe --model ./baseline --json > baseline.json
     """
     from ..data.plot import check_format
@@ -127,7 +127,7 @@ def prompting(
     [bold]Examples[/bold]
     multiverse eval prompting --family worksheet --guards off
     multiverse eval prompting --model Qwen/Qwen2.5-0.5B-Instruct --mode explained --limit 50
-    multiverse eval prompting --data documents.jsonl --save answers.jsonl --json
+    multiverse eval prompting --documents documents.jsonl --save answers.jsonl --json
     """
     from ..data.plot import check_format
     from ..evaluation.analysis.cases import load_cases

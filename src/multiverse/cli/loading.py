@@ -12,8 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..common import CommonOptions
 from ..errors import ModelError, MultiverseError, first_line
-from ..options import Options, option
+from ..options import Options, like, option
 
 if TYPE_CHECKING:
     from ..llm import LLM
@@ -26,9 +27,7 @@ _MODEL, _GIB = "Model", 1 << 30
 class ModelOptions(Options):
     """The model that a command loads, and what it runs on."""
 
-    model: str | None = option(
-        None, "Folder or hub id of a model.", flag="-m", metavar="PATH|ID", group=_MODEL, show_default=MINI
-    )
+    model: str | None = like(CommonOptions, "model", show_default=MINI)
     device: str = option(
         "auto", "Where to run it: auto (CUDA if there is a GPU), cpu, cuda, cuda:1.", metavar="NAME", group=_MODEL
     )

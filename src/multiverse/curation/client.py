@@ -87,7 +87,7 @@ class Client:
         self.failures: Counter[str] = Counter()
         self.stages: Counter[str] = Counter()
         self._http = self._openai.AsyncOpenAI(
-            api_key=config.api_key, base_url=config.base_url, timeout=config.timeout, max_retries=0
+            api_key=config.api_key or "EMPTY", base_url=config.base_url, timeout=config.timeout, max_retries=0
         )
         # Whether a request ever succeeded: then key, URL and model are right, and a refusal concerns only its request.
         self._works = budget.spent.calls > 0

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from ..options import Options, option
+from ..common import CommonOptions
+from ..options import Options, like, option
 from ..structure import DIALECTS, Dialect
 from .types import Usage
 
@@ -21,7 +22,7 @@ class CurationConfig(Options):
     Normalised edit distances run from 0 (the same) to 1; unrelated texts lie at about 0.75, so larger limits check nothing.
     """
 
-    manifest_names: ClassVar[dict[str, str]] = {}
+    manifest_names: ClassVar[dict[str, str]] = {"max_nesting": "depth"}
     """Names of fields in manifests, where they differ."""
 
     attempts: int = option(
@@ -39,15 +40,13 @@ class CurationConfig(Options):
     )
     judge: bool = option(False, "Also ask the model whether paths depend on each other.", group="Curation")
     rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
-    dialect: Literal["multiverse", "npr", "threadweaver"] = option("multiverse", "Tag set of the documents.", group="Curation")
-    depth: int = option(3, "Deepest nesting of blocks.", ge=1)
-    max_tokens: int = option(4096, "Most tokens of one completion.", ge=1, metavar="N", group="Sampling", was="answer_tokens")
+    dialect: Literal["multiverse", "npr", "threadweaver"] = like(CommonOptions, "dialect", group="Curation")
+    max_nesting: int = option(3, "Deepest nesting of blocks.", ge=1, was="depth")
+    max_tokens: int = like(CommonOptions, "max_tokens", 4096, was="answer_tokens")
     max_answer: int = option(100_000, "Longest completion that is parsed, in characters.", ge=1)
     quoted: int = option(2000, "Characters of an invalid completion that are quoted when it is asked for again.", ge=1)
     phrase: str = option("Let's think in parallel.", "Last words of a text before a block; empty for none.")
-    validation: float = option(
-        0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X", group="Output"
-    )
+    validation: float = like(CommonOptions, "validation", group="Output")
 
     @property
     def tags(self) -> Dialect:
@@ -66,6 +65,7 @@ class DistillConfig(CurationConfig):
     """Which samples a distillation takes and keeps. Fields that belong to the stages of curation are not used."""
 
     manifest_names: ClassVar[dict[str, str]] = {
+        **CurationConfig.manifest_names,
         "samples": "n",
         "min_parallelism": "parallelism",
         "min_difference": "difference",
@@ -89,26 +89,20 @@ class DistillConfig(CurationConfig):
 
 @dataclass(frozen=True)
 class EndpointConfig(Options):
-    """Which model is asked, and how. `temperature` and `seed` are sent only where they are set."""
+    """Which model is asked, and how.
+
+    `temperature` and `seed` are sent only where they are set; the seed also decides which questions are kept for validation.
+    There are fewer requests in flight than `concurrency` while the endpoint is overloaded.
+    """
 
     base_url: str = option(
         help="Endpoint with OpenAI's chat completions API, up to /v1.", metavar="URL", group="Model", env="OPENAI_BASE_URL"
     )
-    model: str = option(help="Name of the model to ask.", metavar="NAME", flag="-m", group="Model")
-    api_key: str = option("EMPTY", "API key.", was="key")
-    temperature: float | None = option(
-        None, "Sampling temperature.", ge=0, metavar="T", flag="-t", group="Sampling", show_default="the endpoint's"
-    )
-    seed: int | None = option(
-        None,
-        "Seed of each request; also decides which questions are kept for validation.",
-        metavar="S",
-        group="Sampling",
-        show_default="none is sent",
-    )
-    concurrency: int = option(
-        16, "Most requests in flight; fewer while the endpoint is overloaded.", ge=1, metavar="N", group="Limits"
-    )
+    model: str = like(CommonOptions, "model", required=True, metavar="NAME")
+    api_key: str | None = like(CommonOptions, "api_key", was="key")
+    temperature: float | None = like(CommonOptions, "temperature", None, show_default="the endpoint's")
+    seed: int | None = like(CommonOptions, "seed", None, show_default="none is sent")
+    concurrency: int = like(CommonOptions, "concurrency", 16)
     timeout: float = option(300.0, "Seconds that a request may take.", gt=0, metavar="S", group="Limits")
     tries: int = option(8, "How often to send a request that fails with a transient error.", ge=1, metavar="N", group="Limits")
     backoff: float = option(0.5, "Seconds before the second try; doubled after each further one.", ge=0)

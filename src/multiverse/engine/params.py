@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..common import CommonOptions
 from ..errors import RequestError
-from ..options import Options, option
+from ..options import Options, like, option
 
 _SAMPLING = "Sampling"
 _LIMITS = "Limits"
@@ -59,16 +60,7 @@ class SamplingParams(Options):
 
     error: ClassVar[type[Exception]] = RequestError
 
-    temperature: float = option(
-        0.6,
-        "0 takes the likeliest token; higher is more random.",
-        ge=0,
-        lt=1e6,
-        allowed="0 or more (0 is greedy), within 1e-6 to 1e6",
-        metavar="T",
-        flag="-t",
-        group=_SAMPLING,
-    )
+    temperature: float = like(CommonOptions, "temperature")
     top_p: float = option(
         0.95,
         "Keep the likeliest tokens that together reach P.",
@@ -104,20 +96,13 @@ class SamplingParams(Options):
         allowed="token ids with a bias within -1e6 to 1e6 each",
         group=_SAMPLING,
     )
-    seed: int | None = option(None, "Seed of everything random.", ge=0, allowed="0 or more", metavar="N", group=_SAMPLING)
+    seed: int | None = like(CommonOptions, "seed")
     n: int = option(1, "Generations of each prompt.", ge=1, allowed="1 or more", metavar="N", group=_SAMPLING)
     stop: tuple[str, ...] | list[str] | str = option(
         (), "End before this text; may be given again.", allowed="non-empty strings", metavar="TEXT", group=_LIMITS
     )
     guard: bool = option(True, "Keep the model to the grammar; without, limits cut the text off.", group=_SAMPLING)
-    max_tokens: int = option(
-        2048,
-        "Most generated tokens, over all branches together.",
-        ge=1,
-        allowed="1 or more",
-        metavar="N",
-        group=_LIMITS,
-    )
+    max_tokens: int = like(CommonOptions, "max_tokens")
     max_critical_path_tokens: int | None = option(
         None,
         "Longest chain of generated tokens altogether.",
@@ -175,14 +160,7 @@ class SamplingParams(Options):
         metavar="N",
         group=_SAMPLING,
     )
-    share_every: int | None = option(
-        None,
-        "Ablation: paths see each other's earlier stretches of K positions.",
-        ge=1,
-        allowed="1 or more, or None (paths stay apart)",
-        metavar="K",
-        group=_SAMPLING,
-    )
+    share_every: int | None = like(CommonOptions, "share_every")
 
     def __post_init__(self) -> None:
         super().__post_init__()

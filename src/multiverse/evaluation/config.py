@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..errors import ConfigError
-from ..options import Options, option
+from ..options import Options, like, option
 from ..prompting import Mode
 
 QUESTIONS = "Questions"
@@ -18,7 +19,7 @@ MAX_TOKENS = 32_768
 FOLDERS: dict[Mode, str] = {"parallel": "multiverse", "sequential": "zero"}
 """Folder of a run by its mode: the paper's names for the same weights asked in parallel and sequentially."""
 
-# Fields of `SamplingParams` that inspect has names for; seeds are drawn for each question, and `n` is `epochs`.
+# Fields of `SamplingParams` that inspect has names for; seeds are drawn for each question, and `n` is `repeats`.
 _SHARED = ("temperature", "top_p", "max_tokens", "seed", "n")
 _WIRE = {"reserved_tokens": "tail_tokens"}
 
@@ -38,12 +39,18 @@ class EvaluationConfig(Options):
     benchmarks: tuple[str, ...] = ()
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=MAX_TOKENS))
     limit: int | None = option(
-        None, "Only the first questions of each.", ge=1, flag="-n", group=QUESTIONS, show_default="all; 200 of our own"
+        None,
+        "Take only the first N; of each, where several are named.",
+        ge=1,
+        flag="-n",
+        metavar="N",
+        group=QUESTIONS,
+        show_default="all; 200 of our own",
     )
-    epochs: int | None = option(
-        None, "How often to ask each question.", ge=1, group=QUESTIONS, show_default="8 on AIME, else 1"
+    repeats: int | None = option(
+        None, "How often to ask each question.", ge=1, group=QUESTIONS, was="epochs", show_default="8 on AIME, else 1"
     )
-    seed: int = option(7, "Seed of what is sampled, and of the problems that are made.", ge=0, group=QUESTIONS)
+    seed: int = like(CommonOptions, "seed", 7, group=QUESTIONS)
     width: int | None = option(
         None, "How wide our own problems fork; the families allow different widths.", group=QUESTIONS, show_default="drawn"
     )
@@ -54,7 +61,7 @@ class EvaluationConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sampling.n != 1 or self.sampling.seed is not None:
-            raise ConfigError("n and seed cannot be set in the sampling parameters of an evaluation: set epochs and seed")
+            raise ConfigError("n and seed cannot be set in the sampling parameters of an evaluation: set repeats and seed")
 
     @property
     def limits(self) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _ask_missing(
 
 
 def _epochs(config: EvaluationConfig, name: str) -> int:
-    return config.epochs if config.epochs is not None else BENCHMARKS[name].epochs
+    return config.repeats if config.repeats is not None else BENCHMARKS[name].epochs
 
 
 def _keys(config: EvaluationConfig, name: str, asked: list[Question]) -> set[Key]:

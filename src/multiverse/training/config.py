@@ -12,14 +12,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from ..common import CommonOptions
 from ..errors import ConfigError, ExtraError
-from ..options import Options, alternatives, option, renamed, types
+from ..options import Options, alternatives, like, option, renamed, types
 from ..structure import DIALECTS
 from .features import View
 from .joins import Join
 from .mixture import parallel_shares
 
 _RENAMED_SCHEDULES = {"steady": "wsd"}
+_VALIDATION = (
+    "Files, folders or hub ids for the validation loss (of one with a split validation, only that); or the fraction of the "
+    "data to hold out for it."
+)
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,13 @@ class Optimizer(Options):
 class Config(Options):
     """A training run. Only `model`, `data` and `out` are required; the defaults are the paper's recipe."""
 
-    model: str = option(help="Local folder or hub id of the model to start from.")
+    model: str = like(CommonOptions, "model", required=True)
     data: list[str] = option(
         help="Files, folders or hub ids of structured documents; of a source that has a split train, only that split."
     )
     out: str = option(help="Folder of the run: checkpoints, log, loss curve, and the finished model in model/.")
-    dialect: str = option("multiverse", "Tag set of the documents.")
-    validation: float | list[str] = option(
-        0.0,
-        "Files, folders or hub ids for the validation loss (of one with a split validation, only that); or the fraction of "
-        "the data to hold out for it.",
-        ge=0,
-        lt=1,
-    )
+    dialect: str = like(CommonOptions, "dialect")
+    validation: float | list[str] = like(CommonOptions, "validation", 0.0, le=None, lt=1, help=_VALIDATION)
     mixture: str | list[float] = option(
         "paper",
         "Examples in parallel form: paper, parallel, sequential, half, or a list with their fraction in each epoch.",
@@ -98,9 +97,7 @@ class Config(Options):
     instruct: bool = option(True, "End each prompt with the sentence that asks for parallel or sequential thinking.")
     attention: Literal["structured", "causal"] = option("structured", "Attention mask; see View.")
     positions: Literal["structured", "linear"] = option("structured", "Position ids; see View.")
-    share_every: int | None = option(
-        None, "Paths also see each other's earlier stretches of this many positions; see View.", ge=1
-    )
+    share_every: int | None = like(CommonOptions, "share_every")
     join: Join = option("kv", "What the parent gets back from its paths; see View.")
     max_length: int = option(32768, "Most tokens of a document, prompt included; a longer one is an error.", ge=1, was="length")
     packed_length: int | None = option(
@@ -131,13 +128,7 @@ class Config(Options):
     report_to: list[str] = option(
         factory=list, help="Experiment trackers that transformers supports, such as wandb, tensorboard or mlflow."
     )
-    seed: int = option(
-        0,
-        "Seed of the order and form of the examples, of new embedding rows and of dropout.",
-        ge=0,
-        lt=2**32,
-        allowed="a whole number from 0 to 4,294,967,295",
-    )
+    seed: int = like(CommonOptions, "seed", 0, lt=2**32, allowed="a whole number from 0 to 4,294,967,295")
     shape: str | None = option(
         None, "For --dry-run where the model cannot be read: a JSON file with a model configuration to plan with."
     )

@@ -27,7 +27,7 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
         return {
             "steps": self.steps,
             "groups": self.groups,
-            "depth": self.config.depth,
+            "depth": self.config.max_nesting,
             "example": example(self.config.tags),
         }
 
@@ -36,8 +36,8 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
 
     def _blocks(self, value: Any, inside: SentenceSpan, depth: int, used: set[int]) -> tuple[OutlineBlock, ...]:
         listed = items(value, "'blocks'")
-        if listed and depth > self.config.depth:
-            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.config.depth} are allowed")
+        if listed and depth > self.config.max_nesting:
+            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.config.max_nesting} are allowed")
         blocks, due = [], inside.first
         for item in listed:
             number, paths = fields(item, "a block", "group", "paths")

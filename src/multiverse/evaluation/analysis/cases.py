@@ -40,8 +40,8 @@ def load_cases(options: CaseOptions) -> list[Case]:
     Raises:
         DataError: the data set cannot be read, or has no questions.
     """
-    if options.data is not None:
-        return _from_data(options.data, options.limit, options.seed)
+    if options.documents is not None:
+        return _from_data(options.documents, options.limit, options.seed)
     return from_tasks(FAMILIES if options.family == "all" else (options.family,), options.limit, options.seed)
 
 

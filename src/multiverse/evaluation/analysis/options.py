@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+from ...common import CommonOptions
 from ...errors import RequestError
-from ...options import Options, option
+from ...options import Options, like, option
+from ..config import EvaluationConfig
 
 _TEXTS = "Texts"
 Place = Literal["sentence", "token", "question"]
@@ -18,17 +20,18 @@ class CaseOptions(Options):
     """Which questions and documents are used."""
 
     family: Literal["all", "worksheet", "cases", "countdown", "nested", "chain"] = option(
-        "all", "Task families to take questions from.", flag="-f", group=_TEXTS
+        "all", "Problems of this project.", flag="-f", group=_TEXTS
     )
-    data: str | None = option(
+    documents: str | None = option(
         None,
         "Take questions and documents from here: .xml, .jsonl, .json, .parquet, a folder, or a hub id.",
         metavar="SOURCE",
+        was="data",
         group=_TEXTS,
         show_default="the task families",
     )
-    limit: int = option(100, "Questions per family, or of the data.", ge=1, flag="-n", group=_TEXTS)
-    seed: int = option(7, "Seed of the questions and of everything that is sampled.", ge=0, group=_TEXTS)
+    limit: int = like(EvaluationConfig, "limit", 100, group=_TEXTS, show_default=None)
+    seed: int = like(CommonOptions, "seed", 7, group=_TEXTS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""Options that several parts of the package have. Each declares its own as ``like(CommonOptions, "seed")``. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .options import Options, option
+
+_MODEL, _SAMPLING = "Model", "Sampling"
+
+
+@dataclass(frozen=True)
+class CommonOptions(Options):
+    """Options that several parts of the package have; their own defaults may differ."""
+
+    model: str | None = option(
+        None, "Folder or hub id of a model; with a server, its name there.", flag="-m", metavar="PATH|ID", group=_MODEL
+    )
+    api_key: str | None = option(
+        None,
+        "The server's API key; better set as OPENAI_API_KEY, which no list of processes shows.",
+        metavar="KEY",
+        group=_MODEL,
+        env="OPENAI_API_KEY",
+        repr=False,
+    )
+    concurrency: int = option(32, "Most requests in flight.", ge=1, metavar="N", group="Limits")
+    temperature: float = option(
+        0.6,
+        "0 takes the likeliest token; higher is more random.",
+        ge=0,
+        lt=1e6,
+        allowed="0 or more (0 is greedy), within 1e-6 to 1e6",
+        metavar="T",
+        flag="-t",
+        group=_SAMPLING,
+    )
+    seed: int | None = option(None, "Seed of everything random.", ge=0, allowed="0 or more", metavar="N", group=_SAMPLING)
+    max_tokens: int = option(
+        2048,
+        "Most tokens of one generation, over all branches together.",
+        ge=1,
+        allowed="1 or more",
+        metavar="N",
+        group="Limits",
+    )
+    share_every: int | None = option(
+        None,
+        "Ablation: paths see each other's earlier stretches of K positions.",
+        ge=1,
+        allowed="1 or more, or None (paths stay apart)",
+        metavar="K",
+        group=_SAMPLING,
+    )
+    dialect: Literal["multiverse", "npr", "threadweaver"] = option("multiverse", "Tag set of the documents.")
+    validation: float = option(0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X")
