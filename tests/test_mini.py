@@ -97,7 +97,7 @@ def test_greedy_answers_are_the_same_with_and_without_preemption(
     assert sum(max(map(len, generation.branches)) > 0 for generation in calm) >= 4, "some have to fork"
     engine, trouble = llm.engine, Trouble(random.Random(5), evict=evict)
     before = engine.scheduler.preemptions
-    requests = [engine.submit(llm._encode_chat(question), GREEDY) for question in asked]
+    requests = [engine.submit(llm.encode_chat(question), GREEDY) for question in asked]
     while engine.busy:
         engine.step()
         trouble(llm)

@@ -117,10 +117,10 @@ class LLM:
         on_finish: Callable[[int, Generation], None] | None = None,
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        given: Any = conversations  # a text is a common slip, refused in `_encode_chat`
+        given: Any = conversations  # a text is a common slip, refused in `encode_chat`
         alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
         batch = cast(Sequence[Messages], [given] if alone else given)
-        return self._run(_each(batch, self._encode_chat), params, priority, on_finish)
+        return self._run(_each(batch, self.encode_chat), params, priority, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
         """Run one prompt or conversation and yield its events as they happen; the last is a `FinishEvent`.
@@ -131,7 +131,7 @@ class LLM:
             RequestError: the prompt or a parameter cannot be honoured; ``n`` above 1, for one, which `generate` takes.
         """
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
-        token_ids = self._encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
+        token_ids = self.encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         shared = params if params is not None else SamplingParams()
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each by itself, or use generate()")
@@ -265,7 +265,12 @@ class LLM:
             raise RequestError("the text is empty")
         return list(encode(document, tokens).token_ids)
 
-    def _encode_chat(self, messages: Messages | str) -> list[int]:
+    def encode_chat(self, messages: Messages | str) -> list[int]:
+        """Token ids of a chat with the generation prompt.
+
+        Raises:
+            RequestError: the chat is empty, or the model has no chat template.
+        """
         if isinstance(messages, str):
             raise RequestError(f"chat takes messages, not a text: [{{'role': 'user', 'content': {messages[:40]!r}}}]")
         if not messages or not str(messages[-1].get("content", "")).strip():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multiverse.data import Message, Row, read, split, write_jsonl, write_parquet, write_rows
-from multiverse.data.write import whole
+from multiverse.data.write import whole, whole_folder
 from multiverse.errors import DataError
 from multiverse.structure import DIALECTS, Block, Dialect, Document, sequential_baseline
 from tests.strategies import WORDS, documents
@@ -117,3 +117,20 @@ def test_all_on_one_side() -> None:
     for share in (-0.1, 1.0):
         with pytest.raises(ValueError, match="at least 0 and below 1"):
             split([], share)
+
+
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = Path.rename
+
+    def refuse_new(path: Path, target: Path) -> Path:
+        if ".new." in path.name:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(DataError, match="No space left"), whole_folder(folder) as part:
+        (part / "new").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["data", "data/old"]

@@ -172,7 +172,7 @@ def test_a_finished_request_leaves_memory_at_once() -> None:
     tokens = llm.engine.tokens
     assert tokens is not None
     question = generate("nested", 1, seed=3)[0].question
-    prompt = llm._encode_chat(ask(question))
+    prompt = llm.encode_chat(ask(question))
     gc.collect()
     gc.disable()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_in_process_and_through_the_server_are_told_alike(model_folders: dict[st
         there = asked(ServerAPI("scripted", f"{ours.url}/v1"), question, temperature=0.0, max_tokens=1500)
         assert here.forks == forks
         assert (here.finish_reason, here.malformed) == ("stop", False)
-        assert Response(**{**here.to_json(), "seconds": 0.0}) == Response(**{**there.to_json(), "seconds": 0.0})
+        assert Response(**{**asdict(here), "seconds": 0.0}) == Response(**{**asdict(there), "seconds": 0.0})
         if question == "nested":
             assert (here.text, here.answer) == (render(NESTED), "34")
             assert here.total_tokens / here.critical_path_tokens > 1

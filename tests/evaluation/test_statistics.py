@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from multiverse.evaluation.statistics import (
     bootstrap,
-    clustered_stderr,
     mean_of,
     paired,
     pass_at,
@@ -34,13 +33,13 @@ values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 @given(values)
 def test_with_one_sample_a_question_the_error_is_the_textbook_s(sample: list[float]) -> None:
     expected = np.std(sample, ddof=1) / math.sqrt(len(sample))
-    assert clustered_stderr(sample, range(len(sample))) == pytest.approx(expected, abs=1e-9)
+    assert mean_of(sample, range(len(sample))).stderr == pytest.approx(expected, abs=1e-9)
 
 
 @given(values, st.integers(2, 5))
 def test_asking_again_a_model_that_always_says_the_same_makes_nothing_surer(sample: list[float], epochs: int) -> None:
-    again = clustered_stderr(sample * epochs, [*range(len(sample))] * epochs)
-    assert again == pytest.approx(clustered_stderr(sample, range(len(sample))), abs=1e-9)
+    again = mean_of(sample * epochs, [*range(len(sample))] * epochs).stderr
+    assert again == pytest.approx(mean_of(sample, range(len(sample))).stderr, abs=1e-9)
 
 
 @settings(max_examples=30)
@@ -51,7 +50,7 @@ def test_the_error_is_the_sum_over_pairs_within_clusters(clusters: list[list[flo
     pairs = sum((a - mean) * (b - mean) for cluster in clusters for a in cluster for b in cluster)
     expected = math.sqrt(max(0.0, pairs) * count / (count - 1)) / n
     questions = [number for number, cluster in enumerate(clusters) for _ in cluster]
-    assert clustered_stderr(flat, questions) == pytest.approx(expected, abs=1e-6)
+    assert mean_of(flat, questions).stderr == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_interval_of_a_mean_is_student_s() -> None:

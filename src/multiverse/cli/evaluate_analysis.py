@@ -257,7 +257,7 @@ def _print_probe(report: ProbeReport) -> None:
         table.add_row(label, *(_percent(getattr(text, name)) for text in report.texts))
     for layer in range(depth):
         label = f"layer {layer}" + (" (embeddings)" if layer == 0 else "")
-        table.add_row(label, *(_percent(text.layers[layer].accuracy) for text in report.texts))
+        table.add_row(label, *(_percent(text.layers[layer]) for text in report.texts))
     Console().print(table)
 
 

@@ -5,11 +5,10 @@ Each file is replaced as a whole, and the same outcomes make the same files.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -18,8 +17,8 @@ from urllib.parse import quote
 
 from ..data import FAULTS, Message, Row, Split, Statistics, card, split
 from ..data.publish import CARD, DATA
-from ..data.write import whole
-from ..errors import DataError, require
+from ..data.write import parquet_schema, whole, whole_folder
+from ..errors import require
 from ..structure import Dialect, Shape, measure, parse, word_tokens
 from . import manifest
 from .config import BudgetConfig, CurationConfig
@@ -82,8 +81,8 @@ def finish(
     shapes: list[Shape] = []
     with ExitStack() as stack:
         rejected = stack.enter_context(stack.enter_context(whole(out / REJECTED_ROWS)).open("wb"))
-        data = stack.enter_context(_folder(out / DATA))
-        texts = stack.enter_context(_folder(out / DOCUMENTS)) if documents else None
+        data = stack.enter_context(whole_folder(out / DATA))
+        texts = stack.enter_context(whole_folder(out / DOCUMENTS)) if documents else None
         writers = {name: stack.enter_context(_ParquetWriter(data / f"{name}.parquet", dialect)) for name in Split._fields}
         curated = _curated(records(out / OUTCOMES), counts, rejected, texts)
         rows = (_data_row(found, dialect) for found in curated)
@@ -185,31 +184,12 @@ class _ParquetWriter:
     def _flush(self) -> None:
         if not self._pending:
             return
-        arrow = self._arrow
-        message = arrow.struct([("role", arrow.string()), ("content", arrow.string())])
-        schema = arrow.schema([("messages", arrow.list_(message)), ("sequential", arrow.string())])
+        schema = parquet_schema(self._arrow, sequential=True)
         if self._writer is None:
             self._writer = self._parquet.ParquetWriter(self.path, schema, compression="zstd")
-        self._writer.write_table(arrow.Table.from_pylist(self._pending, schema=schema))
+        self._writer.write_table(self._arrow.Table.from_pylist(self._pending, schema=schema))
         self.rows += len(self._pending)
         self._pending = []
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which then replaces `path`."""
-    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.part") for kind in ("new", "old"))
-    try:
-        part.mkdir()
-        yield part
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-    except OSError as error:
-        raise DataError(f"{str(path)!r} cannot be written ({error.strerror or error}): check the folder") from error
-    finally:
-        _remove(part)
-        _remove(old)
 
 
 def file_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -141,7 +141,8 @@ class Review:
         )
 
 
-class Mean(NamedTuple):
+@dataclass(frozen=True)
+class Mean:
     """A mean over traces, and its standard error for at least two traces."""
 
     mean: float
@@ -176,7 +177,7 @@ class Table:
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        return asdict(self)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Name, share and frequency of each line, as text."""
@@ -197,12 +198,6 @@ class Table:
         excluded += [f"{self.failed} that the model's answers were of no use for"] * (self.failed > 0)
         behind = f"; left out: {', '.join(excluded)}" if excluded else ""
         return f"n = {self.traces} traces; ± is one standard error{behind}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mean):
-        return value._asdict()
-    return {name: _plain(below) for name, below in value.items()} if isinstance(value, dict) else value
 
 
 def _cell(value: Mean | None, form: str) -> str:

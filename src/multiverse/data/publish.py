@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from ..structure import MULTIVERSE, Dialect
 from .row import Fault, Row
 from .source import FAULTS, shorten
 from .statistics import NAMES, Statistics, cells
-from .write import write_faults, write_parquet
+from .write import whole_folder, write_faults, write_parquet
 
 CARD = "README.md"
 DATA = "data"
@@ -38,25 +36,14 @@ def publish(
     """
     folder = folder.resolve()
     check_folder(folder)
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
-    try:
-        (part / DATA).mkdir(parents=True)
+    with whole_folder(folder) as part:
+        (part / DATA).mkdir()
         for name, rows in splits.items():
             if rows:
                 write_parquet(rows, part / DATA / f"{name}.parquet", dialect)
         (part / CARD).write_text(card, encoding="utf-8")
         if faults:
             write_faults(faults, part / FAULTS)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
-    except OSError as error:
-        raise DataError(f"{str(folder)!r} cannot be written ({error.strerror or error}): give a folder that can be") from error
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def check_folder(folder: Path) -> None:

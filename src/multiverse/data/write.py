@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -63,12 +64,9 @@ def write_parquet(rows: Iterable[Row], path: Path, dialect: Dialect = MULTIVERSE
         ExtraError: pyarrow is not installed.
     """
     arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
-    message = arrow.struct([("role", arrow.string()), ("content", arrow.string())])
     records = [row.record(dialect) for row in rows]
-    fields = [("messages", arrow.list_(message))]
-    if any("sequential" in record for record in records):
-        fields.append(("sequential", arrow.string()))
-    table = arrow.Table.from_pylist(records, schema=arrow.schema(fields))
+    schema = parquet_schema(arrow, sequential=any("sequential" in record for record in records))
+    table = arrow.Table.from_pylist(records, schema=schema)
     with whole(path) as part:
         parquet.write_table(table, part, compression="zstd")
 
@@ -104,6 +102,36 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which replaces it at the end; after an error, `path` is what it was.
+
+    Raises:
+        DataError: one of the two cannot be written.
+    """
+    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}.part") for kind in ("new", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+    except OSError as error:
+        raise DataError(f"{str(path)!r} cannot be written ({error.strerror or error}): give a folder that can be") from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for leftover in (part, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def parquet_schema(arrow: Any, *, sequential: bool) -> Any:
+    """The schema of rows: a column `messages` of chats, and a column `sequential` of texts if asked for."""
+    message = arrow.struct([("role", arrow.string()), ("content", arrow.string())])
+    columns = [("messages", arrow.list_(message)), ("sequential", arrow.string())]
+    return arrow.schema(columns if sequential else columns[:1])
 
 
 _WRITERS: dict[str, Callable[[Sequence[Row], Path, Dialect], None]] = {".jsonl": write_jsonl, ".parquet": write_parquet}

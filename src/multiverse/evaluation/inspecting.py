@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from anyio import CapacityLimiter, to_thread
 from inspect_ai import Task
@@ -104,7 +104,7 @@ def _scorer(benchmark: Benchmark, by_id: Mapping[str, Question], config: TaskCon
             verdict = await to_thread.run_sync(benchmark.grade, question, response.answer, limiter=limiter)
             sample = make_sample(key, question, response, verdict, config)
             config.on_finish(sample)
-            measured = {name: value for name, value in response.to_json().items() if name != "text"}
+            measured = {name: value for name, value in asdict(response).items() if name != "text"}
             return Score(value=sample.right, answer=sample.answer, explanation=verdict.why or None, metadata=measured)
 
         return score
@@ -120,23 +120,8 @@ def make_sample(key: Key, question: Question, response: Response, verdict: Verdi
     """The graded sample. Wrong whatever the verdict, unless the response ended by itself or for a budget that it was given."""
     task, name, epoch = key
     ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
-    return Sample(
-        task=task,
-        id=name,
-        epoch=epoch,
-        mode=config.mode,
-        question=question.text,
-        expected=question.expected,
-        answer=verdict.answer if verdict.answer else response.answer,
-        text=response.text,
-        right=ended and verdict.right,
-        finish_reason=response.finish_reason,
-        malformed=response.malformed,
-        forks=response.forks,
-        total_tokens=response.total_tokens,
-        critical_path_tokens=response.critical_path_tokens,
-        seconds=response.seconds,
-    )
+    measured = {**asdict(response), "answer": verdict.answer or response.answer, "right": ended and verdict.right}
+    return Sample(task, name, epoch, config.mode, question.text, question.expected, **measured)
 
 
 def response_of(output: ModelOutput) -> Response:

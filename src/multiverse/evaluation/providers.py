@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from inspect_ai.model import (
@@ -101,7 +102,7 @@ class EngineAPI(ModelAPI):
             params = SamplingParams(**given, **extension)
         except TypeError as error:
             raise RequestError(f"the field multiverse of extra_body is not valid: {error}") from None
-        prompt = await asyncio.to_thread(self._encode, chat_messages(input))
+        prompt = await asyncio.to_thread(self.llm.encode_chat, chat_messages(input))
         generation = await self._running().generate(prompt, params)
         if generation.finish_reason in ("abort", "error"):
             raise EngineError(f"the generation failed ({generation.structure_error or generation.finish_reason})")
@@ -124,13 +125,6 @@ class EngineAPI(ModelAPI):
             if self._engine is None:
                 self._engine = AsyncEngine(self.llm.engine)
             return self._engine
-
-    def _encode(self, messages: list[dict[str, str]]) -> list[int]:
-        tokenizer = self.llm.tokenizer
-        if getattr(tokenizer, "chat_template", None) is None:
-            raise RequestError(f"{self.llm.model_path!r} has no chat template, and questions are asked as chats")
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -178,7 +172,7 @@ def model_output(model: str, response: Response, *, prompt_tokens: int) -> Model
             total_tokens=prompt_tokens + response.total_tokens,
         ),
         time=response.seconds,
-        metadata={"answer": response.to_json()},
+        metadata={"answer": asdict(response)},
     )
 
 

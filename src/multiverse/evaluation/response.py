@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..engine.generation import Generation
@@ -47,10 +47,6 @@ class Response:
             critical_path_tokens=usage.critical_path_tokens,
             seconds=usage.seconds,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that `Response(**...)` takes."""
-        return asdict(self)
 
 
 def is_malformed(finish_reason: str, *, parses: bool) -> bool:

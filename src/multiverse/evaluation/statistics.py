@@ -61,22 +61,6 @@ class Difference(NamedTuple):
     questions: int
 
 
-def clustered_stderr(values: Sequence[float], questions: Sequence[Hashable]) -> float:
-    """Standard error of the mean of `values`, samples of one question being a cluster.
-
-        sqrt(C / (C - 1) * sum over clusters of (sum of the cluster's deviations from the mean)²) / n
-
-    Miller's equation 4 with the correction C / (C - 1) for few clusters, as inspect-ai has it. With one sample per question
-    this is the textbook's s / sqrt(n).
-
-    Args:
-        values: one per sample.
-        questions: of each sample, the question.
-    """
-    sums, sizes = _clusters(values, questions)
-    return _stderr(sums, sizes)
-
-
 def mean_of(values: Sequence[float], questions: Sequence[Hashable]) -> Estimate:
     """Mean of any quantity; the interval is Student's with as many degrees of freedom as there are questions less one."""
     sums, sizes = _clusters(values, questions)
@@ -102,9 +86,14 @@ def share_of(flags: Sequence[float], questions: Sequence[Hashable]) -> Estimate:
     plain = mean * (1 - mean) / n
     effect = min(most, max(1.0, stderr**2 / plain)) if plain > 0 else most
     n, t = n / effect, _student(count)
-    centre = (mean + t**2 / (2 * n)) / (1 + t**2 / n)
-    reach = t * math.sqrt(mean * (1 - mean) / n + t**2 / (4 * n**2)) / (1 + t**2 / n)
-    return _estimate(mean, stderr, max(0.0, centre - reach), min(1.0, centre + reach), sizes)
+    return _estimate(mean, stderr, *wilson(mean, n, t), sizes)
+
+
+def wilson(mean: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's score interval for a share `mean` of `n` independent samples; `n` need not be whole."""
+    centre = (mean + quantile**2 / (2 * n)) / (1 + quantile**2 / n)
+    reach = quantile * math.sqrt(mean * (1 - mean) / n + quantile**2 / (4 * n**2)) / (1 + quantile**2 / n)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def pass_at(k: int, n: int, right: int) -> float:
@@ -179,6 +168,13 @@ def _clusters(values: Sequence[float], questions: Sequence[Hashable]) -> tuple[N
 
 
 def _stderr(sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
+    """Standard error of a mean, from the sum and size of each cluster.
+
+        sqrt(C / (C - 1) * sum over clusters of (sum of the cluster's deviations from the mean)²) / n
+
+    Miller's equation 4 with the correction C / (C - 1) for few clusters, as inspect-ai has it. With one sample per question
+    this is the textbook's s / sqrt(n).
+    """
     count, n = len(sums), sizes.sum()
     if count == 1:
         return math.nan

@@ -1,17 +1,19 @@
-"""Confidence intervals of shares, for answers that come in groups.
-
-Both are Wilson's score interval, which keeps to 0..1 and does not collapse where all answers are the same (E. B. Wilson, 1927).
-"""
+"""Confidence intervals of shares, for answers that come in groups (Wilson's, which stays within 0 and 1)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple
+
+from ..statistics import LEVEL, wilson
+
+_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """A share of `n` answers, with its confidence interval; all three are NaN when `n` is 0."""
 
     value: float
@@ -20,7 +22,7 @@ class Share(NamedTuple):
     n: int
 
 
-def share(right: Sequence[bool], groups: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Share:
+def share(right: Sequence[bool], groups: Sequence[Hashable] | None = None) -> Share:
     """The share of `right` answers.
 
     Args:
@@ -40,12 +42,4 @@ def share(right: Sequence[bool], groups: Sequence[Hashable] | None = None, *, le
         independent = n * mean * (1 - mean)
         between = sum(error**2 for error in errors.values()) * len(errors) / max(1, len(errors) - 1)
         size = n * min(1.0, independent / between) if independent and between else float(len(errors))
-    return Share(mean, *wilson(mean, size, level), n)
-
-
-def wilson(mean: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval for a share `mean` of `n` independent answers; `n` need not be whole."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return Share(mean, *wilson(mean, size, _QUANTILE), n)

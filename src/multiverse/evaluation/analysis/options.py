@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 from ...common import CommonOptions
 from ...errors import RequestError
@@ -12,7 +12,6 @@ from ..config import EvaluationConfig
 
 _TEXTS = "Texts"
 Place = Literal["sentence", "token", "question"]
-PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,13 +28,6 @@ SUFFIX = 4
 """Tokens of the baseline of last tokens."""
 
 
-class Layer(NamedTuple):
-    """Accuracy of the probe of one layer; layer 0 are the embeddings."""
-
-    layer: int
-    accuracy: Share
-
-
 @dataclass(frozen=True)
 class TextReport:
     """Results on one kind of text.
@@ -43,7 +36,7 @@ class TextReport:
         mode: ``parallel``: structured texts; ``sequential``: the same without blocks.
         texts: texts that hold examples.
         examples: places judged, half of them in front of a fork.
-        layers: one entry a layer.
+        layers: accuracy of the probe of each layer; layer 0 are the embeddings.
         majority: always saying the same: half, by construction.
         position: a probe that knows the position alone, absolute and from where the answer begins.
         last_tokens: knowing the last tokens alone (see `by_suffix`).
@@ -52,7 +45,7 @@ class TextReport:
     mode: Mode
     texts: int
     examples: int
-    layers: tuple[Layer, ...]
+    layers: tuple[Share, ...]
     majority: Share
     position: Share
     last_tokens: Share
@@ -83,9 +76,8 @@ class ProbeReport:
             "groups": list(self.groups),
             "within": self.within if self.at == "token" else None,
         }
-        for text, own in zip(plain["texts"], self.texts, strict=True):
-            text |= {name: getattr(own, name)._asdict() for name in ("majority", "position", "last_tokens")}
-            text["layers"] = [{"layer": layer.layer, **layer.accuracy._asdict()} for layer in own.layers]
+        for text in plain["texts"]:
+            text["layers"] = [{"layer": number, **accuracy} for number, accuracy in enumerate(text["layers"])]
         return plain
 
 
@@ -142,7 +134,7 @@ def _probe_texts(
     state_NKD = _read(reader, marked, chosen, report)
     layers = []
     for layer in range(state_NKD.shape[1]):
-        layers.append(Layer(layer, share(probe(state_NKD[:, layer], examples, seed=seed), examples.group)))
+        layers.append(share(probe(state_NKD[:, layer], examples, seed=seed), examples.group))
         report(f"probing {mode} texts, layer by layer", layer + 1, state_NKD.shape[1])
     where = [(marked[number], marked[number].sites[site].token) for number, site in chosen]
     position_ND = torch.tensor([text.position(index) for text, index in where], dtype=torch.float32)

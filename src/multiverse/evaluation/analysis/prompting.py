@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...engine.generation import Generation
 from ...engine.params import SamplingParams
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from ...llm import LLM
 
 PromptMode = Literal["parallel", "sequential", "explained"]
-PROMPT_MODES: tuple[PromptMode, ...] = get_args(PromptMode)
 Outcome = Literal["formed", "broken", "plain"]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 _EXPLAINED = """\
 {question} Think step by step and in parallel before answering. Where the question falls into parts that do not need each \
@@ -104,11 +102,7 @@ class Tally:
 
     def as_json(self) -> dict[str, Any]:
         """As plain objects; a share of nothing is null."""
-        plain = asdict(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Share):
-                plain[name] = value._asdict() if value.n else None
-        return plain
+        return {name: None if isinstance(value, dict) and not value["n"] else value for name, value in asdict(self).items()}
 
 
 def classify(text: str, dialect: Dialect = MULTIVERSE) -> Outcome:
