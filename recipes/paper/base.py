@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from multiverse.structure import Block, Body, Document, render
-from multiverse.tasks.flatten import flatten
+from multiverse.tasks import flatten
 from multiverse.training.config import load
 from multiverse.training.run import train
 from recipes.mini import start

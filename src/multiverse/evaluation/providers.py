@@ -1,4 +1,4 @@
-"""The engine of this process as a model provider for inspect, and what it shares with `server.py`.
+"""The engine of this process as a model provider for inspect, and the base class that it shares with `server.py`.
 
     inspect eval multiverse/countdown --model multiverse/mini
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import abstractmethod
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 _WEEK = 7 * 86_400.0
 """Seconds that a request may take: in process it waits for the others of its evaluation."""
 
-# inspect's names for what both sides have. Its other settings are about connections, or refused.
-_SAMPLING = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "seed": "seed", "max_tokens": "max_tokens"}
+# Settings that have the same name here. inspect's other settings are about connections, or refused.
+_SAMPLING = ("temperature", "top_p", "top_k", "seed", "max_tokens")
 _CONNECTION = (
     *("max_retries", "timeout", "attempt_timeout", "stream_idle_timeout", "max_connections", "adaptive_connections"),
     *("system_message", "cache", "extra_headers", "reasoning_history", "fail_on_refusal"),
@@ -49,7 +50,49 @@ _CONNECTION = (
 _STOP_REASONS = {"stop": "stop", "length": "max_tokens", "budget": "max_tokens", "deadline": "max_tokens"}
 
 
-class EngineAPI(ModelAPI):
+class ChatAPI(ModelAPI):
+    """Base of both providers: settings of inspect to ours, and a `Response` to inspect's output."""
+
+    async def generate(
+        self,
+        input: list[ChatMessage],  # noqa: A002 (inspect's signature)
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,  # noqa: ARG002
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """Answer a chat.
+
+        Raises:
+            RequestError: a setting is not supported, or the request is refused.
+            EngineError: the generation failed.
+        """
+        given, extension = sampling_settings(tools, config)
+        chat = [{"role": message.role, "content": message.text} for message in input]
+        response, prompt_tokens = await self.respond(chat, given, extension, config)
+        message = ChatMessageAssistant(content=response.text, model=self.model_name, source="generate")
+        reason: Any = _STOP_REASONS.get(response.finish_reason, "unknown")
+        total = prompt_tokens + response.total_tokens
+        return ModelOutput(
+            model=self.model_name,
+            choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
+            usage=ModelUsage(input_tokens=prompt_tokens, output_tokens=response.total_tokens, total_tokens=total),
+            time=response.seconds,
+            metadata={"answer": asdict(response)},
+        )
+
+    @abstractmethod
+    async def respond(
+        self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
+    ) -> tuple[Response, int]:
+        """The response to a chat, and the number of tokens of its prompt.
+
+        Args:
+            given, extension: see `sampling_settings`.
+            config: all of inspect's settings.
+        """
+
+
+class EngineAPI(ChatAPI):
     """The engine of this process. Concurrent questions are batched.
 
     Args:
@@ -79,20 +122,14 @@ class EngineAPI(ModelAPI):
         self._lock = threading.Lock()
         self._engine: AsyncEngine | None = None
 
-    async def generate(
+    async def respond(
         self,
-        input: list[ChatMessage],  # noqa: A002 (inspect's signature)
-        tools: list[ToolInfo],
-        tool_choice: ToolChoice,  # noqa: ARG002
-        config: GenerateConfig,
-    ) -> ModelOutput:
-        """Answer a chat.
-
-        Raises:
-            RequestError: a setting is not supported, or the question does not fit.
-            EngineError: the generation failed.
-        """
-        given, extension = sampling_settings(tools, config)
+        chat: list[dict[str, str]],
+        given: dict[str, Any],
+        extension: dict[str, Any],
+        config: GenerateConfig,  # noqa: ARG002
+    ) -> tuple[Response, int]:
+        """As `ChatAPI.respond`."""
         given.setdefault("max_tokens", MAX_TOKENS)
         # No limit ends a generation but those that were asked for: a path may be as long as the whole.
         extension = {"max_branch_tokens": given["max_tokens"], "max_seconds": _WEEK, **extension}
@@ -102,12 +139,11 @@ class EngineAPI(ModelAPI):
             params = SamplingParams(**given, **extension)
         except TypeError as error:
             raise RequestError(f"the field multiverse of extra_body is not valid: {error}") from None
-        prompt = await asyncio.to_thread(self.llm.encode_chat, chat_messages(input))
+        prompt = await asyncio.to_thread(self.llm.encode_chat, chat)
         generation = await self._running().generate(prompt, params)
         if generation.finish_reason in ("abort", "error"):
             raise EngineError(f"the generation failed ({generation.structure_error or generation.finish_reason})")
-        response = Response.from_generation(generation)
-        return model_output(self.model_name, response, prompt_tokens=generation.usage.prompt_tokens)
+        return Response.from_generation(generation), generation.usage.prompt_tokens
 
     def max_connections(self) -> int:
         """Concurrent questions by default; the engine queues what does not fit into a batch."""
@@ -136,7 +172,7 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
     if tools:
         raise RequestError("these models use no tools: leave them out")
     asked = config.model_dump(exclude_none=True)
-    given = {ours: asked.pop(name) for name, ours in _SAMPLING.items() if name in asked}
+    given = {name: asked.pop(name) for name in _SAMPLING if name in asked}
     if stop := asked.pop("stop_seqs", None):
         given["stop"] = list(stop)
     if bias := asked.pop("logit_bias", None):
@@ -152,28 +188,6 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
     if unknown:
         raise RequestError(f"{unknown[0]} is not supported: leave it out")
     return given, extension
-
-
-def chat_messages(chat: list[ChatMessage]) -> list[dict[str, str]]:
-    """A chat in OpenAI's form."""
-    return [{"role": message.role, "content": message.text} for message in chat]
-
-
-def model_output(model: str, response: Response, *, prompt_tokens: int) -> ModelOutput:
-    """A response as inspect's output, with its measurements in the metadata."""
-    message = ChatMessageAssistant(content=response.text, model=model, source="generate")
-    reason: Any = _STOP_REASONS.get(response.finish_reason, "unknown")
-    return ModelOutput(
-        model=model,
-        choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
-        usage=ModelUsage(
-            input_tokens=prompt_tokens,
-            output_tokens=response.total_tokens,
-            total_tokens=prompt_tokens + response.total_tokens,
-        ),
-        time=response.seconds,
-        metadata={"answer": asdict(response)},
-    )
 
 
 @modelapi(name="multiverse")

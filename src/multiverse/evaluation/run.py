@@ -103,7 +103,6 @@ def evaluate(
     """
     require("inspect_ai", "eval")
     sets = load(config) if sets is None else sets
-    progress = progress if progress is not None else Progress()
     journal = Journal(folder, _describe(model, config, mode))
     _check_questions(journal, sets)
     began = time.perf_counter()

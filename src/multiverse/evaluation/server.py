@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import openai
-from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, modelapi
-from inspect_ai.tool import ToolChoice, ToolInfo
+from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
 
 from ..errors import RequestError
 from ..structure import DIALECTS, MULTIVERSE, Dialect
 from .config import MAX_TOKENS
-from .providers import chat_messages, model_output, sampling_settings
+from .providers import ChatAPI
 from .response import Response, is_malformed
 
 _TIMEOUT = openai.Timeout(600.0, connect=30.0, pool=None)
@@ -38,7 +37,7 @@ class ServerError(RequestError):
         self.status = status
 
 
-class ServerAPI(ModelAPI):
+class ServerAPI(ChatAPI):
     """A server that speaks OpenAI's chat completions. Servers of this project report the critical path; for others, all tokens
     count as one chain.
 
@@ -63,20 +62,11 @@ class ServerAPI(ModelAPI):
         self._dialect: Dialect | None = None
         self._ours: bool | None = None
 
-    async def generate(
-        self,
-        input: list[ChatMessage],  # noqa: A002 (inspect's signature)
-        tools: list[ToolInfo],
-        tool_choice: ToolChoice,  # noqa: ARG002
-        config: GenerateConfig,
-    ) -> ModelOutput:
-        """Answer a chat.
-
-        Raises:
-            ServerError: the server refuses.
-            RequestError: a setting is not supported.
-        """
-        body, extension = sampling_settings(tools, config)
+    async def respond(
+        self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
+    ) -> tuple[Response, int]:
+        """As `ChatAPI.respond`; raises `ServerError` if the server refuses."""
+        body = {**given, "messages": chat}
         streamed, began = _StreamedResponse(), time.monotonic()
         try:
             async with self._connect() as client:
@@ -87,7 +77,7 @@ class ServerAPI(ModelAPI):
                 elif extension:
                     names = ", ".join(extension)
                     raise RequestError(f"{self._url} is not a multiverse server and does not know {names}: leave it out")
-                await self._stream(client, {**body, "messages": chat_messages(input)}, config, streamed)
+                await self._stream(client, body, config, streamed)
         except openai.APIStatusError as error:
             hint = ": set OPENAI_API_KEY, or give --api-key" if error.status_code in (401, 403) else ""
             raise ServerError(
@@ -100,7 +90,7 @@ class ServerAPI(ModelAPI):
                 raise ServerError(f"{self._url} stopped: {_message(error)}", None) from None
             streamed.malformed = True
         response = streamed.response(self._dialect, time.monotonic() - began)
-        return model_output(self.model_name, response, prompt_tokens=int(streamed.usage.get("prompt_tokens") or 0))
+        return response, int(streamed.usage.get("prompt_tokens") or 0)
 
     async def _stream(
         self, client: openai.AsyncOpenAI, body: dict[str, Any], config: GenerateConfig, streamed: _StreamedResponse

@@ -4,8 +4,7 @@ Pure Python and seeded: what a model is trained on and what it is measured on ca
 """
 
 from .families import DEPTHS, FAMILIES, WIDTHS, generate, problems
-from .flatten import flatten
-from .problem import ExpressionRule, IntegerRule, Problem, Split, split_of
+from .problem import ExpressionRule, IntegerRule, Problem, Split, flatten, split_of
 
 __all__ = [
     "DEPTHS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .problem import IntegerRule, Problem, listing, straight
+from .problem import IntegerRule, Problem, listing, problem
 from .steps import draw_calculation, work_out
 
 MIN_STEPS, MAX_STEPS = 4, 9
@@ -26,4 +26,4 @@ def draw(rng: Random) -> Problem:
         start=chain.start, first=first.capitalize(), rest=listing(rest) if joint is None else joint.join(rest)
     )
     text, result = work_out(chain.start, chain.steps)
-    return straight("chain", question, str(result), f"{chain.start}, {text}.", IntegerRule(result))
+    return problem("chain", question, str(result), (f"{chain.start}, {text}.",), IntegerRule(result))

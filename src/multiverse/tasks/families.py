@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
 
 from . import cases, chain, countdown, nested, worksheet
 from .problem import SPLITS, Problem, Split, split_of
 
-FAMILIES: tuple[str, ...] = ("worksheet", "cases", "countdown", "nested", "chain")
+_MODULES = {"worksheet": worksheet, "cases": cases, "countdown": countdown, "nested": nested, "chain": chain}
 
-WIDTHS: dict[str, tuple[int, ...]] = {
-    "worksheet": worksheet.WIDTHS,
-    "cases": cases.WIDTHS,
-    "countdown": countdown.WIDTHS,
-    "nested": nested.WIDTHS,
-    "chain": (),
-}
-"""The widths a family can be asked for; none where width is no knob."""
+FAMILIES = tuple(_MODULES)
 
-DEPTHS: dict[str, tuple[int, ...]] = {"worksheet": (), "cases": (), "countdown": (), "nested": nested.DEPTHS, "chain": ()}
-"""The depths a family can be asked for; none where depth is no knob."""
+WIDTHS: dict[str, tuple[int, ...]] = {family: getattr(module, "WIDTHS", ()) for family, module in _MODULES.items()}
+"""The widths that a family can be asked for; empty if it has no width."""
+
+DEPTHS: dict[str, tuple[int, ...]] = {family: getattr(module, "DEPTHS", ()) for family, module in _MODULES.items()}
+"""The depths that a family can be asked for; empty if it has no depth."""
 
 
 def problems(
@@ -72,21 +68,9 @@ def _check(knob: str, value: int | None, family: str, allowed: tuple[int, ...]) 
 def _stream(family: str, seed: int, split: Split, width: int | None, depth: int | None) -> Iterator[Problem]:
     # A text as seed is hashed the same way in every process and on every machine.
     rng = Random(f"{family}/{seed}/{split}")
+    draw: Callable[..., Problem] = _MODULES[family].draw
+    options = {name: value for name, value in (("width", width), ("depth", depth)) if value is not None}
     while True:
-        problem = _draw(family, rng, width, depth)
+        problem = draw(rng, **options)
         if split_of(problem.question) == split:
             yield problem
-
-
-def _draw(family: str, rng: Random, width: int | None, depth: int | None) -> Problem:
-    match family:
-        case "worksheet":
-            return worksheet.draw(rng, width)
-        case "cases":
-            return cases.draw(rng, width)
-        case "countdown":
-            return countdown.draw(rng, width)
-        case "nested":
-            return nested.draw(rng, width, depth)
-        case _:
-            return chain.draw(rng)

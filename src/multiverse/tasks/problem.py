@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from multiverse.structure.sequential import sequential_baseline
 from multiverse.structure.tree import Block, Body, Document
 
-from .flatten import IN_PARALLEL, flatten
+IN_PARALLEL = "Let's think in parallel."
+IN_A_LINE = "Let's think step by step."
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -100,17 +102,25 @@ class Problem:
 
 def forked(family: str, question: str, answer: str, block: Block, rule: IntegerRule | ExpressionRule) -> Problem:
     """A problem whose solution is one block."""
-    return _problem(family, question, answer, (IN_PARALLEL, block), rule)
+    return problem(family, question, answer, (IN_PARALLEL, block), rule)
 
 
-def straight(family: str, question: str, answer: str, text: str, rule: IntegerRule | ExpressionRule) -> Problem:
-    """A problem whose solution never forks: both documents are the same."""
-    return _problem(family, question, answer, (text,), rule)
-
-
-def _problem(family: str, question: str, answer: str, thinking: Body, rule: IntegerRule | ExpressionRule) -> Problem:
+def problem(family: str, question: str, answer: str, thinking: Body, rule: IntegerRule | ExpressionRule) -> Problem:
+    """A problem with its solution; the sequential one is derived from it."""
     structured = Document(thinking, f"Answer: {answer}")
     return Problem(family, question, answer, structured, flatten(structured), rule)
+
+
+def flatten(document: Document) -> Document:
+    """The document with every block written path after path, each on its own line, then its conclusion.
+
+    The same for all families, so that sequential and parallel data differ in their structure only.
+    """
+    flat = sequential_baseline(document, conclusions=True)
+    if flat.thinking is None:
+        return document
+    texts = (text.replace(IN_PARALLEL, IN_A_LINE) for text in flat.thinking if isinstance(text, str))
+    return Document(tuple(texts), flat.answer)
 
 
 def split_of(question: str) -> Split:

@@ -70,14 +70,18 @@ class Benchmark:
     make: Callable[[EvaluationConfig], list[Question]] | None = None
 
 
+def optional(row: Row, *names: str) -> Any:
+    """The value of the first of these columns that the row has, upper or lower case; `None` if it has none."""
+    columns = {name.lower(): value for name, value in row.items()}
+    return next((value for name in names if (value := columns.get(name.lower())) is not None), None)
+
+
 def cell(row: Row, number: int, *names: str) -> Any:
-    """The value of the first of these columns that the row has, upper or lower case.
+    """As `optional`, for a column that is needed.
 
     Raises:
-        DataError: it has none of them.
+        DataError: the row has none of them.
     """
-    columns = {name.lower(): value for name, value in row.items()}
-    for name in names:
-        if columns.get(name.lower()) is not None:
-            return columns[name.lower()]
+    if (value := optional(row, *names)) is not None:
+        return value
     raise DataError(f"row {number + 1} has no {' or '.join(names)}: its columns are {', '.join(row) or 'none'}")

@@ -6,7 +6,7 @@ from random import Random
 
 from ..graders.choice import LETTERS, grade_choice
 from ..graders.verdict import Verdict
-from .base import Benchmark, Hub, Question, Row, cell
+from .base import Benchmark, Hub, Question, Row, cell, optional
 
 WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
@@ -21,9 +21,8 @@ def read(row: Row, number: int) -> Question:
     Random(f"gpqa/{text}").shuffle(order)
     shuffled = tuple(choices[index] for index in order)
     listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shuffled, strict=False))
-    known = {name.lower(): value for name, value in row.items()}
     return Question(
-        id=str(known.get("record id") or number),
+        id=str(optional(row, "Record ID") or number),
         text=f"{text}\n\n{listed}\n\nOne of these is right. Put its letter within \\boxed{{}}.",
         expected=LETTERS[order.index(0)],
         data={"choices": shuffled},

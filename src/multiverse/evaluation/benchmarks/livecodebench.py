@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from ...errors import DataError
 from ..graders.code import Case, grade_code
 from ..graders.verdict import Verdict
-from .base import Benchmark, Hub, Question, Row, cell
+from .base import Benchmark, Hub, Question, Row, cell, optional
 
 _STDIN = "Write a Python program that reads the input from standard input and prints the answer to standard output."
 _FUNCTION = "Write it in Python, beginning with this code:\n```python\n{starter}\n```"
@@ -22,14 +22,13 @@ _FORM = "Put the whole program in one block that begins with ```python and ends 
 
 def read(row: Row, number: int) -> Question:
     """A row with a problem, its starter code if it has any, and its tests, public and private."""
-    known = {name.lower(): value for name, value in row.items()}
-    starter = str(known.get("starter_code") or "").strip()
+    starter = str(optional(row, "starter_code") or "").strip()
     wanted = _FUNCTION.format(starter=starter) if starter else _STDIN
     tests = [
         *_tests(cell(row, number, "public_test_cases"), number),
-        *_tests(known.get("private_test_cases") or "[]", number),
+        *_tests(optional(row, "private_test_cases") or "[]", number),
     ]
-    function = _json(known.get("metadata") or "{}", number).get("func_name")
+    function = _json(optional(row, "metadata") or "{}", number).get("func_name")
     try:
         cases = tuple(_case(test, function) for test in tests)
     except (KeyError, TypeError, ValueError) as error:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from ..graders.mathematics import grade_math
 from ..graders.verdict import Verdict
-from .base import Benchmark, Hub, Question, Row, cell
+from .base import Benchmark, Hub, Question, Row, cell, optional
 
 
 def read(row: Row, number: int) -> Question:
     """A row with a problem and an answer, under any of the names that these data sets use."""
     problem = str(cell(row, number, "problem", "question")).strip()
     answer = str(cell(row, number, "answer")).strip()
-    known = {name.lower(): value for name, value in row.items()}
-    name = known.get("unique_id", known.get("id"))
+    name = optional(row, "unique_id", "id")
     return Question(str(number if name is None else name), f"{problem}\n\nPut the final answer within \\boxed{{}}.", answer)
 
 

@@ -16,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +108,7 @@ class MathGrader:
 
     def __init__(self, workers: int = 2, seconds: float = SECONDS) -> None:
         self.seconds = seconds
-        self._room = threading.Semaphore(workers)
+        self._slots = threading.Semaphore(workers)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
 
@@ -128,8 +127,7 @@ class MathGrader:
             return Verdict(False, "", "there is no answer")
         if _plain(taken) == _plain(expected):
             return Verdict(True, taken)
-        with self._worker() as worker:
-            result = worker.ask(expected, f"\\boxed{{{box}}}" if box is not None else taken, self.seconds)
+        result = self._ask(expected, f"\\boxed{{{box}}}" if box is not None else taken)
         if result["error"]:
             return Verdict(False, taken, result["error"])
         return Verdict(result["right"], taken)
@@ -141,43 +139,25 @@ class MathGrader:
         for worker in idle:
             worker.kill()
 
-    @contextmanager
-    def _worker(self) -> Iterator[_Asked]:
+    def _ask(self, expected: str, answer: str) -> dict[str, Any]:
+        """Compare by an idle worker, or a new one; a worker that did not answer in time is killed."""
         if find_spec("math_verify") is None:
             raise ExtraError("math-verify", "eval")
-        with self._room:
+        with self._slots:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
-            asked = _Asked(worker)
+            worker = _Worker() if worker is None else worker
             try:
-                yield asked
+                result = worker.ask(expected, answer, self.seconds)
+            except _TimeUpError:
+                worker.kill()
+                return {"right": False, "error": f"the comparison did not end within {self.seconds:g} seconds"}
             except BaseException:
-                asked.drop()
+                worker.kill()
                 raise
-            if asked.worker is not None:
-                with self._lock:
-                    self._idle.append(asked.worker)
-
-
-class _Asked:
-    """A worker on loan; started if there was none, dropped if its time was up."""
-
-    def __init__(self, worker: _Worker | None) -> None:
-        self.worker = worker
-
-    def ask(self, expected: str, answer: str, seconds: float) -> dict[str, Any]:
-        if self.worker is None:
-            self.worker = _Worker()
-        try:
-            return self.worker.ask(expected, answer, seconds)
-        except _TimeUpError:
-            self.drop()
-            return {"right": False, "error": f"the comparison did not end within {seconds:g} seconds"}
-
-    def drop(self) -> None:
-        if self.worker is not None:
-            self.worker.kill()
-            self.worker = None
+            with self._lock:
+                self._idle.append(worker)
+            return result
 
 
 @cache
