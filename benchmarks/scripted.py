@@ -64,7 +64,7 @@ class BatchRun(NamedTuple):
     """A document generated behind several prompts at once.
 
     Attributes:
-        seconds: from the moment at which each of them has a token until all are finished.
+        seconds: from the time at which each of them has a token until all are finished.
         tokens: generated meanwhile, over all of them.
         parallelism: of each.
     """

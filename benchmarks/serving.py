@@ -129,28 +129,28 @@ async def phase(name: str, limit: float, progress: Callable[[], str], problems: 
 
 async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[str, Any]:
     """Clients of all kinds: first unmeasured, until the KV cache is full; then for `seconds`."""
-    crowd = Clients(server.address, seed)
+    traffic = Clients(server.address, seed)
     problems: Counter[str] = Counter()
 
     def progress() -> str:
-        ended, errors = sum(crowd.tally.counts.values()), sum(crowd.tally.errors.values())
-        return f"{crowd.open} clients, {ended} as expected, {errors} errors, {resident_mib(server.process.pid):.0f} MiB"
+        ended, errors = sum(traffic.tally.counts.values()), sum(traffic.tally.errors.values())
+        return f"{traffic.open} clients, {ended} as expected, {errors} errors, {resident_mib(server.process.pid):.0f} MiB"
 
-    running = asyncio.create_task(crowd.run(clients))
+    running = asyncio.create_task(traffic.run(clients))
     async with phase("warm-up", WARM + DRAIN, progress, problems):
         until = time.monotonic() + min(WARM, seconds)
         slots = (await server.info())["kv_slots"]
         while slots["free"] > slots["size"] / 50 and time.monotonic() < until:
             await asyncio.sleep(1)
             slots = (await server.info())["kv_slots"]
-    problems += crowd.tally.errors
-    crowd.tally = Tally()
+    problems += traffic.tally.errors
+    traffic.tally = Tally()
     generated, began = await server.generated_tokens(), time.monotonic()
     async with phase("load", seconds + REPORT_SECONDS, progress, problems):
         await server.watch(max(0.2, seconds / 120), seconds)
-    took, tally, generated = time.monotonic() - began, crowd.tally, await server.generated_tokens() - generated
-    crowd.tally = Tally()
-    crowd.stop()
+    took, tally, generated = time.monotonic() - began, traffic.tally, await server.generated_tokens() - generated
+    traffic.tally = Tally()
+    traffic.stop()
     async with phase("last responses", DRAIN, progress, problems):
         await running
     info = await server.settled()
@@ -158,7 +158,7 @@ async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[
         "clients": clients,
         "seconds": round(took, 1),
         "ended_as_they_should": dict(tally.counts),
-        "errors": dict(problems + tally.errors + crowd.tally.errors),
+        "errors": dict(problems + tally.errors + traffic.tally.errors),
         "requests_per_second": round(sum(tally.counts.values()) / took, 1),
         "tokens_per_second": round(generated / took),
         "first_token_ms": _spread(tally.first_token),
@@ -171,7 +171,7 @@ async def load(server: Server, clients: int, seconds: float, seed: int) -> dict[
 
 async def burst(server: Server, count: int) -> dict[str, Any]:
     """More requests at once than the server admits."""
-    crowd = Clients(server.address, 3)
+    traffic = Clients(server.address, 3)
     answers: Counter[int] = Counter()
     refused: list[float] = []
     problems: Counter[str] = Counter()
@@ -181,7 +181,7 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
         nonlocal finished
         try:
             began = time.monotonic()
-            async with crowd.chat(crowd.body(max_tokens=BURST_TOKENS)) as response:
+            async with traffic.chat(traffic.body(max_tokens=BURST_TOKENS)) as response:
                 answers[response.status_code] += 1
                 if response.status_code == 200:
                     async for _ in events(response):
@@ -211,13 +211,13 @@ async def burst(server: Server, count: int) -> dict[str, Any]:
 
 async def end(server: Server, clients: int) -> dict[str, Any]:
     """SIGTERM while this number of clients read their responses."""
-    crowd = Clients(server.address, 4)
+    traffic = Clients(server.address, 4)
     started = asyncio.Semaphore(0)
     outcomes: Counter[str] = Counter()
 
     async def one() -> None:
         try:
-            async with crowd.chat(crowd.body()) as response:
+            async with traffic.chat(traffic.body()) as response:
                 first = True
                 async for _ in events(response):
                     if first:
@@ -229,7 +229,7 @@ async def end(server: Server, clients: int) -> dict[str, Any]:
 
     async def late() -> None:
         try:
-            async with crowd.chat(crowd.body()) as response:
+            async with traffic.chat(traffic.body()) as response:
                 outcomes[f"late: {response.status_code}"] += 1
         except FAILURES as error:
             outcomes[f"late: {type(error).__name__}"] += 1

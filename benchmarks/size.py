@@ -33,7 +33,7 @@ PACKAGE = "multiverse"
 HANDLERS = ("multiverse.serving.chat", "multiverse.serving.completions")
 EVENTS = "multiverse.engine.events"
 BESIDE = frozenset({"multiverse.llm", "multiverse.serving.metrics"})
-"""Modules that stand beside the way from the engine to the client."""
+"""Modules that are not on the way from the engine to the client."""
 LONG_FUNCTION, LONG_MODULE, MANY_PARAMETERS = 60, 400, 8
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Graph = dict[str, set[str]]

@@ -172,10 +172,10 @@ async def stream(port: int, clients: int, tokens: int) -> tuple[float, float]:
     per_family = -(-clients // len(FAMILIES))
     drawn = [problem for family in FAMILIES for _, problem in zip(range(per_family), problems(family, seed=3), strict=False)]
     began = time.perf_counter()
-    told = await asyncio.gather(*(_client(port, number, drawn[number].question, tokens) for number in range(clients)))
+    results = await asyncio.gather(*(_client(port, number, drawn[number].question, tokens) for number in range(clients)))
     seconds = time.perf_counter() - began
-    gaps = [after - before for _, times in told for before, after in pairwise(times)]
-    return sum(count for count, _ in told) / seconds, median(gaps)
+    gaps = [after - before for _, times in results for before, after in pairwise(times)]
+    return sum(count for count, _ in results) / seconds, median(gaps)
 
 
 async def _client(port: int, number: int, question: str, tokens: int) -> tuple[int, list[float]]:

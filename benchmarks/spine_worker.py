@@ -22,7 +22,7 @@ from multiverse import LLM, SamplingParams
 VOCABULARY = 200
 """Random prompts are of the first token ids, which are no tags."""
 WARM = 6
-"""Steps before the clock starts, once all prompts are read."""
+"""Steps before the clock starts, once all prompts are prefilled."""
 
 
 class Side:
@@ -45,7 +45,7 @@ class Side:
         return self._loaded[key].engine
 
     def submit(self, engine: Any, prompt: int, steps: int) -> Any:
-        """A request with a random prompt of so many tokens, which writes at least so many and does not fork."""
+        """A request with a random prompt of so many tokens, which generates at least so many and does not fork."""
         params = SamplingParams(temperature=0, max_tokens=steps, ignore_eos=True, max_depth=0)
         return engine.submit([self.random.randrange(VOCABULARY) for _ in range(prompt)], params)
 
@@ -76,7 +76,7 @@ class Side:
 
     @contextmanager
     def _running(self, engine: Any, rows: int, prompt: int, steps: int) -> Iterator[None]:
-        """Requests that have read their prompts and go on for so many steps."""
+        """Requests whose prompts are prefilled and that run for at least so many further steps."""
         reading = WARM + rows * prompt // 1024  # a forward reads up to 2048 tokens
         requests = [self.submit(engine, prompt, steps + reading + 8) for _ in range(rows)]
         for _ in range(reading):

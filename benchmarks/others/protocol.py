@@ -69,6 +69,6 @@ def serve(open_engine: Callable[[Opening], Opened]) -> None:
                 reply(version=opened.version)
             else:
                 reply(seconds=opened.measure(Decode(**request)))
-        except Exception as error:  # reported to the benchmark, which goes on
+        except Exception as error:  # reported to the benchmark, which continues
             traceback.print_exc()
             reply(error=f"{type(error).__name__}: {error}")

@@ -51,7 +51,7 @@ def copy(checkout: Checkout, folder: str, out: Path) -> None:
 @contextmanager
 def annotator(checkout: Checkout) -> Iterator[str]:
     """The annotator in a process of its own; its URL. Its traces are in ``planted.jsonl``."""
-    # -P: modules that stand beside the script must not hide libraries of the same name.
+    # -P: modules in the script's folder must not hide libraries of the same name.
     command = [sys.executable, "-P", str(Path(__file__).with_name("annotator.py")), "planted.jsonl"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=checkout.environment, cwd=checkout.scratch

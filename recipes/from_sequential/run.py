@@ -1,6 +1,6 @@
 """From a model that thinks in a line to one that forks, on 1,000 documents; both measured on held-out problems.
 
-    python -m recipes.from_sequential.run            # less than two hours on two cores; started again, it goes on
+    python -m recipes.from_sequential.run            # less than two hours on two cores; started again, it resumes
 
 First a model of the mini's size is trained on sequential solutions only, so that it knows the tasks and not one tag of a
 block. Then it is fine-tuned on 1,000 problems, by a mixture that leads from sequential to parallel solutions. What each can do
@@ -67,7 +67,7 @@ def measure(model: Path, n: int) -> list[dict[str, Any]]:
 def table(figures: dict[str, Any]) -> str:
     """Markdown: a line for each family and mode."""
     lines = [
-        "| family | asked for | accuracy before | after | forked before | after | parallelism after | malformed after |",
+        "| family | prompt | accuracy before | after | forked before | after | parallelism after | malformed after |",
         f"|{'---|' * 8}",
     ]
     for old, new in zip(figures["before"], figures["after"], strict=True):

@@ -1,4 +1,4 @@
-"""Wall-clock times relative to a reference workload that is timed at the same moment.
+"""Wall-clock times relative to a reference workload that is timed right before them.
 
 Seconds depend on the machine and its load. The reference is plain decoding by the same engine with the same model, so a time
 divided by it is the number of plain tokens that could have been decoded in the same time.

@@ -10,7 +10,7 @@
     ├── ExtraError          a library is missing that an extra of this package installs (also an ImportError)
     └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
 
-Each message names the offending value and the way out.
+Each message names the offending value and the remedy.
 """
 
 from __future__ import annotations

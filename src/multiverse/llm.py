@@ -134,7 +134,7 @@ class LLM:
         token_ids = self.encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         shared = params if params is not None else SamplingParams()
         if shared.n != 1:
-            raise RequestError(f"n={shared.n} cannot be streamed: stream each by itself, or use generate()")
+            raise RequestError(f"n={shared.n} cannot be streamed: stream each separately, or use generate()")
         self.engine.check(token_ids, shared)  # refuse bad input here, not at the first event
         return self._events(token_ids, shared)
 

@@ -1,4 +1,4 @@
-"""Options declared once, as dataclass fields: default, help, bounds and choices stand beside the field.
+"""Options declared once, as dataclass fields with default, help, limits and choices.
 
 The command line (`cli/declared.py`), YAML files, the HTTP API and the reference documentation are derived from these
 declarations, and every value is checked here. No torch.
@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 from .errors import ConfigError
 
 _KEY = "option"
-# Both are asked for whenever an object is made.
+# Both are needed whenever an object is made.
 _declared: dict[type[Any], Mapping[str, Option]] = {}
 _types: dict[type[Any], Mapping[str, Any]] = {}
 

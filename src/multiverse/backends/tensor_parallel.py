@@ -33,7 +33,7 @@ from .torch import TorchBackend
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others within a forward, or while they load."""
 _SHUTDOWN_SECONDS = 10.0
-"""Time that a rank has to end by itself before it is killed."""
+"""Time in which a rank has to exit before it is killed."""
 
 
 class Join(NamedTuple):

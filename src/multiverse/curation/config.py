@@ -44,7 +44,7 @@ class CurationConfig(Options):
     max_nesting: int = option(3, "Deepest nesting of blocks.", ge=1, was="depth")
     max_tokens: int = like(CommonOptions, "max_tokens", 4096, was="answer_tokens")
     max_answer: int = option(100_000, "Longest completion that is parsed, in characters.", ge=1)
-    quoted: int = option(2000, "Characters of an invalid completion that are quoted when it is asked for again.", ge=1)
+    quoted: int = option(2000, "Characters of an invalid completion that are quoted in the retry.", ge=1)
     phrase: str = option("Let's think in parallel.", "Last words of a text before a block; empty for none.")
     validation: float = like(CommonOptions, "validation", group="Output")
 

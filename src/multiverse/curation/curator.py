@@ -95,7 +95,7 @@ class _Curation:
     # -- stages 1 to 4 -------------------------------------------------------------------------------------------------
 
     async def structured(self) -> tuple[Filled, Document]:
-        """The refilled document. Groups whose paths turn out to depend on each other are asked for again."""
+        """The refilled document. Groups whose paths turn out to depend on each other are requested again."""
         steps, _ = await self.result(Summary(self.trace, self.config))
         stage, failure = Groups(self.trace, self.config, steps), None
         while True:

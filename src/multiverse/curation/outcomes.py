@@ -26,7 +26,7 @@ CURATED, REJECTED = "curated", "set aside"
 
 REFUSED, INTERNAL_ERROR, UNWRITABLE = "refused by the endpoint", "internal error", "cannot be written"
 _RETRIED = (REFUSED, INTERNAL_ERROR)
-"""Reasons that are not the row's fault: such rows are tried again when a run is resumed."""
+"""Reasons that do not concern the row itself: such rows are tried again when a run is resumed."""
 
 
 def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dict[str, Any]:

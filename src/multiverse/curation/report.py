@@ -122,8 +122,8 @@ def write_report(out: Path) -> Path:
         raise DataError(f"{str(out / OUTCOMES)!r} cannot be read ({error.strerror}): give the folder of a run") from error
     page = out / REPORT
     with whole(page) as part, part.open("w", encoding="utf-8", errors="replace") as stream:
-        for piece in _template().stream(_context(survey, manifest, out)):
-            stream.write(piece)
+        for chunk in _template().stream(_context(survey, manifest, out)):
+            stream.write(chunk)
     return page
 
 

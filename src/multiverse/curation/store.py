@@ -1,4 +1,4 @@
-"""Every completion that was paid for, in one SQLite file.
+"""The store of completions: one SQLite file.
 
 A completion is committed before it is returned, so that a run that was killed never pays for it again. Failures are not stored.
 Commits do not wait for the disk: a killed process loses nothing, a power failure perhaps the last completions but never the

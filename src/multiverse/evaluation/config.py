@@ -33,7 +33,7 @@ class EvaluationConfig(Options):
         sampling: of every answer. Each question and epoch has its own seed, derived from `seed`.
         data: local files of benchmarks by name, instead of the hub.
         budget: limit on the critical path of each answer, in tokens; an answer that was closed for it is graded like one that
-            ended by itself. (One closed for a limit in `sampling` is wrong.)
+            finished with `stop`. (One closed for a limit in `sampling` is wrong.)
     """
 
     benchmarks: tuple[str, ...] = ()

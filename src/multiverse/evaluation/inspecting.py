@@ -39,7 +39,7 @@ class TaskConfig:
         mode: which instruction ends each question.
         epochs: how often each is asked.
         seed: the seed of each question and epoch is derived from it.
-        budgeted: an answer that was closed for a budget is graded like one that ended by itself.
+        budgeted: an answer that was closed for a budget is graded like one that finished with `stop`.
         finished: samples that are not asked again.
         on_finish: called with each new sample.
     """
@@ -117,7 +117,7 @@ def _key(benchmark: str, state: TaskState) -> Key:
 
 
 def make_sample(key: Key, question: Question, response: Response, verdict: Verdict, config: TaskConfig) -> Sample:
-    """The graded sample. Wrong whatever the verdict, unless the response ended by itself or for a budget that it was given."""
+    """The graded sample. Wrong whatever the verdict, unless the response finished with `stop` or for the budget of the run."""
     task, name, epoch = key
     ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
     measured = {**asdict(response), "answer": verdict.answer or response.answer, "right": ended and verdict.right}

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..llm import LLM
 
 _WEEK = 7 * 86_400.0
-"""Seconds that a request may take: in process it waits for the others of its evaluation."""
+"""Seconds that a request may take, including the wait for others of its evaluation."""
 
 # Settings that have the same name here. inspect's other settings are about connections, or refused.
 _SAMPLING = ("temperature", "top_p", "top_k", "seed", "max_tokens")
@@ -131,7 +131,7 @@ class EngineAPI(ChatAPI):
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
         given.setdefault("max_tokens", MAX_TOKENS)
-        # No limit ends a generation but those that were asked for: a path may be as long as the whole.
+        # Only requested limits end a generation: a path may be as long as the whole.
         extension = {"max_branch_tokens": given["max_tokens"], "max_seconds": _WEEK, **extension}
         if "tail_tokens" in extension:  # its name in requests to the server
             extension["reserved_tokens"] = extension.pop("tail_tokens")

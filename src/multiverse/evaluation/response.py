@@ -18,7 +18,7 @@ class Response:
         text: all generated text, thinking included.
         answer: the text after the thinking.
         finish_reason: as in `Generation`: ``stop``, the limit that ended it, or ``malformed``.
-        malformed: it broke the grammar, or ended by itself and does not parse.
+        malformed: it broke the grammar, or finished with `stop` and does not parse.
         forks: number of blocks.
         critical_path_tokens: tokens of the longest chain; all tokens for servers that do not report it.
         seconds: wall-clock time from submission to the last token.

@@ -29,8 +29,8 @@ class Sample:
         mode: which instruction ended the question.
         text: all generated text, thinking included.
         answer: the text that was graded.
-        right: whether the generation ended by itself, or was closed for the budget of the run, with a right answer.
-        malformed: it broke the grammar, or ended by itself and does not parse.
+        right: whether the generation finished with `stop`, or was closed for the budget of the run, with a right answer.
+        malformed: it broke the grammar, or finished with `stop` and does not parse.
         forks: number of blocks.
         seconds: wall-clock time from submission to the last token, with other samples in the batch.
     """

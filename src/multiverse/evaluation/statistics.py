@@ -1,4 +1,4 @@
-"""How sure a measured number is.
+"""Standard errors, confidence intervals and paired comparisons, clustered by question.
 
 Samples of one question are not independent of each other: a hard question is hard in every epoch. So questions, not samples,
 are what is drawn at random, and everything here is clustered by question: standard errors, intervals, and resampling.

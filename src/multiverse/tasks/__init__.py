@@ -1,6 +1,6 @@
 """Generators of verifiable reasoning problems, each with a sequential and a structured solution.
 
-Pure Python and seeded: what a model is trained on and what it is measured on can be made anywhere, from a number.
+Pure Python and seeded: training and test problems can be generated anywhere, from a seed.
 """
 
 from .families import DEPTHS, FAMILIES, WIDTHS, generate, problems

@@ -1,7 +1,7 @@
-"""Cases: a question that is settled by looking at each possible value of n.
+"""Cases: a question that is answered by checking each possible value of n.
 
-Two kinds. In the one every case has a result and the best counts; in the other all cases but one fail, so a model
-also sees paths that lead nowhere.
+Two kinds: in one every case has a result and the largest is the answer; in the other all cases but one fail, so that there
+are paths without a result.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _equation(rng: Random, count: int) -> Problem:
     question = rng.choice(_EQUATION).format(
         ns_and=listing(ns), ns_or=listing(ns, "or"), factor=factor, sign=word, term=term, target=target
     )
-    # The two numbers stand side by side before the verdict, which then is a glance and not a search.
+    # The two numbers are adjacent, directly before the verdict, so that they are easy to compare.
     verdicts = [f"{value} is {target}: {'yes' if value == target else 'not'}." for value in values]
     paths = tuple(
         (f"n={n}: {factor}*{n}={product}, {product}{sign}{term}={value}, {verdict}",)

@@ -1,4 +1,4 @@
-"""Chain: every step needs the one before. The lesson is when not to fork."""
+"""Chain: every step needs the one before, so nothing can be forked."""
 
 from __future__ import annotations
 

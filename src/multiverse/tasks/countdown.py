@@ -1,6 +1,6 @@
 """Countdown: make a target from a few numbers. The search is a tree, and its first moves are the paths.
 
-Each path walks through all its leaves in a fixed order and marks a hit with ``!``, so that no token asks for foresight:
+Each path walks through all its leaves in a fixed order and marks a hit with ``!``, so that no token needs look-ahead:
 a model only has to compute the next leaf and compare it with the target.
 """
 

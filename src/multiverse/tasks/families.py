@@ -1,4 +1,4 @@
-"""Streams of problems: which families there are, what their knobs allow, and which split a problem goes to."""
+"""Streams of problems: the families, their allowed widths and depths, and the split of a problem."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MODULES = {"worksheet": worksheet, "cases": cases, "countdown": countdown, "nes
 FAMILIES = tuple(_MODULES)
 
 WIDTHS: dict[str, tuple[int, ...]] = {family: getattr(module, "WIDTHS", ()) for family, module in _MODULES.items()}
-"""The widths that a family can be asked for; empty if it has no width."""
+"""Allowed widths of a family; empty if the width cannot be chosen."""
 
 DEPTHS: dict[str, tuple[int, ...]] = {family: getattr(module, "DEPTHS", ()) for family, module in _MODULES.items()}
-"""The depths that a family can be asked for; empty if it has no depth."""
+"""Allowed depths of a family; empty if the depth cannot be chosen."""
 
 
 def problems(

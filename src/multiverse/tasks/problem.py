@@ -38,14 +38,14 @@ class IntegerRule:
 
 @dataclass(frozen=True)
 class ExpressionRule:
-    """The answer is any expression that uses each number once, only the given operators, and comes to the target."""
+    """The answer is any expression that uses each number once, only the given operators, and has the target as its value."""
 
     numbers: tuple[int, ...]
     operators: str
     target: int
 
     def accepts(self, answer: str) -> bool:
-        # Looked at before parsing: nothing but short arithmetic ever reaches the parser.
+        # Checked before parsing: only short arithmetic expressions reach the parser.
         if re.fullmatch(r"[0-9+*() \-]{1,100}", answer) is None:
             return False
         try:
@@ -95,7 +95,7 @@ class Problem:
     rule: IntegerRule | ExpressionRule
 
     def check(self, answer: str) -> bool:
-        """Whether this answer is right; ``Answer:`` before it, a dot after it and blanks around it do no harm."""
+        """Whether this answer is right; ``Answer:`` before it, a dot after it and blanks around it are ignored."""
         text = re.sub(r"^answer:", "", answer.strip(), flags=re.IGNORECASE).strip()
         return self.rule.accepts(text.removesuffix(".").rstrip())
 

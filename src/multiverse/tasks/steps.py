@@ -1,8 +1,8 @@
 """Steps on one number: how they are drawn, how a question words them, and how a solution works them out.
 
 Every step is a small fact (numbers of at most two digits, one operation), and the working names the operation before
-it does it, so that each token can be copied or looked up. Values stay between 1 and the limit: a zero would
-make doubling and halving say nothing.
+it does it, so that each token can be copied or looked up. Values stay between 1 and the limit, since
+doubling and halving do not change a zero.
 """
 
 from __future__ import annotations

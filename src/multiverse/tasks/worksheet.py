@@ -1,6 +1,6 @@
-"""Worksheet: several calculations that have nothing to do with each other, and their sum.
+"""Worksheet: several independent calculations, and their sum.
 
-The plainest case for a fork: outlines are one name each, all the work is in the paths.
+The simplest case for a fork: each outline is a name, all the work is in the paths.
 """
 
 from __future__ import annotations

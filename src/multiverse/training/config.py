@@ -216,7 +216,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         config: Config = _build(Config, values, "")
         given = dict(flatten(values))
         for name, (decider, needs) in without_effect(config).items():
-            # An override may leave settings of the file without effect: nobody can take them out from the command line.
+            # An override may leave settings of the file without effect; they cannot be removed on the command line.
             if name in given and (name in overrides or decider not in overrides):
                 raise ConfigError(f"{name}={given[name]!r} has no effect: it needs {needs}")
     except ConfigError as error:

@@ -43,7 +43,7 @@ def mask_kind(config: Config) -> Kind:
     """The kind of mask on this machine.
 
     Raises:
-        ConfigError: a block mask was asked for, and there is no CUDA.
+        ConfigError: a block mask is configured, and there is no CUDA.
     """
     if config.mask == "block" and not torch.cuda.is_available():
         raise ConfigError("mask='block' needs CUDA, which torch does not find here: use 'dense' or 'auto'")

@@ -31,7 +31,7 @@ class _Ahead(NamedTuple):
 
     Attributes:
         batch: its tokens are not valid.
-        host_N: the tokens it was given, on the host when the next forward is asked for.
+        host_N: its input tokens, on the host by the time of the next call of `run`.
     """
 
     batch: Batch

@@ -38,8 +38,8 @@ class TextReport:
         examples: places judged, half of them in front of a fork.
         layers: accuracy of the probe of each layer; layer 0 are the embeddings.
         majority: always saying the same: half, by construction.
-        position: a probe that knows the position alone, absolute and from where the answer begins.
-        last_tokens: knowing the last tokens alone (see `by_suffix`).
+        position: a probe on the position only, absolute and from the start of the answer.
+        last_tokens: prediction from the last tokens only (see `by_suffix`).
     """
 
     mode: Mode

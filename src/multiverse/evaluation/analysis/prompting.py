@@ -1,4 +1,4 @@
-"""The prompting test: does a model that is asked for the format write it, and where the question can be answered with a fork?
+"""The prompting test: whether a model that is prompted for the format produces it, and where the question can be forked.
 
 An answer is `formed` (it parses and has a block), `broken` (tags of a block, but it does not parse) or `plain` (no tag of a
 block). Whether the question can be answered with a fork is known from its own solution.
@@ -122,7 +122,7 @@ def classify(text: str, dialect: Dialect = MULTIVERSE) -> Outcome:
 
 
 def _tidied(text: str, dialect: Dialect) -> str:
-    """The text as one thinking, its tags one separator away from what stands beside them."""
+    """The text as one thinking, with one separator around each tag."""
     think = dialect.think
     kept = [tag for tag in dialect.tags if tag not in (think or ())]
     text = re.sub("|".join(map(re.escape, think)), " ", text) if think is not None else text

@@ -9,11 +9,11 @@ from ..graders.verdict import Verdict
 from .base import Benchmark, Question
 
 FAMILY_SIZE = 200
-"""Questions of a family unless a limit is given; there is no end of them."""
+"""Questions of a family unless a limit is given; families are endless."""
 
 
 def grade(asked: Question, answer: str) -> Verdict:
-    """By the problem's own rule."""
+    """Grade by the problem's own rule."""
     problem = asked.data["problem"]
     assert isinstance(problem, Problem)
     return Verdict(problem.check(answer), answer)

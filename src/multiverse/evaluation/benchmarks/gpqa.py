@@ -17,7 +17,7 @@ def read(row: Row, number: int) -> Question:
     right = str(cell(row, number, "Correct Answer")).strip()
     choices = [right, *(str(cell(row, number, name)).strip() for name in WRONG)]
     order = list(range(len(choices)))
-    # By the question, not by its number, so that the first ten are asked like all of them.
+    # Shuffled by the question's text, not its number, so that the order does not depend on `limit`.
     Random(f"gpqa/{text}").shuffle(order)
     shuffled = tuple(choices[index] for index in order)
     listed = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shuffled, strict=False))
@@ -30,7 +30,7 @@ def read(row: Row, number: int) -> Question:
 
 
 def grade(asked: Question, answer: str) -> Verdict:
-    """By the choice that the answer names."""
+    """Grade by the choice that the answer names."""
     return grade_choice(asked.expected, answer, asked.data["choices"])
 
 

@@ -29,7 +29,7 @@ def read(row: Row, number: int) -> Question:
 
 
 def grade(asked: Question, answer: str) -> Verdict:
-    """By all of its instructions."""
+    """Grade by all of its instructions."""
     return grade_instructions(answer, asked.data["names"], asked.data["arguments"])
 
 

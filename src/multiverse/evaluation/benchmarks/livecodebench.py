@@ -44,7 +44,7 @@ def read(row: Row, number: int) -> Question:
 
 
 def grade(asked: Question, answer: str) -> Verdict:
-    """By running the program against all tests, in the sandbox."""
+    """Grade by running the program against all tests, in the sandbox."""
     return grade_code(answer, asked.data["cases"])
 
 
@@ -74,7 +74,7 @@ def _tests(cell: Any, number: int) -> list[dict[str, Any]]:
 
 
 class _TextOnly(pickle.Unpickler):
-    """Reads a pickled text. Anything that would call something is refused, since a pickle can call whatever it likes."""
+    """Unpickles text only: every global is refused, since a pickle can call any function."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it wants {module}.{name}, and only text is expected")

@@ -16,7 +16,7 @@ def read(row: Row, number: int) -> Question:
 
 
 def grade(asked: Question, answer: str) -> Verdict:
-    """By what the answer is worth, however it is written."""
+    """Grade by mathematical equivalence."""
     return grade_math(asked.expected, answer)
 
 

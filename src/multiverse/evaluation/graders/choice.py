@@ -1,4 +1,4 @@
-"""Multiple choice: which of the choices an answer names, in whatever words."""
+"""Multiple choice: which of the choices an answer names, by letter, ordinal or text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LETTERS = "ABCDEFGHIJ"
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-# What may stand around a letter: brackets, stars, dollars, \text{}. LETTERS are those that there are.
+# A letter with optional markup: brackets, stars, dollars, \text{}. LETTERS is replaced by the letters of the choices.
 _DRESSED = r"(?:\\(?:text|mathrm|mathbf|textbf)\s*\{\s*)?[*_`$(\[{\s\\]*(?P<letter>[LETTERS])(?![\w'’])[*_`$)\]}\\]*"
 _NOISE = r"[^A-Za-z0-9\n]{0,8}"
 _SAYS = rf"(?:answer|choice|option)s?\b{_NOISE}(?:(?:is|would be|must be|should be)\b)?{_NOISE}(?:(?:option|choice|letter)\s+)?"
@@ -53,14 +53,14 @@ def named(answer: str, choices: Sequence[str]) -> str | None:
 
 
 def _alone(text: str, letters: str) -> str | None:
-    """A text that is one letter, perhaps with the words of its choice behind it."""
+    """The letter of a text that is one letter, optionally followed by the text of its choice."""
     dressed = _DRESSED.replace("LETTERS", letters)
     found = re.fullmatch(rf"\W*(?:(?:option|choice|answer)\s*)?{dressed}\W*", text.strip(), re.IGNORECASE | re.DOTALL)
     return found["letter"].upper() if found else None
 
 
 def _said(text: str, letters: str) -> str | None:
-    """What is said to be the answer: the last time that it is said."""
+    """The letter in the last statement of the answer."""
     dressed, others = _DRESSED.replace("LETTERS", letters), _OTHERS.replace("LETTERS", letters)
     pattern = rf"(?i:{_SAYS}){dressed}(?P<others>{others})?"
     found = list(re.finditer(pattern, text))
@@ -93,7 +93,7 @@ def _edge(text: str, letters: str) -> str | None:
 
 
 def _in_words(text: str, choices: Sequence[str]) -> str | None:
-    """The one choice whose words are in the text; a choice that is part of another's words does not count beside it."""
+    """The only choice whose text occurs; a choice that is part of another one's text does not count if that one occurs."""
     said = _words(text)
     whole = [index for index, choice in enumerate(choices) if _words(choice) == said]
     if len(whole) == 1:

@@ -1,4 +1,4 @@
-"""Programs: run against their tests in the sandbox, one process a test."""
+"""Programs: run against their tests in the sandbox, one process per test."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Case:
     """One test.
 
     Attributes:
-        given: what the program reads; for a function, its arguments as JSON, one a line.
-        expected: what it has to print; for a function, what it has to return, as JSON.
+        given: standard input of the program; for a function, its arguments as JSON, one per line.
+        expected: expected output; for a function, its expected result as JSON.
         function: name of the function to call; `None` runs the program.
     """
 
@@ -38,7 +38,7 @@ _WORDS = {
 
 
 def grade_code(answer: str, cases: Sequence[Case], limits: Limits | None = None) -> Verdict:
-    """Whether the program in an answer passes all of its tests; the first that fails ends it."""
+    """Whether the program in an answer passes all of its tests; stops at the first failure."""
     program = program_in(answer)
     limits = limits if limits is not None else Limits()
     if program is None:

@@ -1,16 +1,16 @@
-"""The inside of the sandbox: a process gives up what it does not need, and then runs what it does not trust.
+"""The process inside the sandbox: it confines itself, then runs an untrusted program.
 
-Run as a program (``python -I jail.py JOB``), it does what a job says; imported, it lends `confine`. Standard library alone,
-so that it starts quickly and can read itself before the doors are shut.
+Run as a program (``python -I jail.py JOB``), it executes a job; as a module, it provides `confine`. It imports the standard
+library only, so that it starts quickly and everything is loaded before the file system is restricted.
 
-What is given up, each where the system has it:
+Restrictions, each where the system supports it:
 
 - limits (any Unix): address space, processor time, size of a file, open files, and no core dumps;
 - files (Linux from 5.13, Landlock): only the working folder can be written, only Python and the system's libraries read;
 - processes and network (Linux on x86-64 and aarch64, seccomp): no new process and no program, no socket, no signal to others,
   no tracing, no mounting, no change of owners, modes, or limits.
 
-See `sandbox.py` for what the outside does.
+`sandbox.py` starts the process and enforces the time limit.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from pathlib import Path
 from typing import Any
 
 OUT_OF_MEMORY, FORBIDDEN, TOO_MUCH_OUTPUT = 101, 102, 103
-"""Exit codes that tell why a program failed; any other is its own."""
+"""Exit codes of this module; any other is the program's own."""
 
 _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER = 38, 22, 2
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-# Landlock's rights: to files alone, and all of them by the version of its interface that brought the last of them.
+# Landlock's access rights: those of files, and the number of all rights by version of the interface.
 _EXECUTE, _WRITE, _READ, _READ_FOLDER = 1, 2, 4, 8
 _TRUNCATE = 1 << 14
 _ON_FILES = _EXECUTE | _WRITE | _READ | _TRUNCATE
 _RIGHTS = {1: 13, 2: 14, 3: 15}
 
-# System calls that are refused, by their numbers on x86-64 and aarch64 (None: there is no such call).
+# Refused system calls, with their numbers on x86-64 and aarch64 (None: there is no such call).
 _REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # new processes and programs; a thread is none (see `_filter`)
+    # new processes and programs; threads are allowed (see `_filter`)
     **{"fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281)},
-    # network, and what could do input and output without the calls that are filtered
+    # network, and input and output that bypasses the filtered calls
     **{"socket": (41, 198), "io_uring_setup": (425, 425)},
-    # signals to others, and leaving the group in which all are killed
+    # signals to other processes, and leaving the process group, which is killed as a whole
     **{"kill": (62, 129), "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138)},
     **{"rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "setpgid": (109, 154), "setsid": (112, 157)},
     # other processes' memory and files, and the kernel's own
@@ -53,7 +53,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     **{"bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282)},
     **{"add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219)},
     **{"shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186)},
-    # modes, owners, attributes and times of files, which Landlock does not guard
+    # modes, owners, attributes and times of files, which Landlock does not restrict
     **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
     **{"chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54)},
     **{"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7)},
@@ -64,7 +64,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     **{"mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97)},
     **{"setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431)},
     **{"fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442)},
-    # limits, and what only root could do
+    # limits, and calls that need root
     **{"setrlimit": (160, 164), "acct": (163, 89), "settimeofday": (164, 170), "adjtimex": (159, 171)},
     **{"clock_settime": (227, 112), "clock_adjtime": (305, 266), "swapon": (167, 224), "swapoff": (168, 225)},
     **{"reboot": (169, 142), "sethostname": (170, 161), "setdomainname": (171, 162), "iopl": (172, None)},
@@ -78,7 +78,7 @@ _MACHINES: dict[str, dict[str, Any]] = {
 _CLONE_THREAD = 0x10000
 _ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM and ENOSYS among them
 
-# What solutions of programming contests take for granted (the list is LiveCodeBench's).
+# Imports that solutions of programming contests expect (LiveCodeBench's list).
 _STARRED = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools"),
     *("functools", "operator", "io", "sys", "json", "builtins", "typing"),
@@ -88,11 +88,11 @@ _RECURSION = 50_000
 
 
 def confine(*, memory: int, seconds: int | None, file_size: int, writable: Sequence[str]) -> list[str]:
-    """Give up what is not needed, for good. Call it with no other thread running.
+    """Restrict this process irrevocably. No other thread may be running.
 
     Args:
         memory: bytes of address space.
-        seconds: of processor time; `None` sets no bound.
+        seconds: of processor time; `None` sets no limit.
         file_size: bytes of any one file.
         writable: folders that may be written.
 
@@ -104,7 +104,7 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
     _limit(resource.RLIMIT_NOFILE, 64)
     _limit(resource.RLIMIT_CORE, 0)
     if seconds is not None:
-        # At the first the program is told by a signal, by which it is known from outside; at the second it is killed.
+        # The soft limit sends SIGXCPU, which the exit code shows; the hard limit kills.
         _limit(resource.RLIMIT_CPU, seconds, seconds + 1)
     layers = ["limits"]
     libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -114,7 +114,7 @@ def confine(*, memory: int, seconds: int | None, file_size: int, writable: Seque
         if _close_calls(libc):
             layers += ["processes", "network"]
     if "processes" not in layers:
-        # Counts all of the user's processes, and not those of root: the best there is without a filter.
+        # Counts all processes of the user, and does not apply to root: the only limit without a filter.
         _limit(resource.RLIMIT_NPROC, 64)
     return layers
 
@@ -130,7 +130,7 @@ def _limit(kind: int, value: int, most: int | None = None) -> None:
 
 
 def _close_files(libc: Any, writable: Sequence[str]) -> bool:
-    """Shut the file system but for what Python reads and the working folder."""
+    """Restrict the file system to the files that Python reads and the working folder."""
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
     if version < 1:
         return False
@@ -154,7 +154,7 @@ _SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/lib", "/lib64", "/
 
 
 def _open(libc: Any, rules: int, path: str, rights: int) -> None:
-    """Leave a path open; one that does not exist needs nothing."""
+    """Allow access to a path; one that does not exist is skipped."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -200,19 +200,19 @@ def _filter(machine: dict[str, Any]) -> list[bytes]:
         number = numbers[machine["column"]]
         if number is not None:
             program += [jump(equal, number, 0, 1), answer(_REFUSE)]
-    # The C library makes threads by the older call where this one is not there, and of that the filter can see the flags.
+    # clone3 is answered with ENOSYS: the C library then creates threads with clone, whose flags the filter can check.
     program += [jump(equal, machine["clone3"], 0, 1), answer(_UNKNOWN)]
     program += [jump(equal, machine["clone"], 0, 4), load(16), jump(has, _CLONE_THREAD, 0, 1), answer(_ALLOW), answer(_REFUSE)]
-    # Limits may be read (no new value is given), not set.
+    # Limits may be read (the pointer to the new value is null), but not set.
     program += [jump(equal, machine["prlimit64"], 0, 5), load(32), jump(equal, 0, 0, 2), load(36), jump(equal, 0, 1, 0)]
     return [*program, answer(_REFUSE), answer(_ALLOW)]
 
 
 def main(path: str) -> int:
-    """Do the job in this file, and return the exit code.
+    """Execute the job in this file, and return the exit code.
 
-    A job says how to `confine`, which program to run, and, unless the program reads its input itself, which function of it to
-    call with which arguments; what that returns is written as JSON to the job's ``result``.
+    A job has the arguments of `confine`, the program, and optionally the function to call with its arguments; the function's
+    result is written as JSON to the job's ``result``.
     """
     job = json.loads(Path(path).read_text(encoding="utf-8"))
     source = Path(job["program"]).read_text(encoding="utf-8")
@@ -235,7 +235,7 @@ def main(path: str) -> int:
         except MemoryError:
             return OUT_OF_MEMORY
         except BaseException as error:
-            return _complain(error)
+            return _failure_code(error)
     return 0
 
 
@@ -248,7 +248,7 @@ def _exit_code(error: SystemExit) -> int:
     return 1
 
 
-def _complain(error: BaseException) -> int:
+def _failure_code(error: BaseException) -> int:
     with contextlib.suppress(OSError, ValueError):
         traceback.print_exception(error, limit=-5)
     if isinstance(error, OSError):
@@ -258,7 +258,7 @@ def _complain(error: BaseException) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1])
-    # No finalizers: what they might still want to do is no part of the answer.
+    # Exit without running finalizers.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""The process that compares mathematics: a line in, a line out. Run by `MathGrader`, as a program.
+"""The worker process of `MathGrader`: one JSON line in, one JSON line out.
 
-It reads what a model wrote with libraries that evaluate expressions, so it shuts itself in before it reads anything.
+It parses untrusted text with libraries that evaluate expressions, so it confines itself before it reads any input.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MEMORY = 4 << 30
 
 
 def main() -> None:
-    """Answer until there are no more questions."""
-    # What the libraries print is no answer.
+    """Answer requests until standard input is closed."""
+    # Libraries may print to standard output: keep it for results.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # Not by its full name, under which it would bring the whole package along.
+    # Not by its full name, which would import the whole package.
     sys.path.insert(0, str(Path(__file__).parent))
     jail = import_module("jail")
-    warm = compare("1", "\\boxed{1}")  # also loads what is loaded at the first use, before the files are shut
+    warm = compare("1", "\\boxed{1}")  # loads lazy imports before the file system is restricted
     jail.confine(memory=MEMORY, seconds=None, file_size=0, writable=())
     assert warm["right"], warm
     print("ready", file=out, flush=True)
@@ -34,12 +34,12 @@ def main() -> None:
 
 
 def compare(expected: str, answer: str) -> dict[str, Any]:
-    """Whether the two are worth the same, and what went wrong."""
+    """Whether the two are equivalent, and the error if the comparison failed."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     latex, plain = LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()
     try:
-        # The time limits of these need the main thread and can be caught; the one that counts is the grader's.
+        # Without the library's time limits, which need the main thread and can be caught: `MathGrader` has its own.
         gold = parse(f"\\boxed{{{expected}}}", [latex, plain], parsing_timeout=None)
         found = parse(answer, [latex, plain], parsing_timeout=None)
         if not gold:
@@ -49,7 +49,7 @@ def compare(expected: str, answer: str) -> dict[str, Any]:
         return {"right": bool(verify(gold, found, timeout_seconds=None)), "error": ""}
     except MemoryError:
         return {"right": False, "error": "the comparison took too much memory"}
-    except Exception as error:  # of whatever kind: it says something about the answer, not about us
+    except Exception as error:  # of any class: caused by the answer
         return {"right": False, "error": f"the comparison failed ({type(error).__name__}: {error})"[:300]}
 
 

@@ -26,7 +26,7 @@ from ...errors import ExtraError, MultiverseError
 from .verdict import Verdict
 
 SECONDS = 10.0
-"""Of wall-clock for one comparison."""
+"""Wall-clock time limit of one comparison."""
 _STARTUP = 60.0
 """Seconds that a worker may take to start, on a busy machine."""
 _LONGEST = 20_000
@@ -51,18 +51,18 @@ class _Worker:
         )
         self._rest = b""
         try:
-            self._read(_STARTUP)  # it says that it is ready
+            self._read(_STARTUP)  # the line "ready"
         except _TimeUpError:
             self.kill()
             raise MultiverseError(
-                f"the process that compares mathematics did not start within {_STARTUP:.0f} seconds: is math-verify whole?"
+                f"the worker process of math-verify did not start within {_STARTUP:.0f} seconds: check its installation"
             ) from None
 
     def ask(self, expected: str, answer: str, seconds: float) -> dict[str, Any]:
         """Compare two answers.
 
         Raises:
-            _TimeUpError: it took too long, or the worker died over it; either way the worker is of no more use.
+            _TimeUpError: it took too long, or the worker died; in both cases the worker cannot be used again.
         """
         assert self._process.stdin is not None
         try:
@@ -74,12 +74,12 @@ class _Worker:
         return result
 
     def kill(self) -> None:
-        """End it, and wait for its end."""
+        """Kill the process and wait for it."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # what was not written yet
+                with suppress(OSError):  # unflushed data
                     pipe.close()
 
     def _read(self, seconds: float) -> bytes:
@@ -99,11 +99,11 @@ class _Worker:
 
 
 class MathGrader:
-    """Compares mathematics; any number of threads may ask.
+    """Compares mathematics; thread-safe.
 
     Args:
-        workers: most processes at a time; they are started when they are needed.
-        seconds: of wall-clock for one comparison.
+        workers: most processes at a time; they are started on demand.
+        seconds: wall-clock time limit of one comparison.
     """
 
     def __init__(self, workers: int = 2, seconds: float = SECONDS) -> None:
@@ -115,7 +115,7 @@ class MathGrader:
     def grade(self, expected: str, answer: str) -> Verdict:
         """Whether an answer is equivalent to the expected one.
 
-        The answer is the content of its last box (``\\boxed{}``), or, without one, the last thing in it that can be read.
+        The answer is the content of its last box (``\\boxed{}``), or, without one, the last expression that can be parsed.
 
         Raises:
             ExtraError: math-verify is not installed.
@@ -133,7 +133,7 @@ class MathGrader:
         return Verdict(result["right"], taken)
 
     def close(self) -> None:
-        """End the processes; they come back when they are needed."""
+        """Kill the workers; new ones are started on demand."""
         with self._lock:
             idle, self._idle = self._idle, []
         for worker in idle:
@@ -162,7 +162,7 @@ class MathGrader:
 
 @cache
 def shared() -> MathGrader:
-    """The grader of this process; its workers end with it."""
+    """The grader of this process; its workers are killed at exit."""
     grader = MathGrader()
     atexit.register(grader.close)
     return grader

@@ -56,11 +56,11 @@ class Outcome(NamedTuple):
 
     Attributes:
         status: ``ok``; ``error`` (an exception, a signal, or an exit code); ``time``, ``memory`` or ``output`` (the limit that
-            it ran into); ``forbidden`` (it tried what it may not, and did not expect to be refused).
-        output: what it printed.
-        result: what the function returned, through JSON.
-        detail: the end of what it said on stderr, or the signal that ended it.
-        layers: what confined it, as `jail.confine` names it.
+            it exceeded); ``forbidden`` (an exception because an operation was not permitted).
+        output: its standard output.
+        result: the result of the function, through JSON.
+        detail: the end of its standard error, or the signal that ended it.
+        layers: the restrictions in force, as returned by `jail.confine`.
     """
 
     status: Status
@@ -74,7 +74,7 @@ def run(program: str, *, stdin: str = "", call: Call | None = None, limits: Limi
     """Run a program to its end.
 
     Args:
-        stdin: what it can read; there is nothing more to come.
+        stdin: its standard input.
         call: the function to call; `None` runs the program as a script.
     """
     limits = limits if limits is not None else Limits()
@@ -102,12 +102,12 @@ def run(program: str, *, stdin: str = "", call: Call | None = None, limits: Limi
 
 @cache
 def layers() -> tuple[str, ...]:
-    """What confines a program on this machine, found out by running one."""
+    """The restrictions that are in force on this machine, found by running an empty program."""
     return run("").layers
 
 
 def _launch(box: Path, work: Path, seconds: float) -> int | None:
-    """Start it, wait, and kill what is left; returns the exit code, or `None` if its time was up."""
+    """Start the process, wait, and kill its group; returns the exit code, or `None` after a time-out."""
     with (box / "stdin").open("rb") as stdin, (box / "stdout").open("wb") as out, (box / "stderr").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, "-I", "-B", "-X", "utf8", jail.__file__, str(box / "job.json")],
@@ -129,7 +129,7 @@ def _launch(box: Path, work: Path, seconds: float) -> int | None:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            # Also after a good end: whatever it has left behind goes with it.
+            # Also after a normal exit: it may have left processes.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -156,7 +156,7 @@ def _outcome(box: Path, code: int | None, limits: Limits) -> Outcome:
         detail = f"{detail}\nkilled by {signal.Signals(-code).name}".strip()
     try:
         result = json.loads(_read(box / "result") or "null")
-    except ValueError:  # it was stopped while it was writing
+    except ValueError:  # killed while writing
         result = None
     try:
         confined = tuple(json.loads(_read(box / "layers")))
