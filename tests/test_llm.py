@@ -333,7 +333,7 @@ def test_a_score_agrees_with_the_generation_that_wrote_it(scorer: LLM, budget: i
     assert scorer.engine.slots.owned == 0
 
 
-def test_a_score_agrees_with_what_was_sampled_and_wound_up(scorer: LLM) -> None:
+def test_a_score_agrees_with_a_sampled_generation_closed_for_a_limit(scorer: LLM) -> None:
     params = [SamplingParams(temperature=1.0, top_p=1.0, seed=i, max_tokens=200, logprobs=True) for i in range(4)]
     generations = scorer.generate(["Q<Think>\n"] * 4, params)
     scores = scorer.score([[*generation.prompt_token_ids, *generation.token_ids] for generation in generations])

@@ -45,9 +45,7 @@ def test_it_is_a_plain_hugging_face_folder() -> None:
     assert (folder / "model.safetensors").stat().st_size <= 16 << 20
 
 
-def test_64_at_once_say_what_they_say_alone_and_agree_with_a_dense_forward(
-    llm: LLM, questions: list[list[dict[str, Any]]]
-) -> None:
+def test_a_batch_of_64_equals_single_runs_and_a_dense_forward(llm: LLM, questions: list[list[dict[str, Any]]]) -> None:
     tokens = llm.engine.tokens
     assert tokens is not None
     together = llm.chat(questions, GREEDY)

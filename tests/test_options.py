@@ -57,7 +57,7 @@ def test_bad_values_are_named_with_what_they_have_to_be(values: dict[str, object
     assert str(caught.value) == message
 
 
-def test_infinity_is_no_number_even_without_a_bound() -> None:
+def test_infinity_is_refused_even_without_a_limit() -> None:
     @dataclass(frozen=True)
     class Open(Options):
         share: float = option(0.0, "No bound above.", ge=0)

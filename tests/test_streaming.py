@@ -105,7 +105,7 @@ def blocks_of(events: list[Event]) -> list[list[Event]]:
     return [events[:end], events[end:]]
 
 
-def test_moments_travel_as_json(wired: list[WireEvent]) -> None:
+def test_events_round_trip_through_json(wired: list[WireEvent]) -> None:
     for event in wired:
         values = json.loads(json.dumps(event.to_json()))
         assert WireEvent.from_json(values) == event
@@ -120,12 +120,12 @@ def test_moments_travel_as_json(wired: list[WireEvent]) -> None:
 @pytest.mark.parametrize(
     "values", [{}, {"event": "token", "tokens": {"total": 1}}, {"event": "token", "branch": "", "labels": 5}]
 )
-def test_what_is_no_moment_is_refused(values: dict[str, object]) -> None:
+def test_invalid_events_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no event"):
         WireEvent.from_json(values)
 
 
-def test_a_token_that_ends_a_label_is_two_moments() -> None:
+def test_a_token_that_ends_a_label_is_two_events() -> None:
     counts = Counts(3, 3, 3)
     event = TokenEvent("", 5, "1: Red", 7, False, role="outline", outline="1", label_length=2, counts=counts)
     assert [(event.text, event.role, event.outline) for event in wire_events(event)] == [
@@ -172,7 +172,7 @@ def test_order_holds_a_branch_until_its_sibling_has_closed(events: list[Event]) 
     assert "Red team" in written
 
 
-def test_order_is_whole_once_it_is_over(llm: LLM) -> None:
+def test_all_text_is_given_out_at_the_finish(llm: LLM) -> None:
     for most in range(20, 270, 60):
         order = DocumentOrder()
         *before, finish = llm.stream("Q", SamplingParams(temperature=0, max_tokens=most, guard=False))

@@ -14,7 +14,7 @@ from multiverse.backends.tensor_parallel import TensorParallelBackend
 from multiverse.errors import EngineError
 
 
-def test_a_rank_that_is_killed_is_told(model_folders: dict[str, Path]) -> None:
+def test_a_killed_rank_is_reported(model_folders: dict[str, Path]) -> None:
     llm = LLM(model_folders["qwen3"], kv_memory=4 << 20, tensor_parallel=2)
     backend = llm.engine.backend
     assert isinstance(backend, TensorParallelBackend)

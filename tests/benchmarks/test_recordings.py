@@ -97,7 +97,7 @@ def test_compare(recorded: tuple[Path, Path]) -> None:
     assert report([section]).endswith("NOT the same")
 
 
-def test_a_difference_of_numbers_is_told_with_its_size(recorded: tuple[Path, Path]) -> None:
+def test_a_difference_of_numbers_is_reported_with_its_size(recorded: tuple[Path, Path]) -> None:
     for side, loss in zip(recorded, (2.0, 2.5), strict=True):
         (side / "streams" / "losses.jsonl").write_text(f'{{"loss": 1}}\n{{"loss": {loss}}}\n')
     (section,) = compare(*recorded)

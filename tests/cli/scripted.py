@@ -1,4 +1,4 @@
-"""A tiny random model that writes what it is told, for whichever question it is asked."""
+"""A tiny random model that generates scripted texts."""
 
 from __future__ import annotations
 

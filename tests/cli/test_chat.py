@@ -1,4 +1,4 @@
-"""A conversation on the terminal: with the engine of this process, with a server, and with what goes wrong in between."""
+"""A conversation on the terminal: with the engine of this process, with a server, and with errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Terminal]:
-    """Somebody at a terminal, who types these lines; an exception among them is what happens at the prompt."""
+    """A user at a terminal who types these lines; an exception among them is what happens at the prompt."""
 
     def typed(*lines: str | BaseException) -> Terminal:
         script = iter(lines)
@@ -95,7 +95,7 @@ def test_earlier_turns_go_back_with_their_structure_and_come_from_the_cache(mode
     assert prompts[1] == f"{head}{render(NESTED)}{follow}"
     usage = second[-1].usage
     assert usage is not None
-    # All of the first turn but its very last token, which nobody had to read.
+    # All of the first turn but its last token, which was never computed.
     assert usage["cached_tokens"] >= usage["prompt_tokens"] - len(follow) - 1
     assert usage["prompt_tokens"] > len(NESTED.answer) + len(head)
     assert [moment.event for moment in first].count("join") == 3
@@ -225,7 +225,7 @@ def test_errors_at_a_terminal_leave_the_chat_going(writes: Writes, run: Run, typ
         (("--url", "http://127.0.0.1:9"), "", "no server answers at http://127.0.0.1:9/v1"),
     ],
 )
-def test_what_a_pipe_gets_wrong(
+def test_invalid_piped_input(
     run: Run, writes: Writes, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], text: str | bytes, told: str
 ) -> None:
     writes(lambda _: NESTED)
@@ -329,7 +329,7 @@ PLAIN = [
 
 
 def of_ours(events: list[Event]) -> list[Any]:
-    """What our server streams for these events: a chunk for each, and in it the text that has become ready."""
+    """The stream of a Multiverse server for these events: a chunk for each, with the text that it releases."""
     order, lines = DocumentOrder(), []
     for event in events:
         text = order.feed_text(event)
@@ -339,7 +339,7 @@ def of_ours(events: list[Event]) -> list[Any]:
     return [": ping", *lines, chunk(content="Answer: 34"), chunk("stop"), "data: [DONE]"]
 
 
-def test_branches_of_a_server_of_ours(serve: Callable[..., Endpoint], nested_events: list[Event]) -> None:
+def test_branches_of_a_multiverse_server(serve: Callable[..., Endpoint], nested_events: list[Event]) -> None:
     server = serve("multiverse", of_ours(nested_events))
     partner = Remote(server.url, options={"temperature": 0.5}, extension={"thinking_budget": 9})
     assert (partner.name, partner.structured) == ("one", True)
@@ -450,7 +450,7 @@ def test_a_conversation_with_the_real_server(model_folders: dict[str, Path]) -> 
         assert view.finish is not None
         assert (view.finish.answer, view.trunk.block.lanes[0].outline) == ("34", "Check")
         usage = view.finish.usage or {}
-        # The first turn came back token for token: all of it but the last one, which nobody had read, is in the cache.
+        # The first turn came back token for token: all of it but the last token, which was never computed, is in the cache.
         question = "\nuser: And now? Think step by step and in parallel before answering.\nassistant: "
         assert usage["cached_tokens"] >= usage["prompt_tokens"] - len(question) - 1 > len(render(NESTED)) / 2
         gone = conversation.ask("And then?")

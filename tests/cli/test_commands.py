@@ -74,7 +74,7 @@ def test_generate_json(run: Run, writes: Writes) -> None:
 
 def test_generate_json_of_a_generation_cut_short(run: Run, writes: Writes) -> None:
     writes(lambda _: NESTED)
-    # It is wound up in good form, so there is a tree of what it came to; a bound that leaves no room for that cuts.
+    # It is closed in good form, so there is a tree; a limit that leaves no room for that cuts.
     printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "20").out)
     assert printed["finish_reason"] == "length"
     assert printed["usage"]["total_tokens"] <= 20
@@ -85,7 +85,7 @@ def test_generate_json_of_a_generation_cut_short(run: Run, writes: Writes) -> No
     assert (printed["finish_reason"], printed["tree"]) == ("length", None)
 
 
-def test_generate_json_of_a_block_that_was_wound_up(run: Run, writes: Writes) -> None:
+def test_generate_json_of_a_block_that_was_closed_for_a_limit(run: Run, writes: Writes) -> None:
     writes(lambda _: NESTED)
     printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "200").out)
     assert printed["finish_reason"] == "length"
@@ -105,7 +105,7 @@ def test_generate_json_of_a_block_that_was_wound_up(run: Run, writes: Writes) ->
         (("--max-tokens", "20", "--no-guard"), "length", "--max-tokens"),
     ],
 )
-def test_generate_within_bounds(run: Run, writes: Writes, args: tuple[str, ...], reason: str, told: str) -> None:
+def test_generate_within_limits(run: Run, writes: Writes, args: tuple[str, ...], reason: str, told: str) -> None:
     writes(lambda _: NESTED)
     printed = json.loads(run("generate", "How many?", "--json", *args).out)
     assert printed["finish_reason"] == reason
@@ -124,7 +124,7 @@ def test_generate_within_bounds(run: Run, writes: Writes, args: tuple[str, ...],
         ("--max-seconds", "0", "--max-seconds 0"),
     ],
 )
-def test_generate_with_a_bound_that_is_none(run: Run, writes: Writes, option: str, value: str, name: str) -> None:
+def test_generate_with_a_limit_of_none(run: Run, writes: Writes, option: str, value: str, name: str) -> None:
     writes(lambda _: NESTED)
     code, _, err = run("generate", "How many?", option, value)
     assert code == 2
@@ -222,7 +222,7 @@ def test_tasks(run: Run, family: str) -> None:
         assert parse(line["sequential"]) == problem.sequential
 
 
-def test_tasks_knobs(run: Run) -> None:
+def test_tasks_width_and_depth(run: Run) -> None:
     out = run("tasks", "nested", "--limit", "1", "--depth", "3", "--split", "train").out
     assert parse(json.loads(out)["structured"]).depth == 3
 
@@ -293,7 +293,7 @@ def test_light_commands_import_neither_torch_nor_numpy() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of another kind")
-def test_reader_that_goes_away() -> None:
+def test_closed_output_pipe() -> None:
     command = [sys.executable, "-m", "multiverse", "tasks", "chain", "--limit", "100000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""`multiverse data`, as it is meant to be used, and what it says when it cannot go on."""
+"""`multiverse data`: normal use and error messages."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_validate(run: Run, good: Path, bad: Path) -> None:
     assert json.loads(run("data", "validate", str(good), "--json").out) == {"documents": 20, "faults": []}
 
 
-def test_validate_what_is_not_there(run: Run) -> None:
+def test_validate_a_missing_file(run: Run) -> None:
     assert refused(run("data", "validate", "missing.jsonl"), "1 fault beside 0 good documents") == [
         "missing.jsonl:1: there is no such file: give the path of a file or folder, or a hub id"
     ]

@@ -1,4 +1,4 @@
-"""Whatever a user gets wrong: exit code 2, nothing on stdout, one line on stderr that names it."""
+"""User errors: exit code 2, nothing on stdout, one line on stderr that names the error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_model_that_cannot_be_joined(run: Run, tmp_path: Path, model_folders: di
     assert "cannot be joined: choose a model" in line
 
 
-def test_torn_weights(run: Run, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+def test_damaged_weights(run: Run, tmp_path: Path, model_folders: dict[str, Path]) -> None:
     folder = shutil.copytree(model_folders["qwen3"], tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"torn in the middle")
     assert str(folder) in complaint(run("generate", "hi", "--model", str(folder)))
@@ -101,7 +101,7 @@ def test_unknown_device(run: Run, model_folders: dict[str, Path]) -> None:
     assert "'warp'" in complaint(run("generate", "hi", "--model", str(model_folders["qwen3"]), "--device", "warp"))
 
 
-def test_question_that_is_no_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_question_that_is_not_text(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe")))
     assert "standard input is not UTF-8" in complaint(run("generate", "-"))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
@@ -119,7 +119,7 @@ def test_malformed_document(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "wanted"), [(b"\x89PNG\r\n", "not UTF-8 text (byte 0)"), (b"a\0b", "binary file"), (b" \n", "is empty")]
 )
-def test_file_that_is_no_text(run: Run, tmp_path: Path, data: bytes, wanted: str) -> None:
+def test_file_that_is_not_text(run: Run, tmp_path: Path, data: bytes, wanted: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(data)
     assert wanted in complaint(run("show", str(file)))

@@ -17,7 +17,7 @@ from tests.cli.conftest import Result
 Run = Callable[..., Result]
 
 
-def test_help_is_pleasant(run: Run) -> None:
+def test_help(run: Run) -> None:
     for line in (("eval",), ("eval", "--help"), ("eval", "-h")):
         shown = run(*line)
         assert shown.code == 0
@@ -59,7 +59,7 @@ def test_without_inspect(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")
-def test_table_json_and_going_on(run: Run, writes: Callable[..., object], tmp_path: Path) -> None:
+def test_table_json_and_resuming(run: Run, writes: Callable[..., object], tmp_path: Path) -> None:
     pytest.importorskip("inspect_ai", reason="the extra [eval] is not installed")
     prompts: list[str] = []
 
@@ -87,7 +87,7 @@ def test_table_json_and_going_on(run: Run, writes: Callable[..., object], tmp_pa
     assert "holds a run with seed = 7, and this one has 8" in other.err
 
 
-def test_the_command_line_stays_light() -> None:
+def test_help_imports_no_heavy_library() -> None:
     program = (
         "import sys\nfrom multiverse.cli import main\nmain(['eval', 'run', '--help'])\n"
         "heavy = {'inspect_ai', 'torch', 'transformers', 'sympy', 'datasets', 'httpx'} & sys.modules.keys()\n"

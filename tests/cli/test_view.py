@@ -1,4 +1,4 @@
-"""What there is to see, without a terminal."""
+"""The view of a generation, without a terminal."""
 
 from __future__ import annotations
 

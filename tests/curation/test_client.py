@@ -207,7 +207,7 @@ def test_a_million_characters_are_not_kept(serve: Callable[..., Ask]) -> None:
     assert again == answer._replace(cached=True)
 
 
-def test_a_long_answer_within_its_bound(serve: Callable[..., Ask]) -> None:
+def test_a_long_answer_within_the_limit(serve: Callable[..., Ask]) -> None:
     text = "长" * 20_000  # written as six bytes a character
     ask = serve(text=text)
     assert ask(request(max_tokens=20_000))[0].text == text

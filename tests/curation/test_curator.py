@@ -220,7 +220,7 @@ def test_invalid_completions_are_quoted_truncated() -> None:
     assert longest[0] < 20_000
 
 
-def test_attempts_are_bounded_and_counted() -> None:
+def test_attempts_are_limited_and_counted() -> None:
     outcome = curated(ROWS[0], lambda request, right: "no" if request.stage == "refill" else right, CurationConfig(attempts=5))
     assert isinstance(outcome, Rejected)
     assert (outcome.stage, outcome.reason) == ("refill", "not JSON")

@@ -45,7 +45,7 @@ def asked(body: dict[str, Any]) -> Name:
     return fields["row"], fields["stage"], len(rest) // 2
 
 
-def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+def test_killed_at_twenty_random_times(tmp_path: Path) -> None:
     draw = random.Random(11)
     out = tmp_path / "killed" / "out"
     out.parent.mkdir()

@@ -149,7 +149,7 @@ def test_a_truncated_line_is_dropped(serve: Serve, tmp_path: Path) -> None:
     assert files(out) == before
 
 
-def test_more_rows_go_on(serve: Serve, tmp_path: Path) -> None:
+def test_a_run_continues_with_more_rows(serve: Serve, tmp_path: Path) -> None:
     up = serve()
     start(up.url, tmp_path / "out", 10)
     assert start(up.url, tmp_path / "out", ROWS).paid.calls == 2 * (ROWS - 10)
@@ -324,7 +324,7 @@ def test_a_row_without_reasoning_has_no_sequential_column(serve: Serve, tmp_path
     assert [row.sequential for row in read(tmp_path / "out" / "data", split="train").rows] == [None] * 3
 
 
-def test_memory_is_bounded_by_the_window(serve: Serve, tmp_path: Path) -> None:
+def test_memory_is_limited_by_the_window(serve: Serve, tmp_path: Path) -> None:
     """The first row takes for ever; those behind it wait, and no more than so many are begun."""
     gate, begun = asyncio.Event(), []
 

@@ -343,7 +343,7 @@ def test_outline_errors(value: Any, expected: str) -> None:
     assert reason(OUTLINE, value) == expected
 
 
-def test_outline_is_bounded_in_depth() -> None:
+def test_outline_depth_is_limited() -> None:
     flat = Outline(TRACE, CurationConfig(max_nesting=1), STEPS, (GROUP, INNER))
     assert reason(flat, [block(1, A, B)]) == ""
     assert reason(flat, [block(1, A, NESTED)]) == "too deep"

@@ -61,7 +61,7 @@ def test_sentences(text: str, count: int) -> None:
 
 
 @given(st.text(alphabet="ab AB.!?\n$\\()[]{}`0123456789,:*-\"'é。", max_size=200))
-def test_pieces_are_the_text(text: str) -> None:
+def test_sentences_concatenate_to_the_text(text: str) -> None:
     pieces = cut(text)
     assert "".join(pieces) == text
     assert all(piece.strip() for piece in pieces) or not text.strip()

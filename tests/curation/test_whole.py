@@ -41,7 +41,7 @@ def test_planted_groups_are_recovered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [24, pytest.param(300, marks=pytest.mark.slow)])
-def test_every_row_ends_right_or_set_aside(tmp_path: Path, number: int) -> None:
+def test_every_row_is_curated_correctly_or_rejected(tmp_path: Path, number: int) -> None:
     rows = planted_rows(number, seed=1)
     result, found, up = curated(tmp_path, rows, timeout=1.0, rate=0.3, seed=2)
     assert result.ended is None

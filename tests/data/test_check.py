@@ -65,6 +65,6 @@ def test_a_prompt_that_the_template_refuses(tokens: TokenDialect) -> None:
     assert check([GOOD], tokens, encode_prompt=refuse) == ([], [Fault("rows.jsonl", 3, "no Q")])
 
 
-def test_every_problem_of_a_row_is_told(tokens: TokenDialect) -> None:
+def test_every_problem_of_a_row_is_reported(tokens: TokenDialect) -> None:
     row = replace(GOOD, prompt=(Message("system", "<Goal> and </Goal>"),))
     assert len(check([row], tokens).faults) == 3

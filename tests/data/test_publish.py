@@ -129,6 +129,6 @@ def test_push_of_something_else(tmp_path: Path) -> None:
         push(tmp_path, "owner/name")
 
 
-def test_push_that_the_hub_does_not_take(tmp_path: Path) -> None:
+def test_push_that_the_hub_refuses(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'owner/name' could not be uploaded \(.+\): check the id"):
         push(built(tmp_path / "set"), "owner/name")

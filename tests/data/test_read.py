@@ -275,7 +275,7 @@ def test_a_file_of_blank_lines(lines: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing.parquet", "no/such/folder/", "/no/such/file", "./missing"])
-def test_what_is_not_there(name: str) -> None:
+def test_missing_sources(name: str) -> None:
     assert "there is no such file" in fault(read(name)).problem
 
 
@@ -327,7 +327,7 @@ def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.source for row in read("owner/name", split="train").rows] == ["owner/name/train"]
 
 
-def test_a_hub_out_of_reach() -> None:
+def test_an_unreachable_hub() -> None:
     found = fault(read("nobody/nothing"))
     assert (found.source, found.line) == ("nobody/nothing", 1)
     assert "cannot be loaded from the hub" in found.problem

@@ -80,7 +80,7 @@ def test_plot(tmp_path: Path, suffix: str, begins: bytes, documents: tuple[Docum
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_plot_under_a_name_that_will_not_do(tmp_path: Path) -> None:
+def test_plot_of_an_unsupported_format(tmp_path: Path) -> None:
     statistics = survey(rows(PLAIN), word_tokens())
     with pytest.raises(DataError, match=r"is not a supported figure: use .svg, .png or .pdf"):
         plot(statistics, tmp_path / "shape.jpg", title="x")

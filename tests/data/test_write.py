@@ -53,7 +53,7 @@ def test_json_lines_are_chats(tmp_path: Path) -> None:
     assert json.loads(text) == {"messages": [{"role": "user", "content": "é?"}, {"role": "assistant", "content": "ja"}]}
 
 
-def test_a_name_that_will_not_do(tmp_path: Path) -> None:
+def test_an_unsupported_file_type(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a supported file type: use .jsonl or .parquet"):
         write_rows([], tmp_path / "rows.csv")
     with pytest.raises(DataError, match="cannot be written"):

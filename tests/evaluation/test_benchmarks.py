@@ -171,7 +171,7 @@ def test_width_and_depth_of_families() -> None:
     assert question.text == generate("nested", 1, seed=7, width=2, depth=3)[0].question
 
 
-def test_the_hub_out_of_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets", reason="the extra [eval] is not installed")
 
     def refuse(*asked: Any, **options: Any) -> Any:

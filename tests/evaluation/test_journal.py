@@ -19,7 +19,7 @@ def sample(id: str = "0", epoch: int = 0, task: str = "chain") -> Sample:  # noq
     return Sample(task, id, epoch, "parallel", "Q?", "1", "1", "… 1", True, "stop", False, 0, 5, 5, 0.1)
 
 
-def test_written_and_taken_up(tmp_path: Path) -> None:
+def test_written_and_resumed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run", RUN_HEAD)
     for id in ("10", "9"):  # noqa: A001
         journal.add(sample(id))
@@ -35,7 +35,7 @@ def test_written_and_taken_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", ['{"task": "cha', "{", "\x00"])
-def test_a_torn_line_is_dropped(tmp_path: Path, torn: str) -> None:
+def test_an_incomplete_line_is_dropped(tmp_path: Path, torn: str) -> None:
     Journal(tmp_path, RUN_HEAD).add(sample())
     with (tmp_path / SAMPLES).open("a") as file:
         file.write(torn)

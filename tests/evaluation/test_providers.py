@@ -1,4 +1,4 @@
-"""Providers: settings are handed on or refused by name, and answers tell what they took, whoever gives them."""
+"""Providers: settings are passed on or refused by name, and responses have the same measurements from either."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def theirs() -> Iterator[Endpoint]:
         yield endpoint
 
 
-def test_in_process_and_through_the_server_are_told_alike(model_folders: dict[str, Path], ours: Site) -> None:
+def test_in_process_and_server_give_the_same_responses(model_folders: dict[str, Path], ours: Site) -> None:
     local = in_process("scripted", scripted_llm(model_folders["qwen3"], write))
     for question, forks in (("nested", 3), ("plain", 0)):
         here = asked(local, question, temperature=0.0, max_tokens=1500)
@@ -81,7 +81,7 @@ def test_a_broken_grammar_is_an_answer_too(model_folders: dict[str, Path], ours:
         assert (answer.finish_reason, answer.malformed) == ("malformed", True)
 
 
-def test_bounds_are_honoured(model_folders: dict[str, Path], ours: Site) -> None:
+def test_limits_are_applied(model_folders: dict[str, Path], ours: Site) -> None:
     local = in_process("scripted", scripted_llm(model_folders["qwen3"], write))
     for api in (local, ServerAPI("scripted", f"{ours.url}/v1")):
         short = asked(api, "nested", temperature=0.0, max_tokens=30)
@@ -104,7 +104,7 @@ def test_bounds_are_honoured(model_folders: dict[str, Path], ours: Site) -> None
         ({"temperature": -1.0}, "temperature"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused(settings: dict[str, Any], named: str, model_folders: dict[str, Path]) -> None:
+def test_unsupported_settings_are_refused(settings: dict[str, Any], named: str, model_folders: dict[str, Path]) -> None:
     with pytest.raises(RequestError, match=named):
         asked(in_process("scripted", scripted_llm(model_folders["qwen3"], write)), **settings)
 
@@ -129,7 +129,7 @@ def test_another_server(theirs: Endpoint) -> None:
     assert "multiverse" not in body
 
 
-def test_another_server_knows_no_bounds_of_ours(theirs: Endpoint) -> None:
+def test_other_servers_are_refused_multiverse_limits(theirs: Endpoint) -> None:
     with pytest.raises(RequestError, match="max_critical_path_tokens"):
         asked(
             ServerAPI("their-model", f"{theirs.url}/v1"),
@@ -137,7 +137,7 @@ def test_another_server_knows_no_bounds_of_ours(theirs: Endpoint) -> None:
         )
 
 
-def test_a_server_says_no(theirs: Endpoint) -> None:
+def test_a_server_refuses(theirs: Endpoint) -> None:
     with pytest.raises(ServerError, match="no model 'other': it offers their-model"):
         asked(ServerAPI("other", f"{theirs.url}/v1"))
     theirs.refuse = (429, 401)

@@ -103,7 +103,7 @@ def test_the_same_id_with_another_text_is_another_question() -> None:
         compare(first, second)
 
 
-def test_runs_of_one_name_are_told_apart_and_empty_ones_refused() -> None:
+def test_runs_of_one_name_are_distinguished_and_empty_ones_refused() -> None:
     assert [one.name for one in report([run("a", both_modes()), run("a", both_modes())]).runs] == ["a", "a (2)"]
     with pytest.raises(DataError, match="'empty' holds no samples"):
         report([run("empty", [])])

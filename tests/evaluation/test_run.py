@@ -136,7 +136,7 @@ def test_nothing_is_asked_twice(theirs: Endpoint, data: dict[str, str], tmp_path
     assert len(theirs.bodies) == len(first.samples) == 18
 
 
-def test_what_could_not_be_asked_is_told_and_asked_again(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
+def test_failed_questions_are_reported_and_repeated(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
     config = EvaluationConfig(("math500",), data={"math500": data["math500"]})
     theirs.refuse = (400,)
     with pytest.raises(EvaluationError, match=r"1 questions could not be asked .*not now"):
@@ -167,7 +167,7 @@ def test_bad_settings(config: EvaluationConfig, message: str, theirs: Endpoint, 
         ask(theirs, config, tmp_path)
 
 
-def test_killed_on_the_way(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
     """`kill -9` after a few answers; started again, what was finished is not asked again, and nothing is missing."""
     theirs.delay = 0.15
     out = tmp_path / "out"
@@ -268,7 +268,9 @@ def test_answers_are_graded_and_measured(scripted: LLM, tmp_path: Path) -> None:
         ("malformed", True, False),
     ],
 )
-def test_a_right_answer_counts_if_it_ended_by_itself_or_for_the_budget(finish_reason: str, budgeted: bool, right: bool) -> None:
+def test_a_right_answer_counts_if_it_finished_with_stop_or_for_the_budget(
+    finish_reason: str, budgeted: bool, right: bool
+) -> None:
     response = Response("text", "7", finish_reason, finish_reason == "malformed", 0, 10, 10, 1.0)
     config = TaskConfig("parallel", 1, 7, budgeted)
     question = Question("0", "What is 7?", "7")

@@ -37,7 +37,7 @@ def test_with_one_sample_a_question_the_error_is_the_textbook_s(sample: list[flo
 
 
 @given(values, st.integers(2, 5))
-def test_asking_again_a_model_that_always_says_the_same_makes_nothing_surer(sample: list[float], epochs: int) -> None:
+def test_repeating_identical_samples_does_not_reduce_the_error(sample: list[float], epochs: int) -> None:
     again = mean_of(sample * epochs, [*range(len(sample))] * epochs).stderr
     assert again == pytest.approx(mean_of(sample, range(len(sample))).stderr, abs=1e-9)
 
@@ -77,7 +77,7 @@ def test_a_share_of_all_or_none_still_has_an_interval() -> None:
     assert share_of([1.0] * 20, [*range(5)] * 4)[2:4] == pytest.approx(share_of([1.0] * 5, range(5))[2:4])
 
 
-def test_one_question_says_nothing_about_others() -> None:
+def test_one_question_has_no_standard_error() -> None:
     one = mean_of([3.0, 5.0], ["q", "q"])
     assert one.mean == 4
     assert all(math.isnan(value) for value in one[1:4])
@@ -111,9 +111,7 @@ def clustered_flags(random: np.random.Generator, share: float, alike: float, cou
 
 
 @pytest.mark.parametrize(("share", "alike", "count", "epochs"), [(0.5, 0.5, 30, 8), (0.85, 0.4, 30, 4), (0.8, 0.3, 12, 4)])
-def test_intervals_of_clustered_shares_cover_as_often_as_they_promise(
-    share: float, alike: float, count: int, epochs: int
-) -> None:
+def test_intervals_of_clustered_shares_have_nominal_coverage(share: float, alike: float, count: int, epochs: int) -> None:
     questions = np.repeat(np.arange(count), epochs).tolist()
 
     def trial(random: np.random.Generator) -> tuple[float, float]:
@@ -129,7 +127,7 @@ def test_as_if_samples_were_independent_they_would_cover_too_little() -> None:
     assert covered(trial, 0.5) < 0.75
 
 
-def test_intervals_of_clustered_means_cover_as_often_as_they_promise() -> None:
+def test_intervals_of_clustered_means_have_nominal_coverage() -> None:
     questions = np.repeat(np.arange(20), 4).tolist()
 
     def trial(random: np.random.Generator) -> tuple[float, float]:
@@ -147,14 +145,14 @@ def runs(random: np.random.Generator, gain: float) -> tuple[dict[int, list[float
     return dict(enumerate(first)), dict(enumerate(second))
 
 
-def test_the_paired_bootstrap_s_interval_covers_as_often_as_it_promises() -> None:
+def test_the_paired_bootstrap_s_interval_has_nominal_coverage() -> None:
     def trial(random: np.random.Generator) -> tuple[float, float]:
         return paired(*runs(random, 0.15), resamples=300)[1:3]
 
     assert covered(trial, 0.15) == pytest.approx(0.95, abs=SLACK)
 
 
-def test_the_paired_bootstrap_finds_no_more_false_differences_than_it_says() -> None:
+def test_the_paired_bootstrap_s_false_positives_are_at_the_nominal_rate() -> None:
     random = np.random.default_rng(5)
     ps = np.array([paired(*runs(random, 0.0), resamples=300).p for _ in range(TRIALS)])
     for level in (0.05, 0.2):
@@ -184,7 +182,7 @@ def test_a_comparison_is_the_same_each_time_and_turns_with_its_sides() -> None:
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.02)
 
 
-def test_no_difference_at_all_is_no_finding() -> None:
+def test_equal_runs_do_not_differ() -> None:
     assert bootstrap([0.0] * 10) == (0, 0, 0, 1, 10)
     # Three times heads, or tails, is what a fair coin gives in a quarter of all cases.
     assert bootstrap([1.0, 2.0, 3.0]).p == bootstrap([1.0, 2.0, 3.0, 0.0]).p == 0.25

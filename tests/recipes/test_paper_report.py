@@ -109,7 +109,7 @@ def test_cells_of_another_length_of_training_have_tables_and_a_plot_of_their_own
     assert "20,000" not in second
 
 
-def test_what_cannot_be_read_is_named(folder: Path) -> None:
+def test_unreadable_cells_are_named(folder: Path) -> None:
     (folder / "cells" / "x.json").write_text("{")
     with pytest.raises(DataError, match=r"x\.json is no cell"):
         report.read(folder / "cells")

@@ -83,7 +83,7 @@ with claim(Path(sys.argv[1])) as mine:
 """
 
 
-def test_a_claim_goes_with_its_process_however_it_ends(tmp_path: Path) -> None:
+def test_a_lock_is_released_when_its_process_ends(tmp_path: Path) -> None:
     path = tmp_path / "claims" / "causal-0"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ}
@@ -105,7 +105,7 @@ def test_a_claim_goes_with_its_process_however_it_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arm", ["causal", "message-join"])
-def test_a_cell_that_was_stopped_goes_on_and_says_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
+def test_a_stopped_cell_resumes_and_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str) -> None:
     start.write(tmp_path / "start", "test", texts=200)
     scale = Scale(tmp_path / "start", documents=40, n=2, max_tokens=20)
     monkeypatch.setattr(cell, "config_of", lambda *args: _small(config_of(*args)))

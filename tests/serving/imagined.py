@@ -1,4 +1,4 @@
-"""Moments of generations that no model wrote: a plan of texts and blocks, written word by word, all open branches in turn.
+"""Events of invented generations: a plan of texts and blocks, written word by word, all open branches in turn.
 
 The tags are left out: the page shows none, and this package's tests need none to draw a block.
 """
@@ -24,7 +24,7 @@ class Plan:
 
 @dataclass
 class _Writer:
-    """One branch: what it still has to do, and where it stands."""
+    """One branch: its remaining text, and its position."""
 
     label: str
     work: Iterator[Moment | list[_Writer]]
@@ -35,14 +35,14 @@ class _Writer:
 
 
 def generation(items: Sequence[str | Plan], answer: str, *, prompt: int = 20, reason: str = "stop") -> list[Moment]:
-    """All moments of a generation, from start to finish."""
+    """All events of a generation, from start to finish."""
     trunk = _Writer("", iter(()), prompt)
     trunk.work = _trunk(items, answer)
     running = [trunk]
     total, highest, step = 0, prompt, 0
     moments: list[Moment] = [{"event": "start", "branch": "", "parent": None, "id": "imagined", "model": "multiverse-mini"}]
 
-    def tell(writer: _Writer, moment: Moment) -> None:
+    def emit(writer: _Writer, moment: Moment) -> None:
         counts = {"total": total, "critical_path": highest - prompt, "branch": writer.own}
         parent = None if not writer.label else writer.label.rpartition(".")[0]
         moments.append({"branch": writer.label, "parent": parent, "tokens": counts, "seconds": round(step * STEP, 4), **moment})
@@ -55,28 +55,28 @@ def generation(items: Sequence[str | Plan], answer: str, *, prompt: int = 20, re
                 running.remove(writer)
                 if writer.parent is None:
                     continue
-                tell(writer, {"event": "branch_end", "reason": "stop"})
+                emit(writer, {"event": "branch_end", "reason": "stop"})
                 siblings = writer.parent.children
                 if not any(sibling in running for sibling in siblings):
                     writer.parent.position = max(sibling.position for sibling in siblings)
-                    tell(writer.parent, {"event": "join", "labels": [sibling.label for sibling in siblings]})
+                    emit(writer.parent, {"event": "join", "labels": [sibling.label for sibling in siblings]})
                     running.append(writer.parent)
             elif isinstance(done, list):
                 running.remove(writer)
                 for child in done:
                     child.position, child.parent = writer.position, writer
                 writer.children = done
-                tell(writer, {"event": "fork", "labels": [child.label for child in done]})
+                emit(writer, {"event": "fork", "labels": [child.label for child in done]})
                 running += done
             elif done["event"] == "token":
                 total, writer.own, writer.position = total + 1, writer.own + 1, writer.position + 1
                 highest = max(highest, writer.position)
-                tell(writer, {**done, "position": writer.position - 1, "forced": False})
+                emit(writer, {**done, "position": writer.position - 1, "forced": False})
             else:
-                tell(writer, done)
+                emit(writer, done)
     usage = {"prompt_tokens": prompt, "total_tokens": total, "critical_path_tokens": highest - prompt}
     usage |= {"parallelism": total / max(1, highest - prompt), "seconds": step * STEP, "cached_tokens": 0, "preemptions": 0}
-    tell(trunk, {"event": "finish", "finish_reason": reason, "usage": usage, "structure_error": None, "answer": answer})
+    emit(trunk, {"event": "finish", "finish_reason": reason, "usage": usage, "structure_error": None, "answer": answer})
     return moments
 
 

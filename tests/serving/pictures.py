@@ -1,7 +1,7 @@
 """The pictures of docs/page.md: `python -m tests.serving.pictures docs`.
 
-What the embedded model writes is recorded first and played back then, so that a picture can be taken in the middle of it. The
-two large ones are written by hand: no model that fits in a package thinks in twenty branches.
+What the embedded model writes is recorded first and played back then, so that a picture can be taken at any event. The
+two large ones are written by hand: no model in a package forks into twenty branches.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def squares(first: int, last: int) -> list[str | Plan]:
 
 
 def put(page: Page, server: Playback, question: str, runs: dict[str, list[Moment]], until: int | None = None) -> None:
-    """Ask, and come as far as this moment."""
+    """Ask, and play up to this event."""
     server.answer = lambda body: runs[body["multiverse"]["mode"]]
     server.hold(until)
     page.goto(server.url)
@@ -89,11 +89,13 @@ def put(page: Page, server: Playback, question: str, runs: dict[str, list[Moment
     if until is None:
         wait_until(page, f"document.querySelectorAll('.run[data-state=over]').length === {len(runs)}")
     else:
-        wait_until(page, f"document.querySelector('#chart').getAttribute('aria-valuetext').includes(' {told(runs, until)} ')")
-    time.sleep(1.5)  # until everything has come to rest
+        wait_until(
+            page, f"document.querySelector('#chart').getAttribute('aria-valuetext').includes(' {shown_tokens(runs, until)} ')"
+        )
+    time.sleep(1.5)  # until all transitions have ended
 
 
-def told(runs: dict[str, list[Moment]], until: int) -> int:
+def shown_tokens(runs: dict[str, list[Moment]], until: int) -> int:
     """Tokens by then."""
     return int(runs["parallel"][until - 1]["tokens"]["total"])
 

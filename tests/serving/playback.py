@@ -1,4 +1,4 @@
-"""A server that says what a page's test tells it to: the page's files, and recorded moments as a stream."""
+"""A scripted server for tests of the page: the page's files, and recorded events as a stream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Playback:
     """The server.
 
     Attributes:
-        answer: gives the moments for a request's body; the test sets it.
+        answer: gives the events for a request's body; the test sets it.
         refusal: status, headers and message with which requests are refused; `None` to answer them.
         key: what has to come as a bearer token; `None` asks for nothing.
         held: how many moments of each stream are sent before it waits for `go`; `None` sends all.
@@ -56,7 +56,7 @@ class Playback:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
 
     def hold(self, count: int | None) -> None:
-        """Send so many moments of each stream, and wait then."""
+        """Send so many events of each stream, then wait."""
         self.held = count
         self._go.clear()
 
@@ -65,10 +65,10 @@ class Playback:
         self._go.set()
 
     def wait(self, connection: socket.socket) -> bool:
-        """Called by a stream that was told to wait; returns whether anybody is still there to hear the rest."""
+        """Called by a stream that has to wait; returns whether the client is still connected."""
         end = time.monotonic() + 60
         while time.monotonic() < end and not self._go.wait(0.05):
-            # A client that has left is known by the end of what it sends; writing to it may go well for a while.
+            # A disconnect is detected by the end of the client's data; writing may succeed for a while.
             if select.select([connection], [], [], 0)[0] and not connection.recv(1, socket.MSG_PEEK):
                 self.hung_up.set()
                 return False

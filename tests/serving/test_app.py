@@ -1,4 +1,4 @@
-"""Everything but the answers: models, tools, operation, the page's files, and errors, wherever they come from."""
+"""Routes except completions: models, tokenize, parse, health, static files, and errors."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_broken_document_is_refused_with_line_and_offset(scripted: Site) -> No
     assert f"line {error['line']}" in error["message"]
 
 
-def test_documents_that_are_too_much(scripted: Site) -> None:
+def test_documents_over_the_limits_are_refused(scripted: Site) -> None:
     error = error_of(scripted.client.post("/parse", json={"text": "a b " * 30_000}))
     assert "at most" in error["message"]
     assert MULTIVERSE.block is not None
@@ -175,7 +175,7 @@ def test_documents_that_are_too_much(scripted: Site) -> None:
 # -- errors of the framework -------------------------------------------------------------------------------------------
 
 
-def test_unknown_places_and_methods(scripted: Site) -> None:
+def test_unknown_paths_and_methods(scripted: Site) -> None:
     assert error_of(scripted.client.get("/v2/nothing"), 404)["type"] == "not_found_error"
     response = scripted.client.get("/v1/chat/completions")
     assert error_of(response, 405)["code"] == "method_not_allowed"
@@ -186,7 +186,7 @@ def test_unknown_places_and_methods(scripted: Site) -> None:
 @pytest.mark.parametrize(
     "content", [b"{", b"", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 100_000, b'{"n": ' + b"9" * 5000 + b"}"]
 )
-def test_a_body_that_is_no_request(scripted: Site, content: bytes) -> None:
+def test_invalid_bodies(scripted: Site, content: bytes) -> None:
     response = scripted.client.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
     assert error_of(response)["type"] == "invalid_request_error"
 
@@ -255,7 +255,7 @@ def test_limits_of_the_settings(scripted: Site) -> None:
         assert site.chat("nested").json()["choices"][0]["finish_reason"] == "length"
 
 
-def test_nothing_of_it_is_imported_unasked() -> None:
+def test_serving_libraries_are_imported_on_demand() -> None:
     program = (
         "import sys, multiverse, multiverse.serving, multiverse.streaming, multiverse.cli\n"
         "heavy = {'fastapi', 'uvicorn', 'prometheus_client', 'torch'} & sys.modules.keys()\n"

@@ -1,4 +1,4 @@
-"""Chat completions that are not streamed: what is answered, what works, what is refused."""
+"""Chat completions that are not streamed: responses, parameters, refusals."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_reasoning_effort_is_a_thinking_budget(mini: Site) -> None:
     assert "minimal" in error["message"]
 
 
-def test_mode_and_bounds_of_the_extension(mini: Site) -> None:
+def test_mode_and_limits_of_the_extension(mini: Site) -> None:
     parallel = mini.chat(QUESTION).json()["usage"]["multiverse"]
     sequential = mini.chat(QUESTION, multiverse={"mode": "sequential"}).json()["usage"]["multiverse"]
     assert parallel["forks"] == 1
@@ -135,7 +135,7 @@ def test_stop_ends_the_text_before_it(scripted: Site) -> None:
     assert body["choices"][0]["finish_reason"] == "stop"
     body = scripted.chat("wide", stop=["Answer", "nowhere"]).json()
     assert body["choices"][0]["message"]["content"] == ""
-    # In a branch: its text ends there, the others stand as far as they came.
+    # In a branch: its text ends there, the others end where they are.
     message = scripted.chat("nested", stop="1+2").json()["choices"][0]["message"]
     assert "1+2" not in message["reasoning"]
     assert "Red team" in message["reasoning"]
@@ -166,7 +166,7 @@ def test_the_instruction_ends_the_users_messages(scripted: Site) -> None:
     assert prompt_of(scripted, own) == f"user: three {sequential}\nassistant: "
 
 
-def test_earlier_reasoning_is_read_as_it_was_written(scripted: Site) -> None:
+def test_earlier_reasoning_is_prefilled_as_it_was_generated(scripted: Site) -> None:
     first = scripted.chat("nested").json()
     message, usage = first["choices"][0]["message"], first["usage"]
     messages = [{"role": "user", "content": "nested"}, message, {"role": "user", "content": "plain"}]
@@ -180,7 +180,7 @@ def test_earlier_reasoning_is_read_as_it_was_written(scripted: Site) -> None:
     assert expected in prompt_of(scripted, [messages[0], only, messages[2]])
 
 
-def test_history_that_cannot_be_read_is_refused(scripted: Site) -> None:
+def test_invalid_history_is_refused(scripted: Site) -> None:
     def refused(*earlier: dict[str, Any]) -> dict[str, Any]:
         messages = [{"role": "user", "content": "nested"}, *earlier, {"role": "user", "content": "plain"}]
         return error_of(scripted.client.post("/v1/chat/completions", json={"messages": messages}))
@@ -220,7 +220,7 @@ NEUTRAL: list[dict[str, Any]] = [
 ]
 
 
-def test_what_changes_nothing_is_accepted(scripted: Site) -> None:
+def test_parameters_without_effect_are_accepted(scripted: Site) -> None:
     expected = scripted.chat("plain").json()["choices"][0]["message"]
     for fields in NEUTRAL:
         response = scripted.chat("plain", **fields)
@@ -290,14 +290,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
-def test_what_cannot_be_honoured_is_refused_by_name(scripted: Site, fields: dict[str, Any], param: str) -> None:
+def test_unsupported_parameters_are_refused_by_name(scripted: Site, fields: dict[str, Any], param: str) -> None:
     error = error_of(scripted.chat("plain", **fields))
     assert error["param"] == param, error
     assert error["type"] == "invalid_request_error"
     assert len(error["message"]) < 600
 
 
-def test_half_a_character_is_refused(scripted: Site) -> None:
+def test_lone_surrogates_are_refused(scripted: Site) -> None:
     body = '{"messages": [{"role": "user", "content": "plain \\ud800"}]}'
     response = scripted.client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert "surrogate" in error_of(response)["message"]
@@ -322,7 +322,7 @@ def test_a_model_that_breaks_the_grammar_is_an_error(scripted: Site, monkeypatch
     assert "guard" in error["message"]
 
 
-def test_a_failing_engine_keeps_its_inside_to_itself(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_engine_reveals_no_internals(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: str) -> str:
         raise ZeroDivisionError("secret of the inside")
 

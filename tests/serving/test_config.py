@@ -1,4 +1,4 @@
-"""Every option of a server is checked, and says what is wrong with it."""
+"""Every option of a server is checked, with a message that names it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_invalid_values_are_refused(name: str, value: Any) -> None:
     assert "must be" in str(told.value) or "write" in str(told.value)
 
 
-def test_the_default_fits_under_the_limit() -> None:
+def test_the_default_is_within_the_limit() -> None:
     with pytest.raises(ConfigError, match=r"default_max_tokens=2048 .* max_tokens_limit \(100\)"):
         ServerConfig(max_tokens_limit=100)
     assert ServerConfig(max_tokens_limit=100, default_max_tokens=100).max_tokens_limit == 100

@@ -132,7 +132,7 @@ def test_an_error_in_the_middle_of_a_stream(client: Any, site: Site) -> None:
     assert told.value.code == "malformed_generation"
 
 
-def test_leaving_a_stream_gives_its_place_back(client: Any, site: Site) -> None:
+def test_disconnecting_from_a_stream_releases_its_permit(client: Any, site: Site) -> None:
     endless: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 3000}
     raw = {"ignore_eos": True, "multiverse": {"max_depth": 0}}
     with client.chat.completions.create(**endless, stream=True, extra_body=raw) as stream:

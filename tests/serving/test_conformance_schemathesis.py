@@ -1,4 +1,4 @@
-"""Requests made up from the server's own description: no 5xx, nothing wrong let in, and every answer as described."""
+"""Requests generated from the server's own OpenAPI schema: no 5xx, no invalid request accepted, every response as described."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CHECKS: list[Any] = [
 
 @pytest.fixture(scope="module")
 def site(mini_model: LLM) -> Iterator[Site]:
-    # Whatever is asked for is soon over.
+    # Generations are short.
     limits = {"max_concurrent": 4, "max_queue": 0, "default_max_tokens": 12, "max_tokens_limit": 24}
     with serving(mini_model, **limits) as site:
         yield site
@@ -70,15 +70,15 @@ def hold(site: Site, mode: GenerationMode, examples: int) -> list[str]:
     return checked
 
 
-def test_made_up_requests_are_answered_as_described(site: Site) -> None:
+def test_generated_requests_are_answered_as_described(site: Site) -> None:
     assert "POST /v1/chat/completions" in hold(site, GenerationMode.POSITIVE, 6)
 
 
-def test_made_up_nonsense_is_refused(site: Site) -> None:
+def test_generated_invalid_requests_are_refused(site: Site) -> None:
     assert "POST /v1/chat/completions" in hold(site, GenerationMode.NEGATIVE, 12)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_very_many_of_both(site: Site, mode: GenerationMode) -> None:
+def test_many_generated_requests(site: Site, mode: GenerationMode) -> None:
     hold(site, mode, 100)

@@ -58,7 +58,7 @@ class Replicas:
 
 
 class Client:
-    """Asks an application, and may leave."""
+    """A client of an application, which may disconnect."""
 
     def __init__(self, path: str = "/v1/chat/completions", method: str = "POST", **headers: str) -> None:
         names = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -141,9 +141,9 @@ def test_a_stream_is_passed_on_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_has_not_been_answered_goes_to_another_replica(begun: bool) -> None:
+def test_unanswered_requests_go_to_another_replica(begun: bool) -> None:
     async def main() -> None:
-        # Of what is no stream nothing is sent before it is complete, so a death in its middle can be made good, too.
+        # A response that is not a stream is sent when it is complete, so it can be repeated after a replica has died.
         first = [[start(), part('{"half": ')]] if begun else []
         pool = Replicas([*first, ReplicaLostError("died")], [[start(), part("{}", more=False)]])
         client = await Client().ask(gateway(pool))
@@ -198,7 +198,7 @@ def test_overload_is_refused_at_once() -> None:
     run(main)
 
 
-def test_a_client_that_leaves_stops_the_work() -> None:
+def test_a_client_that_disconnects_cancels_its_request() -> None:
     async def main() -> None:
         pool = Replicas([[start("text/event-stream"), part("data: 1\n\n")], asyncio.Event().wait()])
         client, door = Client(), gateway(pool)
@@ -212,7 +212,7 @@ def test_a_client_that_leaves_stops_the_work() -> None:
     run(main)
 
 
-def test_draining_finishes_what_runs_and_refuses_the_rest() -> None:
+def test_draining_finishes_running_requests_and_refuses_new_ones() -> None:
     async def main() -> None:
         hold = asyncio.Event()
         pool = Replicas([hold.wait(), [start(), part("{}", more=False)]])
@@ -252,7 +252,7 @@ def test_requests_cut_off_after_the_grace_get_an_error() -> None:
     run(main)
 
 
-def test_the_gateways_own_answers() -> None:
+def test_responses_of_the_gateway_itself() -> None:
     async def main() -> None:
         pool = Replicas()
         door = gateway(pool, api_keys=("k1",), cors_origins=("https://example.com",))

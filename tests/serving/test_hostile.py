@@ -1,4 +1,4 @@
-"""Clients that are rude, broken or out to break in: each gets the stated answer, and nothing else happens."""
+"""Misbehaving, broken and malicious clients: each gets the documented response, and the server is unaffected."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def site(model_folders: dict[str, Path]) -> Iterator[Site]:
-    """A server with a key and little patience, whose model goes on and on."""
+    """A server with a key and short time-outs, whose model generates endlessly."""
     llm = scripted_llm(model_folders["qwen3"], lambda prompt: LONG if "long" in prompt else "short")
     options: dict[str, Any] = {"header_timeout": 2.0, "body_timeout": 2.0, "max_concurrent": 2, "max_queue": 1}
     with serving(llm, api_keys=(KEY,), max_body_bytes=LIMIT, **options) as site:
@@ -92,7 +92,7 @@ def question(text: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-# -- who may come in ---------------------------------------------------------------------------------------------------------
+# -- authentication ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/get_server_info", "/openapi.json", "/nothing"])
@@ -106,7 +106,7 @@ def test_with_a_wrong_key(site: Site) -> None:
     assert error_of(answer, 401)["code"] == "invalid_api_key"
 
 
-def test_without_a_key_nothing_of_the_body_is_taken(site: Site) -> None:
+def test_without_a_key_the_body_is_not_read(site: Site) -> None:
     answer = httpx.post(site.url + CHAT, content=b"x" * (3 * LIMIT))
     assert error_of(answer, 401)["code"] == "missing_api_key"
 
@@ -119,7 +119,7 @@ def test_health_and_page_are_open(site: Site) -> None:
     assert page.headers["content-type"].startswith("text/html")
 
 
-# -- what is asked for -------------------------------------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_health_and_page_are_open(site: Site) -> None:
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_paths_lead_nowhere_else(site: Site, path: str, known: bool) -> None:
+def test_path_traversal_is_refused(site: Site, path: str, known: bool) -> None:
     key = f"authorization: Bearer {KEY}\r\n" if known else ""
     status, body = send(site, f"GET {path} HTTP/1.1\r\nhost: x\r\n{key}connection: close\r\n\r\n".encode())
     assert status in (400, 401, 404, 405), body
@@ -155,7 +155,7 @@ def test_paths_lead_nowhere_else(site: Site, path: str, known: bool) -> None:
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "PROPFIND", "PUT", "BREW"])
-def test_methods_that_are_not_there(site: Site, method: str) -> None:
+def test_methods_that_are_not_allowed(site: Site, method: str) -> None:
     head = f"{method} /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"
     status, body = send(site, head.encode())
     assert status in (400, 405)
@@ -176,7 +176,7 @@ def test_methods_that_are_not_there(site: Site, method: str) -> None:
         post(b"{}", "transfer-encoding: gzip"),
     ],
 )
-def test_what_is_no_http(site: Site, raw: bytes) -> None:
+def test_data_that_is_not_http(site: Site, raw: bytes) -> None:
     status, body = send(site, raw)
     assert 400 <= status < 500 or (status, raw[:1]) == (501, b"P"), body
     assert json.loads(body)["error"]["message"]
@@ -209,7 +209,7 @@ def test_an_upgrade_to_a_websocket_is_just_a_request(site: Site) -> None:
         b'{"max_tokens": ' + b"9" * 90_000 + b"}",
     ],
 )
-def test_bodies_that_are_no_request(site: Site, body: bytes) -> None:
+def test_invalid_bodies(site: Site, body: bytes) -> None:
     error = error_of(site.client.post(CHAT, content=body, headers={"content-type": "application/json"}))
     assert error["type"] == "invalid_request_error"
     assert len(error["message"]) < 1000
@@ -236,11 +236,11 @@ def test_ten_thousand_stop_strings(site: Site) -> None:
     assert error["param"] == "stop"
 
 
-def test_a_prompt_that_no_model_can_read(site: Site) -> None:
+def test_a_prompt_that_is_far_too_long(site: Site) -> None:
     assert error_of(site.chat("x" * (LIMIT - 1000)))["type"] == "invalid_request_error"
 
 
-# -- taking their time -------------------------------------------------------------------------------------------------------
+# -- time-outs -------------------------------------------------------------------------------------------------------
 
 
 def test_the_head_has_to_come_in_time(site: Site) -> None:
@@ -251,7 +251,7 @@ def test_the_head_has_to_come_in_time(site: Site) -> None:
     assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
-def test_the_clock_does_not_start_again_with_every_byte(site: Site) -> None:
+def test_header_timeout_is_not_restarted_by_each_byte(site: Site) -> None:
     with connect(site) as connection:
         for byte in b"GET /health HTTP/1.1\r\nx: " + b"y" * 10_000:
             try:
@@ -262,7 +262,7 @@ def test_the_clock_does_not_start_again_with_every_byte(site: Site) -> None:
     pytest.fail("it would have gone on for ever")
 
 
-def test_nor_with_the_next_request_of_a_connection(site: Site) -> None:
+def test_header_timeout_holds_for_later_requests_of_a_connection(site: Site) -> None:
     with connect(site) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
@@ -294,7 +294,7 @@ def test_fifty_idle_connections_block_no_request(site: Site) -> None:
             connection.close()
 
 
-def test_who_does_not_read_is_cut_off() -> None:
+def test_a_client_that_does_not_read_is_disconnected() -> None:
     """A flood for a client that reads nothing of it."""
     ended = threading.Event()
 
@@ -331,11 +331,11 @@ def test_who_does_not_read_is_cut_off() -> None:
     assert ready.empty()
 
 
-# -- leaving, and coming in numbers ------------------------------------------------------------------------------------------
+# -- disconnects and overload ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fields", [{"stream": True}, {"stream": True, "multiverse": {"branches": True}}, {}, {"n": 2}])
-def test_who_leaves_in_the_middle_stops_the_work(site: Site, fields: dict[str, Any]) -> None:
+def test_a_client_that_disconnects_aborts_its_generation(site: Site, fields: dict[str, Any]) -> None:
     body = json.dumps(question("a long story", **fields)).encode()
     with connect(site) as connection:
         connection.sendall(post(body, f"content-length: {len(body)}"))
@@ -347,8 +347,8 @@ def test_who_leaves_in_the_middle_stops_the_work(site: Site, fields: dict[str, A
     assert site.service.metrics.registry.get_sample_value(tokens, labels) == written
 
 
-def test_more_than_it_takes_are_refused(site: Site) -> None:
-    release = site.service.admission.admit(3)  # as many as run and wait
+def test_requests_beyond_the_limits_are_refused(site: Site) -> None:
+    release = site.service.admission.admit(3)  # as many as may run and wait
     try:
         for stream in (False, True):
             answer = site.chat("hello", stream=stream)

@@ -1,4 +1,4 @@
-"""The dashboard shows what the server tells, under the names under which it tells it."""
+"""The metrics, and the dashboard that shows them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def samples() -> dict[str, float]:
     }
 
 
-def test_what_is_read_off_the_server(samples: dict[str, float]) -> None:
+def test_gauges_of_the_server(samples: dict[str, float]) -> None:
     shown = {
         "num_requests_running": 3,
         "num_requests_waiting": 2,
@@ -57,7 +57,7 @@ def test_what_is_read_off_the_server(samples: dict[str, float]) -> None:
     assert {name: samples[f'multiverse:{name}{{"model_name": "m"}}'] for name in shown} == shown
 
 
-def test_what_is_counted(samples: dict[str, float]) -> None:
+def test_counters(samples: dict[str, float]) -> None:
     def at(name: str, **labels: str) -> float:
         return samples[f"multiverse:{name}" + json.dumps({"model_name": "m", **labels}, sort_keys=True)]
 
@@ -84,7 +84,7 @@ def test_the_dashboard_knows_every_metric_and_no_other(samples: dict[str, float]
     assert {re.sub("_bucket$", "", name) for name in asked if name.startswith("multiverse:")} == ours
 
 
-def test_the_dashboard_can_be_laid_out() -> None:
+def test_panels_of_the_dashboard_do_not_overlap() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     panels: list[dict[str, Any]] = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

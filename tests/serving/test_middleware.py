@@ -1,4 +1,4 @@
-"""What stands around every request, driven through ASGI itself."""
+"""The middleware, driven through ASGI."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
 
 
 class Site:
-    """An application with the middleware around it, and a client that can be rude."""
+    """An application with the middleware around it, and a client that can misbehave."""
 
     def __init__(self, **settings: Any) -> None:
         self.metrics = Metrics("some/model")
@@ -110,7 +110,7 @@ class Site:
         root_path: str = "",
         **headers: str,
     ) -> Answer:
-        """Send a request; without `leave` the client stays, with `pause` it never sends the end of its body."""
+        """Send a request; with `leave` the client disconnects, with `pause` it never sends the end of its body."""
         messages = [{"type": "http.request", "body": part, "more_body": True} for part in body]
         messages[-1]["more_body"] = pause
         over = asyncio.Event()
@@ -191,17 +191,17 @@ def test_every_answer_has_an_id_and_safe_headers(log: Log) -> None:
         "bytes": len(answer.body),
     }
     assert line["seconds"] >= 0
-    assert "secret" not in json.dumps(line)  # queries are nobody's business
+    assert "secret" not in json.dumps(line)  # queries are not logged
 
 
-def test_ids_are_taken_over_if_they_are_ids(log: Log) -> None:
+def test_valid_request_ids_are_adopted(log: Log) -> None:
     assert ask("/v1/models", x_request_id="my-id.1:2_3").headers["x-request-id"] == "my-id.1:2_3"
     for bad in ("two words", "", "x" * 129, 'a"b', "é", "a\r\nset-cookie: b"):
         assert ask("/v1/models", x_request_id=bad).headers["x-request-id"].startswith("req-")
     assert log()[0]["request_id"] == "my-id.1:2_3"
 
 
-def test_health_is_logged_quietly(log: Log) -> None:
+def test_health_checks_are_logged_at_debug(log: Log) -> None:
     ask("/health")
     assert log()[0]["level"] == "debug"
 
@@ -223,7 +223,7 @@ def test_without_keys_all_requests_are_accepted() -> None:
         ({"authorization": "Bearer é"}, "invalid_api_key"),
     ],
 )
-def test_no_key_or_a_wrong_one(header: dict[str, str], code: str, log: Log) -> None:
+def test_a_missing_or_wrong_key_is_refused(header: dict[str, str], code: str, log: Log) -> None:
     answer = ask("/v1/models", {"api_keys": ("first", KEY)}, **header)
     assert answer.status == 401
     assert (answer.error["type"], answer.error["code"]) == ("authentication_error", code)
@@ -241,13 +241,13 @@ def test_any_of_the_keys_is_accepted_and_logged_as_a_digest(log: Log) -> None:
     assert not names & {"first", KEY}
 
 
-def test_what_is_open_needs_no_key() -> None:
+def test_public_paths_need_no_key() -> None:
     settings = {"api_keys": (KEY,)}
     for path in ("/health", "/static/app.js"):
         assert ask(path, settings).status == 200
-    assert ask("/", settings).status == 404  # there is no page here, but nobody asked for a key
+    assert ask("/", settings).status == 404  # there is no page here, but no key is required
     assert ask("/health", settings, method="POST").status == 401
-    # Nothing is open because a part of its path looks so.
+    # A path is not public because a part of it looks like a public one.
     for path in ("/static/../v1/models", "/static", "//", "/health/", "/v1/models/../../health", "/metrics", "/openapi.json"):
         assert ask(path, settings).status in (401, 404), path
     assert ask("/v1/models/../../static/", settings).status == 401
@@ -289,7 +289,7 @@ def test_a_body_that_does_not_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.headers["connection"] == "close"
 
 
-def test_a_client_that_leaves_stops_the_work(log: Log) -> None:
+def test_a_client_that_disconnects_cancels_its_request(log: Log) -> None:
     async def main() -> tuple[Answer, list[str]]:
         site = Site()
         return await site.ask("/wait", method="POST", leave=site.started), site.cancelled
@@ -336,12 +336,12 @@ def test_an_uncaught_exception_is_a_500_without_internals(log: Log) -> None:
     assert line["status"] == 500
 
 
-def test_what_breaks_in_the_middle_is_logged_and_not_completed(log: Log) -> None:
+def test_a_failure_within_a_stream_is_logged_and_ends_it(log: Log) -> None:
     assert ask("/torn").body == b"word"
     assert "the secret is 42" in log()[0]["traceback"]
 
 
-def test_while_draining_connections_are_given_up() -> None:
+def test_connections_are_closed_while_draining() -> None:
     async def main() -> Answer:
         site = Site()
         site.admission.draining = True

@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows of a generation while it is written, and what one can do with it."""
+"""The page in a real browser: live generations, replay, files, keyboard."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LINE = generation(["Mia has 6 and Tom has 4 which makes ten in all, slowly count
 
 
 def at(event: str, moments: list[Moment] = NESTED, *, branch: str = "") -> int:
-    """How many moments there are up to and with this one."""
+    """Number of events up to and including this one."""
     return next(n for n, moment in enumerate(moments, 1) if (moment["event"], moment["branch"]) == (event, branch))
 
 
@@ -105,7 +105,7 @@ def phone(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Pag
 
 
 def ask(page: Page, *, compare: bool = False, over: bool = True) -> None:
-    """Put the question as somebody would."""
+    """Ask the question as a user would."""
     if compare:
         page.click("label.switch")
     page.click("#question")
@@ -206,7 +206,7 @@ def own_tokens(*branches: str) -> list[int]:
     return [max(m["tokens"]["branch"] for m in NESTED if "tokens" in m and m["branch"] == branch) for branch in branches]
 
 
-def test_what_is_asked_for(page: Page, server: Playback) -> None:
+def test_requests_of_the_page(page: Page, server: Playback) -> None:
     page.click("#options summary")
     for field, value in (("temperature", "0.5"), ("max-tokens", "99"), ("budget", "50"), ("seed", "7")):
         page.evaluate(f"document.querySelector('#{field}').value = '{value}'")
@@ -227,7 +227,7 @@ def test_what_is_asked_for(page: Page, server: Playback) -> None:
     ]
 
 
-def test_the_sequential_run_stands_beside_it_with_a_clock_of_its_own(page: Page, server: Playback) -> None:
+def test_the_sequential_run_is_shown_with_its_own_clock(page: Page, server: Playback) -> None:
     ask(page, compare=True)
     assert [body["multiverse"]["mode"] for _, body in server.requests] == ["parallel", "sequential"]
     assert texts(page, ".run-head h2") == ["Parallel", "Sequential"]
@@ -250,7 +250,7 @@ def test_a_phone_shows_one_of_two_runs_and_both_clocks(phone: Page) -> None:
     assert texts(page, ".run[data-mode=parallel] .answer") == []
 
 
-def test_cut_runs_say_so(page: Page, server: Playback) -> None:
+def test_runs_cut_by_a_limit_are_marked(page: Page, server: Playback) -> None:
     server.answer = lambda _: [*NESTED[:-1], {**NESTED[-1], "finish_reason": "length"}]
     ask(page)
     assert "most tokens" in texts(page, ".ending")[0]
@@ -264,7 +264,7 @@ def test_a_model_that_does_not_think_is_shown_too(page: Page, server: Playback) 
     assert texts(page, "#saving") == ["Nothing was forked."]
 
 
-def test_what_a_model_writes_is_text_and_nothing_else(page: Page, server: Playback) -> None:
+def test_generated_markup_is_shown_as_text(page: Page, server: Playback) -> None:
     nasty = "<img src=x onerror=document.title='gone'><script>document.title='gone'</script>"
     server.answer = lambda _: generation([nasty, Plan([(nasty, [nasty]), ("b", ["b"])], nasty)], nasty)
     ask(page)
@@ -322,7 +322,7 @@ def test_a_replay_ends_where_it_began(page: Page) -> None:
     assert page.evaluate("document.querySelector('#stage').textContent") == before
 
 
-def test_one_can_go_to_any_moment(page: Page) -> None:
+def test_seeking_along_the_time_line(page: Page) -> None:
     ask(page)
     page.keyboard.press("Home")
     wait_until(page, "document.querySelectorAll('.lane').length === 0")
@@ -344,7 +344,7 @@ def test_one_can_go_to_any_moment(page: Page) -> None:
     wait_until(page, "document.querySelectorAll('.lane').length === 0 && !document.querySelector('.run[data-state=over]')")
 
 
-def test_pausing_what_is_live_holds_the_picture_and_loses_nothing(page: Page, server: Playback) -> None:
+def test_pausing_a_live_generation_loses_no_events(page: Page, server: Playback) -> None:
     server.hold(at("fork"))
     ask(page, over=False)
     wait_until(page, "document.querySelectorAll('.lane[data-stage=running]').length === 2")
@@ -379,7 +379,7 @@ def test_a_saved_generation_opens_again(page: Page, server: Playback, tmp_path: 
     assert page.evaluate("document.querySelector('#question').value") == QUESTION
 
 
-def test_a_plain_list_of_moments_opens_too(page: Page) -> None:
+def test_a_plain_list_of_events_opens_too(page: Page) -> None:
     give(page, "moments.json", json.dumps(NESTED))
     finished(page)
     assert texts(page, ".answer .text") == ["10"]
@@ -449,13 +449,13 @@ def test_a_sample_that_breaks_the_grammar_is_shown_as_text_with_its_fault(
 
 
 @pytest.mark.parametrize("packed", ["eJxTAQ", "not base64!", "e30"])
-def test_an_address_that_was_cut_short_is_told_of(page: Page, server: Playback, packed: str) -> None:
+def test_a_truncated_address_is_reported(page: Page, server: Playback, packed: str) -> None:
     page.goto(f"{server.url}#sample={packed}")
     wait_until(page, "!document.querySelector('#notice').hidden")
     assert "cut short" in texts(page, "#notice")[0]
 
 
-def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Page, server: Playback) -> None:
+def test_a_document_is_drawn_as_the_server_parses_it(page: Page, server: Playback) -> None:
     # The server that parses gives no seconds, and no finish.
     server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED[:-1]]
     view_documents(page)
@@ -472,7 +472,7 @@ def test_a_document_is_drawn_by_what_the_server_makes_of_it(page: Page, server: 
     wait_until(page, "document.querySelectorAll('.lane').length === 0")
 
 
-def test_a_fault_in_a_document_is_pointed_at(page: Page, server: Playback, errors: list[str]) -> None:
+def test_an_error_in_a_document_is_located(page: Page, server: Playback, errors: list[str]) -> None:
     server.refusal = (400, {}, "line 2, offset 6: found 'x', expected a goal")
     view_documents(page)
     page.evaluate("document.querySelector('#source').value = 'first\\nsecond\\nthird'")
@@ -488,7 +488,7 @@ def test_a_fault_in_a_document_is_pointed_at(page: Page, server: Playback, error
     expect_failed_requests(errors, "400")
 
 
-def test_what_is_shown_can_be_had_as_text(page: Page) -> None:
+def test_the_generation_shown_can_be_exported_as_text(page: Page) -> None:
     ask(page)
     view_documents(page)
     page.click("#current")
@@ -511,7 +511,7 @@ def expect_failed_requests(errors: list[str], reason: str) -> None:
     errors.clear()
 
 
-def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Page, server: Playback, errors: list[str]) -> None:
+def test_a_key_is_requested_and_kept_in_the_tab_only(page: Page, server: Playback, errors: list[str]) -> None:
     server.key = "secret"
     ask(page, over=False)
     wait_until(page, "document.querySelector('#key-dialog').open")
@@ -529,7 +529,7 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(page: Page, server: Playbac
     expect_failed_requests(errors, "401")
 
 
-def test_a_busy_server_is_told_of_and_can_be_asked_again(page: Page, server: Playback, errors: list[str]) -> None:
+def test_a_busy_server_is_reported_and_the_request_can_be_repeated(page: Page, server: Playback, errors: list[str]) -> None:
     server.refusal = (429, {"retry-after": "3"}, "the queue is full")
     ask(page, over=False)
     wait_until(page, "!document.querySelector('#notice').hidden")
@@ -541,7 +541,7 @@ def test_a_busy_server_is_told_of_and_can_be_asked_again(page: Page, server: Pla
     expect_failed_requests(errors, "429")
 
 
-def test_an_error_in_the_middle_keeps_what_there_is(page: Page, server: Playback) -> None:
+def test_an_error_within_a_stream_keeps_the_tokens_before_it(page: Page, server: Playback) -> None:
     server.answer = lambda _: [*NESTED[: at("fork") + 6], {"error": {"message": "the model gave no numbers"}}]
     ask(page, over=False)
     wait_until(page, "!document.querySelector('#notice').hidden")
@@ -550,7 +550,7 @@ def test_an_error_in_the_middle_keeps_what_there_is(page: Page, server: Playback
     assert texts(page, ".lane .title") == ["Mia", "Tom"]
 
 
-def test_stopping_hangs_up(page: Page, server: Playback) -> None:
+def test_stopping_closes_the_connection(page: Page, server: Playback) -> None:
     server.hold(at("fork"))
     ask(page, over=False)
     wait_until(page, "document.querySelectorAll('.lane[data-stage=running]').length === 2")
@@ -561,7 +561,7 @@ def test_stopping_hangs_up(page: Page, server: Playback) -> None:
     assert texts(page, "#notice") == []
 
 
-def test_a_server_that_is_gone(page: Page, server: Playback, errors: list[str]) -> None:
+def test_an_unreachable_server(page: Page, server: Playback, errors: list[str]) -> None:
     page.route("**/v1/chat/completions", lambda route: route.abort("connectionrefused"))
     ask(page, over=False)
     wait_until(page, "!document.querySelector('#notice').hidden")
@@ -617,7 +617,7 @@ def lightness(page: Page) -> float:
     return float(found[1])
 
 
-def test_dark_follows_the_system_unless_told_otherwise(page: Page) -> None:
+def test_the_theme_follows_the_system_unless_chosen(page: Page) -> None:
     assert lightness(page) > 0.9
     page.emulate_media(color_scheme="dark")
     assert lightness(page) < 0.3
@@ -655,7 +655,7 @@ DEEP = generation(deep(4), "through")
     [(WIDE, 1440, False), (WIDE, 390, True), (DEEP, 1440, False), (DEEP, 820, False), (DEEP, 390, True)],
     ids=["20 lanes", "20 lanes on a phone", "depth 4", "depth 4 on a tablet", "depth 4 on a phone"],
 )
-def test_nothing_hangs_over_the_edge(
+def test_nothing_overflows_the_window(
     browser: Browser, server: Playback, errors: list[str], moments: list[Moment], width: int, phone: bool
 ) -> None:
     server.answer = lambda _: moments
@@ -727,7 +727,7 @@ def test_only_the_dialects_spell_tags() -> None:
     assert not [tag for tag in MULTIVERSE.tags if tag in index]
 
 
-def test_whoever_turns_to_the_viewer_is_not_taken_back_to_what_is_written(page: Page, server: Playback) -> None:
+def test_a_running_generation_does_not_leave_the_document_viewer(page: Page, server: Playback) -> None:
     page.set_viewport_size({"width": 1440, "height": 500})
     server.hold(at("fork") - 1)
     ask(page, over=False)
@@ -741,7 +741,7 @@ def test_whoever_turns_to_the_viewer_is_not_taken_back_to_what_is_written(page: 
     wait_until(page, "document.querySelector('#ask-form').checkVisibility()")
 
 
-def test_what_the_page_keeps_out_of_the_browser_s_reach() -> None:
+def test_security_headers_of_the_page() -> None:
     for file in STATIC.iterdir():
         text = file.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text), file.name

@@ -1,4 +1,4 @@
-"""Replicas under Ray, for real: one of two is killed under load."""
+"""Replicas under a real Ray: one of two is killed under load."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_killing_one_of_two_replicas_under_load(server: Server) -> None:
         thread.join(PATIENCE)
     assert not failures
     lost = [outcome for outcome in outcomes if outcome.error is not None]
-    # Only who was on it is told, in good form; everybody else gets the same text as ever.
+    # Only streams on the killed replica get an error; all others have the same text.
     assert {outcome.error for outcome in lost} <= {"replica_lost"}
     assert all(outcome.replica in (victim, None) and outcome.begun < killed for outcome in lost)
     assert 0 < len(lost) <= CLIENTS
@@ -171,7 +171,7 @@ def test_killing_one_of_two_replicas_under_load(server: Server) -> None:
     print(f"\n{len(outcomes)} streams, {len(lost)} lost, capacity back after {back - killed:.1f} s")
 
 
-def test_sigterm_finishes_what_runs(server: Server) -> None:
+def test_sigterm_finishes_running_requests(server: Server) -> None:
     outcomes: list[Outcome] = []
     clients = [threading.Thread(target=lambda: outcomes.append(stream(server, 300))) for _ in range(4)]
     for thread in clients:
@@ -182,5 +182,5 @@ def test_sigterm_finishes_what_runs(server: Server) -> None:
         thread.join(PATIENCE)
     assert [outcome.error for outcome in outcomes] == [None] * 4
     assert server.process.wait(PATIENCE) == 0
-    # Nothing of Ray's is left in the home folder: no token above all.
+    # Ray leaves nothing in the home folder, in particular no token.
     assert not list(server.home.rglob(".ray*"))

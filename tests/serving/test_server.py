@@ -1,4 +1,4 @@
-"""`multiverse serve` as a process: what it refuses to do, and how it ends."""
+"""`multiverse serve` as a process: options, refusals, shutdown."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def quiet() -> None:
 # -- the command -------------------------------------------------------------------------------------------------------------
 
 
-def test_options_arrive(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_reach_the_server(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = tmp_path / "keys"
     keys.write_text("# for the web shop\none\n\n two \n")
     monkeypatch.setenv("MULTIVERSE_API_KEY", "three four")
@@ -117,14 +117,14 @@ def test_other_hosts_need_a_key(serve: Serve, host: str) -> None:
     assert (code, err) == (0, "")
 
 
-def test_and_on_purpose_not_without_a_warning(serve: Serve) -> None:
+def test_insecure_hosts_are_served_with_a_warning(serve: Serve) -> None:
     code, err = serve("--host", "0.0.0.0", "--insecure")
     assert code == 0
     lines = [json.loads(line) for line in err.splitlines()]
     assert {line["level"] for line in lines} == {"warning"}
     assert any("WITHOUT A KEY" in line["event"] and "0.0.0.0" in line["event"] for line in lines)
     assert len(lines) == 3
-    assert serve("--insecure") == (0, "")  # on this machine alone there is nothing to warn of
+    assert serve("--insecure") == (0, "")  # on the loopback interface there is no warning
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_invalid_options_are_refused(serve: Serve, args: tuple[str, ...], told: 
     assert len(err.splitlines()) == 1
 
 
-def test_an_empty_file_of_keys_is_not_an_open_door(serve: Serve, tmp_path: Path) -> None:
+def test_an_empty_key_file_is_refused(serve: Serve, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("# none yet\n")
     code, err = serve("--api-key-file", str(keys))
@@ -157,7 +157,7 @@ def test_an_empty_file_of_keys_is_not_an_open_door(serve: Serve, tmp_path: Path)
     assert "holds no key" in err
 
 
-def test_an_address_that_is_taken() -> None:
+def test_an_address_in_use() -> None:
     with server.listen(ServerConfig(port=0)) as first:
         first.listen()
         port = first.getsockname()[1]
@@ -167,7 +167,7 @@ def test_an_address_that_is_taken() -> None:
         server.listen(ServerConfig(host="nowhere.invalid"))
 
 
-# -- the end -----------------------------------------------------------------------------------------------------------------
+# -- shutdown -----------------------------------------------------------------------------------------------------------------
 
 
 class Process:
@@ -212,9 +212,9 @@ def process(folder: Path, *options: str) -> Iterator[Process]:
         started.process.wait()
 
 
-def test_sigterm_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None:
+def test_sigterm_finishes_running_requests_and_refuses_new_ones(tmp_path: Path) -> None:
     with process(tmp_path, "--drain-grace", "1000", "--log-level", "debug") as own:
-        # The first goes on long enough for everything that is to happen meanwhile.
+        # The first runs long enough for all that follows.
         answers = [own.ask(ignore_eos=True, max_tokens=300), *(own.ask() for _ in range(3))]
         begun = [next(lines) for lines in answers]
         own.process.send_signal(signal.SIGTERM)

@@ -128,7 +128,7 @@ def test_the_end_of_turn_is_what_the_template_writes_behind_an_answer(mini_token
 
 
 @given(st.lists(st.integers(1, 120), max_size=200), st.integers(1, 100), st.integers(1, 8))
-def test_packing_keeps_every_document_and_the_bound(lengths: list[int], row_length: int, ahead: int) -> None:
+def test_packing_keeps_every_document_within_the_row_length(lengths: list[int], row_length: int, ahead: int) -> None:
     rows = pack(lengths, row_length, ahead)
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     assert all(len(row) == 1 or sum(lengths[index] for index in row) <= row_length for row in rows)

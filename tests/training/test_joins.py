@@ -120,7 +120,7 @@ def learned_logits(model: Any, rows: list[list[Features]]) -> list[list[tuple[in
 
 
 @pytest.mark.parametrize("join", ["text", "message"])
-def test_the_packed_sequence_says_what_each_context_says_by_itself(
+def test_the_packed_sequence_agrees_with_each_context_alone(
     mini_tokenizer: Any, mini_tokens: TokenDialect, models: tuple[Any, Any], join: Join
 ) -> None:
     stock, packed = models
@@ -176,7 +176,7 @@ def test_a_message_is_the_last_clause(mini_tokenizer: Any, mini_tokens: TokenDia
     assert send(f"<Path>\n1:{inner}\n</Path>\n") == "<Path>\n1: e\n</Path>\n"
 
 
-def test_what_has_no_meaning_is_refused() -> None:
+def test_invalid_combinations_are_refused() -> None:
     with pytest.raises(ConfigError, match="join=text needs structured attention and positions"):
         Config("m", ["d"], "o", join="text", positions="linear")
     with pytest.raises(ConfigError, match="join=message needs share_every=None, not 8"):

@@ -335,7 +335,7 @@ def test_adapters_for_layers_that_the_model_does_not_have(config: Config) -> Non
         train(replace(config, lora=Lora(targets=["query"])))
 
 
-def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_run_resumes(config: Config, tmp_path: Path) -> None:
     config = replace(config, save_every=1000)
     line = command(config, tmp_path)
     log = Path(config.out) / "log.jsonl"
@@ -352,7 +352,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(config: Config, tmp_path: Path) -> Non
     assert max(losses(Path(config.out))) > stopped
 
 
-def test_a_batch_that_cannot_be_shared_out_is_refused(config: Config) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused(config: Config) -> None:
     with pytest.raises(
         ConfigError,
         match="global_batch_size=4 cannot be divided over 1 processes with micro_batch_size=3: make it a multiple of 3",
@@ -367,7 +367,7 @@ def test_what_would_replace_the_mask_is_refused(config: Config, monkeypatch: pyt
         train(config)
 
 
-def test_a_tracker_that_is_not_there_is_named(config: Config) -> None:
+def test_a_tracker_that_is_not_installed_is_named(config: Config) -> None:
     with pytest.raises(ConfigError, match="report_to='paper' is not installed"):
         train(replace(config, report_to=["paper"]))
 

@@ -173,7 +173,7 @@ def test_weights_are_neither_copied_nor_untied() -> None:
 
 
 @needs_kernels
-def test_what_only_looks_alike_is_left_alone() -> None:
+def test_similar_modules_are_not_replaced() -> None:
     class ShiftedRMSNorm(nn.Module):
         def __init__(self) -> None:
             super().__init__()

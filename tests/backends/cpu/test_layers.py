@@ -102,7 +102,7 @@ def test_weights_stay_where_the_modules_have_them() -> None:
     ("family", "why"),
     [("qwen2", "do not support these heads"), ("gemma", "its MLP differs"), ("olmo2", "input_layernorm")],
 )
-def test_what_the_kernels_do_not_know_stays(family: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_unsupported_layers_are_not_replaced(family: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
     model = ready(model_of(family))
     theirs, _ = logits(model, 4)
     with caplog.at_level(logging.INFO, logger="multiverse.backends.fused_layers"):

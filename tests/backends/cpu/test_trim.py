@@ -24,7 +24,7 @@ def resident() -> int:
 
 
 @needs_glibc
-def test_holes_are_given_back() -> None:
+def test_free_pages_are_returned() -> None:
     blocks = [torch.ones(64 << 10, dtype=torch.uint8) for _ in range(2048)]  # too small to be mapped one by one
     kept = blocks[::64]
     full = resident()

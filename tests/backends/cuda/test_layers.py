@@ -93,7 +93,7 @@ def test_only_this_model_is_changed(model_folders: dict[str, Path]) -> None:
     assert "forward" not in vars(other.model.layers[0])
 
 
-def test_what_is_not_what_it_is_called_stays(model_folders: dict[str, Path]) -> None:
+def test_layers_that_compute_something_else_are_not_replaced(model_folders: dict[str, Path]) -> None:
     class OddRMSNorm(nn.Module):
         """Adds one to its weight, as some do."""
 

@@ -90,7 +90,7 @@ def test_every_row_reads_what_it_may_and_nothing_twice(seed: int, count: int, wi
     assert len(found.partials) <= tiling.wide * tiling.tiles + len(found.entries)
 
 
-def test_the_plan_that_the_module_draws() -> None:
+def test_the_plan_of_the_module_docstring() -> None:
     # a b | c d | e, rows d and e.
     visible = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1]], dtype=bool)
     family = Family(np.arange(2), np.array([9, 8, 7, 6, 5]), np.array([0, 1, 2, 3, 2]), np.array([0, 0, 1, 1, 2]), visible)

@@ -54,7 +54,7 @@ def test_noise_is_at_chance() -> None:
     assert sum(one.low < 0.5 < one.high for one in found) >= 2
 
 
-def test_what_only_tells_documents_apart_does_not_help() -> None:
+def test_features_of_documents_do_not_leak_between_folds() -> None:
     """With labels drawn per document, a probe that had seen the document could recognise it. It has not."""
     rng = Random(1)
     per_document = [rng.random() < 0.5 for _ in range(DOCUMENTS)]
@@ -110,7 +110,7 @@ def test_last_tokens() -> None:
     assert share(by_suffix([(index,) for index in range(len(own))], own)).value == 0.5
 
 
-def test_intervals_cover_what_they_promise() -> None:
+def test_intervals_have_nominal_coverage() -> None:
     """Documents that resemble themselves: 40 of them with 5 answers each, each document with a share of its own."""
     rng, hits, naive = Random(0), 0, 0
     for _ in range(600):

@@ -49,7 +49,7 @@ def test_exit_codes_and_errors() -> None:
     assert run("def f(:").detail.endswith("SyntaxError: invalid syntax")
 
 
-def test_what_contests_take_for_granted() -> None:
+def test_imports_and_recursion_that_contests_expect() -> None:
     deep = "def f(n): return 0 if n == 0 else 1 + f(n - 1)\nprint(f(20000))"
     threads = "import threading\nt = threading.Thread(target=lambda: print('done'))\nt.start(); t.join()"
     assert run(deep).output == "20000\n"

@@ -68,7 +68,7 @@ def grader() -> Iterator[MathGrader]:
         ("\\frac{3}{4}", "\\fbox{x} \\boxed{\\frac{3}{4}}", True),
     ],
 )
-def test_worth(grader: MathGrader, expected: str, answer: str, right: bool) -> None:
+def test_equivalence(grader: MathGrader, expected: str, answer: str, right: bool) -> None:
     assert grader.grade(expected, answer).right is right
 
 
@@ -88,7 +88,7 @@ def test_last_box(text: str, inner: str | None) -> None:
     assert last_box(text) == inner
 
 
-def test_what_never_ends_is_ended_and_the_next_is_answered() -> None:
+def test_a_comparison_over_its_time_limit_is_killed_and_the_next_works() -> None:
     grader = MathGrader(workers=1, seconds=1.5)
     try:
         assert grader.grade("8", "\\boxed{2^3}").right  # the worker is warm
@@ -110,7 +110,7 @@ def test_threads_share_workers(grader: MathGrader) -> None:
     assert all(verdict.right for verdict in verdicts)
 
 
-def test_what_is_compared_is_not_run(grader: MathGrader, tmp_path: Path) -> None:
+def test_answers_are_not_executed(grader: MathGrader, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     for text in (f"__import__('pathlib').Path('{trap}').touch()", f"\\boxed{{__import__('os').system('touch {trap}')}}"):
         assert not grader.grade("2", text).right
