@@ -11,9 +11,9 @@
   parameter's), and names of fields that are
   declared with `option` in more than one class.
 - Classes between `AsyncEngine` and the line of server-sent events: those of modules that a handler of completions reaches by
-  imports and that reach the engine's events by imports, in ``serving``, at the top of the package, and in the module of
-  `AsyncEngine`. Exceptions, pydantic models (forms of requests and answers), the engine's events, `LLM` and metrics, which only
-  watch, are no part of the way.
+  imports and that reach the engine's events by imports, in ``serving`` and at the top of the package; and of the modules of
+  ``engine`` that these import and that import the events: those of `AsyncEngine` and its streams. Exceptions, pydantic models
+  (forms of requests and answers), the engine's events, `LLM` and metrics, which only watch, are no part of the way.
 
     python -m benchmarks.size --before CHECKOUT --after CHECKOUT
     python -m benchmarks.size --after . --list
@@ -269,7 +269,10 @@ def way(modules: dict[str, ast.Module], edges: Graph) -> list[str]:
     engine = next(name for name, tree in modules.items() if any(node.name == "AsyncEngine" for node in _classes(tree)))
     ends = {EVENTS, engine}
     on_the_way = {name for name in reached(edges, HANDLERS) - BESIDE if reached(edges, [name]) & ends}
-    chosen = {name for name in on_the_way if name.startswith(f"{PACKAGE}.serving.") or name.count(".") == 1} | {engine}
+    outer = {name for name in on_the_way if name.startswith(f"{PACKAGE}.serving.") or name.count(".") == 1}
+    outer -= {f"{PACKAGE}.engine"}  # which counts as a module at the top
+    used = {target for name in outer for target in edges[name] if target.startswith(f"{PACKAGE}.engine.")}
+    chosen = outer | {name for name in used if edges[name] & ends} | {engine}
     parents = {node.name: [ast.unparse(base) for base in node.bases] for tree in modules.values() for node in _classes(tree)}
     return [
         f"{name}.{node.name}"

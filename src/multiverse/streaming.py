@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .engine.events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
 from .structure import Role, TextRole, TokenDialect
-
-if TYPE_CHECKING:
-    from .engine.generation import Generation
 
 Kind = Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
 
@@ -100,20 +97,6 @@ class WireEvent:
 _OPTIONAL = tuple(item.name for item in fields(WireEvent) if item.name not in ("event", "branch"))
 
 
-def usage_json(generation: Generation) -> dict[str, Any]:
-    """The usage in the last event."""
-    usage = generation.usage
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "total_tokens": usage.total_tokens,
-        "critical_path_tokens": usage.critical_path_tokens,
-        "parallelism": usage.parallelism,
-        "seconds": usage.seconds,
-        "cached_tokens": usage.cached_tokens,
-        "preemptions": usage.preemptions,
-    }
-
-
 def opens_thinking(prompt: Sequence[int], tokens: TokenDialect | None) -> bool:
     """Whether a prompt ends inside a thinking that it has opened, as those of some chat templates do."""
     if tokens is None or tokens.dialect.think is None:
@@ -140,7 +123,7 @@ def wire_events(event: Event) -> list[WireEvent]:
                     "finish",
                     tokens=event.counts,
                     finish_reason=generation.finish_reason,
-                    usage=usage_json(generation),
+                    usage=generation.usage.to_json(),
                     structure_error=generation.structure_error,
                     answer=generation.answer,
                 )

@@ -114,7 +114,6 @@ def _finished(events: Iterator[Event]) -> Iterator[Generation]:
 
 
 def _generation_json(generation: Generation) -> dict[str, Any]:
-    usage = generation.usage
     return {
         "text": generation.text,
         "answer": generation.answer,
@@ -122,14 +121,9 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
         "finish_reason": generation.finish_reason,
         "structure_error": generation.structure_error,
         "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "total_tokens": usage.total_tokens,
-            "critical_path_tokens": usage.critical_path_tokens,
-            "parallelism": usage.parallelism,
-            "cached_tokens": usage.cached_tokens,
-            "seconds": usage.seconds,
-        },
+        "usage": generation.usage.to_json(
+            "prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "cached_tokens", "seconds"
+        ),
     }
 
 

@@ -119,15 +119,12 @@ class Choice:
         """The finished choice as JSON: these fields, OpenAI's finish reason, and what only this server gives."""
         generation = self.generation
         assert generation is not None
-        usage = generation.usage
         extension = {
             "finish_reason": generation.finish_reason,
             "answer": generation.answer,
-            "total_tokens": usage.total_tokens,
-            "critical_path_tokens": usage.critical_path_tokens,
-            "parallelism": usage.parallelism,
+            **generation.usage.to_json("total_tokens", "critical_path_tokens", "parallelism"),
             "forks": self.forks,
-            "seconds": usage.seconds,
+            **generation.usage.to_json("seconds"),
             "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
             "structure_error": generation.structure_error,
         }

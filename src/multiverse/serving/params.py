@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +10,13 @@ from ..errors import RequestError
 from . import logs
 from .config import ServerConfig
 from .errors import ApiError, invalid
-from .requests import ChatRequest, CompletionRequest, Extension, Sampling
+from .requests import EXTENDED, ChatRequest, CompletionRequest, Extension, Sampling, refused
 
 if TYPE_CHECKING:
     from .service import Service
 
 _GREEDY_BELOW = 1e-6  # the engine divides by the temperature
 _SEED_MASK = (1 << 64) - 1
-_EXTENDED = {
-    "reserved_tokens" if name == "tail_tokens" else name: name
-    for name in Extension.model_fields
-    if name not in ("branches", "mode")
-}
-"""Sampling parameters that are set in the request's field `multiverse`, and their names there."""
 
 
 def check_request(request: Sampling, service: Service) -> None:
@@ -52,22 +45,6 @@ def check_model(name: str | None, served: str) -> None:
         raise ApiError(
             404, f"the model {name!r} does not exist here: ask for {served!r}", "not_found_error", "model", "model_not_found"
         )
-
-
-def refused(error: RequestError, param: str | None = None) -> ApiError:
-    """400 for what the engine refuses. Its message begins with the parameter's name where there is one.
-
-    Args:
-        param: what is at fault if the message names no parameter.
-    """
-    text = str(error)
-    named = re.match(r"(\w+)(?:=| names )", text)
-    if named and named[1] in _EXTENDED:
-        param = f"multiverse.{_EXTENDED[named[1]]}"
-    elif named and named[1] != "max_seconds":  # which is the server's
-        param = named[1]
-    code = "context_length_exceeded" if "shorten the prompt" in text or "KV memory" in text else None
-    return invalid(text, param, code)
 
 
 def with_usage(request: Sampling) -> bool:
@@ -161,7 +138,7 @@ def _max_tokens(request: Sampling, config: ServerConfig, headroom: int) -> int:
 def _extended(extension: Extension | None) -> dict[str, Any]:
     if extension is None:
         return {}
-    given = {name: value for name, field in _EXTENDED.items() if (value := getattr(extension, field)) is not None}
+    given = {name: value for name, field in EXTENDED.items() if (value := getattr(extension, field)) is not None}
     if extension.mode == "sequential":
         given.setdefault("max_depth", 0)
     return given

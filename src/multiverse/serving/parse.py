@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..engine.events import BranchEndEvent, Counts, ForkEvent, JoinEvent, TokenEvent
+from ..engine.generation import Usage
 from ..errors import StructureError
 from ..streaming import WireEvent, wire_events
 from ..structure import (
@@ -199,20 +200,11 @@ def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, wor
             own.update(dict.fromkeys(event.labels, 0))
         yield from wire_events(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
-    usage = {
-        "prompt_tokens": 0,
-        "total_tokens": len(layout),
-        "critical_path_tokens": layout.critical_path(),
-        "parallelism": layout.parallelism(),
-        "seconds": 0.0,
-        "cached_tokens": 0,
-        "preemptions": 0,
-    }
     answer = document.answer.strip().removeprefix("Answer:").strip()
     yield WireEvent(
         "finish",
         tokens=counts._replace(branch=own[""]),
         finish_reason="stop",
-        usage=usage,
+        usage=Usage(0, len(layout), layout.critical_path(), seconds=0.0).to_json(),
         answer=answer,
     )

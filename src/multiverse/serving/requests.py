@@ -8,13 +8,16 @@ Limits and descriptions of sampling parameters are those that `SamplingParams` d
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..engine.params import SamplingParams
+from ..errors import RequestError
 from ..options import declared, types
 from ..prompting import Instruction
+from .errors import ApiError, invalid
 
 MOST_STOPS = 16
 MOST_CHOICES = 128
@@ -96,6 +99,14 @@ class Extension(RequestModel):
     max_branches: int | None = _sampling("max_branches", le=4096, lt=None)
     guard: bool | None = Field(None, description=declared(SamplingParams)["guard"].help)
     share_every: int | None = _sampling("share_every")
+
+
+EXTENDED = {
+    "reserved_tokens" if name == "tail_tokens" else name: name
+    for name in Extension.model_fields
+    if name not in ("branches", "mode")
+}
+"""Sampling parameters that are set in the request's field `multiverse`, and their names there."""
 
 
 class StreamOptions(RequestModel):
@@ -256,3 +267,19 @@ class ParseRequest(RequestModel):
 
     text: Text
     dialect: Text | None = Field(None, description="The tag set's name; none takes the model's, or the default.")
+
+
+def refused(error: RequestError, param: str | None = None) -> ApiError:
+    """400 for what the engine refuses. Its message begins with the parameter's name where there is one.
+
+    Args:
+        param: what is at fault if the message names no parameter.
+    """
+    text = str(error)
+    named = re.match(r"(\w+)(?:=| names )", text)
+    if named and named[1] in EXTENDED:
+        param = f"multiverse.{EXTENDED[named[1]]}"
+    elif named and named[1] != "max_seconds":  # which is the server's
+        param = named[1]
+    code = "context_length_exceeded" if "shorten the prompt" in text or "KV memory" in text else None
+    return invalid(text, param, code)

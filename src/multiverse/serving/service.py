@@ -22,7 +22,7 @@ from .admission import Admission
 from .config import ServerConfig
 from .errors import ApiError, failed, timed_out
 from .metrics import Measure, Metrics, Snapshot
-from .params import refused
+from .requests import refused
 
 if TYPE_CHECKING:
     from types import TracebackType
