@@ -60,19 +60,19 @@ def test_same_as_the_model_in_process(mini: Site) -> None:
     assert message["reasoning"] == thinking(generation.text)
     assert message["content"] == generation.text.rpartition("\n")[2]
     assert body["usage"]["completion_tokens"] == generation.usage.total_tokens
-    told = body["choices"][0]["logprobs"]
+    logprobs = body["choices"][0]["logprobs"]
     assert generation.logprobs is not None
     # The answer's tokens are the last ones before the end of text.
-    values = [entry["logprob"] for entry in told["content"]]
+    values = [entry["logprob"] for entry in logprobs["content"]]
     assert values == pytest.approx(generation.logprobs[-len(values) - 1 : -1], abs=1e-4)
-    assert "".join(entry["token"] for entry in told["content"]) == message["content"]
-    assert "".join(entry["token"] for entry in told["reasoning"]).strip() == message["reasoning"].strip()
-    assert {entry.get("forced") for entry in told["reasoning"]} == {None, True}
+    assert "".join(entry["token"] for entry in logprobs["content"]) == message["content"]
+    assert "".join(entry["token"] for entry in logprobs["reasoning"]).strip() == message["reasoning"].strip()
+    assert {entry.get("forced") for entry in logprobs["reasoning"]} == {None, True}
 
 
 def test_logprobs_name_the_likeliest_tokens(mini: Site) -> None:
-    told = mini.chat(QUESTION, logprobs=True, top_logprobs=3).json()["choices"][0]["logprobs"]
-    for entry in told["content"]:
+    logprobs = mini.chat(QUESTION, logprobs=True, top_logprobs=3).json()["choices"][0]["logprobs"]
+    for entry in logprobs["content"]:
         assert len(entry["top_logprobs"]) == 3
         assert entry["top_logprobs"][0]["logprob"] == pytest.approx(entry["logprob"])  # greedy
         assert bytes(entry["bytes"]).decode() == entry["token"]
