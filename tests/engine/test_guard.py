@@ -1,4 +1,4 @@
-"""Under the guard nothing is malformed, and whoever comes near a bound is wound up in good form."""
+"""With the guard no generation is malformed, and requests are closed before their limits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Keen(Sampler):
 
 
 def endless(tokens: TokenDialect, width: int = 2, depth: int = 2) -> Policy:
-    """Blocks in blocks, and texts that never come to an end; within what the bounds and the grammar leave."""
+    """Blocks in blocks, and texts that never come to an end; within what the limits and the grammar leave."""
     word, space, sep = (tokens.encode(text)[0] for text in ("w", " ", "\n"))
 
     def choose(request: Request, branch: Branch) -> int:
@@ -138,7 +138,7 @@ def test_whatever_a_random_model_writes_can_be_read_back(llm: LLM, forks: bool) 
     for generation in llm.generate(["Q<Think>"] * 10 + ["Q"] * 10, params):
         assert generation.finish_reason in ("stop", "length")
         assert generation.usage.total_tokens <= 300
-        # One that is wound up may end by itself before the bound.
+        # A request that is closed by force may end by itself before the limit.
         ended = generation.token_ids[-1] in stop_ids
         assert ended if generation.finish_reason == "stop" else ended or generation.usage.total_tokens > 260
         ids = [*generation.prompt_token_ids, *(token for token in generation.token_ids if token not in stop_ids)]
@@ -189,13 +189,13 @@ def test_a_keen_random_model_writes_what_can_be_read_back(llm: LLM, budget: int)
 def test_every_bound_from_seventy_up_leaves_a_text_that_can_be_read(llm: LLM, width: int) -> None:
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens, width))
-    bounds = [*range(70, 330, 5), *range(330, 700, 41)]
+    limits = [*range(70, 330, 5), *range(330, 700, 41)]
     deepest = 0
-    for bound, generation in zip(
-        bounds, llm.generate(["Q"] * len(bounds), [SamplingParams(max_tokens=bound) for bound in bounds]), strict=True
+    for limit, generation in zip(
+        limits, llm.generate(["Q"] * len(limits), [SamplingParams(max_tokens=limit) for limit in limits]), strict=True
     ):
         assert generation.finish_reason == "length"
-        assert generation.usage.total_tokens <= bound
+        assert generation.usage.total_tokens <= limit
         whole(generation, tokens)
         assert {label for label, _ in generation.closed} == set(generation.branches) - {""}
         assert {reason for _, reason in generation.closed} <= {"length"}
@@ -207,10 +207,10 @@ def test_every_bound_from_seventy_up_leaves_a_text_that_can_be_read(llm: LLM, wi
 def test_a_bound_that_leaves_little_for_the_answer_leaves_it_readable(llm: LLM, tail: int) -> None:
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens))
-    bounds = range(100, 180, 9)
-    each = [SamplingParams(max_tokens=bound, reserved_tokens=tail) for bound in bounds]
-    for bound, generation in zip(bounds, llm.generate(["Q"] * len(bounds), each), strict=True):
-        assert generation.usage.total_tokens <= bound
+    limits = range(100, 180, 9)
+    each = [SamplingParams(max_tokens=limit, reserved_tokens=tail) for limit in limits]
+    for limit, generation in zip(limits, llm.generate(["Q"] * len(limits), each), strict=True):
+        assert generation.usage.total_tokens <= limit
         whole(generation, tokens)
         after = generation.token_ids[generation.token_ids.index(tokens.ids[Role.THINK_CLOSE]) + 1 :]
         # The conclusion may take half of the tail; the answer has the rest, and what was kept for the next step.
@@ -229,15 +229,15 @@ def test_the_model_s_last_position_is_a_bound_like_any_other(llm: LLM, monkeypat
         whole(generation, tokens)
 
 
-@pytest.mark.parametrize("bound", [1, 2, 3, 4, 6, 9, 14, 20, 35, 50])
-def test_a_bound_that_leaves_no_room_is_kept_all_the_same(llm: LLM, bound: int) -> None:
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 6, 9, 14, 20, 35, 50])
+def test_a_bound_too_small_for_closing_tokens_still_holds(llm: LLM, limit: int) -> None:
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens))
-    for params in (SamplingParams(max_tokens=bound), SamplingParams(max_critical_path_tokens=bound)):
+    for params in (SamplingParams(max_tokens=limit), SamplingParams(max_critical_path_tokens=limit)):
         (generation,) = llm.generate("Q", params)
-        assert generation.usage.critical_path_tokens <= bound
-        assert generation.finish_reason == ("length" if params.max_tokens == bound else "budget")
-        if bound >= 14:
+        assert generation.usage.critical_path_tokens <= limit
+        assert generation.finish_reason == ("length" if params.max_tokens == limit else "budget")
+        if limit >= 14:
             whole(generation, tokens)
 
 
@@ -301,7 +301,7 @@ def test_a_model_that_gives_no_numbers_ends_its_request_alone(llm: LLM, value: f
     assert again.token_ids == before[1].token_ids
 
 
-# -- bounds -----------------------------------------------------------------------------------------------------------
+# -- limits -----------------------------------------------------------------------------------------------------------
 
 
 def run_listening(llm: LLM, params: SamplingParams, prompt: str = "Q") -> tuple[list[Event], Generation]:
@@ -392,12 +392,12 @@ def test_a_path_that_opens_a_block_keeps_its_bound_too(llm: LLM) -> None:
 def test_the_critical_path_keeps_its_bound(llm: LLM, depth: int) -> None:
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens))
-    bounds = [*range(70, 200, 7), 333]
-    each = [SamplingParams(max_critical_path_tokens=bound, max_depth=depth) for bound in bounds]
-    for bound, generation in zip(bounds, llm.generate(["Q"] * len(bounds), each), strict=True):
+    limits = [*range(70, 200, 7), 333]
+    each = [SamplingParams(max_critical_path_tokens=limit, max_depth=depth) for limit in limits]
+    for limit, generation in zip(limits, llm.generate(["Q"] * len(limits), each), strict=True):
         assert generation.finish_reason == "budget"
-        assert bound - 12 <= generation.usage.critical_path_tokens <= bound
-        assert (generation.usage.total_tokens > bound) == bool(depth)
+        assert limit - 12 <= generation.usage.critical_path_tokens <= limit
+        assert (generation.usage.total_tokens > limit) == bool(depth)
         whole(generation, tokens)
         assert {reason for _, reason in generation.closed} <= {"budget"}
 
@@ -412,14 +412,14 @@ def thinking_path(generation: Generation, tokens: TokenDialect) -> int:
 def test_the_thinking_keeps_its_budget_and_the_answer_is_not_counted(llm: LLM, depth: int) -> None:
     tokens = dialect_of(llm)
     llm.engine.sampler = PolicySampler(endless(tokens))
-    bounds = range(60, 130, 6)
-    each = [SamplingParams(thinking_budget=bound, max_depth=depth, max_tokens=450) for bound in bounds]
-    for bound, generation in zip(bounds, llm.generate(["Q"] * len(bounds), each), strict=True):
-        assert thinking_path(generation, tokens) <= bound
-        assert thinking_path(generation, tokens) >= bound - max(8, bound // 8) - 12
+    limits = range(60, 130, 6)
+    each = [SamplingParams(thinking_budget=limit, max_depth=depth, max_tokens=450) for limit in limits]
+    for limit, generation in zip(limits, llm.generate(["Q"] * len(limits), each), strict=True):
+        assert thinking_path(generation, tokens) <= limit
+        assert thinking_path(generation, tokens) >= limit - max(8, limit // 8) - 12
         whole(generation, tokens)
         assert {reason for _, reason in generation.closed} <= {"budget"}
-        # The answer goes on for as long as it may: to the bound on all tokens.
+        # The answer goes on for as long as it may: to the limit on all tokens.
         assert generation.finish_reason == "budget"
         assert generation.usage.total_tokens == 450
 
@@ -463,7 +463,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize("at", [1, 30, 90, 150, 300])
 @pytest.mark.parametrize("tail", [16, 60])
-def test_at_the_deadline_a_request_is_wound_up(llm: LLM, clock: Clock, at: int, tail: int) -> None:
+def test_at_the_deadline_a_request_is_closed(llm: LLM, clock: Clock, at: int, tail: int) -> None:
     tokens = dialect_of(llm)
     forever = endless(tokens)
     reached: list[int] = []

@@ -25,8 +25,8 @@ from tests.engine.steering import (
     run_documents,
     two_paths,
 )
-from tests.engine.test_bounds import dialect_of, eager, paths_in
 from tests.engine.test_events import listen, stream
+from tests.engine.test_limits import dialect_of, eager, paths_in
 from tests.engine.test_sampler import chosen_for
 
 
@@ -50,7 +50,7 @@ def test_max_branches_holds_when_siblings_fork_at_once(llm: LLM, most: int) -> N
     assert paths_in(generation, dialect_of(llm)) <= most
 
 
-def test_the_prompt_s_finished_branches_do_not_use_up_the_bound(llm: LLM) -> None:
+def test_the_prompt_s_finished_branches_do_not_count_towards_the_limit(llm: LLM) -> None:
     tokens = dialect_of(llm)
     eager(llm, width=2)
     prompt = [*encode(two_paths(), tokens).token_ids, *tokens.encode("\nuser: and now?")]

@@ -68,16 +68,16 @@ def test_only_what_is_owned_can_be_returned_or_cached_and_only_what_is_cached_ev
     moves = ((pool.give_back, free), (pool.give_back, cached), (pool.cache, free), (pool.cache, cached), (pool.evict, owned))
     for move, slots in (*moves, (pool.give_back, np.array([5])), (pool.give_back, np.concatenate([owned, free]))):
         before = pool._state.copy()
-        with pytest.raises(AssertionError, match="changed hands"):
+        with pytest.raises(AssertionError, match="not in the expected state"):
             move(slots)
         assert (pool._state == before).all()
 
 
 @pytest.mark.parametrize("move", ["give_back", "cache"])
-def test_a_slot_named_twice_is_found_out(move: str) -> None:
+def test_a_slot_listed_twice_is_an_error(move: str) -> None:
     pool = SlotPool(4)
     slot = int(pool.take(2)[0])
-    with pytest.raises(AssertionError, match="named twice"):
+    with pytest.raises(AssertionError, match="listed twice"):
         getattr(pool, move)(np.array([slot, slot]))
 
 
@@ -90,8 +90,8 @@ def test_nothing_can_be_moved_at_no_cost() -> None:
     pool.check_integrity([], [])
 
 
-@pytest.mark.parametrize("spoil", ["in the free list twice", "both free and taken", "the account is off"])
-def test_a_false_account_is_found_out(spoil: str) -> None:
+@pytest.mark.parametrize("spoil", ["in the free list twice", "both free and taken", "slot counts do not add up"])
+def test_an_inconsistent_pool_is_an_error(spoil: str) -> None:
     pool = SlotPool(4)
     slots = pool.take(2)
     if spoil == "in the free list twice":
@@ -104,17 +104,17 @@ def test_a_false_account_is_found_out(spoil: str) -> None:
         pool.check_integrity()
 
 
-def test_claims_are_held_against_the_account() -> None:
+def test_given_slots_are_compared_with_the_states() -> None:
     pool = SlotPool(6)
     own, kept = pool.take(2).tolist(), pool.take(1).tolist()
     pool.cache(np.array(kept))
     pool.check_integrity(own, kept)
     claims: tuple[tuple[list[int], list[int], str], ...] = (
-        (own[:1], kept, "not owned as claimed"),
-        ([*own, 5], kept, "not owned as claimed"),
+        (own[:1], kept, "owned slots differ"),
+        ([*own, 5], kept, "owned slots differ"),
         ([*own, own[0]], kept, "owned twice"),
-        (own, [], "not cached as claimed"),
-        (own, own, "not cached as claimed"),
+        (own, [], "cached slots differ"),
+        (own, own, "cached slots differ"),
         (own, kept * 2, "cached twice"),
     )
     for owned, cached, problem in claims:

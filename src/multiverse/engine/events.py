@@ -1,4 +1,4 @@
-"""What happens while a request runs, as typed events. Torch-free."""
+"""Typed events of a running request. Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Counts(NamedTuple):
     Attributes:
         total: of all branches.
         critical_path: longest chain of them: highest position + 1 - positions of the prompt.
-        branch: own tokens of the branch that the event is about.
+        branch: own tokens of the event's branch.
     """
 
     total: int = 0
@@ -28,28 +28,27 @@ _NONE = Counts()
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """A token was written.
+    """A token was added to a branch.
 
-    What may be shown of a branch's text: all but its newest `held` tokens, and of those, once the request has finished, all but
-    the last `excess` characters.
+    Readers show all but the newest `held` tokens of a branch and, once the request has finished, these too but for the last
+    `excess` characters.
 
     Attributes:
         branch: label path of the branch, such as ``2.1``; empty for the trunk.
         token_id: the token.
-        text: what it adds to the branch's text; may be empty while a character is incomplete.
-        position: its position, as the model sees it.
+        text: the text that it adds to the branch; empty while a character is incomplete.
+        position: its position id.
         forced: whether the engine wrote it.
-        logprob: its log-probability, when asked for and not forced.
-        top: the likeliest tokens in its place and their log-probabilities, when asked for and not forced.
-        role: what the text is; ``structure`` is tags, separators, labels and the end of text.
-        outline: with the role ``outline``, label of the path to come that the text describes.
+        logprob: its log-probability, if requested and not forced.
+        top: the likeliest tokens at its position with their log-probabilities, if requested and not forced.
+        role: role of the text; ``structure`` is tags, separators, labels and the end of text.
+        outline: with the role ``outline``, label of the path that the text describes.
         label_length: characters at the beginning of the text that belong to an outline's label: they are structure, the rest
             has `role`.
-        opens_goal: whether the token opens a goal: from here on the children of the branch's earlier block are history, and
-            their labels are free.
+        opens_goal: whether the token opens a goal; the labels of the branch's earlier block are used again from here on.
         end_of_text: whether it ends a text. Its text is empty unless the request goes on after it (`ignore_eos`).
-        held: how many of the branch's newest tokens, this one included, may be the beginning of a stop string.
-        excess: characters at the end of the branch's text that are not part of the result: a stop string was met.
+        held: number of the branch's newest tokens, this one included, that may belong to a stop string.
+        excess: number of characters at the end of the branch's text, from a stop string on, that are not part of the result.
         counts: tokens so far, this one included.
     """
 
@@ -71,11 +70,11 @@ class TokenEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ForkEvent:
-    """A branch forked.
+class _BlockEvent:
+    """Base of the events of a block.
 
     Attributes:
-        branch: label path of the branch that forked.
+        branch: label path of the branch that forks or resumes.
         labels: label paths of its children.
         counts: tokens so far.
     """
@@ -83,6 +82,16 @@ class ForkEvent:
     branch: str
     labels: tuple[str, ...]
     counts: Counts = field(default=_NONE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ForkEvent(_BlockEvent):
+    """A branch forked into its children."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinEvent(_BlockEvent):
+    """All children of a branch have closed and it resumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +110,8 @@ class BranchEndEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class JoinEvent:
-    """All children of a branch have closed and it goes on, seeing all of them.
-
-    Attributes:
-        branch: label path of the branch that goes on.
-        labels: label paths of its children.
-        counts: tokens so far.
-    """
-
-    branch: str
-    labels: tuple[str, ...]
-    counts: Counts = field(default=_NONE, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """The request is over.
+    """The request has finished.
 
     Attributes:
         generation: the result.

@@ -1,8 +1,8 @@
-"""The limits of one request: which tokens they allow, and the forced close before one is passed. Torch-free.
+"""The limits of one request: the tokens they allow, and the forced close before one is exceeded. Torch-free.
 
-Before every step `update` computes what it takes to close everything that is open. When that and the reserved tokens are all
-that is left before a limit, open branches are closed by force (`next_closing`). What the next step could add at most is kept
-in reserve, so that a limit is never passed.
+Before every step `update` computes the cost of closing all open branches. When no more than this cost, the reserved tokens and
+the most that one step can add is left before a limit, open branches are closed by force (`next_closing`), so that no limit is
+ever exceeded.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from .branch import Branch
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
 
-# A text token adds itself, and with it the separator that a tag needs behind a text.
+# A text token costs itself and the separator that a tag needs after a text.
 _STEP = 2
 
 
 class Choices(NamedTuple):
-    """What may be sampled: `only` these tokens, or everything but `banned`."""
+    """The tokens that may be sampled: `only` these, or all but `banned`."""
 
     only: tuple[int, ...] | None
     banned: tuple[int, ...]
 
 
 class Limits:
-    """Where a request has to end, and the state of its forced close.
+    """The limits of a request and the state of its forced close.
 
     Attributes:
-        closing: the limit for which the whole request is being closed, as `finish_reason` will name it.
-        headroom: how much a branch may open in the next step and still be closed in time.
+        closing: the limit for which the whole request is being closed, as in `finish_reason`; `None` if it is not.
+        headroom: the most by which a branch may increase its closing cost in the next step.
         max_generated, end_position: hard limits: number of tokens, position.
     """
 
@@ -44,7 +44,7 @@ class Limits:
             self.end_position = min(self.end_position, tree.prompt_positions + params.max_critical_path_tokens)
         self.headroom = ClosingCost(self.max_generated, self.end_position)
         self._closing_branches = False  # whether branches were closed for a limit of their own
-        self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion has to end
+        self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion is closed
 
     def reached(self, branch: Branch) -> str | None:
         """The finish reason if the newest token of this branch has reached a hard limit."""
@@ -57,7 +57,7 @@ class Limits:
     # -- what may be sampled ------------------------------------------------------------------------------------------
 
     def choices(self, branch: Branch) -> Choices:
-        """What a branch may generate next: by the grammar (unless ``guard=False``), and by depth, width and branches."""
+        """The tokens that a branch may sample next: by the grammar (unless ``guard=False``) and by the limits."""
         machine, tokens = branch.machine, self._model.tokens
         if machine is None or tokens is None:
             return Choices(None, ())
@@ -68,13 +68,13 @@ class Limits:
         banned.update(illegal)
         ends = self._model.stop_ids if not self._params.ignore_eos else frozenset()
         if only is not None:
-            # Long lists hold no tags. They are passed on as they are, so that the sampler recognises them.
+            # Long lists hold no tags. They are passed on unchanged, so that the sampler finds its mask of them by identity.
             kept = only if len(only) > len(tokens.roles) else tuple(token for token in only if token not in banned) or only
             return Choices((*kept, *ends) if may_end else kept, ())
         return Choices(None, tuple(banned if may_end else banned | ends))
 
     def _over_limit(self, branch: Branch) -> Iterator[int]:
-        """Tags that would lead past a limit."""
+        """Tags that would exceed a limit."""
         machine, tokens, params = branch.machine, self._model.tokens, self._params
         assert machine is not None
         assert tokens is not None
@@ -92,7 +92,7 @@ class Limits:
             yield tokens.ids[Role.THINK_OPEN]
 
     def _affordable(self, branch: Branch, tag: Role) -> bool:
-        """Whether what this tag opens can still be closed, even if every other branch opens as much."""
+        """Whether there is headroom to open and close this tag, even if every other branch opens as much."""
         params = self._params
         if not params.guard:
             return True
@@ -109,13 +109,13 @@ class Limits:
     # -- forced close -------------------------------------------------------------------------------------------------
 
     def update(self, seconds: float, *, prompt_computed: bool) -> str | None:
-        """Before a step: decide what has to be closed now.
+        """Before a step: decide which branches have to be closed.
 
         Args:
             seconds: since the request was submitted.
 
         Returns:
-            The finish reason, if the request has to end at once.
+            The finish reason, if the request ends at once.
         """
         closable = self._model.tokens is not None and self._params.guard
         if seconds >= self._params.max_seconds and self.closing != "deadline":
@@ -135,7 +135,7 @@ class Limits:
         return None
 
     def next_closing(self) -> tuple[Branch, tuple[int, ...]] | None:
-        """The next branch to be closed by force, and tokens that bring it closer to its end; `None` if there is none."""
+        """The next branch to close by force and its closing tokens up to the next tag; `None` if there is none."""
         if self.closing is None and not self._closing_branches:
             return None
         for branch in self._tree.open_branches:
@@ -145,7 +145,7 @@ class Limits:
         return None
 
     def _look_ahead(self) -> None:
-        """Begin to close if the next step might leave too little for it; else note the headroom."""
+        """Begin to close if the next step might leave too few tokens for it; otherwise update the headroom."""
         trunk, params = self._tree.trunk, self._params
         cost, rows = self.remaining(trunk), len(self._tree.open_branches)
         reserved = self.reserved
@@ -155,7 +155,7 @@ class Limits:
             (self.end_position - end - reserved, "length" if self.end_position == self._model.max_positions else "budget")
         ]
         if params.thinking_budget is not None:
-            # The answer is not counted, so only the conclusion's half is reserved.
+            # The answer does not count towards this budget, so only the conclusion's half is reserved.
             limits.append((self._tree.prompt_positions + params.thinking_budget - end - reserved // 2, "budget"))
         ahead, reason = min(limits)
         if cost.tokens:  # something is open
@@ -163,7 +163,7 @@ class Limits:
                 self.closing = "length"
             elif ahead < _STEP:
                 self.closing = reason
-        # What is left after every branch has generated one more token of text may be used to open something.
+        # Shared evenly among the open branches.
         self.headroom = ClosingCost(free // max(1, rows), ahead)
 
     @property
@@ -178,7 +178,7 @@ class Limits:
         return max(8, min(256, min(limits) // 8))
 
     def remaining(self, branch: Branch) -> ClosingCost:
-        """Cost of closing a branch and everything below it; positions are counted from its own next one."""
+        """Cost of closing a branch and its descendants; positions are relative to the branch's next position."""
         assert branch.machine is not None
         if branch.closed:
             return ClosingCost(0, 0)
@@ -194,11 +194,11 @@ class Limits:
         return len(branch.token_ids) + closing_cost(branch.machine).positions + _STEP > self._params.max_branch_tokens
 
     def _next_tokens(self, branch: Branch) -> tuple[int, ...]:
-        """Tokens that bring the branch closer to its end; none if it may go on by itself."""
+        """Closing tokens of the branch up to the next tag; none if it may go on sampling."""
         machine = branch.machine
         assert machine is not None
         if not branch.label and machine.state is State.CONCLUSION:
-            # The outermost conclusion is the model's to write, within half of the reserved tokens.
+            # The model writes the outermost conclusion, within half of the reserved tokens.
             if self._conclusion_end is None:
                 self._conclusion_end = len(branch.token_ids) + self.reserved // 2
             if len(branch.token_ids) < self._conclusion_end:

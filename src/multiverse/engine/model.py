@@ -1,4 +1,4 @@
-"""Load a Hugging Face model with its tokenizer, and refuse models that cannot be forked and joined."""
+"""Load a Hugging Face model with its tokenizer, and reject models that do not support fork and join."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class LoadedModel:
 
     Attributes:
         path: the folder or hub id that was loaded.
-        model: the transformers model, as the backend has prepared it.
-        backend: runs its forwards.
+        model: the transformers model, prepared by the backend.
+        backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
         stop_ids: tokens that end a text.
     """
@@ -66,7 +66,7 @@ def load(
         tensor_parallel: number of processes that the model is split over, each with its own GPU where there are GPUs.
 
     Raises:
-        ModelError: it cannot be found or loaded, or cannot be forked and joined; the message names it and says what to do.
+        ModelError: the model cannot be found or loaded, or does not support fork and join.
     """
     name = str(embedded_model() if path is None else path)
     name, config, tokenizer = _read_config(name)
@@ -89,7 +89,7 @@ def load(
 
 
 def prepare(model: Any, tokenizer: Any, name: str, backend: Backend) -> LoadedModel:
-    """Make a transformers model ready for the engine. The model is changed in place."""
+    """Prepare a transformers model for the engine, in place."""
     backend.prepare(model, name)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return LoadedModel(

@@ -1,4 +1,4 @@
-"""How to sample, and how far a request may go. Torch-free."""
+"""Sampling parameters and limits of a request. Torch-free."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _LIMITS = "Limits"
 class SamplingParams(Options):
     """Sampling parameters and limits of one request; names and meanings are vLLM's where vLLM has the parameter.
 
-    A request that comes near one of its limits is closed in good form: open paths are closed, the model writes the conclusion
-    of the outermost block and the answer within the reserved tokens, and `finish_reason` names the limit.
+    Near a limit a request is closed: open paths are closed by force, the model writes the conclusion of the outermost block and
+    the answer within the reserved tokens, and `finish_reason` names the limit.
 
     Attributes:
-        temperature: 0 takes the likeliest token; above, logits are divided by it.
+        temperature: the logits are divided by it; 0 is greedy sampling.
         top_p: keep the smallest set of likeliest tokens whose probability reaches this, in (0, 1].
         top_k: keep this many likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one, in [0, 1].
         repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch can see; 1 is off.
-        logit_bias: added to the logits of these token ids before anything else; -100 bans, 100 as good as forces.
-        seed: makes a request repeatable; each branch draws from its own stream, derived from the seed and its place in the
-            tree, independent of the rest of the batch. `None` draws a fresh seed.
+        logit_bias: added to the logits of these token ids before anything else; -100 bans a token, 100 practically forces it.
+        seed: makes a request reproducible; each branch has its own random stream, derived from the seed and its position in the
+            tree, independent of the rest of the batch. `None` draws a new seed.
         n: generations of each prompt; they share the prompt's keys and values. With a seed, each has its own streams.
-        stop: the request ends when a branch's own text comes to hold one of these; the text is cut before it.
-        guard: allow only legal tags to be sampled, and close in good form before a limit. `False` shows the raw model: what
-            breaks the grammar ends the request as ``malformed``, limits cut the text off, and only those on depth, width and
-            branches still ban tags.
+        stop: the request ends when a branch's own text contains one of these; the text is cut before it.
+        guard: sample only tokens that the grammar allows, and close the text before a limit. If `False`, a token that breaks
+            the grammar ends the request as ``malformed``, limits cut the text off, and only those on depth, width and branches
+            ban tags.
         max_tokens: limit on all generated tokens, over all branches, forced ones included.
         max_critical_path_tokens: limit on the longest chain of generated tokens, parallel or sequential.
         thinking_budget: limit on the longest chain of generated tokens up to the end of the thinking; the answer is not
@@ -44,15 +44,15 @@ class SamplingParams(Options):
         max_branch_tokens: limit on the own tokens of a path; that path is closed, the others go on.
         max_depth: blocks nest at most this deep; 0 forbids forking.
         max_width: limit on the paths of one block.
-        max_branches: limit on the branches of the whole request; a block that would pass it is not opened wider.
-        max_seconds: wall-clock limit from submission, time in the queue included; afterwards `reserved_tokens` more are
-            written.
+        max_branches: limit on the branches of the whole request; a block that would exceed it gets no further outlines.
+        max_seconds: wall-clock limit from submission, time in the queue included; after it, up to `reserved_tokens` more are
+            generated.
         ignore_eos: go on after the end-of-text token (for benchmarks).
         logprobs: report the log-probability of every sampled token, under the model's own distribution (temperature 1,
             no penalty, no bias, no guard, no cut).
         top_logprobs: report the log-probabilities of this many likeliest tokens too, under the same distribution.
-        share_every: ablation. Paths of one block see each other's earlier stretches of this many positions; `None` keeps them
-            apart, as the model was trained.
+        share_every: ablation. Paths of one block attend to each other's earlier chunks of this many positions; with `None`
+            they do not, as in training.
 
     Raises:
         RequestError: a value is not valid; the message names the parameter, the value and what is allowed.

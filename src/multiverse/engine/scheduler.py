@@ -1,12 +1,12 @@
-"""Which tokens the next forward computes, which requests wait, and which are preempted. Torch-free.
+"""Scheduler: chooses the tokens of each forward, admits and preempts requests. Torch-free.
 
-A forward has a budget of tokens and of branches. Running requests that decode go first: a join waits for the last of its
-branches. What is left of the budget goes to prefill, in chunks.
+A forward has a budget of tokens and of branches. Decoding requests come first, since a join waits for the last of its branches.
+The rest of the budget is used for prefill, in chunks.
 
-Requests are admitted on what they need soon, not on the most that they may come to need. When the pool runs short, the prefix
-cache evicts what no running request uses; then the request that came last is preempted: its computed tokens are left to the
-cache, and what the cache has evicted by the time it resumes is computed again in one structured prefill. The first request is
-never preempted, so some request always makes progress, and every request becomes the first in time.
+Requests are admitted by the slots they need soon, not by their maximum. When the pool runs short, the prefix cache evicts what
+no running request uses; then the last request is preempted: its computed tokens are inserted into the cache, and those evicted
+by the time it resumes are computed again in one structured prefill. The first request is never preempted, so some request
+always makes progress, and every request eventually becomes the first.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from .request import Request
 from .slots import SlotPool
 
 _LOOKAHEAD = 32
-"""A request is admitted if every branch can then generate so many tokens before the pool runs short."""
+"""A request is admitted if every branch can then generate this many tokens before the pool runs short."""
 _SCORED_ROWS = 256
 """Most scored tokens of one forward: each needs a row of logits over the whole vocabulary."""
 _SPARE = 64
-"""When the pool runs short, one slot in so many is freed at once: finding what was used least recently takes a walk through the
-cache's whole tree, which would otherwise be needed for every token of every row once the cache is full."""
+"""When the pool runs short, 1/64 of its slots are evicted at once: finding the least recently used nodes takes a walk over the
+whole cache tree, which would otherwise be repeated for every token once the cache is full."""
 
 
 class Chunk(NamedTuple):
     """Tokens of one branch that are computed in this forward.
 
     Attributes:
-        slots: where their keys and values go.
+        slots: slots of their keys and values.
         sample: whether the branch's next token is sampled after the last of them.
-        first: number of the first among the branch's own tokens, those of the prompt included.
+        first: index of the first token among the branch's own tokens, those of the prompt included.
     """
 
     request: Request
@@ -55,7 +55,7 @@ class Chunk(NamedTuple):
 
 @dataclass
 class _Forward:
-    """The forward that is being filled."""
+    """Remaining budget and chunks of the forward being filled."""
 
     tokens: int
     branches: int
@@ -68,12 +68,12 @@ class _Forward:
 
 
 class _Blocked(NamedTuple):
-    """A waiting request that did not fit, and what its lookup in the prefix cache found: valid until the cache changes.
+    """A waiting request that did not fit, with the result of its prefix cache lookup; valid until the cache changes.
 
     Attributes:
-        known: tokens of it that are cached.
-        evictable: slots among those that could be evicted if it did not need them.
-        version: of the cache.
+        known: number of its tokens that are cached.
+        evictable: number of those slots that no running request has locked.
+        version: version of the cache at the lookup.
     """
 
     request: Request
@@ -83,19 +83,19 @@ class _Blocked(NamedTuple):
 
 
 def _rank(request: Request) -> tuple[int, int]:
-    """Place in the order: higher priority first, then who came first."""
+    """Sort key: higher priority first, then first come, first served."""
     return -request.priority, request.id
 
 
 class Scheduler:
-    """Admits requests in order and shares each forward among them.
+    """Admits requests in order and divides each forward among them.
 
     Attributes:
         max_batch_tokens: most tokens of one forward.
-        max_batch_branches: most branches that one forward advances; the others of a wide block follow in waves.
-        max_requests: most requests that run at once.
+        max_batch_branches: most branches that one forward samples for; the others follow in the next forwards.
+        max_requests: most running requests.
         waiting, running: both in order, first to last.
-        preemptions: how often a request was preempted.
+        preemptions: number of preemptions.
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class Scheduler:
 
     @property
     def available(self) -> int:
-        """Slots that are free, or can be by eviction."""
+        """Number of slots that are free or can be evicted."""
         return self.pool.free + self.cache.evictable
 
     def add(self, request: Request) -> None:
-        """Queue a request; the engine has checked that it can fit at all."""
+        """Queue a request; the engine has checked that it fits into the pool alone."""
         insort(self.waiting, request, key=_rank)
 
     # -- one forward --------------------------------------------------------------------------------------------------
@@ -149,8 +149,8 @@ class Scheduler:
                 admitted = True
             if forward.chunks or not self.busy:
                 return [chunk for chunks in forward.chunks.values() for chunk in chunks]
-            if not admitted:  # what was admitted may have nothing to compute but pending branches, whose turn has been
-                # Every request holds slots and none can go on. Alone, a request always can.
+            if not admitted:  # an admitted request may have only pending branches, which the next pass takes
+                # Every request holds slots and none can continue. A request that runs alone always can.
                 assert len(self.running) > 1, "a request that runs alone has too few slots"
                 self.preempt(self.running[-1])
 
@@ -163,7 +163,7 @@ class Scheduler:
             self.preempt(self.running[-1])
 
     def _preempt_for_decode(self) -> None:
-        """Preempt the request that came last until the others can go on."""
+        """Preempt the last request until the others can decode."""
         while len(self.running) > 1:
             wanted = sum(len(span.token_ids) for request in self._decoding() for span in request.queues.decode)
             if min(wanted, self.max_batch_tokens) <= self.available:
@@ -175,7 +175,7 @@ class Scheduler:
         return [request for request in self.running if not request.queues.prefill]
 
     def _decode(self, forward: _Forward, take: Callable[[TokenQueues, int], Span | None]) -> None:
-        """One span of each request after the other, until nothing is left or the forward is full."""
+        """Add one span of each request in turn, until none is left or the forward is full."""
         decoding = self._decoding()
         start = self._turn % max(1, len(decoding))
         order = decoding[start:] + decoding[:start]
@@ -186,7 +186,7 @@ class Scheduler:
                 if forward.full or not budget:
                     break
                 if take is TokenQueues.take_pending and request.queues.decode:
-                    continue  # the newest tokens of the parent have not found room
+                    continue  # tokens of the parent did not fit
                 span = take(request.queues, budget)
                 if span is not None:
                     self._compute(forward, request, span, decode=True)
@@ -194,11 +194,11 @@ class Scheduler:
             else:
                 order = going
                 continue
-            self._turn += 1  # the forward is full: the next one begins with another request
+            self._turn += 1  # the next forward begins with another request
             return
 
     def _prefill(self, forward: _Forward, requests: Iterable[Request]) -> None:
-        """Compute tokens of the prefill queues, as far as the budget goes."""
+        """Compute tokens of the prefill queues within the budget."""
         for request in requests:
             while request.queues.prefill and not forward.full:
                 budget = min(forward.tokens, self.available)
@@ -210,7 +210,7 @@ class Scheduler:
                 self._first_tokens(forward, request)
 
     def _first_tokens(self, forward: _Forward, request: Request) -> None:
-        """A prefill queue has just become empty: what follows it fits into the same forward."""
+        """Add the tokens to decode of a request whose prefill is complete, in the same forward."""
         while not forward.full and (budget := min(forward.tokens, self.available)):
             span = request.queues.take_decode(budget)
             if span is None:
@@ -218,7 +218,7 @@ class Scheduler:
             self._compute(forward, request, span, decode=True)
 
     def _compute(self, forward: _Forward, request: Request, span: Span, *, decode: bool) -> None:
-        """Add a span to the forward, and give it slots."""
+        """Add a span to the forward and allocate its slots."""
         count = len(span.token_ids)
         if count > self.pool.free:
             spare = min(self.pool.size // _SPARE, self.cache.evictable)
@@ -238,11 +238,11 @@ class Scheduler:
     # -- admission, preemption, finish --------------------------------------------------------------------------------
 
     def _next(self) -> Request | None:
-        """The first waiting request, those left out whose prompt another one is computing."""
+        """The first waiting request whose prompt no other request is computing."""
         return next((request for request in self.waiting if request.leader is None or not request.leader.computes_prompt), None)
 
     def _admit(self) -> Request | None:
-        """Admit the first waiting request if it fits; the tokens of it that are cached are locked and skipped."""
+        """Admit the first waiting request if it fits; its cached tokens are locked and skipped."""
         request = self._next()
         if request is None or len(self.running) >= self.max_requests:
             return None
@@ -261,14 +261,14 @@ class Scheduler:
         return request
 
     def _look_up(self, request: Request) -> Node | None:
-        """The locked node of the prefix cache at which what it has of a request ends; `None` if the request does not fit.
+        """The node of the prefix cache at the end of a request's cached tokens, locked; `None` if the request does not fit.
 
-        A lookup that did not lead to an admission is not repeated until the cache has changed.
+        A lookup without admission is not repeated until the cache has changed.
         """
         cache, blocked = self.cache, self._blocked
         if blocked is not None and blocked.request is request and blocked.version == cache.version and self.running:
             left = self.available - blocked.evictable + blocked.known
-            # Its own need is the cheaper half to compute, and often enough to tell.
+            # The request's own need is cheaper to compute, and often decides.
             if len(request.queues) > left or self._wanted(request) > left:
                 return None
         self._blocked = None
@@ -287,7 +287,7 @@ class Scheduler:
         return node
 
     def _wanted(self, request: Request) -> int:
-        """Slots that a request and the running ones will want soon, if nothing of it is cached."""
+        """Slots that a request and the running ones need soon, if none of its tokens are cached."""
         running = sum(_lookahead(other) + len(other.queues) for other in self.running)
         return running + len(request.queues) + _lookahead(request)
 
@@ -300,7 +300,7 @@ class Scheduler:
         slots = request.computed.slots
         before = slots[order].copy()
         node, kept = self.cache.insert(request.computed.keys(order), before)
-        slots[order] = kept  # another request may have been first
+        slots[order] = kept  # another request may have inserted them before
         doubles = before[before != kept]
         self.pool.give_back(doubles[self.pool.owns(doubles)])
         self.cache.lock(node)
@@ -308,7 +308,7 @@ class Scheduler:
         request.node = node
 
     def preempt(self, request: Request) -> None:
-        """Take a running request's slots away; it waits to be admitted again, and its result does not change."""
+        """Free a running request's slots and queue it again; its result does not change."""
         self._leave(request, keep=True)
         request.queues.preempt(request.computed)
         request.preemptions += 1
@@ -316,7 +316,7 @@ class Scheduler:
         self.add(request)
 
     def finish(self, request: Request) -> None:
-        """Take a finished or aborted request out; its tokens are left to the prefix cache, unless it ended by an error."""
+        """Remove a finished or aborted request; its tokens go to the prefix cache unless it ended by an error."""
         if request in self.running:
             self._leave(request, keep=request.finish_reason != "error")
         else:
@@ -327,7 +327,7 @@ class Scheduler:
         try:
             self._give_back(request, keep=keep)
         finally:
-            self.running.remove(request)  # last: other threads take an empty list to mean that all slots are back
+            self.running.remove(request)  # last: for other threads an empty list means that all slots are freed
 
     def _give_back(self, request: Request, *, keep: bool) -> None:
         node, slots = request.node, request.computed.slots
@@ -335,8 +335,8 @@ class Scheduler:
         request.node = None
         if keep:
             order = self._cacheable(request)
-            # Restored branches have grown in the middle of the document, and what the cache has from before then follows
-            # other tokens than it did: it keeps its place there, and what comes behind it here cannot be kept.
+            # Branches that grew after a preemption change the prefix of what the cache holds after them: those entries stay
+            # where they are in the cache, and tokens from the first of them on are not inserted again.
             owned = self.pool.owns(slots[order])
             breaks = np.flatnonzero(owned[:-1] & ~owned[1:])
             order = order[: breaks[0] + 1] if len(breaks) else order
@@ -348,7 +348,7 @@ class Scheduler:
 
     @staticmethod
     def _cacheable(request: Request) -> NDArray[np.int64]:
-        """Columns of the computed tokens that the prefix cache can keep, in document order."""
+        """Columns of the computed tokens that can be inserted into the prefix cache, in document order."""
         order = request.computed.document_order(request.tree.document())
         if request.params.share_every is not None:
             paths = np.flatnonzero(request.computed.owners[order] != request.trunk.index)
@@ -356,10 +356,10 @@ class Scheduler:
         return order
 
     def check_integrity(self) -> None:
-        """Prove that every slot is free, cached or owned by one request, and that used cached slots are locked.
+        """Check that every slot is free, cached or owned by one request, and that cached slots in use are locked.
 
         Raises:
-            AssertionError: it is not so.
+            AssertionError: an invariant does not hold.
         """
         cached = self.cache.check_integrity([request.node for request in self.running if request.node is not None])
         owned: list[int] = []
@@ -377,7 +377,7 @@ class Scheduler:
 
 
 def _lookahead(request: Request) -> int:
-    """Tokens that a request will generate soon."""
+    """Number of tokens for which a request needs slots soon."""
     if request.scoring:
         return 0
     return min(request.params.max_tokens - request.num_generated, _LOOKAHEAD * request.tree.num_open)

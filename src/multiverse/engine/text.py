@@ -1,4 +1,4 @@
-"""Token ids to text, one token at a time, with a watch for stop strings. Torch-free."""
+"""Incremental detokenization of one branch, with detection of stop strings. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 
 class TextStream:
-    """Decodes the growing token sequence of one branch without ever cutting a character in two.
+    """Decodes the tokens of one branch as they arrive, without splitting a character.
 
-    A byte-level token may hold half a character; its text comes with the token that completes it. A few tokens of context are
-    decoded along, since some tokenizers write a word differently at the start of a text.
+    A byte-level token may hold part of a character; its text is added with the token that completes it. The preceding tokens
+    are decoded too, since some tokenizers decode a word differently at the start of a text.
 
     Args:
         decode: token ids to text.
         stops: stop strings.
 
     Attributes:
-        pieces: text that each token added, in order.
+        pieces: text added by each token, in order.
         length: characters so far.
-        held: how many of the newest tokens hold characters that may be the beginning of a stop string.
-        stop_at: characters before the first stop string; `None` as long as there is none.
+        held: number of newest tokens that may belong to a stop string.
+        stop_at: number of characters before the first stop string; `None` if there is none so far.
     """
 
     def __init__(self, decode: Callable[[list[int]], str], stops: tuple[str, ...] = ()) -> None:
@@ -28,8 +28,8 @@ class TextStream:
         self._context = 0
         self._shown = 0
         self._stops = stops
-        self._overlap = max(map(len, stops), default=1) - 1  # the most characters that a stop string may have begun with
-        self._end = ""  # the last characters of the text, `_overlap` at most
+        self._overlap = max(map(len, stops), default=1) - 1  # most characters of an incomplete stop string
+        self._end = ""  # the last `_overlap` characters of the text
         self.pieces: list[str] = []
         self.length = 0
         self.held = 0
@@ -42,11 +42,11 @@ class TextStream:
 
     @property
     def excess(self) -> int:
-        """Characters at the end of the text that are not part of the result: a stop string and what follows it."""
+        """Number of characters at the end of the text, from the first stop string on, that are not part of the result."""
         return self.length - self.stop_at if self.stop_at is not None else 0
 
     def push(self, token: int) -> str:
-        """Add a token; returns the text that it completes, possibly none."""
+        """Add a token; returns the text that it completes, possibly empty."""
         self._ids.append(token)
         before = self._decode(self._ids[self._context : self._shown])
         after = self._decode(self._ids[self._context :])
@@ -61,7 +61,7 @@ class TextStream:
         return new
 
     def push_end(self) -> None:
-        """Add an end-of-text token, which has no text: it is held back if what precedes it is."""
+        """Add an end-of-text token, which has no text; it is held if the token before it is."""
         self.held += self.held > 0
 
     def _watch(self, new: str) -> None:
@@ -81,6 +81,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of a text may be the beginning of a stop string."""
+    """Number of characters at the end of a text that may be the beginning of a stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((count for count in range(longest, 0, -1) if text.endswith(stop[:count])), 0)

@@ -1,6 +1,6 @@
 """The grammar of fork and join: tags, trees, parsing, rendering, layout and the incremental machine.
 
-Pure Python. This is the only package that knows a tag; everything else asks it.
+Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
 from .dialect import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label, read_dialect, write_dialect

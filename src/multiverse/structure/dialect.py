@@ -1,7 +1,7 @@
 """The tag set of a structured document, as a value.
 
-A `Dialect` names the tags, the separators and the form of labels. Nothing outside this package spells a tag:
-code that needs one asks the dialect. `Dialect.resolve` (see `tokens.py`) binds it to a tokenizer.
+A `Dialect` defines the tags, the separators and the form of labels. No tag is spelled out outside this package.
+`tokens.resolve` binds a dialect to a tokenizer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Tag(NamedTuple):
 
 
 class Role(Enum):
-    """What a tag does in the grammar, whatever a dialect calls it."""
+    """The grammatical role of a tag, independent of its text in a dialect."""
 
     THINK_OPEN = "think open"
     THINK_CLOSE = "think close"
@@ -40,17 +40,17 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Dialect:
-    """Tags, separators and labels of one way of writing fork and join.
+    """Tags, separators and labels of one notation of fork and join.
 
     A block is one goal holding outlines, then as many paths, then a conclusion. `think`, `block` and `conclusion` may be
-    `None` where a dialect has no such tag; at least one of `block` and `conclusion` must be there, since one of
-    them has to say where the trunk resumes.
+    `None` where a dialect has no such tag; at least one of `block` and `conclusion` is required, to mark where the trunk
+    resumes.
 
     Attributes:
-        name: how the dialect is called in files and messages.
-        sep: the text the renderer puts between a tag and what stands beside it.
-        label_end: what closes a label, as in ``2.1:``.
-        answer_sep: what stands between the closing of the thinking and the answer.
+        name: name of the dialect in files and messages.
+        sep: the separator between a tag and the text or tag next to it.
+        label_end: the text after a label, as in ``2.1:``.
+        answer_sep: the separator between the closing think tag and the answer.
     """
 
     name: str
@@ -99,11 +99,11 @@ class Dialect:
         return self.block.close
 
     def path_head(self, label: str) -> str:
-        """The text that opens the path with this label; the engine writes it, the model never does."""
+        """The text that opens the path with this label; always forced by the engine."""
         return f"{self.path.open}{self.sep}{label}{self.label_end}"
 
     def resume_head(self) -> str:
-        """The text with which the trunk resumes after a join; the engine writes it."""
+        """The text with which the trunk resumes after a join; always forced by the engine."""
         return self.resume if self.conclusion is None else self.resume + self.sep
 
 
@@ -151,24 +151,24 @@ _SAVED_AS = "multiverse_dialect"
 
 
 def write_dialect(config: Any, dialect: Dialect) -> None:
-    """Note the dialect in a transformers model configuration, tag by tag, so that the model's folder says what it speaks."""
+    """Store the dialect, tag by tag, in a transformers model configuration, which is saved with the model."""
     setattr(config, _SAVED_AS, asdict(dialect))
 
 
 def read_dialect(config: Any) -> Dialect | None:
-    """The dialect noted in a transformers model configuration; `None` if there is none.
+    """The dialect stored in a transformers model configuration; `None` if there is none.
 
     Raises:
-        DialectError: what is noted there is no dialect.
+        DialectError: the stored value is not a valid dialect.
     """
-    noted = getattr(config, _SAVED_AS, None)
-    if noted is None:
+    saved = getattr(config, _SAVED_AS, None)
+    if saved is None:
         return None
     try:
-        if not isinstance(noted, Mapping) or not set(noted) <= {item.name for item in fields(Dialect)}:
-            raise ValueError("it is not the fields of a dialect")
+        if not isinstance(saved, Mapping) or not set(saved) <= {item.name for item in fields(Dialect)}:
+            raise ValueError("it must hold the fields of a dialect and no others")
         tags: dict[str, Any] = {
-            name: Tag(*value) if isinstance(value, list | tuple) else value for name, value in noted.items()
+            name: Tag(*value) if isinstance(value, list | tuple) else value for name, value in saved.items()
         }
         return Dialect(**tags)
     except (TypeError, ValueError) as error:

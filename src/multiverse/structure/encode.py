@@ -1,8 +1,7 @@
-"""Tree to tokens and layout, segment by segment, straight from the tree.
+"""Token ids and layout of a tree, segment by segment.
 
-Training data is made here: heads are tokenised apart from free text, so that no token ever spans a border at which the
-engine would have put two. The positions are computed by recursion on the tree, independently of `machine` and
-`layout`, and must agree with them.
+Training data is encoded here: forced text is tokenised separately from free text, as the engine does, so that no token spans
+both. Positions are computed from the tree, independently of `machine` and `layout`, and must agree with them.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
             table.append(BranchSpec(index[parent], block, label))
             next_position[path] = next_position[parent]
         else:
-            # Back from a block: resume behind the furthest of everything below.
+            # After a block: resume after the highest position of all descendants.
             below = (position for key, position in next_position.items() if key[: len(path)] == path)
             next_position[path] = max(below)
         segment_ids = tokens.encode(segment.text)

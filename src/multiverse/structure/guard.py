@@ -1,7 +1,7 @@
 """The tokens that a branch may write next, the tokens that close it, and what closing it costs.
 
-The machine accepts what the grammar allows; the guard is stricter, so that what is written under it is canonical too: one
-separator around every tag, a label in every outline.
+The machine accepts what the grammar allows. The guard is stricter, so that guarded text is also canonical: one separator around
+every tag, a label in every outline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .machine import Fork, Machine, State
 from .tokens import TokenDialect
 
 _NOTHING: tuple[int, ...] = ()
-_TEXT = -1  # stands for any token that does not end in a separator
+_TEXT = -1  # any token that does not end in a separator
 _LONGEST_HEAD = 256  # no separator or label has more tokens
 
 
@@ -23,7 +23,7 @@ class AllowedTokens(NamedTuple):
     """The tokens that may come next.
 
     Attributes:
-        only: the allowed tokens, if they are few; `None` if it is every token but `banned`.
+        only: the allowed tokens, if they can be listed; `None` if every token but `banned` is allowed.
         banned: the tags that are not allowed.
         may_end: whether the text may end here.
     """
@@ -34,19 +34,19 @@ class AllowedTokens(NamedTuple):
 
 
 class ClosingCost(NamedTuple):
-    """What it costs to close a branch from its present state.
+    """Cost of closing a branch from its present state.
 
     Attributes:
-        tokens: tokens in all, over the branches of a block that has to be completed.
-        positions: how far the branch's next position moves.
+        tokens: number of tokens, those of all branches of a block that has to be completed included.
+        positions: number of positions by which the branch's next position advances.
     """
 
     tokens: int
     positions: int
 
 
-def due(machine: Machine) -> tuple[int, ...]:
-    """The tokens that have to follow the newest tag before anything else, as far as they have not been written."""
+def _required(machine: Machine) -> tuple[int, ...]:
+    """The tokens required after the newest tag (separator, label) that have not been written yet."""
     tokens = machine.tokens
     match machine.tag:
         case None | Role.PATH_OPEN | Role.PATH_CLOSE | Role.CONCLUSION_OPEN | Role.GOAL_CLOSE:  # what follows is forced
@@ -63,31 +63,32 @@ def due(machine: Machine) -> tuple[int, ...]:
 def allowed_tokens(machine: Machine) -> AllowedTokens:
     """The tokens that may come next in a branch that is neither forced nor waiting."""
     tokens = machine.tokens
-    head = due(machine)
+    head = _required(machine)
     if head:
-        # The text may end right behind its last tag, but not in the middle of a separator.
+        # The text may end directly after its last tag, but not in the middle of a separator.
         return AllowedTokens(head[:1], _NOTHING, machine.complete and machine.since == 0)
     legal = machine.legal_roles()
     if machine.state in (State.BLOCK, State.GOAL, State.CLOSING):
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
-    behind_label = _behind_label(machine)
-    if behind_label == 0 and tokens.spaced:
+    after_label = _after_label(machine)
+    if after_label == 0 and tokens.spaced:
         return AllowedTokens(tokens.spaced if machine.state is State.OUTLINE else _text_or_sep(tokens), _NOTHING, may_end=False)
-    if behind_label == 1 and machine.last in tokens.sep and machine.state is State.BODY:
-        return AllowedTokens(
-            tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False
-        )  # a path without a text before this tag
+    if after_label == 1 and machine.last in tokens.sep and machine.state is State.BODY:
+        # A path that begins with a tag.
+        return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
+    blank = machine.nonblank == 0 < machine.since
     if machine.state is State.TEXT:
-        legal = legal if machine.tag is None and not machine.since else ()  # the thinking begins a text, or there is none
-    elif not _apart(machine) or _settle(machine) or (machine.tag is None and machine.ink == 0 < machine.since):
+        # The thinking is at the beginning of a text or absent.
+        legal = legal if machine.tag is None and not machine.since else ()
+    elif not _after_separator(machine) or _blank_text(machine) or (machine.tag is None and blank):
         legal = ()
     allowed = {tokens.ids[role] for role in legal}
-    # Nor may the text end when what stands between its last tag and what follows has just been written, and nothing follows.
-    hangs = machine.tag is not None and machine.ink == 0 < machine.since
-    return AllowedTokens(None, tuple(token for token in tokens.roles if token not in allowed), machine.complete and not hangs)
+    banned = tuple(token for token in tokens.roles if token not in allowed)
+    # The text may not end directly after the separator of its last tag.
+    return AllowedTokens(None, banned, machine.complete and not (machine.tag is not None and blank))
 
 
-def _behind_label(machine: Machine) -> int:
+def _after_label(machine: Machine) -> int:
     """Tokens since the label of an outline or a path, as long as no other tag has come; -1 elsewhere."""
     tokens = machine.tokens
     if machine.tag is Role.OUTLINE_OPEN:
@@ -102,17 +103,17 @@ def _text_or_sep(tokens: TokenDialect) -> tuple[int, ...]:
     return (*tokens.spaced, tokens.sep[0])
 
 
-def _apart(machine: Machine) -> bool:
-    """Whether a tag may follow directly: a separator has just been written, and it is not the one of the tag before."""
+def _after_separator(machine: Machine) -> bool:
+    """Whether a tag may follow directly: the newest token ends in a separator that does not belong to the previous tag."""
     if machine.state is State.CONCLUSION and machine.since < len(machine.tokens.resume_head):
         return False
     return machine.last is None or (machine.last != _TEXT and machine.tokens.ends_with_sep(machine.last))
 
 
 def closing_tokens(machine: Machine) -> tuple[int, ...]:
-    """The next tokens on the shortest way to the branch's end, up to and including the next tag.
+    """The next tokens of the shortest sequence that closes the branch, up to and including the next tag.
 
-    Empty where the branch may stay: outside the thinking, waiting for its children, or closed.
+    Empty where there is nothing to close: outside the thinking, waiting for its children, or closed.
     """
     tokens = machine.tokens
     match machine.state:
@@ -132,32 +133,32 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
             role = Role.CONCLUSION_CLOSE
         case State.CLOSING:
             role = Role.BLOCK_CLOSE
-    head = due(machine)
+    head = _required(machine)
     if machine.state in (State.BLOCK, State.GOAL, State.CLOSING):
         return (*head, tokens.ids[role])
     if machine.state is State.OUTLINE:
         label = tokens.outline_head(child_label(machine.label, machine.outlines - 1))
         if machine.since <= len(label):  # an outline without a text
             return (*head, *tokens.encode(" "), *tokens.sep, tokens.ids[role])
-    between = _NOTHING if head or _apart(machine) else tokens.sep
-    return (*head, *_settle(machine), *between, tokens.ids[role])
+    between = _NOTHING if head or _after_separator(machine) else tokens.sep
+    return (*head, *_blank_text(machine), *between, tokens.ids[role])
 
 
-def _settle(machine: Machine) -> tuple[int, ...]:
-    """What a blank text lacks before it can be closed: one space or separator belongs to the tags, two are a text."""
+def _blank_text(machine: Machine) -> tuple[int, ...]:
+    """The token that completes a blank text before a tag: one space or separator belongs to the tags, two are a text."""
     if machine.state is not State.BODY or machine.last is None or machine.tag is None:
         return _NOTHING
     head = len(machine.tokens.path_head(machine.label)) - 1 if machine.tag is Role.PATH_OPEN else len(machine.tokens.sep)
     beyond = machine.since - head
     nothing_yet = machine.tag is Role.PATH_OPEN and beyond == 1 and machine.last in machine.tokens.sep
-    return (machine.last,) if machine.ink <= head and beyond in (1, 2) and not nothing_yet else _NOTHING
+    return (machine.last,) if machine.nonblank <= head and beyond in (1, 2) and not nothing_yet else _NOTHING
 
 
 def closing_cost(machine: Machine) -> ClosingCost:
     """Cost of closing: to the end of a path, or to the end of the trunk's thinking.
 
-    For a waiting branch, what is left once its children have closed. It may count one separator too many, so that it does
-    not grow when another token of text is written. A text of a single space or separator takes one token more than this.
+    For a waiting branch, the cost after its children have closed. An upper bound that may count one separator too many, so that
+    it does not grow with another token of text. Only a text of a single space or separator takes one token more.
     """
     since = min(machine.since, _LONGEST_HEAD)
     return _closing_cost(machine.tokens, machine.label, machine.state, machine.outlines, machine.forced, since, machine.tag)
@@ -170,7 +171,7 @@ def _closing_cost(
     machine = Machine(tokens, label)
     machine.state, machine.outlines, machine.forced, machine.since, machine.tag = state, outlines, forced, since, tag
     machine.labels = tuple(child_label(label, index) for index in range(outlines)) if state is State.FORKED else ()
-    machine.last, machine.ink = _TEXT, _LONGEST_HEAD
+    machine.last, machine.nonblank = _TEXT, _LONGEST_HEAD
     total = positions = 0
     if machine.waiting:
         machine.resume()
@@ -191,7 +192,7 @@ def _closing_cost(
 
 
 def growth(machine: Machine, tag: Role) -> ClosingCost:
-    """By how much the closing cost grows when this tag is written next, the tag itself included."""
+    """Increase of the closing cost if this tag comes next, the tag itself included."""
     after = copy.copy(machine)
     before = closing_cost(machine)
     after.feed(machine.tokens.ids[tag])

@@ -1,8 +1,8 @@
 """Layout: a pure function from a token sequence to positions and branches.
 
-Rules 1 to 6 of the semantics, in short: siblings start at the same position; the trunk resumes behind the longest of
-them; a token sees what comes before it and does not lie in another path of the same block. Rule 7, `share_every`, is an
-ablation: paths of a block also see each other's earlier stretches of k positions.
+Siblings start at the same position; the trunk resumes after the longest of them; a token attends to the tokens before it that
+are not in another path of the same block. `share_every` is an ablation: paths of a block also attend to each other's earlier
+chunks of k positions.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .tokens import TokenDialect
 
 
 class BranchSpec(NamedTuple):
-    """One branch of a layout: a row of its table.
+    """One branch of a layout, as a row of its table.
 
     Attributes:
         parent: index of the parent branch; -1 for the trunk, which is branch 0.
-        block: number of the block (counted over the document) whose path this is; -1 for the trunk.
+        block: number of the block (counted over the document) that the path belongs to; -1 for the trunk.
         label: label path such as ``2.1``; empty for the trunk. Two blocks of one trunk use the same labels.
     """
 
@@ -56,8 +56,8 @@ class Layout:
         """Whether token `i` may attend to token `j`.
 
         Args:
-            share_every: with k, tokens of two paths of one block see each other if they lie in an earlier stretch of k
-                positions, counted from where the paths begin. `None` keeps paths apart.
+            share_every: with k, token `i` may attend to tokens of other paths of its block that lie in an earlier chunk of k
+                positions, counted from the start of the paths. With `None`, paths do not attend to each other.
         """
         pair = parting(self.table, self.branches[i], self.branches[j])
         if pair is None:
@@ -76,7 +76,7 @@ class Layout:
         return starts
 
     def visibility(self) -> list[list[bool]]:
-        """For every pair of branches, whether tokens of the one may attend to earlier tokens of the other."""
+        """For every pair of branches, whether tokens of one may attend to earlier tokens of the other."""
         return visibility(self.table)
 
     @property
@@ -104,7 +104,7 @@ def ancestry(table: Sequence[BranchSpec], branch: int) -> list[int]:
 
 
 def parting(table: Sequence[BranchSpec], a: int, b: int) -> tuple[int, int] | None:
-    """The two paths of one block in which two branches lie; `None` if there is no such block."""
+    """The two paths of one block that contain the two branches; `None` if there is no such block."""
     paths = {table[x].block: x for x in ancestry(table, a)}
     for y in ancestry(table, b):
         x = paths.get(table[y].block, y)
@@ -114,13 +114,13 @@ def parting(table: Sequence[BranchSpec], a: int, b: int) -> tuple[int, int] | No
 
 
 def visibility(table: Sequence[BranchSpec]) -> list[list[bool]]:
-    """Symmetric table over branches: true unless the two lie in different paths of one block."""
+    """Symmetric table over branches: true unless the two are in different paths of one block."""
     size = len(table)
     return [[parting(table, a, b) is None for b in range(size)] for a in range(size)]
 
 
 def partings(table: Sequence[BranchSpec], starts: Sequence[int]) -> list[list[int]]:
-    """Symmetric table over branches: where the paths begin that keep two branches apart; -1 where nothing does.
+    """Symmetric table over branches: start position of the sibling paths that contain the two; -1 if there are none.
 
     Args:
         starts: position of each branch's first token.
@@ -141,7 +141,7 @@ class _Frame:
     machine: Machine
     branch: int
     next_position: int
-    # The open block: its number, how many children have begun, the furthest next position among them.
+    # The open block: its number, number of children that have begun, highest next position among them.
     block: int = -1
     begun: int = 0
     furthest: int = 0
@@ -149,10 +149,10 @@ class _Frame:
 
 @dataclass
 class Replay:
-    """Drives the machine over a sequence in document order. `layout` is this, run to the end.
+    """Feeds a sequence in document order to the machines of its branches; `layout` replays a whole sequence.
 
     Attributes:
-        table: branches met so far.
+        table: branches so far.
         positions, branches, forced: per token so far.
     """
 
@@ -173,7 +173,7 @@ class Replay:
 
     @property
     def at_trunk(self) -> bool:
-        """Whether no path is open: the next token is the trunk's, and not a resuming tag that is still to come."""
+        """Whether no path is open and the trunk has resumed: the next token belongs to the trunk."""
         return len(self._stack) == 1 and not self.trunk.waiting
 
     def feed(self, token: int) -> None:
@@ -194,7 +194,7 @@ class Replay:
         frame.next_position += 1
 
     def _turn(self) -> _Frame:
-        """Whose turn it is: begin the next path, resume the trunk, or stay."""
+        """The frame of the next token: begins the next path or resumes the parent where needed."""
         frame = self._stack[-1]
         if frame.machine.waiting:
             frame.block, frame.begun, frame.furthest = self._blocks, 0, 0
@@ -225,7 +225,7 @@ class Replay:
 
 
 def layout(token_ids: Sequence[int], tokens: TokenDialect) -> Layout:
-    """Layout of a token sequence, which may stop anywhere.
+    """Layout of a token sequence, which need not be a complete document.
 
     Raises:
         StructureError: the sequence breaks the grammar; `offset` is the token's index.

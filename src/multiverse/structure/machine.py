@@ -1,8 +1,8 @@
-"""The incremental machine: feed one token of a branch, get nothing, a transition, or a structure error.
+"""Incremental state machine of the grammar: each token fed returns a transition or nothing, or raises StructureError.
 
-One `Machine` follows one branch. It also says what must come next where the engine, not the model, writes (`forced`): the
-separators around paths, the head of a path, and the tag with which the trunk resumes. Its caller (the engine
-while generating, `layout` while replaying) feeds those tokens too.
+One `Machine` follows one branch. Its `forced` tokens are those that the engine writes, not the model: the separators around
+paths, the head of a path, and the tag with which the trunk resumes. The caller (the engine while generating, `layout` while
+replaying) feeds those tokens too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .tokens import TokenDialect
 
 @dataclass(frozen=True)
 class Fork:
-    """The goal has closed: one child per label begins once the forced separator is written."""
+    """The goal has closed: one child per label begins after the forced separator."""
 
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class BranchEnd:
-    """This branch has closed; its forced separator is still to be written."""
+    """This branch has closed; its forced separator follows."""
 
     label: str
 
@@ -40,7 +40,7 @@ Transition = Fork | BranchEnd | Join
 
 
 class State(Enum):
-    """Where a branch stands in the grammar."""
+    """State of a branch in the grammar; the values are used in error messages."""
 
     TEXT = "text outside the thinking"
     BODY = "thinking"
@@ -53,7 +53,7 @@ class State(Enum):
     ENDED = "a closed branch"
 
 
-# States in which free text may stand; in the others only the separator may stand between tags.
+# States in which free text is allowed; in the others only the separator is allowed between tags.
 _FREE = frozenset({State.TEXT, State.BODY, State.OUTLINE, State.CONCLUSION})
 
 
@@ -62,14 +62,14 @@ class Machine:
 
     Attributes:
         label: the branch's label path, such as ``2.1``; empty for the trunk.
-        state: where the branch stands.
-        forced: the tokens that must come next, written by the engine; empty when the model is to choose.
+        state: state of the branch.
+        forced: the next tokens, written by the engine; empty when the next token is sampled.
         labels: labels of the children of the open block.
-        outlines: outlines seen in the open block.
-        last: the newest token; `None` at the very beginning.
+        outlines: number of outlines in the open block so far.
+        last: the newest token; `None` before the first.
         tag: role of the newest tag; `None` before the first.
         since: tokens since that tag (since the beginning, before the first).
-        ink: how many of those there were up to the last one that is neither separator nor space.
+        nonblank: tokens since that tag, up to and including the last that is neither separator nor space.
     """
 
     def __init__(self, tokens: TokenDialect, label: str = "") -> None:
@@ -81,7 +81,7 @@ class Machine:
         self.state = State.BODY if label or tokens.dialect.think is None else State.TEXT
         self.last: int | None = None
         self.tag: Role | None = None
-        self.since = self.ink = 0
+        self.since = self.nonblank = 0
 
     @property
     def depth(self) -> int:
@@ -90,7 +90,7 @@ class Machine:
 
     @property
     def waiting(self) -> bool:
-        """Whether the branch has forked and now waits for its children."""
+        """Whether the branch has forked and waits for its children."""
         return self.state is State.FORKED and not self.forced
 
     @property
@@ -113,12 +113,12 @@ class Machine:
         return self.state is State.BODY and self.tokens.dialect.think is None
 
     def begin_turn(self) -> None:
-        """A new text begins here: what a prompt holds before it, a finished thinking for one, no longer counts."""
+        """Begin a new text: what precedes it in the prompt, such as an earlier thinking, is ignored from here on."""
         if self.complete:
-            self.tag, self.since, self.ink, self.last = None, 0, 0, None
+            self.tag, self.since, self.nonblank, self.last = None, 0, 0, None
 
     def resume(self) -> None:
-        """All children have ended: the trunk goes on with the dialect's resuming tag, which is forced."""
+        """All children have ended: force the tag with which the branch resumes."""
         assert self.waiting, f"resume while in {self.state.value}"
         self.forced = self.tokens.resume_head
         self.state = State.CONCLUSION if self.tokens.dialect.conclusion is not None else State.BODY
@@ -127,16 +127,16 @@ class Machine:
         """Advance by one token.
 
         Raises:
-            StructureError: the token cannot stand here. The machine is unchanged.
+            StructureError: the token is not allowed here. The machine is unchanged.
         """
         transition = self._feed(token)
         self.last = token
         role = self.tokens.roles.get(token)
         if role is not None:
-            self.tag, self.since, self.ink = role, 0, 0
+            self.tag, self.since, self.nonblank = role, 0, 0
         else:
             self.since += 1
-            self.ink = self.ink if token in self.tokens.blanks else self.since
+            self.nonblank = self.nonblank if token in self.tokens.blanks else self.since
         return transition
 
     def _feed(self, token: int) -> Transition | None:
@@ -191,7 +191,7 @@ class Machine:
         return None
 
     def legal_roles(self) -> tuple[Role, ...]:
-        """The tags that the model may write here; none while tokens are forced."""
+        """The tags that may be sampled here; none while tokens are forced."""
         if self.forced:
             return ()
         match self.state:
@@ -216,7 +216,7 @@ class Machine:
                 return ()
 
     def expected(self) -> str:
-        """What may stand here, in words."""
+        """What is allowed here, for error messages."""
         names = [self.tokens.tag(role) for role in self.legal_roles()]
         if self.state in _FREE:
             names.insert(0, "text")

@@ -1,4 +1,4 @@
-"""Text to tree, strictly: what parses renders back to the same text, character for character."""
+"""Strict parser from text to tree: a parsed document renders back to the same text, character for character."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def parse(text: str, dialect: Dialect = MULTIVERSE) -> Document:
     """Parse a whole document.
 
     Raises:
-        StructureError: with `offset`, `line` and `expected`, at the first place where the text leaves the grammar or
-            is not written canonically (separators, labels).
+        StructureError: with `offset`, `line` and `expected`, at the first place where the text breaks the grammar or is
+            not canonical (separators, labels).
     """
     try:
         return _Parser(text, dialect).document()
     except RecursionError:
         raise StructureError(
-            "blocks nest too deep to be read", expected="a document that nests less", offset=0, line=1
+            "blocks are nested too deeply", expected="a document with fewer nested blocks", offset=0, line=1
         ) from None
 
 
@@ -79,7 +79,7 @@ class _Parser:
         offset = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(canonical), len(self.text)))
         there = repr(canonical[offset : offset + 12]) if offset < len(canonical) else "the end of the document"
         found = repr(self.text[offset : offset + 12]) if offset < len(self.text) else "the end of the document"
-        raise self.error_at(offset, f"found {found}", f"{there} (tags stand apart by one {sep!r})")
+        raise self.error_at(offset, f"found {found}", f"{there} (tags are separated by one {sep!r})")
 
     def body(self, closing: Role | None, label: str) -> Body:
         """Texts and blocks up to, not including, the closing tag (or the end of the text)."""
@@ -90,7 +90,7 @@ class _Parser:
             piece = self.peek()
             if piece.role is None and piece.text:
                 self.at += 1
-                # At the document's own edges (no tag beside it) there is no separator to take off.
+                # At the edges of the document there is no tag, and so no separator to remove.
                 left = "" if not items and closing is None else (" " if label and not items else sep)
                 right = sep if self.peek().role is not None else ""
                 text = piece.text.removeprefix(left)
@@ -151,7 +151,7 @@ class _Parser:
         return text.removeprefix(self.dialect.sep).removesuffix(self.dialect.sep)
 
     def label(self, label: str) -> None:
-        """Take a label off the front of the next text."""
+        """Remove a label from the beginning of the next text."""
         piece = self.peek()
         head = f"{self.dialect.sep}{label}{self.dialect.label_end}"
         if piece.role is not None or not piece.text.startswith(head):
@@ -176,7 +176,7 @@ class _Parser:
         return piece.text
 
     def blank(self) -> None:
-        """Skip white space between two tags; `check_canonical` sees to the exact separator."""
+        """Skip white space between two tags; `check_canonical` checks that it is the exact separator."""
         piece = self.peek()
         if piece.role is None and piece.text and not piece.text.strip():
             self.at += 1

@@ -1,4 +1,4 @@
-"""Tree to text. The renderer owns every separator, label and tag."""
+"""Renderer from tree to text: adds every separator, label and tag."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from .tree import Block, Body, Document
 
 
 class Segment(NamedTuple):
-    """A run of text that is tokenised on its own.
+    """A piece of text that is tokenised separately.
 
     Attributes:
         text: the characters.
-        forced: whether the engine writes it (separators around paths, heads), not the model.
+        forced: whether the engine, not the model, writes it (separators around paths, heads).
         path: indices from the trunk to the branch it belongs to, as (block, path) pairs; empty for the trunk.
     """
 
@@ -32,7 +32,7 @@ def render(document: Document, dialect: Dialect = MULTIVERSE) -> str:
 
 
 def segments(document: Document, dialect: Dialect = MULTIVERSE) -> list[Segment]:
-    """The canonical text, cut wherever the engine's writing meets the model's (same errors as `render`)."""
+    """The canonical text, split between forced and generated text (same errors as `render`)."""
     return _Renderer(dialect).document(document)
 
 

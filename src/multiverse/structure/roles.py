@@ -1,4 +1,4 @@
-"""What the text of each token is for a reader: text, outline, conclusion, answer or structure."""
+"""Roles of the tokens' text: text, outline, conclusion, answer or structure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from .dialect import Role, child_label
 from .machine import Machine, State
 
 TextRole = Literal["text", "outline", "conclusion", "answer", "structure"]
-"""``structure`` is tags, separators and labels; ``answer`` is what follows a thinking that the generation itself closed."""
+"""``structure`` is tags, separators and labels; ``answer`` is the text after a thinking that the generation closed."""
 
 
 class TokenRole(NamedTuple):
-    """What one token is.
+    """Role of one token.
 
     Attributes:
-        role: role of the token's text; of the part behind the label, if `label_length` is not 0.
+        role: role of the token's text; of the part after the label, if `label_length` is not 0.
         outline: label of the path that the text describes, with the role ``outline``.
-        label_length: characters at the beginning of the text that belong to an outline's label, and so are structure.
+        label_length: characters at the beginning of the text that belong to an outline's label (role ``structure``).
         opens_goal: whether the token opens a goal.
     """
 
@@ -34,7 +34,7 @@ _CONCLUSION = TokenRole("conclusion")
 
 
 class RoleTracker:
-    """Classifies the tokens of one branch, in order, after the branch's machine was fed each.
+    """Classifies the tokens of one branch, in order; call after feeding each token to the branch's machine.
 
     Args:
         machine: the branch's machine; `None` for a model without a dialect, all of whose tokens are text.
@@ -42,7 +42,7 @@ class RoleTracker:
 
     def __init__(self, machine: Machine | None) -> None:
         self._machine = machine
-        self._answering = False  # the thinking was closed by a token seen here
+        self._answering = False  # the thinking was closed by a classified token
         self._outline: str | None = None  # text of the open outline, as long as it may still be part of the label
 
     def classify(self, token: int, text: str, *, forced: bool = False, legal: bool = True) -> TokenRole:

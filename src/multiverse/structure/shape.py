@@ -1,4 +1,4 @@
-"""The shape of a document: how much it forks, and how much shorter that makes its critical path."""
+"""Fork statistics of a document: blocks, branches, depth, critical path and parallelism."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Shape:
     """Counts of one document.
 
     Attributes:
-        blocks: forks.
-        branches: paths of all blocks.
-        widths: paths of each block, in document order.
+        blocks: number of blocks.
+        branches: number of paths over all blocks.
+        widths: number of paths of each block, in document order.
         depth: depth of the deepest block; 0 when nothing forks.
         total_tokens: tokens of the whole document.
         critical_path_tokens: length of its longest chain of tokens.
-        parallelism: the one over the other.
-        own_tokens: tokens of each branch without those below it; the trunk first, then paths in document order.
+        parallelism: total tokens / critical path tokens.
+        own_tokens: tokens of each branch without its descendants; the trunk first, then paths in document order.
     """
 
     blocks: int
@@ -55,7 +55,7 @@ def measure(document: Document, tokens: TokenDialect) -> Shape:
 
 
 def word_tokens(dialect: Dialect = MULTIVERSE) -> TokenDialect:
-    """A stand-in where there is no tokenizer: every tag is one token, and so is every word between blanks."""
+    """Substitute for a tokenizer: every tag is one token, and so is every word separated by white space."""
     return resolve(_Words(dialect), dialect)
 
 

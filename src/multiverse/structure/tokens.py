@@ -1,4 +1,4 @@
-"""A dialect bound to a tokenizer: which token is which tag, and the tokens that the engine writes itself."""
+"""A dialect bound to a tokenizer: token ids of its tags and of the text that the engine forces."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TokenDialect:
         ids: token id of each role that the dialect has.
         sep: the separator as token ids.
         blanks: tokens of the separator and of a space.
-        answer_sep: what stands between the thinking and the answer, as token ids.
-        resume_head: what the engine writes when the trunk resumes after a join.
+        answer_sep: the separator between the thinking and the answer, as token ids.
+        resume_head: the forced tokens when the trunk resumes after a join.
         fork_tag: id of the tag that begins a block.
         outline_tag: id of the tag that begins an outline.
     """
@@ -40,7 +40,7 @@ class TokenDialect:
         self.ends_with_sep = lru_cache(maxsize=65536)(self._ends_with_sep)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a segment, with no special tokens added around it."""
+        """Token ids of a segment, without added special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _path_head(self, label: str) -> tuple[int, ...]:
@@ -51,18 +51,18 @@ class TokenDialect:
 
     @cached_property
     def spaced(self) -> tuple[int, ...]:
-        """Tokens that begin with a space: with one of them begins the text behind a label."""
+        """Tokens that begin with a space; the text after a label begins with one of them."""
         pieces = self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
         # A space by itself, as byte-level tokenizers write it, and as sentence-piece ones do.
         return tuple(token for token, piece in enumerate(pieces) if piece is not None and piece.startswith((" ", "Ġ", "▁")))
 
     def _ends_with_sep(self, token_id: int) -> bool:
-        # Tokenizers merge line ends with what precedes them (".\n"), so the token alone does not tell.
+        # Tokenizers merge line ends with the text before them (".\n"), so comparing token ids is not enough.
         text: str = self._tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text.endswith(self.dialect.sep)
 
     def name(self, token_id: int) -> str:
-        """The tag a token stands for, or ``text``."""
+        """The tag of a token, or ``text``."""
         role = self.roles.get(token_id)
         if role is None:
             return "text"
@@ -94,7 +94,7 @@ def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
 
 
 def detect(tokenizer: Any, dialects: tuple[Dialect, ...]) -> TokenDialect | None:
-    """The first dialect whose tags are all single tokens, or `None`: a plain autoregressive model."""
+    """The first dialect whose tags are all single tokens; `None` for a plain autoregressive model."""
     for dialect in dialects:
         try:
             return resolve(tokenizer, dialect)

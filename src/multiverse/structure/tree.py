@@ -1,4 +1,4 @@
-"""Frozen tree types: what a structured document is, with no tag, separator or label in it."""
+"""Frozen tree types of a structured document, without tags, separators and labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Block:
     """One fork and join.
 
     Attributes:
-        outlines: what each path is to do, without its label; at least one.
+        outlines: the description of each path, without its label; at least one.
         paths: one body per outline, without its label.
-        conclusion: what the trunk says after the join; empty in dialects that have no conclusion tag.
+        conclusion: the text of the trunk after the join; empty in dialects without a conclusion tag.
     """
 
     outlines: tuple[str, ...]
@@ -35,7 +35,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole generation: the thinking, in which blocks may stand, and what follows it.
+    """A whole generation: the thinking, which may hold blocks, and the answer.
 
     Attributes:
         thinking: the trunk between the think tags, or `None` when there are no think tags at all.

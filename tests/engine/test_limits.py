@@ -1,4 +1,4 @@
-"""Nothing a model writes passes the request's bounds, hangs the engine or harms a neighbour."""
+"""No output of a model exceeds the limits of its request, blocks the engine or affects other requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multiverse.structure import Role, TokenDialect, parse, render
 from tests.engine.steering import GREEDY, NESTED, PolicySampler, always_fork, prompt_ids, run_documents, two_paths
 
 RAW = replace(GREEDY, guard=False)
-"""As `GREEDY`, with bounds that cut wherever they are met."""
+"""As `GREEDY`, without the guard: limits cut the text off."""
 
 
 def dialect_of(llm: LLM) -> TokenDialect:
@@ -39,17 +39,17 @@ def own_tokens(generation: Generation) -> list[tuple[str, int]]:
 
 
 def test_max_tokens_to_the_token(llm: LLM) -> None:
-    # Every possible bound on one document with nested blocks, all in one batch.
+    # Limits over the length of one document with nested blocks, all in one batch.
     (whole,) = run_documents(llm, [NESTED])
     size = whole.usage.total_tokens
     assert whole.finish_reason == "stop"
-    bounds = [*range(1, size, 7), size - 1, size, size + 1]
-    cut = run_documents(llm, [NESTED] * len(bounds), params=[replace(RAW, max_tokens=bound) for bound in bounds])
+    limits = [*range(1, size, 7), size - 1, size, size + 1]
+    cut = run_documents(llm, [NESTED] * len(limits), params=[replace(RAW, max_tokens=limit) for limit in limits])
     steps = dict.fromkeys(own_tokens(whole))
     close = dialect_of(llm).ids[Role.THINK_CLOSE]
-    for bound, generation in zip(bounds, cut, strict=True):
-        assert generation.usage.total_tokens == len(generation.token_ids) == min(bound, size)
-        assert generation.finish_reason == ("stop" if bound >= size else "length")
+    for limit, generation in zip(limits, cut, strict=True):
+        assert generation.usage.total_tokens == len(generation.token_ids) == min(limit, size)
+        assert generation.finish_reason == ("stop" if limit >= size else "length")
         # Cut anywhere in the thinking there is no tree; a cut in the answer only makes that shorter.
         if close not in generation.token_ids:
             assert generation.tree is None
@@ -60,7 +60,7 @@ def test_max_tokens_to_the_token(llm: LLM) -> None:
             assert generation.tree.thinking == NESTED.thinking
             assert render(generation.tree) == generation.text
         assert set(own_tokens(generation)) <= steps.keys()
-        # Each branch has written a beginning of what it writes without a bound.
+        # Each branch has written a beginning of what it writes without a limit.
         for label in set(whole.branches) - {"1"}:  # two branches are called 1
             mine = [token for branch, token in own_tokens(generation) if branch == label]
             assert [token for branch, token in own_tokens(whole) if branch == label][: len(mine)] == mine
@@ -120,7 +120,7 @@ def test_an_endless_thinker_is_cut(llm: LLM) -> None:
     assert generation.closed == ()
 
 
-def test_an_endless_thinker_is_wound_up(llm: LLM) -> None:
+def test_an_endless_thinker_is_closed(llm: LLM) -> None:
     endless(llm)
     (generation,) = llm.generate("Q", SamplingParams(max_tokens=222))
     assert generation.finish_reason == "length"
@@ -185,7 +185,7 @@ def test_end_of_text_can_be_ignored(llm: LLM) -> None:
     assert (generation.finish_reason, generation.token_ids, generation.text) == ("stop", (end,), "")
 
 
-def test_a_malformed_neighbour_changes_nothing(llm: LLM) -> None:
+def test_a_malformed_other_request_changes_nothing(llm: LLM) -> None:
     tokens = dialect_of(llm)
     good = always_fork(tokens, 3, int(llm.tokenizer.eos_token_id))
     begins = tokens.encode("B")
