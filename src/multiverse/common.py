@@ -47,7 +47,7 @@ class CommonOptions(Options):
     )
     share_every: int | None = option(
         None,
-        "Ablation: paths see each other's earlier stretches of K positions.",
+        "Ablation: paths attend to each other's earlier chunks of K positions.",
         ge=1,
         allowed="1 or more, or None (paths stay apart)",
         metavar="K",

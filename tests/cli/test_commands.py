@@ -74,7 +74,7 @@ def test_generate_json(run: Run, writes: Writes) -> None:
 
 def test_generate_json_of_a_generation_cut_short(run: Run, writes: Writes) -> None:
     writes(lambda _: NESTED)
-    # It is closed in good form, so there is a tree; a limit that leaves no room for that cuts.
+    # It is closed by force, so there is a tree; a limit that leaves no room for that cuts.
     printed = json.loads(run("generate", "How many?", "--json", "--max-tokens", "20").out)
     assert printed["finish_reason"] == "length"
     assert printed["usage"]["total_tokens"] <= 20

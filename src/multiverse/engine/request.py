@@ -130,7 +130,7 @@ class Request:
         self._follow(branch, transition)
 
     def end_of_text(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
-        """Append an end-of-text token: the request is over, in good form only if the grammar allows it here."""
+        """Append an end-of-text token: the request has finished, as malformed unless the grammar allows it here."""
         self._add(branch, token, logprob=logprob, top=top)
         self.tree.end(branch)
         if branch.stream is not None:

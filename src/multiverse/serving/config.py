@@ -58,7 +58,7 @@ class ServerConfig(Options):
     max_tokens_limit: int | None = option(None, "Most tokens that a request may ask for.", ge=1, metavar="N", group=_LIMITS)
     max_body_bytes: int = option(8 * MIB, "Largest request body.", ge=1, metavar="N", group=_LIMITS)
     request_timeout: float = option(
-        600.0, "Seconds from arrival after which a generation is closed in good form.", gt=0, metavar="S", group=_LIMITS
+        600.0, "Seconds from arrival after which a generation is closed by force.", gt=0, metavar="S", group=_LIMITS
     )
     header_timeout: float = option(10.0, "Seconds within which a request's head must arrive.", gt=0, metavar="S", group=_LIMITS)
     body_timeout: float = option(30.0, "Seconds within which a request's body must arrive.", gt=0, metavar="S", group=_LIMITS)

@@ -27,7 +27,7 @@ class View:
     Attributes:
         attention: with ``structured`` the paths of a block do not attend to each other; ``causal`` is a plain causal mask.
         positions: with ``structured`` the paths of a block start at the same position; ``linear`` is 0, 1, 2, ...
-        share_every: paths also attend to each other's earlier stretches of this many positions (rule 7 of the layout).
+        share_every: paths also attend to each other's earlier chunks of this many positions.
         join: after a block the parent attends to the keys and values of its paths (``kv``), or prefills their text (``text``)
             or the last clause of each (``message``); see `joins`.
 
