@@ -141,7 +141,7 @@ def test_other_separators_than_the_canonical_ones_are_refused(faulty: str, canon
         parse(faulty.replace("‸", ""))
     assert caught.value.offset == offset
     assert caught.value.line == faulty[:offset].count("\n") + 1
-    assert "tags are separated by one '\\n'" in caught.value.expected
+    assert "tags stand apart by one '\\n'" in caught.value.expected
     assert canonical.startswith(faulty[:offset])
 
 

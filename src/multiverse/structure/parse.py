@@ -79,7 +79,7 @@ class _Parser:
         offset = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(canonical), len(self.text)))
         there = repr(canonical[offset : offset + 12]) if offset < len(canonical) else "the end of the document"
         found = repr(self.text[offset : offset + 12]) if offset < len(self.text) else "the end of the document"
-        raise self.error_at(offset, f"found {found}", f"{there} (tags are separated by one {sep!r})")
+        raise self.error_at(offset, f"found {found}", f"{there} (tags stand apart by one {sep!r})")
 
     def body(self, closing: Role | None, label: str) -> Body:
         """Texts and blocks up to, not including, the closing tag (or the end of the text)."""
