@@ -50,7 +50,7 @@ tests: setup
 	tests/programs.sh
 	$(PYTEST)
 
-reference: setup  ## write docs/cli.md and docs/configuration.md from the declared options
+reference: setup  ## write docs/cli.md, docs/configuration.md and docs/modules.md from the code
 	$(BIN)/python docs/reference.py
 
 proofs: setup  ## the slow tests (many more random trees)

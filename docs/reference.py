@@ -1,4 +1,4 @@
-"""Write docs/cli.md and docs/configuration.md from the commands and the declared options: ``python docs/reference.py``."""
+"""Write docs/cli.md, docs/configuration.md and docs/modules.md from the code: ``python docs/reference.py``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ CONFIGURATION_HEADER = """\
 Every declared option: Python parameters, keys of YAML files, and what the command line ([cli.md](cli.md)) offers of them.
 Written by `python docs/reference.py` from the declarations; do not edit. A value that is not allowed is refused, with a message
 that names the option, the value and what is allowed, before anything is loaded.
+"""
+MODULES_HEADER = """\
+# Modules
+
+Every module of the package: what it is, and the public classes and functions that it defines. How they work together is
+described in [architecture.md](architecture.md). Written by `python docs/reference.py` from the docstrings; do not edit.
 """
 
 
@@ -132,6 +138,24 @@ def _field_default(item: Field[Any], shown: str | None) -> str:
     return f"`{value!r}`" + (f": {_cell(shown)}" if shown else "")
 
 
+def modules_page() -> str:
+    """docs/modules.md."""
+    rooms: dict[str, list[tuple[str, ...]]] = {}
+    for file in sorted(PACKAGE.rglob("*.py"), key=lambda file: (file.relative_to(PACKAGE).parent.parts, file.name)):
+        tree = ast.parse(file.read_text())
+        about = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+        defined = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        public = ", ".join(f"`{name}`" for name in defined if not name.startswith("_"))
+        if about or public:
+            folder = file.relative_to(PACKAGE).parent.as_posix()
+            rooms.setdefault(folder, []).append((f"`{file.name}`", _cell(about), public))
+    sections = [
+        f"## {'multiverse' if folder == '.' else f'{folder}/'}\n\n{_table(('module', 'what it is', 'defines'), rows)}"
+        for folder, rows in rooms.items()
+    ]
+    return "\n".join([MODULES_HEADER, *sections])
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -141,7 +165,7 @@ def _table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-PAGES = {"cli.md": cli_page, "configuration.md": configuration_page}
+PAGES = {"cli.md": cli_page, "configuration.md": configuration_page, "modules.md": modules_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -21,7 +21,7 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["cli.md", "configuration.md"])
+@pytest.mark.parametrize("name", ["cli.md", "configuration.md", "modules.md"])
 def test_pages_are_up_to_date(reference: ModuleType, name: str) -> None:
     assert (DOCS / name).read_text() == reference.PAGES[name](), "run: python docs/reference.py"
 
@@ -34,3 +34,12 @@ def test_pages_have_every_command_and_every_declared_option(reference: ModuleTyp
     page = reference.configuration_page()
     assert all(f"## {name}\n" in page for name in names)
     assert "| `min_p` | Drop tokens less likely than P times the likeliest. | `0.0` | from 0 to 1 |" in page
+
+
+def test_every_module_is_listed_with_what_it_defines(reference: ModuleType) -> None:
+    page = reference.modules_page()
+    assert "| `limits.py` | The limits of one request" in page
+    for file in reference.PACKAGE.rglob("*.py"):
+        if file.stat().st_size and file.name != "__init__.py":
+            assert f"| `{file.name}` |" in page, file
+    assert "`Usage`, `Generation`, `build_generation`" in page
