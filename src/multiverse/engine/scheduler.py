@@ -142,7 +142,7 @@ class Scheduler:
             forward = _Forward(self.max_batch_tokens, self.max_batch_branches)
             self._decode(forward, TokenQueues.take_decode)
             self._decode(forward, TokenQueues.take_pending)
-            self._prefill(forward, list(self.running))
+            self._prefill(forward, [request for request in self.running if request.queues.prefill])
             admitted = False
             while not forward.full and (request := self._admit()) is not None:
                 self._prefill(forward, [request])
