@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "multiverse"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 BELOW_SERVING = {
+    "models",
     "errors",
     "options",
     "common",
@@ -33,12 +34,13 @@ ALLOWED: dict[str, set[str]] = {
     "structure": {"errors"},
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
-    "backends": {"errors", "attention"},
-    "engine": {"errors", "options", "common", "structure", "attention", "backends"},
+    "models": {"errors"},
+    "backends": {"errors", "attention", "models"},
+    "engine": {"errors", "options", "common", "structure", "attention", "backends", "models"},
     "llm": {"errors", "structure", "engine"},
     "streaming": {"errors", "structure", "engine"},
     "data": {"errors", "options", "structure"},
-    "training": {"errors", "options", "common", "structure", "attention", "tasks", "prompting", "data"},
+    "training": {"errors", "options", "common", "structure", "attention", "tasks", "prompting", "data", "models"},
     "curation": {"errors", "options", "common", "structure", "data"},
     "serving": BELOW_SERVING,
     "evaluation": {*BELOW_SERVING, "data"},
@@ -54,6 +56,8 @@ TORCH_FREE = [
     "multiverse.common",
     "multiverse.prompting",
     "multiverse.structure",
+    "multiverse.models",
+    "multiverse.models.fingerprint",
     "multiverse.tasks",
     "multiverse.data",
     "multiverse.training",

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from multiverse import LLM
 from multiverse.attention.packed import register
 from multiverse.engine.scripted import ScriptedSampler
+from multiverse.models.rows import Rows
 from multiverse.structure import Document, TokenDialect
 from multiverse.training import IGNORED, Features, Featurizer, View
 from multiverse.training.batch import answer_logits, collate
@@ -130,7 +131,7 @@ def test_merged_adapters_are_what_was_trained(
     model = AutoModelForCausalLM.from_pretrained(model_folders[family])
     model.set_attn_implementation(register())
     tags = tuple(sorted(tokens.roles))
-    adapted = enable_training(model, config, Prepared(tokens, (), tags, 0))
+    adapted = enable_training(model, config, Prepared(tokens, (), tags, 0, Rows(0, 0)))
     llm = LLM(model_folders[family], kv_memory=8 << 20)
     nested = Block(("x",), (("yes",),), "so")
     document = Document(("Well. ", Block(("a", "b"), (("one", nested), ("two",)), "both")), "Answer: 4")

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..models.weights import load_weights
 from .base import ForwardContext
 from .kv_pool import KVPool
 from .tensor_parallel import TIMEOUT, Forward, Join, Resize, distributed_config, join_group, receive, send, to_bucket
 from .torch import TorchBackend
-from .weights import load_weights
 
 
 def main(descriptor: int) -> None:

@@ -18,6 +18,7 @@ from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
 from .generate import generate
 from .groups import HELP_OPTIONS, RunByDefault
+from .merge import merge
 from .serve import serve
 from .show import show
 from .tasks import tasks
@@ -94,3 +95,4 @@ app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
 app.command()(train)
+app.command()(merge)

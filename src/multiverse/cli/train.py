@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: 
 
         typer.echo(dump({"model": str(folder), "out": config.out, "seconds": round(time.monotonic() - began, 1)}))
     else:
-        typer.echo(f"{folder}: try it with  multiverse generate --model {folder} '…'")
+        typer.echo(f"{folder}: try it with  multiverse generate --model {shlex.quote(str(folder))} '…'")
 
 
 @contextmanager

@@ -7,14 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
-
 from ..attention.joinable import check_joinable
 from ..backends import find_device, select
 from ..backends.base import Backend
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
-from ..backends.weights import load_weights, parse_dtype
-from ..errors import ModelError, first_line
+from ..models import resolve
+from ..models.weights import load_weights, parse_dtype, read_config
 
 _UNLIMITED_POSITIONS = 1 << 20  # for models whose configuration states no maximum
 
@@ -68,8 +66,8 @@ def load(
     Raises:
         ModelError: the model cannot be found or loaded, or does not support fork and join.
     """
-    name = str(embedded_model() if path is None else path)
-    name, config, tokenizer = _read_config(name)
+    name = resolve(embedded_model() if path is None else path)
+    config, tokenizer = read_config(name, given=str(path))
     check_joinable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
@@ -100,22 +98,6 @@ def prepare(model: Any, tokenizer: Any, name: str, backend: Backend) -> LoadedMo
         max_positions=int(limit or _UNLIMITED_POSITIONS),
         stop_ids=_stop_ids(model, tokenizer),
     )
-
-
-def _read_config(name: str) -> tuple[str, Any, Any]:
-    """The name with ``~`` expanded, the configuration, and the tokenizer."""
-    folder = Path(name).expanduser()
-    looks_local = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.exists()
-    if looks_local and not folder.is_dir():
-        raise ModelError(f"the model folder {name!r} does not exist: give a folder with config.json and weights, or a hub id")
-    if looks_local and not (folder / "config.json").is_file():
-        raise ModelError(f"the folder {name!r} holds no config.json: give the folder that save_pretrained() wrote")
-    source = str(folder) if looks_local else name
-    try:
-        return source, AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        hint = "" if looks_local else " (it is not a local folder, and the hub did not return it: check the id and the network)"
-        raise ModelError(f"the model {name!r} could not be read{hint}: {first_line(error)}") from error
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

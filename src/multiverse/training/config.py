@@ -112,6 +112,9 @@ class Config(Options):
     precision: Literal["bf16", "fp32", "bf16_weights"] = option(
         "bf16", "Precision of the arithmetic; the weights that are updated stay in fp32 unless bf16_weights."
     )
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Type of the weights, or adapters, that are written at the end; auto is the one that the model was saved in."
+    )
     gradient_checkpointing: bool = option(
         False, "Recompute activations in the backward pass instead of storing them.", was="checkpointing"
     )

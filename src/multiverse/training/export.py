@@ -1,60 +1,115 @@
-"""The finished model as a plain Hugging Face folder."""
+"""The finished model as a folder that explains itself: weights or adapters, tokenizer, settings, summary, licence and card."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..structure import DIALECTS
+from ..models.adapter import BASE, SETTINGS, WEIGHTS
+from ..models.weights import load_weights
+from .card import Base, copy_licence, summarize, write_card
 from .config import Config
-from .loading import load_model
-from .lora import ignore_deprecation
-from .prepare import prepare
+from .loading import RunInputs
 
-MODEL, ADAPTER, SETTINGS = "model", "adapter", "config.yaml"
+MODEL, ADAPTER, CONFIG = "model", "adapter", "config.yaml"
 
 
-def export_model(trainer: Any, config: Config, tokenizer: Any, out: Path, saved_dtype: Any) -> Path:
-    """Write the finished model in the dtype in which it was loaded; returns its folder. Every process has to call this."""
-    folder = out / (MODEL if config.lora is None or config.lora.merge else ADAPTER)
-    main = trainer.is_world_process_zero()
-    if config.lora is not None:
-        trainer.save_model(str(out / ADAPTER))
-        if main and config.lora.merge:
-            _merge(config, out / ADAPTER, folder, saved_dtype)
-    else:
-        state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if main:
-            _save(trainer.accelerator.unwrap_model(trainer.model_wrapped), folder, saved_dtype, state)
-    if main:
-        tokenizer.save_pretrained(folder)
-        shutil.copy(out / SETTINGS, folder / "training.yaml")
-    trainer.accelerator.wait_for_everyone()
-    return folder
+@dataclass
+class Export:
+    """Writes what a run leaves behind.
+
+    Attributes:
+        base: the model that the run started from.
+        saved_dtype: the type in which that was saved; `None` if its configuration does not say.
+    """
+
+    config: Config
+    inputs: RunInputs
+    base: Base
+    saved_dtype: torch.dtype | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of what is written."""
+        if self.config.save_dtype != "auto":
+            chosen: torch.dtype = getattr(torch, self.config.save_dtype)
+            return chosen
+        if isinstance(self.saved_dtype, torch.dtype):
+            return self.saved_dtype
+        return torch.bfloat16 if self.config.precision == "bf16_weights" else torch.float32
+
+    def write(self, trainer: Any) -> Path:
+        """Write the finished model; returns its folder. Every process has to call this."""
+        out, lora = Path(self.config.out), self.config.lora
+        main = trainer.is_world_process_zero()
+        if lora is not None:
+            folder = out / ADAPTER
+            trainer.save_model(str(folder))
+            if main:
+                self._complete_adapter(trainer.accelerator.unwrap_model(trainer.model_wrapped).get_base_model(), folder)
+                self._describe(folder, "adapter")
+                if lora.merge:
+                    merged = load_weights(str(folder), str(self.dtype).removeprefix("torch."))
+                    self._save_model(merged, out / MODEL, merged.state_dict())
+        else:
+            state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+            if main:
+                self._save_model(trainer.accelerator.unwrap_model(trainer.model_wrapped), out / MODEL, state)
+        trainer.accelerator.wait_for_everyone()
+        return out / (MODEL if lora is None or lora.merge else ADAPTER)
+
+    def _save_model(self, model: Any, folder: Path, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if model.config.tie_word_embeddings:
+            for name in model._tied_weights_keys or ():
+                state.pop(name, None)  # after gathering or casting, save_pretrained cannot detect that the tensors are tied
+        state = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in state.items()}
+        model.config.use_cache = True
+        model.save_pretrained(folder, state_dict=state)
+        # save_pretrained notes the type of the model in memory, whatever the type of the tensors that it is given.
+        _edit(folder / "config.json", dtype=_name(self.dtype))
+        self._describe(folder, "merged" if self.config.lora is not None else "full")
+
+    def _complete_adapter(self, model: Any, folder: Path) -> None:
+        """From what peft has saved to a folder that loads by itself."""
+        from safetensors.torch import load_file, save_file
+
+        tensors = {name: tensor.to(self.dtype) for name, tensor in load_file(folder / WEIGHTS).items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        targets = json.loads((folder / SETTINGS).read_text())["target_modules"]
+        _edit(
+            folder / SETTINGS,
+            base_model_name_or_path=self.base.name,
+            target_modules=sorted(targets) if isinstance(targets, list) else targets,  # peft keeps a set
+        )
+        model.config.use_cache = True
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        base = {"fingerprint": self.base.fingerprint, "rows": list(self.inputs.prepared.rows)}
+        _edit(folder / "config.json", dtype=_name(self.dtype), architectures=[type(model).__name__], **{BASE: base})
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this machine's paths
+
+    def _describe(self, folder: Path, kind: str) -> None:
+        """Everything beside the weights."""
+        self.inputs.tokenizer.save_pretrained(folder)
+        out = Path(self.config.out)
+        shutil.copy(out / CONFIG, folder / "training.yaml")
+        copy_licence(self.base, folder)
+        summary = summarize(self.config, self.inputs, self.base, out)
+        summary |= {"kind": kind, "dtype": _name(self.dtype)}
+        (folder / "training.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_card(folder, summary)
 
 
-def _merge(config: Config, adapter: Path, folder: Path, saved_dtype: Any) -> None:
-    """Merge adapters into the weights that they were trained on."""
-    from peft import PeftModel
-
-    model, tokenizer, _ = load_model(config)
-    prepare(model, tokenizer, DIALECTS[config.dialect])
-    with ignore_deprecation():
-        adapted = PeftModel.from_pretrained(model, str(adapter))
-    _save(adapted.merge_and_unload(), folder, saved_dtype)
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _save(model: Any, folder: Path, saved_dtype: Any, state: dict[str, Any] | None = None) -> None:
-    """`save_pretrained` with the weights in this dtype."""
-    state = dict(state if state is not None else model.state_dict())
-    if model.config.tie_word_embeddings:
-        for name in model._tied_weights_keys or ():
-            state.pop(name, None)  # after gathering or casting, save_pretrained cannot detect that the tensors are tied
-    if isinstance(saved_dtype, torch.dtype):
-        state = {name: t.to(saved_dtype) if t.is_floating_point() else t for name, t in state.items()}
-        model.config.dtype = saved_dtype
-    model.config.use_cache = True
-    model.save_pretrained(folder, state_dict=state)
+def _edit(path: Path, **values: Any) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=2, sort_keys=True) + "\n")

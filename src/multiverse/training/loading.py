@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..data import Fault, Row, read, split
-from ..errors import DataError, ModelError, first_line
+from ..errors import DataError
+from ..models import resolve
+from ..models.weights import load_weights, read_config
 from ..prompting import Mode
 from ..structure import DIALECTS
 from .config import Config
@@ -57,19 +57,10 @@ def load_model(config: Config) -> tuple[Any, Any, Any]:
     Raises:
         ModelError: they cannot be found or read.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    dtype = torch.bfloat16 if config.precision == "bf16_weights" else torch.float32
-    try:
-        saved_dtype = AutoConfig.from_pretrained(config.model).dtype
-        tokenizer = AutoTokenizer.from_pretrained(config.model)
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"model={config.model!r} cannot be loaded: {first_line(error)} (give a folder that save_pretrained() wrote, or a "
-            f"hub id)"
-        ) from error
-    return model, tokenizer, saved_dtype
+    source = resolve(config.model)
+    saved, tokenizer = read_config(source, given=config.model)
+    model = load_weights(source, "bfloat16" if config.precision == "bf16_weights" else "float32")
+    return model, tokenizer, saved.dtype
 
 
 def read_rows(config: Config, sources: Sequence[str], split: str) -> tuple[list[Row], list[Fault]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ..errors import ConfigError, first_line
@@ -45,9 +46,12 @@ def enable_training(model: Any, config: Config, prepared: Prepared) -> Any:
     )
     with ignore_deprecation():
         try:
-            return get_peft_model(model, adapters)
+            adapted = get_peft_model(model, adapters)
         except ValueError as error:
             raise ConfigError(f"lora.targets={config.lora.targets!r} does not fit this model: {first_line(error)}") from error
+    # Of the vocabulary the trained rows only: by itself peft would save the whole embedding, because it has grown.
+    adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
+    return adapted
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tokenizers import AddedToken
 from torch import Tensor
 
 from ..attention.joinable import check_joinable
+from ..models.rows import Rows, fill_unused, tables
 from ..structure import Dialect, TokenDialect, resolve, write_dialect
 from .features import end_of_turn
 
@@ -37,12 +38,14 @@ class Prepared(NamedTuple):
         new_ids: token ids that the tokenizer did not have before.
         trained_ids: token ids whose embedding rows are trained even when LoRA freezes the others.
         vocabulary: rows of the embedding.
+        rows: how they are divided.
     """
 
     tokens: TokenDialect
     new_ids: tuple[int, ...]
     trained_ids: tuple[int, ...]
     vocabulary: int
+    rows: Rows
 
 
 def prepare(model: Any, tokenizer: Any, dialect: Dialect) -> Prepared:
@@ -69,21 +72,20 @@ def prepare(model: Any, tokenizer: Any, dialect: Dialect) -> Prepared:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokens = resolve(tokenizer, dialect)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    size = max(len(tokenizer), embedding.weight.shape[0])
-    size = -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    if size != embedding.weight.shape[0]:
+    rows_before = model.get_input_embeddings().weight.shape[0]
+    size = -(-max(len(tokenizer), rows_before) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    if size != rows_before:
         model.resize_token_embeddings(size, mean_resizing=False)
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     new_ids = tuple(range(before, len(tokenizer)))
-    tied = head is None or head.weight.data_ptr() == embedding.weight.data_ptr()
     with torch.no_grad():
-        for weight_VD in [embedding.weight] if tied else [embedding.weight, head.weight]:
+        for weight_VD in tables(model):
             _init_rows(weight_VD, {tokenizer.convert_tokens_to_ids(word): ids for word, ids in words.items()}, new_ids)
+    rows = Rows(before, len(tokenizer)) if new_ids else Rows(rows_before, rows_before)
+    fill_unused(model, rows)
     write_dialect(model.config, dialect)
     _add_stop_token(model, end_of_turn(tokenizer))
     trained_ids = tuple(sorted(tokenizer.convert_tokens_to_ids(list(words))))
-    return Prepared(tokens, new_ids, trained_ids, size)
+    return Prepared(tokens, new_ids, trained_ids, size, rows)
 
 
 def _add_stop_token(model: Any, end: int) -> None:
@@ -100,10 +102,5 @@ def _word_ids(tokenizer: Any, tag: str) -> list[int]:
 
 
 def _init_rows(weight_VD: Tensor, words: dict[int, list[int]], new_ids: Sequence[int]) -> None:
-    means = {token: weight_VD[ids].mean(0) for token, ids in words.items() if token in new_ids and ids}
-    # Rows of padding are never looked up, but are part of every softmax: they are initialized with the mean of all rows.
-    last = max(new_ids, default=-1)
-    if last >= 0:
-        weight_VD[last + 1 :] = weight_VD[: min(new_ids)].mean(0)
-    for token, mean in means.items():
+    for token, mean in {token: weight_VD[ids].mean(0) for token, ids in words.items() if token in new_ids and ids}.items():
         weight_VD[token] = mean

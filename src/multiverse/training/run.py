@@ -16,14 +16,15 @@ from ..data import Fault
 from ..data.write import write_faults
 from ..errors import ConfigError
 from .callbacks import GracefulStop, InterruptedRunError, Log, Progress
+from .card import LOG, base_of
 from .config import Config, check_extra, dump, flatten, load_stored, without_effect
 from .corpus import RowDataset
 from .curve import plot_curve
-from .export import SETTINGS, export_model
+from .export import CONFIG, Export
 from .loading import ProgressCallback, RunInputs, load_inputs, load_model, world_size
 from .lora import enable_training
 
-LOG, FAULTS, CURVE = "log.jsonl", "faults.jsonl", "curve.svg"
+FAULTS, CURVE = "faults.jsonl", "curve.svg"
 # Settings that may change when a run is resumed, since the loss does not depend on them.
 MAY_CHANGE = (
     "report_to",
@@ -36,6 +37,7 @@ MAY_CHANGE = (
     "fsdp",
     "mask",
     "gradient_checkpointing",
+    "save_dtype",
 )
 
 
@@ -92,6 +94,7 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
         check_folder(config, out)
     torch.manual_seed(config.seed)
     model, tokenizer, saved_dtype = load_model(config)
+    base = base_of(config)
     inputs = load_inputs(config, model, tokenizer, on_progress)
     if main:
         _init_folder(config, out, inputs.faults, fresh)
@@ -112,10 +115,9 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
         raise InterruptedRunError(
             f"stopped at step {trainer.state.global_step} of {inputs.schedule.steps}; start again to continue"
         )
-    folder = export_model(trainer, config, tokenizer, out, saved_dtype)
     if main:
         plot_curve(out / LOG, out / CURVE, len(config.shares))
-    return folder
+    return Export(config, inputs, base, saved_dtype).write(trainer)
 
 
 def check_folder(config: Config, out: Path) -> None:
@@ -124,9 +126,9 @@ def check_folder(config: Config, out: Path) -> None:
     Raises:
         ConfigError: it was started with other settings.
     """
-    if not (out / SETTINGS).exists():
+    if not (out / CONFIG).exists():
         return
-    stored = load_stored(out / SETTINGS)
+    stored = load_stored(out / CONFIG)
     ignored = {*MAY_CHANGE, *(without_effect(stored).keys() & without_effect(config).keys())}
     before, now = (dict(flatten(asdict(one))) for one in (stored, config))
     changed = [name for name in {**now, **before} if name not in ignored and before.get(name) != now.get(name)]
@@ -141,7 +143,7 @@ def _init_folder(config: Config, out: Path, faults: Sequence[Fault], fresh: bool
         for path in (*out.glob("checkpoint-*"), out / LOG, out / CURVE):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / SETTINGS).write_text(dump(config))
+    (out / CONFIG).write_text(dump(config))
     write_faults(faults, out / FAULTS)
 
 

@@ -1,0 +1,8 @@
+"""Models as users name them: by registry name, folder, adapter or hub id. Everything that reads weights starts here.
+
+What is imported here needs no torch; `weights` does.
+"""
+
+from .resolve import resolve
+
+__all__ = ["resolve"]

@@ -1,0 +1,166 @@
+"""What a finished model says of itself: a summary of its training, its base's licence, and a model card. No torch."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..models import resolve
+from ..models.fingerprint import fingerprint
+from ..models.resolve import looks_local
+from ..prompting import INSTRUCTIONS, Mode
+from .config import Config
+from .curve import read_log
+
+if TYPE_CHECKING:
+    from .loading import RunInputs
+
+LOG = "log.jsonl"
+_LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.txt", "COPYING", "USE_POLICY.md")
+_LAST = 20  # steps over which the final loss is averaged
+
+
+class Base(NamedTuple):
+    """The model that a run started from.
+
+    Attributes:
+        name: as adapters name it: a name or hub id as configured, or the absolute path of a folder.
+        fingerprint: of its weights; `None` for a hub id.
+        license: its licence's identifier, if it says.
+        files: its licence's texts.
+    """
+
+    name: str
+    fingerprint: str | None
+    license: str | None
+    files: tuple[Path, ...]
+
+
+def base_of(config: Config) -> Base:
+    """The model that a run starts from."""
+    source = resolve(config.model)
+    local = looks_local(config.model)
+    card = _file_of(source, "README.md")
+    found = re.search(r"\A---\n.*?^license: *([^\n]+)", card.read_text(), re.DOTALL | re.MULTILINE) if card else None
+    files = [_file_of(source, name) for name in _LICENCES]
+    return Base(
+        name=str(Path(config.model).expanduser().resolve()) if local else config.model,
+        fingerprint=fingerprint(source),
+        license=found[1].strip().strip("'\"") if found else None,
+        files=tuple(file for file in files if file is not None),
+    )
+
+
+def _file_of(source: str, name: str) -> Path | None:
+    """A file of a folder, or of a hub id's cached files."""
+    from transformers.utils.hub import cached_file
+
+    if looks_local(source):
+        return path if (path := Path(source) / name).is_file() else None
+    found = cached_file(
+        source,
+        name,
+        local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(found) if found is not None else None
+
+
+def copy_licence(base: Base, folder: Path) -> None:
+    """Copy the texts of the base's licence, which weights derived from it are under."""
+    for file in base.files:
+        if file.is_file() and file.parent.resolve() != folder.resolve():
+            shutil.copyfile(file, folder / file.name)
+
+
+def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[str, Any]:
+    """What was trained on what, and how it went, as JSON values."""
+    records = read_log(out / LOG) if (out / LOG).exists() else []
+    losses = [record["loss"] for record in records if "loss" in record]
+    validation = {name: value for record in records for name, value in record.items() if name.endswith("_loss")}
+    return {
+        "base": {"model": base.name, "fingerprint": base.fingerprint, "license": base.license},
+        "dialect": config.dialect,
+        "instruct": config.instruct,
+        "data": list(config.data),
+        "documents": len(inputs.corpus),
+        "validation_documents": inputs.validation_documents,
+        "faulty_rows": len(inputs.faults),
+        "parallel_share_of_each_epoch": list(config.shares),
+        "steps": inputs.schedule.steps,
+        "rows": len(inputs.schedule.rows),
+        "tokens": inputs.schedule.tokens,
+        "loss_tokens": inputs.schedule.loss_tokens,
+        "first_loss": losses[0] if losses else None,
+        "last_loss": round(sum(losses[-_LAST:]) / len(losses[-_LAST:]), 4) if losses else None,
+        "validation_losses": validation,
+        "seconds": records[-1]["seconds"] if records else None,
+        "versions": _versions("multiverse-llm", "torch", "transformers"),
+    }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from its sources
+            continue
+    return found
+
+
+_KINDS = {
+    "full": "All weights of {base} were trained.",
+    "merged": "Adapters were trained on {base} and merged into its weights.",
+    "adapter": (
+        "These are adapters and the rows of the tags alone: they are merged into the weights of {base}, which has to be at "
+        "hand when the model is loaded."
+    ),
+}
+
+
+def write_card(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the model card, README.md, from the training's summary."""
+    base, lines = summary["base"], ["---"]
+    lines += [f"license: {base['license']}"] if base["license"] else []
+    lines += [f"base_model: {base['model']}"] if not looks_local(base["model"]) else []
+    lines += ["library_name: multiverse", "pipeline_tag: text-generation", "tags: [multiverse, fork-and-join]", "---", ""]
+    lines += [f"# {folder.resolve().parent.name}", ""]
+    lines += [
+        f"A language model that forks and joins while it decodes, trained with `multiverse train`. "
+        f"{_KINDS[summary['kind']].format(base=base['model'])} In this folder:",
+        "",
+        "    multiverse generate --model . 'Your question'",
+        "    multiverse chat --model .",
+        "    multiverse serve --model .",
+        *(
+            ["    multiverse merge . --out merged        # for engines that load no adapters"]
+            if summary["kind"] == "adapter"
+            else []
+        ),
+        "",
+    ]
+    shares = summary["parallel_share_of_each_epoch"]
+    modes: tuple[tuple[Mode, bool], ...] = (("parallel", max(shares) > 0), ("sequential", min(shares) < 1))
+    asked = [f"“{INSTRUCTIONS[mode]}”" for mode, used in modes if used]
+    rows = {
+        "documents": f"{summary['documents']:,}, and {summary['validation_documents']:,} for validation",
+        "run": f"{summary['steps']:,} steps, {summary['tokens']:,} tokens, {summary['loss_tokens']:,} of them with loss",
+        "loss": f"{_number(summary['first_loss'])} in the first step, {_number(summary['last_loss'])} in the last {_LAST}",
+        **{name.removeprefix("eval_").replace("_", " "): _number(v) for name, v in summary["validation_losses"].items()},
+        "dialect": summary["dialect"],
+        "prompts end with": " or ".join(asked) if summary["instruct"] else "nothing of ours",
+        "type of the tensors": summary["dtype"],
+        "licence of the base": base["license"] or "not stated in its files",
+    }
+    lines += ["| training | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""]
+    lines += ["`training.yaml` has every setting, `training.json` these figures and more.", ""]
+    (folder / "README.md").write_text("\n".join(lines))
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
