@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from multiverse.structure import Block, Body, Document
+from multiverse.structure import Block, Blocks, Body, Document
 
 WORDS = st.text(alphabet="abc xyz 0123\n:é.", min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
 """Texts, with white space, line ends, digits and a two-byte character."""
@@ -35,9 +35,22 @@ def blocks(draw: st.DrawFn, depth: int, max_width: int = 3) -> Block:
 
 
 @st.composite
-def documents(draw: st.DrawFn, depth: int = 3, max_width: int = 3, *, forks: bool = False) -> Document:
-    """A document with blocks nested up to `depth` deep; most documents have a block, all of them with `forks`."""
-    body = draw(bodies(depth, max_width))
-    if depth and (forks or draw(st.integers(0, 3))):
-        body = (*body, draw(blocks(depth, max_width)))
-    return Document(body, draw(st.sampled_from(["", "Answer: 4", "x"])))
+def documents(
+    draw: st.DrawFn, depth: int = 3, max_width: int = 3, *, forks: bool = False, places: Blocks = "thinking"
+) -> Document:
+    """A document with blocks nested up to `depth` deep; most documents have a block, all of them with `forks`.
+
+    Args:
+        places: where blocks of the trunk may stand.
+    """
+
+    def trunk() -> Body:
+        body = draw(bodies(depth, max_width))
+        return (*body, draw(blocks(depth, max_width))) if depth and (forks or draw(st.integers(0, 3))) else body
+
+    if places == "thinking":
+        return Document(trunk(), draw(st.sampled_from(["", "Answer: 4", "x"])))
+    thinking = trunk() if places == "both" else draw(st.sampled_from([None, (), ("so",)]))
+    behind = draw(st.sampled_from([(), ("Answer: 4",)]))
+    answer = trunk()
+    return Document(thinking, (*answer, *behind) if not answer or isinstance(answer[-1], Block) else answer)

@@ -63,7 +63,7 @@ def test_roles_are_those_of_the_document(wired: list[WireEvent]) -> None:
     assert text_of(wired, "text", "2").strip() == "20+1=21."
     assert text_of(wired, "text", "1.2").strip() == "4+5=9, 9+1=10."
     assert text_of(wired, "conclusion", "1").strip() == "3+10=13."
-    assert text_of(wired, "answer").strip() == NESTED.answer
+    assert text_of(wired, "answer").strip() == NESTED.plain_answer
     assert text_of(wired, "text").split() == ["Two", "teams.", "Once", "more."]
     structure = "".join(event.text or "" for event in wired if event.role == "structure")
     assert all(tag in structure for tag in MULTIVERSE.tags)

@@ -14,7 +14,7 @@ from multiverse.engine.model import LoadedModel
 from multiverse.engine.params import SamplingParams
 from multiverse.errors import StructureError
 from multiverse.prompting import ask
-from multiverse.structure import TokenDialect, parse, resolve
+from multiverse.structure import TokenDialect, markdown, parse, resolve
 from multiverse.tasks import Problem
 
 from .arms import Arm, Decoding
@@ -104,7 +104,7 @@ def judge(problem: Problem, answer: Answer) -> Judged:
         document = parse(answer.text)
     except StructureError:
         return Judged(answer, False, answer.finish_reason in ("stop", "malformed"))
-    return Judged(answer, ended and problem.check(document.answer), answer.finish_reason == "malformed")
+    return Judged(answer, ended and problem.check(markdown(document.answer)), answer.finish_reason == "malformed")
 
 
 def figures(

@@ -51,7 +51,7 @@ def plant(name: str, question: str, document: Document) -> Planted:
     """Tell a document in a line: path after path, then the conclusion, and no phrase."""
     texts = list(_texts(document.thinking or ()))
     sentences = tuple(sentence for text in texts for sentence in cut(f"{text}\n"))
-    return Planted(Trace(name, question, sentences, document.answer, "planted"), document)
+    return Planted(Trace(name, question, sentences, document.plain_answer or "", "planted"), document)
 
 
 def plant_problems(name: str, solved: Sequence[Problem]) -> Planted:

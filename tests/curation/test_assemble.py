@@ -26,7 +26,7 @@ def test_refilled() -> None:
     inner = Block(("c", "d"), (("Sentence 3.",), ("Sentence 4.",)), "Sentence 3. Sentence 4.")
     outer = Block(("a", "b"), (("Sentence 2.",), (PHRASE, inner, "Sentence 5.")), "Sentence 2. Sentence 5.")
     assert document.thinking == (f"Sentence 1.\n{PHRASE}", outer, "Sentence 6. Sentence 7.")
-    assert document.answer == "Done."
+    assert document.plain_answer == "Done."
     check_sentences(FILLED, document, TRACE, PHRASE)
 
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from multiverse.data import Fault, Loaded, Message, Row, read, scan
 from multiverse.errors import ExtraError
-from multiverse.structure import DIALECTS, NPR, Block, Document, render
+from multiverse.structure import DIALECTS, NPR, Block, Document, place, render
 
 FORK = Document((Block(("a", "b"), (("x",), ("y",)), "z"),), "Answer: 1")
 TEXT = render(FORK)
@@ -171,7 +171,7 @@ def test_a_dialect_without_think_tag_cannot_hold_reasoning_apart(lines: Path) ->
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
 def test_every_dialect_is_read_as_itself_and_named_elsewhere(lines: Path, dialect: Any) -> None:
-    document = Document((Block(("a",), (("x",),), "z" if dialect.conclusion else ""),))
+    document = place((Block(("a",), (("x",),), "z" if dialect.conclusion else ""),), "", dialect)
     lines.write_text(line_of({"question": "Q", "text": render(document, dialect)}))
     assert one(read(lines, dialect)).document == document
     for other in DIALECTS.values():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multiverse.data import Message, Row, read, split, write_jsonl, write_parquet, write_rows
 from multiverse.data.write import whole, whole_folder
 from multiverse.errors import DataError
-from multiverse.structure import DIALECTS, Block, Dialect, Document, sequential_baseline
+from multiverse.structure import DIALECTS, Block, Dialect, Document, place, sequential_baseline
 from tests.strategies import WORDS, documents
 
 
@@ -40,7 +40,7 @@ def test_rows_read_back(tmp_path_factory: pytest.TempPathFactory, suffix: str, w
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
 def test_every_dialect_reads_back(tmp_path: Path, dialect: Dialect) -> None:
-    document = Document((Block(("a",), (("x",),), "z" if dialect.conclusion else ""),))
+    document = place((Block(("a",), (("x",),), "z" if dialect.conclusion else ""),), "", dialect)
     for write, name in ((write_jsonl, "a.jsonl"), (write_parquet, "a.parquet")):
         write([Row((Message("user", "Q"),), document, "x", 1)], tmp_path / name, dialect)
         assert [row.document for row in read(tmp_path / name, dialect).rows] == [document]

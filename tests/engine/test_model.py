@@ -59,7 +59,7 @@ def test_a_model_without_a_dialect_runs_as_any_other(plain_folder: Path, packed_
         assert generation.usage.parallelism == 1.0
         if generation.finish_reason == "stop":
             assert generation.tree is not None
-            assert generation.tree.answer == generation.text == generation.answer
+            assert generation.tree.plain_answer == generation.text == generation.answer
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

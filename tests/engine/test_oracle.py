@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
 from multiverse.engine import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Block, Document, TokenDialect, encode, layout
+from multiverse.structure import MULTIVERSE, Block, Blocks, Document, TokenDialect, encode, layout, place
 from tests.strategies import documents
 
 TOLERANCE = 1e-4
@@ -71,15 +72,20 @@ def check(model: Any, generation: Generation, tokens: TokenDialect, share_every:
     return compared
 
 
+Pair = tuple[LLM, Any]
+
+
 @pytest.fixture(scope="module")
-def pairs(model_folders: dict[str, Path]) -> dict[str, tuple[LLM, Any]]:
-    """Our engine and the untouched model, per family."""
-    pairs = {}
-    for name in ("qwen2", "qwen3", "llama"):
-        llm = LLM(model_folders[name], kv_memory=8 << 20)
+def pair(model_folders: dict[str, Path]) -> Callable[[str, Blocks], Pair]:
+    """Our engine and the untouched model, by family and places of blocks."""
+
+    @cache
+    def made(family: str, blocks: Blocks) -> Pair:
+        llm = LLM(model_folders[family], dialect=replace(MULTIVERSE, blocks=blocks), kv_memory=8 << 20)
         llm.engine.sampler = ScriptedSampler()
-        pairs[name] = llm, AutoModelForCausalLM.from_pretrained(model_folders[name], attn_implementation="sdpa").eval()
-    return pairs
+        return llm, AutoModelForCausalLM.from_pretrained(model_folders[family], attn_implementation="sdpa").eval()
+
+    return made
 
 
 PARAMS = SamplingParams(temperature=0, logprobs=True, max_tokens=4000, max_branches=1000)
@@ -131,10 +137,15 @@ def run_scripted(
     return [engine.generation(request) for request in requests]
 
 
-def agree(pair: tuple[LLM, Any], data: st.DataObject) -> None:
+def places(llm: LLM) -> Blocks:
+    assert llm.engine.tokens is not None
+    return llm.engine.tokens.dialect.blocks
+
+
+def agree(pair: Pair, data: st.DataObject) -> None:
     """Several random trees share every batch, at random offsets; a small budget cuts prompts and heads into chunks."""
     llm, model = pair
-    docs = data.draw(st.lists(documents(depth=3, forks=True), min_size=7, max_size=9))
+    docs = data.draw(st.lists(documents(depth=3, forks=True, places=places(llm)), min_size=7, max_size=9))
     prompts = data.draw(st.lists(st.sampled_from(["Q", "a longer question?", "12+"]), min_size=len(docs), max_size=len(docs)))
     gaps = data.draw(st.lists(st.integers(0, 12), min_size=len(docs), max_size=len(docs)))
     budget = data.draw(st.sampled_from([31, 128, 2048]))
@@ -161,27 +172,36 @@ class Trouble:
 
 
 FAMILIES = ["qwen2", "qwen3", "llama"]
+PLACED: list[tuple[str, Blocks]] = [("qwen2", "thinking"), ("qwen3", "both"), ("llama", "answer")]
+"""Every family, and every place of blocks."""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "blocks"),
+    [("qwen2", "thinking"), ("qwen3", "thinking"), ("llama", "thinking"), *PLACED[1:], ("qwen3", "answer")],
+)
 @settings(max_examples=10)
 @given(data=st.data())
-def test_engine_agrees_with_one_dense_forward(pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject) -> None:
-    # 10 examples of at least 7 trees in each of 3 families: at least 210 trees.
-    agree(pairs[family], data)
+def test_engine_agrees_with_one_dense_forward(
+    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, data: st.DataObject
+) -> None:
+    # 10 examples of at least 7 trees each: at least 210 trees with blocks in the thinking, and as many with others.
+    agree(pair(family, blocks), data)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("blocks", ["thinking", "answer", "both"])
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=150)
 @given(data=st.data())
 def test_engine_agrees_with_one_dense_forward_at_length(
-    pairs: dict[str, tuple[LLM, Any]], family: str, data: st.DataObject
+    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, data: st.DataObject
 ) -> None:
-    agree(pairs[family], data)
+    agree(pair(family, blocks), data)
 
 
-def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any]]) -> None:
+@pytest.mark.parametrize("blocks", ["thinking", "answer"])
+def test_a_chain_of_nested_blocks_to_depth_three(pair: Callable[[str, Blocks], Pair], blocks: Blocks) -> None:
     # Whatever the random trees happen to be: a block in a path in a path, wide, with ragged paths and text after each join.
     def body(depth: int, label: str) -> tuple[str | Block, ...]:
         if not depth:
@@ -189,10 +209,10 @@ def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any
         inner = Block(("l", "m", "n"), tuple(body(depth - 1, label + letter) for letter in "lmn"), "sum " + label)
         return ("before", inner, "between", inner, "after") if depth == 1 else ("before", inner, "after")
 
-    llm, model = pairs["qwen3"]
+    llm, model = pair("qwen3", blocks)
     tokens = llm.engine.tokens
     assert tokens is not None
-    document = Document(body(3, "a"), "done")
+    document = place(body(3, "a"), "done", tokens.dialect)
     (generation,) = run_scripted(llm, [document], ["Q"], [0])
     assert generation.tree == document
     assert document.depth == 3
@@ -200,23 +220,23 @@ def test_a_chain_of_nested_blocks_to_depth_three(pairs: dict[str, tuple[LLM, Any
     assert generation.usage.parallelism > 3
 
 
-def draw_work(data: st.DataObject, size: int) -> tuple[list[Document], list[str], list[int], random.Random]:
-    docs = data.draw(st.lists(documents(depth=2, forks=True), min_size=size, max_size=size))
+def draw_work(data: st.DataObject, size: int, where: Blocks) -> tuple[list[Document], list[str], list[int], random.Random]:
+    docs = data.draw(st.lists(documents(depth=2, forks=True, places=where), min_size=size, max_size=size))
     prompts = data.draw(st.lists(st.sampled_from(["Q", "Question", "Question 2"]), min_size=size, max_size=size))
     gaps = data.draw(st.lists(st.integers(0, 8), min_size=size, max_size=size))
     return docs, prompts, gaps, random.Random(data.draw(st.integers(0, 1 << 30)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "blocks"), PLACED)
 @pytest.mark.parametrize("evict", [False, True], ids=["kept in the cache", "evicted"])
 @settings(max_examples=4)
 @given(data=st.data())
 def test_preemption_at_any_step_changes_nothing(
-    pairs: dict[str, tuple[LLM, Any]], family: str, evict: bool, data: st.DataObject
+    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, evict: bool, data: st.DataObject
 ) -> None:
     # Small chunks and few branches at a time, so that restoring is cut up and blocks are gone through in waves.
-    llm, model = pairs[family]
-    docs, prompts, gaps, rng = draw_work(data, 4)
+    llm, model = pair(family, blocks)
+    docs, prompts, gaps, rng = draw_work(data, 4, blocks)
     tokens, scheduler = llm.engine.tokens, llm.engine.scheduler
     assert tokens is not None
     scheduler.max_batch_branches = rng.choice([1, 3, 256])
@@ -231,15 +251,15 @@ def test_preemption_at_any_step_changes_nothing(
         assert check(model, generation, tokens) > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "blocks"), PLACED)
 @pytest.mark.parametrize("every", [1, 8])
 @settings(max_examples=3)
 @given(data=st.data())
 def test_paths_that_share_every_so_often_agree_too(
-    pairs: dict[str, tuple[LLM, Any]], family: str, every: int, data: st.DataObject
+    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, every: int, data: st.DataObject
 ) -> None:
-    llm, model = pairs[family]
-    docs, prompts, gaps, rng = draw_work(data, 3)
+    llm, model = pair(family, blocks)
+    docs, prompts, gaps, rng = draw_work(data, 3, blocks)
     tokens, scheduler = llm.engine.tokens, llm.engine.scheduler
     assert tokens is not None
     scheduler.max_batch_branches = rng.choice([1, 3, 256])
@@ -256,9 +276,9 @@ def test_paths_that_share_every_so_often_agree_too(
 
 
 @pytest.mark.parametrize("every", [None, 1, 8])
-def test_sharing_is_seen_by_the_model(pairs: dict[str, tuple[LLM, Any]], every: int | None) -> None:
+def test_sharing_is_seen_by_the_model(pair: Callable[[str, Blocks], Pair], every: int | None) -> None:
     # The two masks differ where it matters: numbers of one would not pass as those of the other.
-    llm, model = pairs["qwen2"]
+    llm, model = pair("qwen2", "thinking")
     tokens = llm.engine.tokens
     assert tokens is not None
     document = Document((Block(("a", "b"), (("first path, long enough",), ("second one, longer than eight",)), "c"),), "A")

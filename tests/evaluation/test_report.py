@@ -19,7 +19,7 @@ from multiverse.evaluation.markdown import cell, write_report
 from multiverse.evaluation.recording import LONGEST_LINK, link, recording
 from multiverse.evaluation.report import compare, report
 from multiverse.evaluation.sample import Sample, read_run, write_run
-from multiverse.structure import DIALECTS, MULTIVERSE, Block, Dialect, Document, parse, render
+from multiverse.structure import DIALECTS, MULTIVERSE, Block, Dialect, parse, place, render
 from tests.evaluation.samples import TEXT, run, sample
 
 
@@ -213,7 +213,7 @@ def test_text_in_a_cell_stays_there_and_is_no_markup() -> None:
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 def test_a_recording_names_the_dialect_of_its_text(dialect: Dialect) -> None:
     block = Block(("Mia", "Tom"), (("1.",), ("2.",)), "3." if dialect.conclusion is not None else "")
-    text = render(Document(("Two.", block), "Answer: 12" if dialect.think is not None else ""), dialect)
+    text = render(place(("Two.", block), "Answer: 12" if dialect.think is not None else "", dialect), dialect)
     (recorded,) = recording(sample(0, True, text=text), "m")["runs"]
     assert recorded == {"mode": "parallel", "text": text, "dialect": dialect.name}
 

@@ -117,7 +117,7 @@ def test_a_document_is_replayed_as_it_would_be_written(scripted: Site) -> None:
 
     assert shape(moments) == shape(written)
     assert texts(moments) == texts(written)
-    assert tree["answer"] == NESTED.answer
+    assert tree["answer"] == NESTED.plain_answer
     assert tree["thinking"][1]["paths"][1] == ["20+1=21."]
     start, finish = moments[0], moments[-1]
     assert (start.event, finish.event, finish.finish_reason, finish.answer) == ("start", "finish", "stop", "34")

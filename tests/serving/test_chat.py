@@ -26,7 +26,7 @@ def test_thinking_is_reasoning_and_the_rest_is_content(scripted: Site) -> None:
     (choice,) = body["choices"]
     message = choice["message"]
     assert message["reasoning"] == message["reasoning_content"] == thinking(render(NESTED))
-    assert message["content"] == NESTED.answer
+    assert message["content"] == NESTED.plain_answer
     assert (message["role"], choice["index"], choice["finish_reason"], choice["logprobs"]) == ("assistant", 0, "stop", None)
     assert body["object"] == "chat.completion"
     assert body["model"] == "scripted"
@@ -49,7 +49,7 @@ def test_usage_counts_all_branches_and_the_longest_chain(scripted: Site) -> None
     assert usage["multiverse"]["parallelism"] == own["parallelism"] == pytest.approx(expected)
     assert usage["multiverse"]["forks"] == 1
     # One token a byte: the answer, the separator before it, the end of text.
-    answered = len(MULTIVERSE.answer_sep + WIDE.answer) + 1
+    answered = len(MULTIVERSE.answer_sep + (WIDE.plain_answer or "")) + 1
     assert usage["completion_tokens_details"]["reasoning_tokens"] == usage["completion_tokens"] - answered
 
 

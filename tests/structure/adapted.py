@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from multiverse.structure import DIALECTS, Block, Body, Dialect, Document, TokenDialect, resolve
+from multiverse.structure import (
+    DIALECTS,
+    MULTIVERSE,
+    NPR,
+    THREADWEAVER,
+    Block,
+    Blocks,
+    Body,
+    Dialect,
+    Document,
+    TokenDialect,
+    resolve,
+)
 from tests.conftest import build_tokenizer
 from tests.strategies import documents
 
-TOKENIZERS = {name: build_tokenizer(dialect) for name, dialect in DIALECTS.items()}
-TOKENS: dict[str, TokenDialect] = {name: resolve(TOKENIZERS[name], dialect) for name, dialect in DIALECTS.items()}
-"""Every dialect, resolved with its own byte tokenizer."""
+_PLACED: list[tuple[Dialect, Blocks]] = [
+    (MULTIVERSE, "both"),
+    (NPR, "answer"),
+    (THREADWEAVER, "answer"),
+    (THREADWEAVER, "both"),
+]
+TESTED = {
+    **DIALECTS,
+    **{
+        f"{dialect.name}, {blocks}": replace(dialect, name=f"{dialect.name}, {blocks}", blocks=blocks)
+        for dialect, blocks in _PLACED
+    },
+}
+"""Every dialect, and some with blocks in other places."""
+
+TOKENIZERS = {name: build_tokenizer(dialect) for name, dialect in TESTED.items()}
+TOKENS: dict[str, TokenDialect] = {name: resolve(TOKENIZERS[name], dialect) for name, dialect in TESTED.items()}
+"""Every one of these, resolved with its own byte tokenizer."""
 
 
 def adapt(document: Document, dialect: Dialect) -> Document:
-    """The document without the parts that the dialect has no tags for: answer, conclusions."""
+    """The document without the parts that the dialect has no tags for: thinking or answer, conclusions."""
 
     def body(items: Body) -> Body:
         return tuple(item if isinstance(item, str) else block(item) for item in items)
@@ -24,15 +52,17 @@ def adapt(document: Document, dialect: Dialect) -> Document:
     def block(item: Block) -> Block:
         return Block(item.outlines, tuple(map(body, item.paths)), item.conclusion if dialect.conclusion is not None else "")
 
-    thinking = None if document.thinking is None else body(document.thinking)
-    return Document(thinking, document.answer if dialect.think is not None else "")
+    thinking, answer = None if document.thinking is None else body(document.thinking), body(document.answer)
+    if dialect.think is None:
+        return Document(None, answer) if dialect.forks_answer else Document(thinking)
+    return Document(thinking, answer)
 
 
 @st.composite
 def dialect_documents(draw: st.DrawFn, depth: int = 3) -> tuple[TokenDialect, Document]:
     """A resolved dialect and a random document for it."""
     tokens = TOKENS[draw(st.sampled_from(sorted(TOKENS)))]
-    return tokens, adapt(draw(documents(depth=depth)), tokens.dialect)
+    return tokens, adapt(draw(documents(depth=depth, places=tokens.dialect.blocks)), tokens.dialect)
 
 
 class WordTokenizer:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from multiverse.errors import DialectError
-from multiverse.structure import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label, detect, resolve
+from multiverse.structure import (
+    DIALECTS,
+    MULTIVERSE,
+    MULTIVERSE_ANSWER,
+    NPR,
+    THREADWEAVER,
+    Dialect,
+    Role,
+    Tag,
+    child_label,
+    detect,
+    read_dialect,
+    resolve,
+    write_dialect,
+)
 from tests.conftest import build_tokenizer
 
 
@@ -42,6 +58,25 @@ def test_a_dialect_without_block_and_conclusion_tags_is_refused() -> None:
 def test_a_dialect_with_one_tag_for_two_roles_is_refused() -> None:
     with pytest.raises(ValueError, match="one tag for two roles"):
         dataclasses.replace(MULTIVERSE, path=Tag("<Goal>", "</Path>"))
+
+
+def test_places_of_blocks_are_checked() -> None:
+    assert (MULTIVERSE.blocks, MULTIVERSE_ANSWER.blocks, MULTIVERSE_ANSWER.tags) == ("thinking", "answer", MULTIVERSE.tags)
+    with pytest.raises(ValueError, match=r"'odd' has blocks='path': use one of thinking, answer, both"):
+        dataclasses.replace(MULTIVERSE, name="odd", blocks="path")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'odd' has no think tag, so blocks must be 'thinking' or 'answer', not 'both'"):
+        dataclasses.replace(NPR, name="odd", blocks="both")
+
+
+def test_a_saved_dialect_keeps_its_places_and_an_older_one_has_blocks_in_the_thinking() -> None:
+    config = SimpleNamespace()
+    write_dialect(config, MULTIVERSE_ANSWER)
+    assert read_dialect(SimpleNamespace(**json.loads(json.dumps(vars(config))))) == MULTIVERSE_ANSWER
+    del config.multiverse_dialect["blocks"]
+    assert read_dialect(config) == dataclasses.replace(MULTIVERSE, name="multiverse-answer")
+    config.multiverse_dialect["blocks"] = "elsewhere"
+    with pytest.raises(DialectError, match="blocks='elsewhere'"):
+        read_dialect(config)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
@@ -91,7 +126,8 @@ def test_detect_returns_the_first_dialect_with_all_its_tags() -> None:
     for dialect in known:
         found = detect(build_tokenizer(dialect), known)
         assert found is not None
-        assert found.dialect is dialect
+        # Tags do not say where blocks stand: that is saved with the model.
+        assert found.dialect is (MULTIVERSE if dialect is MULTIVERSE_ANSWER else dialect)
     both = build_tokenizer(MULTIVERSE)
     both.add_tokens(list(NPR.tags))
     first, second = detect(both, (NPR, MULTIVERSE)), detect(both, (MULTIVERSE, NPR))

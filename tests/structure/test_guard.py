@@ -265,9 +265,8 @@ def test_a_space_must_follow_a_label(name: str) -> None:
     letter, space = tokens.encode("a")[0], tokens.encode(" ")[0]
     assert allows(allowed_tokens(machine), space)
     assert not allows(allowed_tokens(machine), letter)
-    outline = Machine(tokens)
-    opening = [role for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN) if role in tokens.ids]
-    for role in opening:
+    outline = where_it_forks(tokens, "")
+    for role in [role for role in (Role.BLOCK_OPEN, Role.GOAL_OPEN) if role in tokens.ids]:
         outline.feed(tokens.ids[role])
         for token in tokens.sep:
             outline.feed(token)
@@ -310,10 +309,11 @@ def test_without_thinking_tags_a_block_is_allowed_at_the_start_and_after_the_pro
     assert not allows(allowed_tokens(machine), tokens.fork_tag)
 
 
-def in_the_thinking(tokens: TokenDialect, text: str, label: str = "") -> Machine:
-    """A branch that has just written this text."""
+def where_it_forks(tokens: TokenDialect, text: str, label: str = "") -> Machine:
+    """A branch that has just written this text, in a path or where the trunk may fork: the thinking, or else the answer."""
     machine = Machine(tokens, label)
-    for token in machine.forced or ((tokens.ids[Role.THINK_OPEN], *tokens.sep) if Role.THINK_OPEN in tokens.ids else ()):
+    thinks = Role.THINK_OPEN in tokens.ids and tokens.dialect.forks_thinking
+    for token in machine.forced or ((tokens.ids[Role.THINK_OPEN], *tokens.sep) if thinks else ()):
         machine.feed(token)
     for token in tokens.encode(text):
         machine.feed(token)
@@ -325,17 +325,19 @@ def in_the_thinking(tokens: TokenDialect, text: str, label: str = "") -> Machine
 def test_a_tag_is_allowed_only_behind_a_separator(name: str, label: str) -> None:
     tokens = TOKENS[name]
     for text, apart in ((" so", False), (" so\n", True), (" so\n ", False), (" so\n\n", True)):
-        machine = in_the_thinking(tokens, text, label)
+        machine = where_it_forks(tokens, text, label)
         assert allows(allowed_tokens(machine), tokens.fork_tag) == apart
         closing = Role.PATH_CLOSE if label else Role.THINK_CLOSE
-        if closing in tokens.ids:
+        if not label and not tokens.dialect.forks_thinking:
+            assert closing_tokens(machine) == ()
+        elif closing in tokens.ids:
             ahead = (tokens.ids[closing],) if apart else (*tokens.sep, tokens.ids[closing])
             assert closing_tokens(machine) == ahead
 
 
 def test_closing_tokens_of_the_shortest_block() -> None:
     tokens = TOKENS["multiverse"]
-    machine = in_the_thinking(tokens, "so\n")
+    machine = where_it_forks(tokens, "so\n")
     steps = []
     machine.feed(tokens.fork_tag)
     while not machine.waiting:
@@ -351,6 +353,46 @@ def test_closing_tokens_of_the_shortest_block() -> None:
         for token in ahead:
             machine.feed(token)
     assert steps[5:] == ["<Conclusion>\n", "\n</Conclusion>", "\n</Parallel>", "\n</Think>"]
+
+
+def test_a_block_of_the_answer_closes_and_the_text_may_end_behind_it() -> None:
+    tokens = TOKENS["multiverse-answer"]
+    on = Walk(tokens)
+    assert allows(allowed_tokens(on.machine), tokens.fork_tag)  # the text may begin with a block
+    on.feed(tokens.fork_tag)
+    assert not allowed_tokens(on.machine).may_end
+    on.close()
+    assert on.text == (
+        "<Parallel>\n<Goal>\n<Outline>\n1: \n</Outline>\n</Goal>\n"
+        "<Path>\n1:\n</Path>\n<Conclusion>\n\n</Conclusion>\n</Parallel>"
+    )
+    assert allowed_tokens(on.machine) == AllowedTokens(tokens.sep, (), may_end=True)
+    on.feed(tokens.sep[0])
+    found = allowed_tokens(on.machine)
+    assert allows(found, tokens.fork_tag)  # another block, or text, but no end behind the separator alone
+    assert not allows(found, tokens.ids[Role.THINK_OPEN])
+    assert not found.may_end
+    on.feed(tokens.encode("a")[0])
+    assert allowed_tokens(on.machine).may_end
+    assert not allows(allowed_tokens(on.machine), tokens.fork_tag)
+
+
+def test_a_block_may_follow_the_closed_thinking_where_the_answer_forks() -> None:
+    for name, where in (("multiverse", ""), ("multiverse-answer", "answer"), ("multiverse, both", "both answer")):
+        tokens = TOKENS[name]
+        on = Walk(tokens)
+        for token in tokens.encode("<Think>\n"):
+            on.feed(token)
+        assert allows(allowed_tokens(on.machine), tokens.fork_tag) == (tokens.dialect.blocks != "answer")
+        for token in tokens.encode("a\n</Think>"):
+            on.feed(token)
+        assert allowed_tokens(on.machine) == AllowedTokens(tokens.answer_sep[:1], (), may_end=True)
+        for token in tokens.answer_sep:
+            on.feed(token)
+        assert allows(allowed_tokens(on.machine), tokens.fork_tag) == ("answer" in where)
+        assert closing_cost(on.machine) == ClosingCost(0, 0)
+        on.feed(tokens.sep[0])  # a third line end would be a text of the answer, and has no separator behind it
+        assert not allows(allowed_tokens(on.machine), tokens.fork_tag)
 
 
 @given(pair=dialect_documents(depth=2), text=st.sampled_from(["a", " ", "\n"]))
@@ -391,7 +433,7 @@ def test_growth_is_the_closing_cost_that_a_tag_adds(pair: tuple[TokenDialect, Do
 @pytest.mark.parametrize("name", sorted(TOKENS))
 def test_an_outline_adds_positions_in_sequence_and_its_path_in_parallel(name: str) -> None:
     tokens = TOKENS[name]
-    machine = in_the_thinking(tokens, "so\n")
+    machine = where_it_forks(tokens, "so\n")
     machine.feed(tokens.fork_tag)
     while (
         machine.outlines == 0 or machine.state is not State.GOAL or closing_tokens(machine)[-1] != tokens.ids[Role.GOAL_CLOSE]

@@ -15,6 +15,7 @@ from multiverse.structure import (
     encode,
     layout,
     measure,
+    place,
     render,
     word_tokens,
 )
@@ -58,5 +59,5 @@ def test_counts_of_tokens_agree_with_the_layout(tokens: TokenDialect, document: 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
 def test_measure_in_every_dialect(dialect: Dialect) -> None:
-    document = Document((Block(("a", "b"), (("x y",), ("z",)), "" if dialect.conclusion is None else "c"),))
+    document = place((Block(("a", "b"), (("x y",), ("z",)), "" if dialect.conclusion is None else "c"),), "", dialect)
     assert measure(document, word_tokens(dialect)).parallelism > 1

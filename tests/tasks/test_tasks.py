@@ -61,7 +61,7 @@ def test_the_first_problem_of_a_seed_is_fixed() -> None:
 @settings(max_examples=30, deadline=None)
 def test_check_accepts_the_answer_alone(family: str, seed: int) -> None:
     (problem,) = generate(family, 1, seed=seed, split="train")
-    assert problem.structured.answer == problem.sequential.answer == f"Answer: {problem.answer}"
+    assert problem.structured.plain_answer == problem.sequential.plain_answer == f"Answer: {problem.answer}"
     for right in (problem.answer, f"Answer: {problem.answer}", f"  answer:{problem.answer} .\n", f"{problem.answer}."):
         assert problem.check(right)
     for wrong in ("", "Answer:", "-1", "9999", f"{problem.answer}1", f"{problem.answer} {problem.answer}", "().", "nan"):

@@ -40,7 +40,7 @@ def contexts(document: Document, join: Join) -> Iterator[tuple[str, list[str]]]:
     """
     assert document.thinking is not None
     trunk = yield from _body(document.thinking, "", ["+<Think>\n"], join)
-    yield "", [*trunk, "+\n</Think>", f"+\n\n{document.answer}"]
+    yield "", [*trunk, "+\n</Think>", f"+\n\n{document.plain_answer}"]
 
 
 def _body(body: Body, label: str, before: list[str], join: Join) -> Iterator[tuple[str, list[str]]]:

@@ -71,7 +71,9 @@ OnError = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate; do not run.")]
-DialectName = Annotated[str, typer.Option("--dialect", metavar="multiverse|npr|threadweaver", help="Tag set of the documents.")]
+DialectName = Annotated[
+    str, typer.Option("--dialect", metavar="multiverse|multiverse-answer|npr|threadweaver", help="Tag set of the documents.")
+]
 
 # Former names of options, and what each is called now. One is refused in commands that have the new one; fields that declare
 # an earlier name (`was`) are added when a command is made from them.

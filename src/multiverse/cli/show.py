@@ -117,9 +117,13 @@ def _print_tree(document: Document, shape: Shape, *, name: str, counted: str) ->
 
     root = Tree(Text.assemble((name, "bold"), (f"  {shape.own_tokens[0]} in the trunk", "dim")), guide_style="dim")
     # Paths are visited in document order, the order of `own_tokens`.
-    _grow(root, document.thinking or (), "", iter(shape.own_tokens[1:]))
-    if document.answer.strip():
-        root.add(_line("Answer: ", document.answer.strip().removeprefix("Answer:"), "bold green"))
+    counts = iter(shape.own_tokens[1:])
+    _grow(root, document.thinking or (), "", counts)
+    answer = document.plain_answer
+    if answer is None:
+        _grow(root.add(Text("Answer", "bold green")), document.answer, "", counts)
+    elif answer.strip():
+        root.add(_line("Answer: ", answer.strip().removeprefix("Answer:"), "bold green"))
     console = Console()
     console.print(root)
     console.print()

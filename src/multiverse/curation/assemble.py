@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..structure import Block, Body, Document
+from ..structure import Block, Body, Document, place
 from .config import CurationConfig
 from .outline import Filled, FilledBlock, within
 from .stages.conclude import Concluded
@@ -36,13 +36,7 @@ def assemble(filled: Filled, trace: Trace, config: CurationConfig, rewritten: Re
     """The document of a trace: with rewritten texts where there are some, else with the trace's own sentences."""
     assembler = _Assembler(trace, config, Rewritten() if rewritten is None else rewritten)
     thinking = assembler.body(filled, "")
-    if config.tags.think is not None:
-        return Document(thinking, trace.answer)
-    # The dialect has no tag around the thinking: the answer is its end.
-    *earlier, last = thinking
-    if not trace.answer:
-        return Document(thinking)
-    return Document((*earlier, f"{last}\n\n{trace.answer}") if isinstance(last, str) else (*thinking, trace.answer))
+    return place(thinking, trace.answer, config.tags)
 
 
 def original_text(sentences: tuple[int, ...], trace: Trace) -> str:

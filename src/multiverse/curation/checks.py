@@ -151,21 +151,21 @@ def check_grammar(document: Document, dialect: Dialect) -> None:
 
 def check_sentences(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
     """A refilled document contains every sentence of the trace once, in order; only goals and conclusions are new."""
-    text, at = _bare("".join(trace_texts(filled, document.thinking or (), phrase))), 0
+    text, at = _bare("".join(trace_texts(filled, document.trunk, phrase))), 0
     for number, sentence in enumerate(trace.sentences, 1):
         bare = _bare(sentence)
         if not text.startswith(bare, at):
             raise ValidationError("lost sentences", f"sentence {number} is not where it belongs: {_short(sentence.strip())!r}")
         at += len(bare)
-    # In a dialect without a tag for the thinking, the answer is its end.
-    if text[at:] != ("" if document.answer else _bare(trace.answer)):
+    # Where thinking and answer are one trunk, the answer is its end.
+    if text[at:] != ("" if document.thinking is not None and document.answer else _bare(trace.answer)):
         raise ValidationError("invented text", f"this is none of the trace's: {_short(text[at:])!r}")
 
 
 def check_answer(filled: Filled, document: Document, trace: Trace, phrase: str) -> None:
     """The answer is still there, and its value is in the thinking if it was there before."""
-    thinking = "\n".join(trace_texts(filled, document.thinking or (), phrase))
-    whole = f"{thinking}\n{document.answer}"
+    thinking = "\n".join(trace_texts(filled, document.trunk, phrase))
+    whole = f"{thinking}\n{document.plain_answer or ''}"
     if trace.answer and trace.answer not in whole:
         raise ValidationError("answer lost", f"the answer is gone: {_short(trace.answer)!r}")
     before, after = final_value(f"{trace.reasoning}\n{trace.answer}"), final_value(whole)
@@ -208,7 +208,7 @@ class PlacedBlock(NamedTuple):
 
 def placed_blocks(filled: Filled, document: Document, phrase: str) -> list[PlacedBlock]:
     """Every block of a document; blocks inside a path come before the enclosing one."""
-    return list(_placed_blocks(filled, document.thinking or (), "", [], phrase))
+    return list(_placed_blocks(filled, document.trunk, "", [], phrase))
 
 
 def _placed_blocks(filled: Filled, body: Body, name: str, before: list[str], phrase: str) -> Iterator[PlacedBlock]:

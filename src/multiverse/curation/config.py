@@ -40,7 +40,9 @@ class CurationConfig(Options):
     )
     judge: bool = option(False, "Also ask the model whether paths depend on each other.", group="Curation")
     rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
-    dialect: Literal["multiverse", "npr", "threadweaver"] = like(CommonOptions, "dialect", group="Curation")
+    dialect: Literal["multiverse", "multiverse-answer", "npr", "threadweaver"] = like(
+        CommonOptions, "dialect", group="Curation"
+    )
     max_nesting: int = option(3, "Deepest nesting of blocks.", ge=1, was="depth")
     max_tokens: int = like(CommonOptions, "max_tokens", 4096, was="answer_tokens")
     max_answer: int = option(100_000, "Longest completion that is parsed, in characters.", ge=1)

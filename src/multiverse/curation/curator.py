@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TypeVar
 
 from ..data.records import checked
-from ..structure import Block, Document, render
+from ..structure import Block, Document, place, render
 from .assemble import Rewritten, assemble, original_text, space_after
 from .checks import (
     PlacedBlock,
@@ -222,11 +222,11 @@ class _Curation:
 
     @property
     def original(self) -> str:
-        """The text that the thinking is compared with; in a dialect without a tag for it, it includes the answer."""
-        return self.trace.reasoning if self.config.tags.think is not None else f"{self.trace.reasoning}\n{self.trace.answer}"
+        """The text that the reasoning is compared with; where it is one trunk with the answer, it includes that."""
+        return self.trace.reasoning if self.config.tags.apart else f"{self.trace.reasoning}\n{self.trace.answer}"
 
     def text(self, filled: Filled, document: Document) -> str:
-        return "\n".join(trace_texts(filled, document.thinking or (), self.config.phrase))
+        return "\n".join(trace_texts(filled, document.trunk, self.config.phrase))
 
     def paths(self, block: PlacedBlock) -> list[str]:
         """The texts of a block's paths."""
@@ -238,4 +238,4 @@ class _Curation:
 
     def rendered(self, block: PlacedBlock) -> str:
         """A rendered block, for prompts."""
-        return render(Document((block.refilled,)), self.config.tags)
+        return render(place((block.refilled,), "", self.config.tags), self.config.tags)

@@ -18,7 +18,7 @@ from ..data import Fault, Row
 from ..data.records import MESSAGES, REASONING, checked, row_of
 from ..data.source import READERS, scan_source
 from ..errors import StructureError
-from ..structure import Block, Body, Dialect, Document, measure, parse, word_tokens
+from ..structure import Block, Body, Dialect, Document, markdown, measure, parse, word_tokens
 from .checks import body_texts, check_apart, distance
 from .client import Client, read_completion
 from .config import DistillConfig
@@ -108,12 +108,14 @@ class Distiller:
                 detail = f"the sample has {len(text):,} characters, at most {self.config.max_answer:,} are read"
                 raise ValidationError("too long", detail)
             document = parse(text, self.config.tags)
-            given = document.answer or next((item for item in reversed(document.thinking or ()) if isinstance(item, str)), "")
+            # In a dialect whose trunk is the thinking, its last text is the answer.
+            given = markdown(document.answer) or next((item for item in reversed(document.trunk) if isinstance(item, str)), "")
             if not self.check(question, reference, given):
                 detail = f"the answer is {given.strip()[:200]!r}, and {reference[:200]!r} is right"
                 raise ValidationError("wrong answer", detail)
             self._check_parallel(document)
-            check_independent(document.thinking or (), [question])
+            for body in (document.thinking or (), document.answer):
+                check_independent(body, [question])
         except StructureError as error:
             return ValidationError("malformed", str(error))
         except ValidationError as error:

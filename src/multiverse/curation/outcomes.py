@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from ..data.records import checked
 from ..errors import DataError, StructureError
-from ..structure import Dialect, Document, parse, render
+from ..structure import Dialect, Document, parse, place, render
 from .errors import RunError
 from .types import Curated, Outcome, Rejected, Trace, Usage
 
@@ -81,11 +81,7 @@ def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
 def sequential(reasoning: str, answer: str, dialect: Dialect) -> Document | None:
     """The original reasoning as a document without blocks; `None` if there is none (distillation)."""
     text = reasoning.strip()
-    if not text:
-        return None
-    if dialect.think is not None:
-        return Document((text,), answer)
-    return Document((dialect.answer_sep.join(part for part in (text, answer) if part),))
+    return place((text,), answer, dialect) if text else None
 
 
 def line(record: dict[str, Any]) -> bytes:

@@ -233,7 +233,9 @@ def _parse(text: Any, dialect: Dialect) -> Document | None:
 def _tree(document: Document | None, kept: frozenset[str]) -> dict[str, Any] | None:
     if document is None:
         return None
-    return {"thinking": _body(document.thinking or (), _Place("", ""), kept), "answer": document.answer}
+    plain = document.plain_answer if document.thinking is not None else None
+    whole = document.thinking or () if plain is not None else (*(document.thinking or ()), *document.answer)
+    return {"thinking": _body(whole, _Place("", ""), kept), "answer": plain or ""}
 
 
 class _Place(NamedTuple):

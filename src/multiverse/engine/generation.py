@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StructureError
-from ..structure import Document, TokenDialect, parse
+from ..structure import Dialect, Document, TokenDialect, markdown_text, parse
 from .branch import Branch, Top
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
@@ -66,7 +66,8 @@ class Generation:
 
     Attributes:
         text: the generated text, without the end-of-text token or a stop string.
-        answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``.
+        answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads as
+            Markdown, without tags: see `structure.markdown`.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
         finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
@@ -156,10 +157,8 @@ def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) ->
     if tree.prompt_thinking and dialect.think is not None:
         # The prompt opened the thinking, so the generated text alone would not parse.
         text = dialect.think.open + dialect.sep + text.removeprefix(dialect.sep)
-    if finish_reason != "stop" and dialect.think is not None:
-        # Cut off between the thinking and the answer: a part of the separator there is not an answer.
-        head, closed, rest = text.rpartition(dialect.think.close)
-        text = head + closed if closed and dialect.answer_sep.startswith(rest) else text
+    if finish_reason != "stop":
+        text = _without_separator(text, dialect)
     try:
         return parse(text, dialect), None
     except StructureError as error:
@@ -167,12 +166,23 @@ def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) ->
         return None, f"{cut}{error}"
 
 
+def _without_separator(text: str, dialect: Dialect) -> str:
+    """A text that was cut off, without the separator, or a part of it, after a tag behind which it might have ended."""
+    for tag, sep in ((dialect.think, dialect.answer_sep), (dialect.block or dialect.conclusion, dialect.sep)):
+        if tag is not None:
+            head, closed, rest = text.rpartition(tag.close)
+            if closed and sep.startswith(rest):
+                return head + closed
+    return text
+
+
 def _answer(tokens: TokenDialect | None, text: str, *, thinking: bool) -> str:
-    think = tokens.dialect.think if tokens is not None else None
-    if think is None:
-        answer = text
-    else:
-        _, closed, answer = text.rpartition(think.close)
-        if not closed and (thinking or think.open in text):
+    dialect = tokens.dialect if tokens is not None else None
+    answer = text
+    if dialect is not None and dialect.think is not None:
+        _, closed, answer = text.rpartition(dialect.think.close)
+        if not closed and (thinking or dialect.think.open in text):
             answer = ""  # cut off within the thinking
+    if dialect is not None and dialect.forks_answer:
+        answer = markdown_text(answer, dialect)
     return answer.strip().removeprefix("Answer:").strip()

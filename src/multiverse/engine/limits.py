@@ -30,7 +30,8 @@ class Limits:
     """The limits of a request and the state of its forced close.
 
     Attributes:
-        closing: the limit for which the whole request is being closed, as in `finish_reason`; `None` if it is not.
+        closing: the limit for which all that is open is being closed, as in `finish_reason`; `None` if nothing is.
+        met: the last such limit, also if the text goes on after what was closed; `None` without one.
         headroom: the most by which a branch may increase its closing cost in the next step.
         max_generated, end_position: hard limits: number of tokens, position.
     """
@@ -38,20 +39,22 @@ class Limits:
     def __init__(self, tree: BranchTree, params: SamplingParams, model: ModelInfo) -> None:
         self._tree, self._params, self._model = tree, params, model
         self.closing: str | None = None
+        self.met: str | None = None
         self.max_generated = params.max_tokens
         self.end_position = model.max_positions
         if params.max_critical_path_tokens is not None:
             self.end_position = min(self.end_position, tree.prompt_positions + params.max_critical_path_tokens)
         self.headroom = ClosingCost(self.max_generated, self.end_position)
         self._closing_branches = False  # whether branches were closed for a limit of their own
+        self._closing_thinking = False  # whether only the thinking is being closed, for its budget
         self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion is closed
 
     def reached(self, branch: Branch) -> str | None:
         """The finish reason if the newest token of this branch has reached a hard limit."""
         if self._tree.num_generated >= self.max_generated:
-            return self.closing or "length"
+            return self.met or "length"
         if branch.next_position >= self.end_position:
-            return self.closing or ("length" if self.end_position == self._model.max_positions else "budget")
+            return self.met or ("length" if self.end_position == self._model.max_positions else "budget")
         return None
 
     # -- what may be sampled ------------------------------------------------------------------------------------------
@@ -118,14 +121,16 @@ class Limits:
             The finish reason, if the request ends at once.
         """
         closable = self._model.tokens is not None and self._params.guard
-        if seconds >= self._params.max_seconds and self.closing != "deadline":
-            self.closing = "deadline"
+        if seconds >= self._params.max_seconds and self.met != "deadline":
+            self._begin_closing("deadline")
             if not closable or not prompt_computed:
                 return "deadline"
             left = self.remaining(self._tree.trunk).tokens + self.reserved
             self.max_generated = min(self.max_generated, self._tree.num_generated + left)
         if not closable:
             return None
+        if self._closing_thinking and not self._in_thinking:
+            self._end_closing()
         if self.closing is None:
             self._look_ahead()
         for branch in self._tree.open_branches:
@@ -144,6 +149,21 @@ class Limits:
                 return branch, tokens
         return None
 
+    @property
+    def _in_thinking(self) -> bool:
+        """Whether the thinking is open: there its budget holds. In a dialect without think tags it may be the whole trunk."""
+        machine = self._tree.trunk.machine
+        return machine is not None and machine.base is State.BODY
+
+    def _begin_closing(self, reason: str, *, thinking: bool = False) -> None:
+        self.closing = self.met = reason
+        self._closing_thinking = thinking
+
+    def _end_closing(self) -> None:
+        """The thinking was closed for its budget, which does not hold for the answer: that may fork again."""
+        self.closing = self._tree.trunk.closing = self._conclusion_end = None
+        self._closing_thinking = False
+
     def _look_ahead(self) -> None:
         """Begin to close if the next step might leave too few tokens for it; otherwise update the headroom."""
         trunk, params = self._tree.trunk, self._params
@@ -151,20 +171,20 @@ class Limits:
         reserved = self.reserved
         free = self.max_generated - self._tree.num_generated - cost.tokens - reserved
         end = trunk.next_position + cost.positions
-        limits = [
-            (self.end_position - end - reserved, "length" if self.end_position == self._model.max_positions else "budget")
-        ]
-        if params.thinking_budget is not None:
+        ahead = self.end_position - end - reserved
+        thinking = ahead
+        if params.thinking_budget is not None and self._in_thinking:
             # The answer does not count towards this budget, so only the conclusion's half is reserved.
-            limits.append((self._tree.prompt_positions + params.thinking_budget - end - reserved // 2, "budget"))
-        ahead, reason = min(limits)
+            thinking = self._tree.prompt_positions + params.thinking_budget - end - reserved // 2
         if cost.tokens:  # something is open
             if free < _STEP * rows:
-                self.closing = "length"
+                self._begin_closing("length")
             elif ahead < _STEP:
-                self.closing = reason
+                self._begin_closing("length" if self.end_position == self._model.max_positions else "budget")
+            elif thinking < _STEP:
+                self._begin_closing("budget", thinking=True)
         # Shared evenly among the open branches.
-        self.headroom = ClosingCost(free // max(1, rows), ahead)
+        self.headroom = ClosingCost(free // max(1, rows), min(ahead, thinking))
 
     @property
     def reserved(self) -> int:
@@ -173,7 +193,7 @@ class Limits:
         if params.reserved_tokens is not None:
             return params.reserved_tokens
         limits = [params.max_tokens, self.end_position - self._tree.prompt_positions]
-        if params.thinking_budget is not None:
+        if params.thinking_budget is not None and self._in_thinking:
             limits.append(params.thinking_budget)
         return max(8, min(256, min(limits) // 8))
 
@@ -198,7 +218,7 @@ class Limits:
         machine = branch.machine
         assert machine is not None
         if not branch.label and machine.state is State.CONCLUSION:
-            # The model writes the outermost conclusion, within half of the reserved tokens.
+            # The model writes the outermost conclusion (of thinking or answer), within half of the reserved tokens.
             if self._conclusion_end is None:
                 self._conclusion_end = len(branch.token_ids) + self.reserved // 2
             if len(branch.token_ids) < self._conclusion_end:

@@ -138,7 +138,7 @@ class Request:
             self._emit_token(branch, "", _END_OF_TEXT, end=True)
         machine = branch.machine
         if machine is None or machine.complete:
-            self.finish_reason = self.limits.closing if self.limits.closing is not None else "stop"
+            self.finish_reason = self.limits.met if self.limits.met is not None else "stop"
         else:
             self.fail("malformed", f"found the end of text in {machine.state.value}, expected {machine.expected()}")
 

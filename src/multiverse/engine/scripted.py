@@ -59,6 +59,6 @@ class ScriptedSampler(Sampler):
         written = {
             index: script.next(branch)
             for index, (request, branch) in enumerate(rows)
-            if (script := self.scripts.get(request.id)) is not None and not (request.limits.closing or branch.closing)
+            if (script := self.scripts.get(request.id)) is not None and not (request.limits.met or branch.closing)
         }
         return dictate(super().choose(logits_BV, rows), written)

@@ -72,6 +72,6 @@ def _readable(text: str) -> tuple[str, Dialect | None]:
                 document = parse(candidate, dialect)
             except StructureError:
                 continue
-            if document.thinking is not None or dialect.think is None:
+            if document.thinking is not None or document.branches or dialect.think is None:
                 return candidate, dialect
     return text, None

@@ -23,6 +23,7 @@ from ..structure import (
     RoleTracker,
     TokenDialect,
     encode,
+    markdown,
     resolve,
 )
 from ..structure import parse as parse_document
@@ -200,7 +201,7 @@ def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, wor
             own.update(dict.fromkeys(event.labels, 0))
         yield from wire_events(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
-    answer = document.answer.strip().removeprefix("Answer:").strip()
+    answer = markdown(document.answer).removeprefix("Answer:").strip()
     yield WireEvent(
         "finish",
         tokens=counts._replace(branch=own[""]),

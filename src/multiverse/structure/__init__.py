@@ -3,12 +3,27 @@
 Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
-from .dialect import DIALECTS, MULTIVERSE, NPR, THREADWEAVER, Dialect, Role, Tag, child_label, read_dialect, write_dialect
+from .dialect import (
+    DIALECTS,
+    MULTIVERSE,
+    MULTIVERSE_ANSWER,
+    NPR,
+    THREADWEAVER,
+    Blocks,
+    Dialect,
+    Role,
+    Tag,
+    child_label,
+    read_dialect,
+    write_dialect,
+)
 from .encode import Encoded, encode
 from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import BranchEnd, Fork, Join, Machine, State, Transition
+from .markdown import MarkdownWriter, markdown, markdown_text
 from .parse import parse
+from .place import place
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
 from .sequential import sequential_baseline
@@ -19,11 +34,13 @@ from .tree import Block, Body, Document
 __all__ = [
     "DIALECTS",
     "MULTIVERSE",
+    "MULTIVERSE_ANSWER",
     "NPR",
     "THREADWEAVER",
     "TRUNK",
     "AllowedTokens",
     "Block",
+    "Blocks",
     "Body",
     "BranchEnd",
     "BranchSpec",
@@ -35,6 +52,7 @@ __all__ = [
     "Join",
     "Layout",
     "Machine",
+    "MarkdownWriter",
     "Replay",
     "Role",
     "RoleTracker",
@@ -55,9 +73,12 @@ __all__ = [
     "encode",
     "growth",
     "layout",
+    "markdown",
+    "markdown_text",
     "measure",
     "parse",
     "partings",
+    "place",
     "read_dialect",
     "render",
     "resolve",

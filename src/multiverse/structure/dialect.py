@@ -7,9 +7,9 @@ A `Dialect` defines the tags, the separators and the form of labels. No tag is s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import DialectError
 
@@ -19,6 +19,10 @@ class Tag(NamedTuple):
 
     open: str
     close: str
+
+
+Blocks = Literal["thinking", "answer", "both"]
+"""Where the blocks of the trunk stand."""
 
 
 class Role(Enum):
@@ -46,11 +50,15 @@ class Dialect:
     `None` where a dialect has no such tag; at least one of `block` and `conclusion` is required, to mark where the trunk
     resumes.
 
+    The trunk is the thinking, between its tags, and the answer after it. Without `think` tags there is one trunk, which is the
+    thinking or the answer, as `blocks` says.
+
     Attributes:
         name: name of the dialect in files and messages.
         sep: the separator between a tag and the text or tag next to it.
         label_end: the text after a label, as in ``2.1:``.
         answer_sep: the separator between the closing think tag and the answer.
+        blocks: where the trunk may fork: in the ``thinking``, in the ``answer``, or in ``both``. Paths may fork anywhere.
     """
 
     name: str
@@ -63,8 +71,13 @@ class Dialect:
     sep: str = "\n"
     label_end: str = ":"
     answer_sep: str = "\n\n"
+    blocks: Blocks = "thinking"
 
     def __post_init__(self) -> None:
+        if self.blocks not in get_args(Blocks):
+            raise ValueError(f"dialect {self.name!r} has blocks={self.blocks!r}: use one of {', '.join(get_args(Blocks))}")
+        if self.blocks == "both" and self.think is None:
+            raise ValueError(f"dialect {self.name!r} has no think tag, so blocks must be 'thinking' or 'answer', not 'both'")
         if self.block is None and self.conclusion is None:
             raise ValueError(f"dialect {self.name!r} needs a block tag or a conclusion tag to mark where the trunk resumes")
         tags = self.tags
@@ -89,6 +102,21 @@ class Dialect:
         """Every tag of the dialect, each opening before its closing."""
         pairs = (self.think, self.block, self.goal, self.outline, self.path, self.conclusion)
         return tuple(text for tag in pairs if tag is not None for text in tag)
+
+    @property
+    def apart(self) -> bool:
+        """Whether reasoning that forks and the answer to it are apart, by think tags; otherwise they are one trunk."""
+        return self.think is not None and self.forks_thinking
+
+    @property
+    def forks_thinking(self) -> bool:
+        """Whether blocks may stand in the thinking."""
+        return self.blocks != "answer"
+
+    @property
+    def forks_answer(self) -> bool:
+        """Whether blocks may stand in the answer."""
+        return self.blocks != "thinking"
 
     @property
     def resume(self) -> str:
@@ -123,6 +151,9 @@ MULTIVERSE = Dialect(
 )
 """The paper's twelve tags (arXiv 2506.09991); the default everywhere."""
 
+MULTIVERSE_ANSWER = replace(MULTIVERSE, name="multiverse-answer", blocks="answer")
+"""The paper's twelve tags, with blocks in the answer: its paths are what the user reads."""
+
 NPR = Dialect(
     name="npr",
     think=None,
@@ -145,7 +176,7 @@ THREADWEAVER = Dialect(
 )
 """ThreadWeaver: no conclusion tag, the trunk resumes at the closing of the block."""
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MULTIVERSE, NPR, THREADWEAVER)}
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MULTIVERSE, MULTIVERSE_ANSWER, NPR, THREADWEAVER)}
 
 _SAVED_AS = "multiverse_dialect"
 

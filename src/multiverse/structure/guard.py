@@ -77,10 +77,10 @@ def allowed_tokens(machine: Machine) -> AllowedTokens:
         # A path that begins with a tag.
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
     blank = machine.nonblank == 0 < machine.since
-    if machine.state is State.TEXT:
+    if machine.tag is not None or machine.since:
         # The thinking is at the beginning of a text or absent.
-        legal = legal if machine.tag is None and not machine.since else ()
-    elif not _after_separator(machine) or _blank_text(machine) or (machine.tag is None and blank):
+        legal = tuple(role for role in legal if role is not Role.THINK_OPEN)
+    if not _after_separator(machine) or _blank_text(machine) or (machine.tag is None and blank):
         legal = ()
     allowed = {tokens.ids[role] for role in legal}
     banned = tuple(token for token in tokens.roles if token not in allowed)
@@ -113,7 +113,7 @@ def _after_separator(machine: Machine) -> bool:
 def closing_tokens(machine: Machine) -> tuple[int, ...]:
     """The next tokens of the shortest sequence that closes the branch, up to and including the next tag.
 
-    Empty where there is nothing to close: outside the thinking, waiting for its children, or closed.
+    Empty where there is nothing to close: outside of thinking and blocks, waiting for its children, or closed.
     """
     tokens = machine.tokens
     match machine.state:
@@ -146,31 +146,46 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
 
 def _blank_text(machine: Machine) -> tuple[int, ...]:
     """The token that completes a blank text before a tag: one space or separator belongs to the tags, two are a text."""
-    if machine.state is not State.BODY or machine.last is None or machine.tag is None:
+    if machine.state is not machine.base or machine.last is None or machine.tag is None:
         return _NOTHING
-    head = len(machine.tokens.path_head(machine.label)) - 1 if machine.tag is Role.PATH_OPEN else len(machine.tokens.sep)
+    match machine.tag:
+        case Role.PATH_OPEN:
+            head = len(machine.tokens.path_head(machine.label)) - 1
+        case Role.THINK_CLOSE:
+            head = len(machine.tokens.answer_sep)
+        case _:
+            head = len(machine.tokens.sep)
     beyond = machine.since - head
     nothing_yet = machine.tag is Role.PATH_OPEN and beyond == 1 and machine.last in machine.tokens.sep
     return (machine.last,) if machine.nonblank <= head and beyond in (1, 2) and not nothing_yet else _NOTHING
 
 
 def closing_cost(machine: Machine) -> ClosingCost:
-    """Cost of closing: to the end of a path, or to the end of the trunk's thinking.
+    """Cost of closing: to the end of a path, to the end of the trunk's thinking, or to that of a block in its answer.
 
     For a waiting branch, the cost after its children have closed. An upper bound that may count one separator too many, so that
     it does not grow with another token of text. Only a text of a single space or separator takes one token more.
     """
-    since = min(machine.since, _LONGEST_HEAD)
-    return _closing_cost(machine.tokens, machine.label, machine.state, machine.outlines, machine.forced, since, machine.tag)
+    if machine.state is State.TEXT and not machine.forced:
+        return ClosingCost(0, 0)
+    states, since = (machine.state, machine.base), min(machine.since, _LONGEST_HEAD)
+    return _closing_cost(machine.tokens, machine.label, states, machine.outlines, machine.forced, since, machine.tag)
 
 
 @lru_cache(maxsize=16384)
 def _closing_cost(
-    tokens: TokenDialect, label: str, state: State, outlines: int, forced: tuple[int, ...], since: int, tag: Role | None
+    tokens: TokenDialect,
+    label: str,
+    states: tuple[State, State],
+    outlines: int,
+    forced: tuple[int, ...],
+    since: int,
+    tag: Role | None,
 ) -> ClosingCost:
     machine = Machine(tokens, label)
-    machine.state, machine.outlines, machine.forced, machine.since, machine.tag = state, outlines, forced, since, tag
-    machine.labels = tuple(child_label(label, index) for index in range(outlines)) if state is State.FORKED else ()
+    machine.state, machine.base = states
+    machine.outlines, machine.forced, machine.since, machine.tag = outlines, forced, since, tag
+    machine.labels = tuple(child_label(label, index) for index in range(outlines)) if machine.state is State.FORKED else ()
     machine.last, machine.nonblank = _TEXT, _LONGEST_HEAD
     total = positions = 0
     if machine.waiting:

@@ -63,6 +63,7 @@ class Machine:
     Attributes:
         label: the branch's label path, such as ``2.1``; empty for the trunk.
         state: state of the branch.
+        base: its state outside of blocks: `State.BODY` in a path or a thinking, else `State.TEXT`.
         forced: the next tokens, written by the engine; empty when the next token is sampled.
         labels: labels of the children of the open block.
         outlines: number of outlines in the open block so far.
@@ -78,7 +79,8 @@ class Machine:
         self.labels: tuple[str, ...] = ()
         self.outlines = 0
         self.forced: tuple[int, ...] = tokens.path_head(label) if label else ()
-        self.state = State.BODY if label or tokens.dialect.think is None else State.TEXT
+        self.base = State.BODY if label or self._is_thinking else State.TEXT
+        self.state = self.base
         self.last: int | None = None
         self.tag: Role | None = None
         self.since = self.nonblank = 0
@@ -101,16 +103,19 @@ class Machine:
     @property
     def complete(self) -> bool:
         """Whether a document may end here."""
-        return not self.label and not self.forced and (self.state is State.TEXT or self._plain_trunk)
+        return (
+            not self.label and not self.forced and (self.state is State.TEXT or (self._is_thinking and self.state is self.base))
+        )
 
     @property
     def thinking(self) -> bool:
         """Whether the thinking is open, in a dialect that has think tags."""
-        return self.tokens.dialect.think is not None and self.state is not State.TEXT
+        return self.tokens.dialect.think is not None and self.base is not State.TEXT
 
     @property
-    def _plain_trunk(self) -> bool:
-        return self.state is State.BODY and self.tokens.dialect.think is None
+    def _is_thinking(self) -> bool:
+        """Whether the whole trunk is the thinking, since the dialect has no tags for it."""
+        return self.tokens.dialect.think is None and self.tokens.dialect.forks_thinking
 
     def begin_turn(self) -> None:
         """Begin a new text: what precedes it in the prompt, such as an earlier thinking, is ignored from here on."""
@@ -121,7 +126,7 @@ class Machine:
         """All children have ended: force the tag with which the branch resumes."""
         assert self.waiting, f"resume while in {self.state.value}"
         self.forced = self.tokens.resume_head
-        self.state = State.CONCLUSION if self.tokens.dialect.conclusion is not None else State.BODY
+        self.state = State.CONCLUSION if self.tokens.dialect.conclusion is not None else self.base
 
     def feed(self, token: int) -> Transition | None:
         """Advance by one token.
@@ -163,9 +168,9 @@ class Machine:
             raise self._error(token)
         match role:
             case Role.THINK_OPEN:
-                self.state = State.BODY
+                self.state = self.base = State.BODY
             case Role.THINK_CLOSE:
-                self.state = State.TEXT
+                self.state = self.base = State.TEXT
             case Role.BLOCK_OPEN:
                 self.state, self.outlines = State.BLOCK, 0
             case Role.GOAL_OPEN:
@@ -183,9 +188,9 @@ class Machine:
                 self.state, self.forced = State.ENDED, self.tokens.sep
                 return BranchEnd(self.label)
             case Role.CONCLUSION_CLOSE:
-                self.state = State.CLOSING if self.tokens.dialect.block is not None else State.BODY
+                self.state = State.CLOSING if self.tokens.dialect.block is not None else self.base
             case Role.BLOCK_CLOSE:
-                self.state = State.BODY
+                self.state = self.base
             case Role.PATH_OPEN | Role.CONCLUSION_OPEN:  # only ever forced
                 raise AssertionError(role)
         return None
@@ -195,13 +200,8 @@ class Machine:
         if self.forced:
             return ()
         match self.state:
-            case State.TEXT:
-                return (Role.THINK_OPEN,)
-            case State.BODY:
-                begin = Role.BLOCK_OPEN if self.tokens.dialect.block is not None else Role.GOAL_OPEN
-                if self.label:
-                    return (begin, Role.PATH_CLOSE)
-                return (begin,) if self._plain_trunk else (begin, Role.THINK_CLOSE)
+            case State.TEXT | State.BODY:
+                return self._legal_outside()
             case State.BLOCK:
                 return (Role.GOAL_OPEN,)
             case State.GOAL:
@@ -214,6 +214,18 @@ class Machine:
                 return (Role.BLOCK_CLOSE,)
             case State.FORKED | State.ENDED:
                 return ()
+
+    def _legal_outside(self) -> tuple[Role, ...]:
+        """The tags that may be sampled outside of blocks."""
+        dialect = self.tokens.dialect
+        begin = (Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN,)
+        if self.label:
+            return (*begin, Role.PATH_CLOSE)
+        if self.state is State.TEXT:
+            think = (Role.THINK_OPEN,) if dialect.think is not None else ()
+            return (*think, *begin) if dialect.forks_answer else think
+        close = (Role.THINK_CLOSE,) if dialect.think is not None else ()
+        return (*begin, *close) if dialect.forks_thinking else close
 
     def expected(self) -> str:
         """What is allowed here, for error messages."""

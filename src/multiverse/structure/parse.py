@@ -55,21 +55,24 @@ class _Parser:
         return pieces
 
     def document(self) -> Document:
-        think, sep = self.dialect.think, self.dialect.sep
-        if think is None:
-            document = Document(self.body(closing=None, label=""))
+        dialect, thinking = self.dialect, None
+        if dialect.think is None and dialect.forks_thinking:
+            thinking = self.body(closing=None, label="")
         elif self.peek().role is Role.THINK_OPEN:
             self.take(Role.THINK_OPEN)
-            thinking = self.body(Role.THINK_CLOSE, "")
+            thinking = self.body(Role.THINK_CLOSE, "", forks=dialect.forks_thinking)
             self.take(Role.THINK_CLOSE)
-            answer = self.free_text().removeprefix(self.dialect.answer_sep)
-            document = Document(thinking, answer)
-        else:
-            document = Document(None, self.free_text())
+        document = Document(thinking, self.answer(left="" if thinking is None else dialect.answer_sep))
         if self.peek().offset < len(self.text):
             raise self.error(self.peek(), "the end of the document" if document.thinking is not None else "text")
-        self.check_canonical(document, sep)
+        self.check_canonical(document, dialect.sep)
         return document
+
+    def answer(self, left: str) -> Body | str:
+        """What follows the thinking, behind this separator."""
+        if self.dialect.forks_answer:
+            return self.body(closing=None, label="", left=left)
+        return self.free_text().removeprefix(left)
 
     def check_canonical(self, document: Document, sep: str) -> None:
         canonical = render(document, self.dialect)
@@ -81,8 +84,12 @@ class _Parser:
         found = repr(self.text[offset : offset + 12]) if offset < len(self.text) else "the end of the document"
         raise self.error_at(offset, f"found {found}", f"{there} (tags stand apart by one {sep!r})")
 
-    def body(self, closing: Role | None, label: str) -> Body:
-        """Texts and blocks up to, not including, the closing tag (or the end of the text)."""
+    def body(self, closing: Role | None, label: str, *, forks: bool = True, left: str = "") -> Body:
+        """Texts and, with `forks`, blocks up to, not including, the closing tag (or the end of the text).
+
+        Args:
+            left: with no closing tag, the separator before the body.
+        """
         begin = Role.BLOCK_OPEN if self.dialect.block is not None else Role.GOAL_OPEN
         sep = self.dialect.sep
         items: list[str | Block] = []
@@ -91,18 +98,18 @@ class _Parser:
             if piece.role is None and piece.text:
                 self.at += 1
                 # At the edges of the document there is no tag, and so no separator to remove.
-                left = "" if not items and closing is None else (" " if label and not items else sep)
+                edge = left if closing is None else " " if label else sep
                 right = sep if self.peek().role is not None else ""
-                text = piece.text.removeprefix(left)
+                text = piece.text.removeprefix(sep if items else edge)
                 text = "" if text == right else text.removesuffix(right)
                 if text:
                     items.append(text)
-            elif piece.role is begin:
+            elif piece.role is begin and forks:
                 items.append(self.block(label))
             elif piece.role is closing and (closing is not None or not piece.text):
                 return tuple(items)
             else:
-                names = [self.tag(begin)] + ([self.tag(closing)] if closing else [])
+                names = [self.tag(role) for role in (begin if forks else None, closing) if role is not None]
                 raise self.error(piece, " or ".join(["text", *names]))
 
     def block(self, label: str) -> Block:

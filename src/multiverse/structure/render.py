@@ -42,25 +42,36 @@ class _Renderer:
         self.out: list[Segment] = []
 
     def document(self, document: Document) -> list[Segment]:
-        think = self.dialect.think
-        if document.thinking is None:
-            if think is None and document.answer:
-                raise ValueError(f"dialect {self.dialect.name!r} has no think tag: put the text in thinking, not in answer")
-            self.free(self.checked(document.answer), ())
-        elif think is None:
-            if document.answer:
-                raise ValueError(f"dialect {self.dialect.name!r} has no think tag, so it cannot hold an answer apart")
-            self.body(document.thinking, (), "")
-        else:
-            self.free(think.open + self.dialect.sep, ())
-            self.body(document.thinking, (), "")
-            self.free(self.dialect.sep + think.close if document.thinking else think.close, ())
-            if document.answer:
-                self.free(self.dialect.answer_sep + self.checked(document.answer), ())
+        self.check_places(document)
+        think, blocks = self.dialect.think, 0
+        if document.thinking is not None:
+            if think is not None:
+                self.free(think.open + self.dialect.sep, ())
+            blocks = self.body(document.thinking, (), "")
+            if think is not None:
+                self.free(self.dialect.sep + think.close if document.thinking else think.close, ())
+        if document.answer:
+            if document.thinking is not None:
+                self.free(self.dialect.answer_sep, ())
+            self.body(document.answer, (), "", blocks)
         return self.out
 
-    def body(self, body: Body, path: tuple[tuple[int, int], ...], label: str) -> None:
-        blocks = 0
+    def check_places(self, document: Document) -> None:
+        """Whether the dialect has a thinking and an answer, and blocks in them, where the document has them."""
+        dialect = self.dialect
+        if dialect.think is None and dialect.forks_answer and document.thinking is not None:
+            raise ValueError(f"dialect {dialect.name!r} has no think tag and its trunk is the answer: put the text there")
+        if dialect.think is None and dialect.forks_thinking and document.answer:
+            raise ValueError(
+                f"dialect {dialect.name!r} has no think tag and its trunk is the thinking: put the answer there too"
+            )
+        if not dialect.forks_thinking and any(isinstance(item, Block) for item in document.thinking or ()):
+            raise ValueError(f"dialect {dialect.name!r} has blocks in the answer alone, but the thinking holds one")
+        if not dialect.forks_answer and document.plain_answer is None:
+            raise ValueError(f"dialect {dialect.name!r} has blocks in the thinking alone, but the answer holds one")
+
+    def body(self, body: Body, path: tuple[tuple[int, int], ...], label: str, blocks: int = 0) -> int:
+        """Add a body whose branch has so many blocks already; returns how many it has then."""
         for index, item in enumerate(body):
             if index:
                 self.free(self.dialect.sep, path)
@@ -72,6 +83,7 @@ class _Renderer:
                     self.free(self.dialect.sep, path)
                 self.block(item, path, label, blocks)
                 blocks += 1
+        return blocks
 
     def block(self, block: Block, path: tuple[tuple[int, int], ...], label: str, number: int) -> None:
         dialect, sep = self.dialect, self.dialect.sep

@@ -8,7 +8,8 @@ from .dialect import Role, child_label
 from .machine import Machine, State
 
 TextRole = Literal["text", "outline", "conclusion", "answer", "structure"]
-"""``structure`` is tags, separators and labels; ``answer`` is the text after a thinking that the generation closed."""
+"""``structure`` is tags, separators and labels; ``answer`` is the text after a thinking that the generation closed, and in a
+dialect with blocks in the answer all text of the trunk outside of thinking and blocks."""
 
 
 class TokenRole(NamedTuple):
@@ -42,7 +43,8 @@ class RoleTracker:
 
     def __init__(self, machine: Machine | None) -> None:
         self._machine = machine
-        self._answering = False  # the thinking was closed by a classified token
+        # Whether text of the trunk is an answer: from the start, or from where a classified token has closed the thinking.
+        self._answering = machine is not None and machine.tokens.dialect.forks_answer
         self._outline: str | None = None  # text of the open outline, as long as it may still be part of the label
 
     def classify(self, token: int, text: str, *, forced: bool = False, legal: bool = True) -> TokenRole:

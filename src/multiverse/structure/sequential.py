@@ -1,20 +1,24 @@
-"""The sequential baseline of a document: the same reasoning without blocks."""
+"""The sequential baseline of a document: the same reasoning and answer without blocks."""
 
 from __future__ import annotations
 
+from .markdown import markdown
 from .tree import Body, Document
 
 
 def sequential_baseline(document: Document, *, conclusions: bool = False) -> Document:
     """The document with every block replaced by the texts of its paths, one after the other; goals are left out.
 
+    A forked answer becomes Markdown, which is how it is read: outlines as headings, and with every conclusion.
+
     Args:
-        conclusions: keep each block's conclusion after its paths.
+        conclusions: keep the conclusion of each block of the thinking after its paths.
     """
+    answer = document.answer if document.plain_answer is not None else markdown(document.answer)
     if document.thinking is None:
-        return document
+        return Document(None, answer)
     lines = _lines(document.thinking, conclusions)
-    return Document(("\n".join(lines),) if lines else (), document.answer)
+    return Document(("\n".join(lines),) if lines else (), answer)
 
 
 def _lines(body: Body, conclusions: bool) -> list[str]:

@@ -35,22 +35,40 @@ class Block:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole generation: the thinking, which may hold blocks, and the answer.
+    """A whole generation: the thinking and the answer. Which of them may hold blocks is said by the dialect.
 
     Attributes:
         thinking: the trunk between the think tags, or `None` when there are no think tags at all.
-        answer: the text after the thinking.
+        answer: the trunk after the thinking. A text alone may be given as a string.
     """
 
     thinking: Body | None
-    answer: str = ""
+    answer: Body
 
-    def __post_init__(self) -> None:
-        _check_body(self.thinking or ())
+    def __init__(self, thinking: Body | None, answer: Body | str = ()) -> None:
+        if isinstance(answer, str):
+            answer = (answer,) if answer else ()
+        for body in (thinking or (), answer):
+            _check_body(body)
+        object.__setattr__(self, "thinking", thinking)
+        object.__setattr__(self, "answer", answer)
 
     def blocks(self) -> Iterator[tuple[int, Block]]:
         """Every block with its depth (1 for a block of the trunk), in document order."""
-        return _blocks(self.thinking or (), 1)
+        yield from _blocks(self.thinking or (), 1)
+        yield from _blocks(self.answer, 1)
+
+    @property
+    def trunk(self) -> Body:
+        """The trunk that holds the reasoning: the thinking, or without one the answer."""
+        return self.answer if self.thinking is None else self.thinking
+
+    @property
+    def plain_answer(self) -> str | None:
+        """The answer as a text; `None` if it forks."""
+        if any(isinstance(item, Block) for item in self.answer):
+            return None
+        return "".join(item for item in self.answer if isinstance(item, str))
 
     @property
     def depth(self) -> int:
@@ -63,8 +81,12 @@ class Document:
         return sum(len(block.paths) for _, block in self.blocks())
 
     def to_json(self) -> dict[str, Any]:
-        """As nested objects: texts are strings, blocks are objects of outlines, paths and a conclusion."""
-        return {"thinking": None if self.thinking is None else _body_json(self.thinking), "answer": self.answer}
+        """As nested objects: texts are strings, blocks are objects of outlines, paths and a conclusion.
+
+        A body is a list; an answer without a block is a string.
+        """
+        thinking, answer = (None if body is None else _body_json(body) for body in (self.thinking, self.answer))
+        return {"thinking": thinking, "answer": answer if self.plain_answer is None else self.plain_answer}
 
 
 def _body_json(body: Body) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ...structure import Block, Dialect, Document, render
+from ...structure import Block, Dialect, place, render
 from ..checks import check_gives_nothing_away, check_supported
 from ..completions import fields, items, outline_text
 from ..errors import ValidationError
@@ -83,4 +83,4 @@ def example(dialect: Dialect) -> str:
         "The areas are 36 and 12.57." if dialect.conclusion is not None else "",
     )
     thinking = ("Both areas are needed.", block, "Together they are 48.57.")
-    return render(Document(thinking, "48.57" if dialect.think is not None else ""), dialect)
+    return render(place(thinking, "48.57" if dialect.apart else "", dialect), dialect)

@@ -16,7 +16,7 @@ from ...engine.generation import Generation
 from ...engine.params import SamplingParams
 from ...errors import StructureError
 from ...prompting import ask
-from ...structure import MULTIVERSE, Block, Dialect, Document, Role, parse, render
+from ...structure import MULTIVERSE, Block, Dialect, Document, Role, parse, place, render
 from .cases import Case
 from .intervals import Share, share
 
@@ -122,7 +122,7 @@ def classify(text: str, dialect: Dialect = MULTIVERSE) -> Outcome:
 
 
 def _tidied(text: str, dialect: Dialect) -> str:
-    """The text as one thinking, with one separator around each tag."""
+    """The text as one trunk that may fork, with one separator around each tag."""
     think = dialect.think
     kept = [tag for tag in dialect.tags if tag not in (think or ())]
     text = re.sub("|".join(map(re.escape, think)), " ", text) if think is not None else text
@@ -135,7 +135,7 @@ def _tidied(text: str, dialect: Dialect) -> str:
         # A conclusion may be empty if a limit cut it.
         silent = bool(parts) and dialect.roles.get(parts[-1]) is Role.CONCLUSION_OPEN
         parts += [part] if part or silent else []
-    return dialect.sep.join([think.open, *parts, think.close] if think is not None else parts)
+    return dialect.sep.join([think.open, *parts, think.close] if think is not None and dialect.apart else parts)
 
 
 def run_prompting(
@@ -210,4 +210,4 @@ def _example(dialect: Dialect) -> Document:
     before, block, answer = "Let's think in parallel.", _EXAMPLE, "Answer: 27"
     if dialect.conclusion is None:
         block = replace(block, conclusion="")
-    return Document((before, block), answer) if dialect.think is not None else Document((before, block, answer))
+    return place((before, block), answer, dialect)

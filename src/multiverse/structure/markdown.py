@@ -1,0 +1,172 @@
+"""A forked answer as ordinary Markdown, without tags and labels: what somebody reads who knows nothing of blocks.
+
+Each path stands under its outline as a heading, and a block's conclusion behind its last path::
+
+    Two questions.              Two questions.
+    <Parallel>
+    <Goal>                      ### Bread
+    <Outline>
+    1: Bread                    It is baked.
+    </Outline>
+    ...                         ### Magnets
+
+Texts, headings and conclusions stand apart by an empty line, and a text loses the white space around it. A text without a
+block is itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .dialect import MULTIVERSE, Dialect, Role, child_label
+from .tree import Body
+
+_APART = "\n\n"
+_HEADING = 3  # level of the headings of an outermost block
+_DEEPEST = 6  # Markdown has no deeper heading
+
+
+class MarkdownWriter:
+    """Turns the tags and texts of an answer, in document order, into Markdown.
+
+    What it returns is certain: white space is held back until a text goes on behind it. Texts come without labels. Tags may
+    come in any order; what breaks the grammar is written as well as it can be.
+
+    Attributes:
+        begun: whether anything has been written.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._last = Role.CONCLUSION_CLOSE if dialect.conclusion is not None else Role.BLOCK_CLOSE
+        self._blocks: list[list[str]] = []  # outlines of the open blocks whose paths have not begun
+        self._outline: str | None = None
+        self._held = ""  # white space at the end of the text so far
+        self._apart = False  # whether the next text is a new one
+        self.begun = False
+
+    def tag(self, role: Role) -> str:
+        """What a tag adds: the heading of a path, or nothing."""
+        self._held, self._apart = "", True
+        match role:
+            case Role.GOAL_OPEN:
+                self._blocks.append([])
+            case Role.OUTLINE_OPEN:
+                self._outline = ""
+            case Role.OUTLINE_CLOSE if self._outline is not None:
+                if self._blocks:
+                    self._blocks[-1].append(" ".join(self._outline.split()))
+                self._outline = None
+            case Role.PATH_OPEN if self._blocks and self._blocks[-1]:
+                return self._heading(self._blocks[-1].pop(0))
+            case self._last if self._blocks:
+                self._blocks.pop()
+        return ""
+
+    def text(self, text: str) -> str:
+        """What a text adds, with the white space before it that was held back."""
+        if self._outline is not None:
+            self._outline += text
+            return ""
+        if self._apart or not self.begun:
+            text = text.lstrip()
+        body = text.rstrip()
+        if not body:
+            self._held += text
+            return ""
+        before = self._separator() if self._apart else self._held
+        self._held = text[len(body) :]
+        self._apart, self.begun = False, True
+        return before + body
+
+    def _heading(self, outline: str) -> str:
+        if not outline:
+            return ""
+        heading = f"{self._separator()}{'#' * min(_HEADING + len(self._blocks) - 1, _DEEPEST)} {outline}"
+        self.begun = True
+        return heading
+
+    def _separator(self) -> str:
+        return _APART if self.begun else ""
+
+
+def markdown(body: Body) -> str:
+    """A body as Markdown."""
+    writer = MarkdownWriter(MULTIVERSE)
+    return "".join(_written(body, writer))
+
+
+def markdown_text(text: str, dialect: Dialect) -> str:
+    """The text of an answer, with tags, as Markdown; a text that breaks the grammar or was cut off as well as it can be."""
+    writer = MarkdownWriter(dialect)
+    roles = dialect.roles
+    pieces = re.split("(" + "|".join(re.escape(tag) for tag in sorted(roles, key=len, reverse=True)) + ")", text)
+    labels = _Labels(dialect)
+    out = []
+    for piece in pieces:
+        role = roles.get(piece)
+        if role is not None:
+            labels.tag(role)
+            out.append(writer.tag(role))
+        else:
+            out.append(writer.text(labels.strip(piece)))
+    return "".join(out)
+
+
+def _written(body: Body, writer: MarkdownWriter) -> Iterator[str]:
+    for item in body:
+        if isinstance(item, str):
+            yield writer.text(item)
+            continue
+        yield writer.tag(Role.GOAL_OPEN)
+        for outline in item.outlines:
+            yield writer.tag(Role.OUTLINE_OPEN)
+            yield writer.text(outline)
+            yield writer.tag(Role.OUTLINE_CLOSE)
+        for path in item.paths:
+            yield writer.tag(Role.PATH_OPEN)
+            yield from _written(path, writer)
+            yield writer.tag(Role.PATH_CLOSE)
+        yield writer.tag(Role.CONCLUSION_OPEN)
+        yield writer.text(item.conclusion)
+        yield writer.tag(Role.CONCLUSION_CLOSE)
+        yield writer.tag(Role.BLOCK_CLOSE)
+
+
+class _Labels:
+    """Removes the labels of outlines and paths from a text that is read tag by tag."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._end = dialect.label_end
+        self._last = Role.CONCLUSION_CLOSE if dialect.conclusion is not None else Role.BLOCK_CLOSE
+        self._blocks: list[tuple[str, int, int]] = []  # of each open block: its branch's label, outlines, paths
+        self._path: list[str] = []  # labels of the open paths
+        self._label: str | None = None
+
+    def tag(self, role: Role) -> None:
+        self._label = None
+        branch = self._path[-1] if self._path else ""
+        match role:
+            case Role.GOAL_OPEN:
+                self._blocks.append((branch, 0, 0))
+            case Role.OUTLINE_OPEN if self._blocks:
+                parent, outlines, paths = self._blocks[-1]
+                self._label = child_label(parent, outlines)
+                self._blocks[-1] = (parent, outlines + 1, paths)
+            case Role.PATH_OPEN if self._blocks:
+                parent, outlines, paths = self._blocks[-1]
+                self._label = child_label(parent, paths)
+                self._path.append(self._label)
+                self._blocks[-1] = (parent, outlines, paths + 1)
+            case Role.PATH_CLOSE if self._path:
+                self._path.pop()
+            case self._last if self._blocks:
+                self._blocks.pop()
+
+    def strip(self, text: str) -> str:
+        """The text behind the newest tag, without its label."""
+        if self._label is None:
+            return text
+        rest = text.lstrip()
+        head = f"{self._label}{self._end}"
+        return rest.removeprefix(head)
