@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from httpx_sse import EventSource, SSEError
 
-from multiverse.tasks import FAMILIES, generate
+from multiverse.tasks import CALCULATIONS, generate
 
 KINDS = {"reader": 45, "slow": 15, "leaver": 20, "malformed": 12, "whole": 8}
 """Kinds of clients, and how many of a hundred are of each."""
@@ -109,7 +109,7 @@ class Clients:
     def __init__(self, address: tuple[str, int], seed: int) -> None:
         self.http, self._slow_http = open_client(address), open_client(address, buffer=2048)
         self.rng = random.Random(seed)
-        self.questions = [problem.question for family in FAMILIES for problem in generate(family, 60, seed=seed)]
+        self.questions = [problem.question for family in CALCULATIONS for problem in generate(family, 60, seed=seed)]
         self.tally = Tally()
         self.open = 0
         self._stopped = False

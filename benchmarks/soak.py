@@ -30,7 +30,7 @@ from benchmarks.options import make_parser
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Request
 from multiverse.prompting import Mode, ask
-from multiverse.tasks import FAMILIES, generate
+from multiverse.tasks import CALCULATIONS, generate
 
 CONCURRENT = 200
 SIZED_FOR = 20
@@ -104,7 +104,7 @@ class Soak:
 
     def prompt(self, seed: int) -> list[int]:
         """A random problem as a prompt of the model."""
-        family = self.rng.choice(sorted(FAMILIES))
+        family = self.rng.choice(sorted(CALCULATIONS))
         mode: Mode = self.rng.choice(["parallel", "sequential"])
         chat = ask(generate(family, 1, seed=seed)[0].question, mode)
         text = self.llm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

@@ -45,7 +45,7 @@ from benchmarks.clients import CHAT, events, open_client
 from benchmarks.machine import describe
 from benchmarks.recordings.checkout import Checkout
 from benchmarks.shape import QWEN_05B, byte_tokenizer
-from multiverse.tasks import FAMILIES, problems
+from multiverse.tasks import CALCULATIONS, problems
 
 SIDES = ("before", "after")
 WORKER = Path(__file__).with_name("spine_worker.py")
@@ -169,8 +169,10 @@ def _serve(settings: Settings, side: Side) -> dict[str, tuple[float, str]]:
 
 async def stream(port: int, clients: int, tokens: int) -> tuple[float, float]:
     """Tokens a second over all clients, and the median of the seconds between two chunks of one client."""
-    per_family = -(-clients // len(FAMILIES))
-    drawn = [problem for family in FAMILIES for _, problem in zip(range(per_family), problems(family, seed=3), strict=False)]
+    per_family = -(-clients // len(CALCULATIONS))
+    drawn = [
+        problem for family in CALCULATIONS for _, problem in zip(range(per_family), problems(family, seed=3), strict=False)
+    ]
     began = time.perf_counter()
     results = await asyncio.gather(*(_client(port, number, drawn[number].question, tokens) for number in range(clients)))
     seconds = time.perf_counter() - began

@@ -18,7 +18,7 @@ from multiverse.evaluation.report import report
 from multiverse.evaluation.run import evaluate
 from multiverse.prompting import ask
 from multiverse.structure import MULTIVERSE, resolve
-from multiverse.tasks import FAMILIES, generate
+from multiverse.tasks import CALCULATIONS, generate
 from tests.engine.test_oracle import Trouble, check
 
 GREEDY = SamplingParams(temperature=0, logprobs=True)
@@ -33,7 +33,7 @@ def llm() -> LLM:
 def questions() -> list[list[dict[str, Any]]]:
     """64 questions of all families and both modes."""
     per_family = 13
-    problems = [problem for family in FAMILIES for problem in generate(family, per_family, seed=64)]
+    problems = [problem for family in CALCULATIONS for problem in generate(family, per_family, seed=64)]
     return [ask(problem.question, "sequential" if i % 3 == 0 else "parallel") for i, problem in enumerate(problems)][:64]
 
 
@@ -64,7 +64,7 @@ def test_a_batch_of_64_equals_single_runs_and_a_dense_forward(llm: LLM, question
 def test_the_figures_of_the_model_card(llm: LLM, mode: Any, tmp_path: Path) -> None:
     # A small fresh sample per family: within four standard errors of the card's figures.
     figures = json.loads((Path(embedded_model()) / "figures.json").read_text())
-    config = EvaluationConfig(FAMILIES, SamplingParams(temperature=0), limit=24, seed=4242)
+    config = EvaluationConfig(CALCULATIONS, SamplingParams(temperature=0), limit=24, seed=4242)
     run = evaluate(lambda: in_process("mini", llm), "mini", config, tmp_path, mode, concurrency=64)
     for group in report([run]).groups:
         claimed = next(f for f in figures["tasks"] if (f["family"], f["mode"]) == (group.task, mode))

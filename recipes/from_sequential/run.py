@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.machine import describe
 from multiverse import LLM
 from multiverse.prompting import Mode
-from multiverse.tasks import FAMILIES
+from multiverse.tasks import CALCULATIONS
 from multiverse.training.config import load
 from multiverse.training.run import train
 from recipes.measure import measure as measure_families
@@ -59,7 +59,7 @@ def measure(model: Path, n: int) -> list[dict[str, Any]]:
     llm = LLM(model)
     return [
         row
-        for family, mode in track([*product(FAMILIES, MODES)], "measuring", console=Console(stderr=True), transient=True)
+        for family, mode in track([*product(CALCULATIONS, MODES)], "measuring", console=Console(stderr=True), transient=True)
         for row in measure_families(llm, (family,), n, SEED, mode, max_tokens=1024)
     ]
 

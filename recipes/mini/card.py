@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from benchmarks.machine import describe
 from multiverse import LLM
 from multiverse.prompting import Mode
-from multiverse.tasks import FAMILIES
+from multiverse.tasks import CALCULATIONS
 from recipes.measure import measure
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def main() -> None:
     llm = LLM(options.model)
     figures: dict[str, Any] = {"machine": describe(), "seed": SEED, "n": options.n, "tasks": [], "wide": []}
     console = Console(stderr=True)
-    for family, mode in track([*product(FAMILIES, MODES)], description="measuring families", console=console):
+    for family, mode in track([*product(CALCULATIONS, MODES)], description="measuring families", console=console):
         figures["tasks"] += measure(llm, (family,), options.n, SEED, mode)
     for width in track(WIDE, description="measuring widths", console=console):
         rows = measure(llm, ("worksheet",), options.n // 2, SEED, "parallel", width=width)

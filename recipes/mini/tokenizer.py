@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from multiverse.prompting import INSTRUCTIONS
 from multiverse.structure import MULTIVERSE, render
-from multiverse.tasks import FAMILIES, problems
+from multiverse.tasks import CALCULATIONS, problems
 
 PIECES = r"\n| ?\p{L}[\p{L}\p{M}]*|\p{N}|[^\s\p{L}\p{N}]|\s"
 """Line ends, words with one leading space, digits, punctuation and operators, any other white space; each on its own."""
@@ -73,7 +73,7 @@ def sample_texts(count: int = 3000, seed: int = 0) -> Iterator[str]:
     for _ in range(2):
         yield from (f" {sentence}" for sentence in INSTRUCTIONS.values())
         yield from (f"{role}\n" for role in ("system", "user", "assistant"))
-    for family in FAMILIES:
+    for family in CALCULATIONS:
         for problem, _ in zip(problems(family, seed=seed, split="train"), range(count), strict=False):
             yield problem.question
             for document in (problem.structured, problem.sequential):

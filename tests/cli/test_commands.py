@@ -17,7 +17,7 @@ from multiverse import LLM, __version__
 from multiverse.cli import main
 from multiverse.cli.app import app
 from multiverse.structure import MULTIVERSE, THREADWEAVER, Block, Document, parse, render
-from multiverse.tasks import FAMILIES, generate
+from multiverse.tasks import FAMILIES, Wording, generate
 from tests.cli.conftest import Result
 from tests.cli.scripted import NESTED, Write
 
@@ -225,6 +225,14 @@ def test_tasks(run: Run, family: str) -> None:
 def test_tasks_width_and_depth(run: Run) -> None:
     out = run("tasks", "nested", "--limit", "1", "--depth", "3", "--split", "train").out
     assert parse(json.loads(out)["structured"]).depth == 3
+
+
+def test_tasks_in_natural_wording(run: Run) -> None:
+    out = run("tasks", "worksheet", "-n", "1", "--wording", "natural", "--phrasings", "train", "--steps", "5").out
+    (problem,) = generate("worksheet", 1, seed=0, wording=Wording("natural", phrasings="train", steps=5))
+    assert json.loads(out)["question"] == problem.question
+    code, _, err = run("tasks", "worksheet", "--numbers", "heldout")
+    assert (code, "add wording 'natural'" in err) == (2, True)
 
 
 def test_show(run: Run, tmp_path: Path) -> None:

@@ -51,7 +51,10 @@ def complaint(result: Result) -> str:
         (["generate", "hi", "there"], ["unexpected extra argument"]),
         (["generate", "hi", "--model", "/no/such/folder"], ["'/no/such/folder' does not exist", "give a folder"]),
         (["tasks", "workshet"], ["unknown family 'workshet'", "did you mean 'worksheet'?"]),
-        (["tasks", "zzz"], ["unknown family 'zzz'", "choose worksheet, cases, countdown, nested, chain"]),
+        (
+            ["tasks", "zzz"],
+            ["unknown family 'zzz'", "choose worksheet, cases, countdown, nested, chain, lookup, listing, sorting"],
+        ),
         (["tasks", "nested", "--width", "9"], ["width 9", "allowed are 2, 3"]),
         (["tasks", "chain", "--limit", "x"], ["--limit 'x'", "valid integer"]),
         (["tasks", "chain", "--limit=-1"], ["--limit '-1'", "greater than or equal to 1"]),

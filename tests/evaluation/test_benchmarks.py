@@ -16,7 +16,7 @@ from multiverse.errors import DataError
 from multiverse.evaluation.benchmarks import BENCHMARKS, Question
 from multiverse.evaluation.benchmarks import questions as read_questions
 from multiverse.evaluation.config import EvaluationConfig
-from multiverse.tasks import FAMILIES, generate
+from multiverse.tasks import FAMILIES, Wording, generate
 from tests.evaluation.rows import RIGHT, ROWS, WRONG, write
 
 
@@ -159,9 +159,12 @@ def test_families_are_not_read() -> None:
         ("chain", {"width": 2}, "width 2 given, but family 'chain' has no width"),
         ("nested", {"depth": 9}, "depth 9 is out of range"),
         ("math500", {"width": 2}, "math500 has no width"),
+        ("math500", {"wording": "natural"}, "math500 has no wording"),
+        ("worksheet", {"numbers": "heldout"}, "numbers 'heldout' given, but plain wording"),
+        ("lookup", {"wording": "plain"}, "family 'lookup' has natural wording only"),
     ],
 )
-def test_widths_and_depths_are_checked(name: str, changes: dict[str, int], message: str) -> None:
+def test_shape_and_wording_are_checked(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         questions(name, **changes)
 
@@ -169,6 +172,12 @@ def test_widths_and_depths_are_checked(name: str, changes: dict[str, int], messa
 def test_width_and_depth_of_families() -> None:
     (question,) = questions("nested", limit=1, width=2, depth=3)
     assert question.text == generate("nested", 1, seed=7, width=2, depth=3)[0].question
+
+
+def test_wording_of_families() -> None:
+    (question,) = questions("worksheet", limit=1, wording="natural", vocabulary="train", steps=6)
+    (expected,) = generate("worksheet", 1, seed=7, wording=Wording("natural", vocabulary="train", steps=6))
+    assert question.text == expected.question
 
 
 def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from multiverse.prompting import Mode
 from multiverse.structure import TokenDialect, resolve
-from multiverse.tasks import FAMILIES, problems
+from multiverse.tasks import CALCULATIONS, problems
 from multiverse.training import Features, Featurizer
 
 
@@ -41,7 +41,7 @@ def solved(mini_tokenizer: Any, mini_tokens: TokenDialect) -> list[Features]:
     modes: tuple[Mode, ...] = ("parallel", "sequential")
     drawn = [
         problem
-        for family in FAMILIES
+        for family in CALCULATIONS
         for depth in ((2, 3) if family == "nested" else (None,))
         for problem in islice(problems(family, seed=3, depth=depth), 2)
     ]

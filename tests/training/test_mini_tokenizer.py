@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from multiverse.prompting import INSTRUCTIONS
 from multiverse.structure import MULTIVERSE, render
-from multiverse.tasks import FAMILIES, problems
+from multiverse.tasks import CALCULATIONS, problems
 
 
 def pieces(mini_tokenizer: Any, text: str) -> list[str]:
@@ -53,7 +53,7 @@ def test_digits_operators_and_line_ends_stand_alone(mini_tokenizer: Any, text: s
 
 def test_words_of_the_tasks_are_single_tokens(mini_tokenizer: Any) -> None:
     texts = list(INSTRUCTIONS.values())
-    for family in FAMILIES:
+    for family in CALCULATIONS:
         problem = next(problems(family, seed=11))
         texts += [problem.question, render(problem.structured)]
     for text in texts:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "aime24, aime25, math500, gpqa, ifeval, livecodebench; "
-    "or a family of our own tasks: worksheet, cases, countdown, nested, chain."
+    "or a family of our own tasks: worksheet, cases, countdown, nested, chain, lookup, listing, sorting."
 )
 
 LocalModel = Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"))]

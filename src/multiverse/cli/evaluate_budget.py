@@ -55,7 +55,7 @@ def budget(
     model: LocalModel,
     source: Source,
     compared: Systems,
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAMES, show_default="our own families")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help=NAMES, show_default="our own calculations")] = None,
     budgets: Annotated[
         str,
         typer.Option(
@@ -78,11 +78,11 @@ def budget(
     from ..evaluation.budget import check_budgets, curves, sweep
     from ..evaluation.budget_report import BUDGET, write_budget
     from ..evaluation.run import load
-    from ..tasks import FAMILIES
+    from ..tasks import CALCULATIONS
 
     for library in ("scipy", "matplotlib"):
         require(library, "eval")  # needed at the end only, but better found missing before the model has run
-    config = replace(config, benchmarks=benchmarks(names or list(FAMILIES)), sampling=sampling, data=parse_data(data))
+    config = replace(config, benchmarks=benchmarks(names or list(CALCULATIONS)), sampling=sampling, data=parse_data(data))
     limits = _parse_budgets(budgets)
     check_budgets(limits, config)
     other = model if compared.against_model is None else replace(model, model=compared.against_model)

@@ -7,17 +7,15 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ..evaluation.config import EvaluationConfig
+from ..evaluation.config import SHAPE, EvaluationConfig
 from .declared import Fields, Limit, Seed, Split, expand_options
 from .errors import InputError, known
 
 
 @expand_options
 def tasks(
-    family: Annotated[
-        str, typer.Argument(metavar="FAMILY", help="worksheet, cases, countdown, nested or chain.", show_default=False)
-    ],
-    shape: Annotated[dict[str, Any], Fields(of=EvaluationConfig, only=("width", "depth"))],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="One of those below.", show_default=False)],
+    shape: Annotated[dict[str, Any], Fields(of=EvaluationConfig, only=SHAPE)],
     limit: Limit = 10,
     seed: Seed = 0,
     split: Split = "test",
@@ -29,25 +27,35 @@ def tasks(
     the same problems everywhere.
 
     [bold]Families[/bold]
-    worksheet   calculations and their sum        --width 2 to 6
-    cases       one rule, tried on each case      --width 2 to 5
+    worksheet   calculations and their sum        --width 2 to 6, --steps 1 to 8
+    cases       one rule, tried on each case      --width 2 to 5, --steps 1 to 6
     countdown   reach a target from numbers       --width 3 or 4
-    nested      blocks in blocks                  --width 2 or 3, --depth 2 or 3
-    chain       step after step: nothing to fork
+    nested      blocks in blocks                  --width 2 or 3, --depth 2 or 3, --steps 1 to 8
+    chain       step after step: nothing to fork  --steps 2 to 16
+    lookup      questions about one text          --width 2 to 8
+    listing     small independent questions       --width 2 to 8
+    sorting     items into classes by a rule      --width 2 to 8
+
+    The last three have natural wording only. [bold]--wording natural[/bold] draws names, things and phrasings from large lists;
+    a third of each, and a range of numbers, is held out from training questions ([bold]--split train[/bold]) and used in test
+    questions, unless [bold]--vocabulary[/bold], [bold]--phrasings[/bold] or [bold]--numbers[/bold] say otherwise.
 
     [bold]Examples[/bold]
     multiverse tasks worksheet --limit 3 --seed 7
+    multiverse tasks worksheet --wording natural --vocabulary train --phrasings heldout
     multiverse tasks nested --depth 3 --limit 1 | jq -r .structured > document.xml
     """
     from ..structure import render
-    from ..tasks import FAMILIES, problems
+    from ..tasks import FAMILIES, Wording, problems
     from ..tasks import Split as Side
     from .jsonio import print_json
 
     known("family", family, FAMILIES)
     side = known("split", split or "test", ("train", "test"))
     try:
-        stream = problems(family, seed=seed, split=cast(Side, side), **shape)
+        size = {name: shape.pop(name, None) for name in ("width", "depth")}
+        wording = Wording(shape.pop("wording", None), **shape)
+        stream = problems(family, seed=seed, split=cast(Side, side), wording=wording, **size)
     except ValueError as error:
         raise InputError(str(error)) from None
     for problem in islice(stream, limit):

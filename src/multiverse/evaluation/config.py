@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..errors import ConfigError
 from ..options import Options, like, option
 from ..prompting import Mode
+from ..tasks import Part, Wording
 
 QUESTIONS = "Questions"
 MAX_TOKENS = 32_768
@@ -18,6 +19,11 @@ MAX_TOKENS = 32_768
 
 FOLDERS: dict[Mode, str] = {"parallel": "multiverse", "sequential": "zero"}
 """Folder of a run by its mode: the paper's names for the same weights asked in parallel and sequentially."""
+
+SHAPE = ("width", "depth", "wording", "vocabulary", "phrasings", "numbers", "steps")
+"""The fields that only our own problems have."""
+
+_BY_SPLIT = "heldout for test questions, train for others"
 
 # Fields of `SamplingParams` that inspect has names for; seeds are drawn for each question, and `n` is `repeats`.
 _SHARED = ("temperature", "top_p", "max_tokens", "seed", "n")
@@ -55,6 +61,27 @@ class EvaluationConfig(Options):
         None, "How wide our own problems fork; the families allow different widths.", group=QUESTIONS, show_default="drawn"
     )
     depth: int | None = option(None, "How deep our own problems nest (family nested).", group=QUESTIONS, show_default="drawn")
+    wording: Literal["plain", "natural"] | None = option(
+        None,
+        "How our own problems are worded: one fixed wording, or names and phrasings from large lists.",
+        group=QUESTIONS,
+        show_default="plain, where a family has it",
+    )
+    vocabulary: Part | None = option(
+        None,
+        "With natural wording: names, things and facts that may be trained on, or the held-out third.",
+        group=QUESTIONS,
+        show_default=_BY_SPLIT,
+    )
+    phrasings: Part | None = option(
+        None, "With natural wording: phrasings, in the same way.", group=QUESTIONS, show_default=_BY_SPLIT
+    )
+    numbers: Part | None = option(
+        None, "With natural wording: the range of the numbers, in the same way.", group=QUESTIONS, show_default=_BY_SPLIT
+    )
+    steps: int | None = option(
+        None, "Steps of each calculation, also more or fewer than trained.", ge=1, group=QUESTIONS, show_default="drawn"
+    )
     data: Mapping[str, str] = field(default_factory=dict)
     budget: int | None = None
 
@@ -62,6 +89,11 @@ class EvaluationConfig(Options):
         super().__post_init__()
         if self.sampling.n != 1 or self.sampling.seed is not None:
             raise ConfigError("n and seed cannot be set in the sampling parameters of an evaluation: set repeats and seed")
+
+    @property
+    def worded(self) -> Wording:
+        """The wording of our own problems."""
+        return Wording(self.wording, self.vocabulary, self.phrasings, self.numbers, self.steps)
 
     @property
     def limits(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError, MultiverseError, require
 from ..prompting import INSTRUCTIONS, Mode
 from .benchmarks import BENCHMARKS, Question, questions
-from .config import FOLDERS, EvaluationConfig
+from .config import FOLDERS, SHAPE, EvaluationConfig
 from .journal import Journal, Key
 from .machine import describe_machine
 from .sample import Run, Sample
@@ -225,7 +225,7 @@ def _describe(model: str, config: EvaluationConfig, mode: Mode) -> Run:
         "instruction": INSTRUCTIONS[mode],
         "versions": {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")},
     }
-    settings |= {name: value for name in ("width", "depth", "budget") if (value := getattr(config, name)) is not None}
+    settings |= {name: value for name in (*SHAPE, "budget") if (value := getattr(config, name)) is not None}
     name = Path(model).name if "://" not in model else model
     return Run(f"{name} {FOLDERS[mode]}", model, settings, describe_machine(), date.today().isoformat())
 

@@ -6,15 +6,18 @@ are paths without a result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import accumulate
 from random import Random
 
 from multiverse.structure.tree import Block
 
-from .problem import IntegerRule, Problem, forked, listing
+from .problem import Problem, forked, listing
+from .rules import IntegerRule
 from .steps import LIMIT, draw_steps, work_out
 
 WIDTHS = (2, 3, 4, 5)
+STEPS = range(1, 7)
 
 _MAX_N = 20
 
@@ -30,16 +33,19 @@ _EQUATION = (
 )
 
 
-def draw(rng: Random, width: int | None = None) -> Problem:
-    """A question with `width` cases."""
+def draw(rng: Random, width: int | None = None, steps: int | None = None) -> Problem:
+    """A question with `width` cases; of the first kind, with `steps` steps, where these are given."""
     count = rng.choice(WIDTHS) if width is None else width
-    return rng.choice((_parity, _equation))(rng, count)
+    return _parity(rng, count, steps) if steps is not None or rng.choice((True, False)) else _equation(rng, count)
 
 
-def _parity(rng: Random, count: int) -> Problem:
+def _parity(rng: Random, count: int, steps: int | None) -> Problem:
     evens = rng.randint(1, count - 1)
     even_ns, odd_ns = rng.sample(range(2, _MAX_N + 1, 2), evens), rng.sample(range(1, _MAX_N, 2), count - evens)
-    rules = {0: draw_steps(rng, even_ns, rng.randint(2, 3)), 1: draw_steps(rng, odd_ns, rng.randint(2, 3))}
+    rules = {
+        parity: draw_steps(rng, ns, rng.randint(2, 3) if steps is None else steps)
+        for parity, ns in enumerate((even_ns, odd_ns))
+    }
     ns = even_ns + odd_ns
     rng.shuffle(ns)
     worked = [work_out(n, rules[n % 2]) for n in ns]
@@ -53,14 +59,14 @@ def _parity(rng: Random, count: int) -> Problem:
     block = Block(
         outlines=tuple(f"n={n}" for n in ns),
         paths=tuple((f"{n} is {('even', 'odd')[n % 2]}. {text}.",) for n, (text, _) in zip(ns, worked, strict=True)),
-        conclusion=_largest(results),
+        conclusion=best_of(results),
     )
     return forked("cases", question, str(max(results)), block, IntegerRule(max(results)))
 
 
-def _largest(results: list[int]) -> str:
+def best_of(results: list[int], better: Callable[[int, int], int] = max) -> str:
     """Two at a time, so that each comparison is between neighbours: ``16 or 14: 16, 16 or 24: 24.``"""
-    best = list(accumulate(results, max))
+    best = list(accumulate(results, better))
     return ", ".join(f"{a} or {b}: {c}" for a, b, c in zip(best, results[1:], best[1:], strict=False)) + "."
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from .problem import IntegerRule, Problem, listing, problem
+from .problem import Problem, listing, problem
+from .rules import IntegerRule
 from .steps import draw_calculation, work_out
 
 MIN_STEPS, MAX_STEPS = 4, 9
+STEPS = range(2, 17)
 
 _TALES = (
     ("Start with {start}. {first}, then {rest}. What do you get?", ", then "),
@@ -17,9 +19,9 @@ _TALES = (
 )
 
 
-def draw(rng: Random) -> Problem:
-    """A chain of four to nine steps."""
-    chain = draw_calculation(rng, "", rng.randint(MIN_STEPS, MAX_STEPS))
+def draw(rng: Random, steps: int | None = None) -> Problem:
+    """A chain of `steps` steps, four to nine unless given."""
+    chain = draw_calculation(rng, "", rng.randint(MIN_STEPS, MAX_STEPS) if steps is None else steps)
     tale, joint = rng.choice(_TALES)
     first, *rest = [step.command for step in chain.steps]
     question = tale.format(

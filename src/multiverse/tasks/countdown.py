@@ -6,13 +6,15 @@ a model only has to compute the next leaf and compare it with the target.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from random import Random
 from typing import NamedTuple
 
 from multiverse.structure.tree import Block
 
-from .problem import ExpressionRule, Problem, forked, listing
+from .problem import Problem, forked, listing
+from .rules import ExpressionRule
 from .steps import LIMIT
 
 WIDTHS = (3, 4)
@@ -90,11 +92,15 @@ def draw(rng: Random, width: int | None = None) -> Problem:
     """A countdown with `width` numbers."""
     count = rng.choice(WIDTHS) if width is None else width
     numbers = rng.sample(range(1, 10 if count == 3 else 21), count)
-    operators = "+-*" if count == 3 else "+-"
-    paths = _pairs(numbers) if count == 3 else _first_moves(numbers)
+    return pose(rng, numbers, "+-*" if count == 3 else "+-", lambda: rng.choice(_TALES))
+
+
+def pose(rng: Random, numbers: list[int], operators: str, tale: Callable[[], str]) -> Problem:
+    """A countdown with these numbers, worded by the template that `tale` draws."""
+    paths = _pairs(numbers, operators) if len(numbers) == 3 else _first_moves(numbers)
     target = rng.choice(sorted({leaf.value for path in paths for leaf in path.leaves if 1 <= leaf.value <= LIMIT}))
     answer = next(hit for path in paths if (hit := path.hit(target)) is not None)
-    question = rng.choice(_TALES).format(numbers=listing(numbers), operators=listing(list(operators)), target=target)
+    question = tale().format(numbers=listing(numbers), operators=listing(list(operators)), target=target)
     block = Block(
         outlines=tuple(path.outline for path in paths),
         paths=tuple((path.write(target),) for path in paths),
@@ -103,12 +109,12 @@ def draw(rng: Random, width: int | None = None) -> Problem:
     return forked("countdown", question, answer, block, ExpressionRule(tuple(numbers), operators, target))
 
 
-def _pairs(numbers: list[int]) -> list[Path]:
+def _pairs(numbers: list[int], operators: str) -> list[Path]:
     """Three numbers: the paths are the pairs that can go first."""
     paths = []
     for a, b in combinations(numbers, 2):
         c = next(number for number in numbers if number not in (a, b))
-        rows = tuple(Row(move, _moves(move.term, _number(c), "+-*")) for move in _moves(_number(a), _number(b), "+-*"))
+        rows = tuple(Row(move, _moves(move.term, _number(c), operators)) for move in _moves(_number(a), _number(b), operators))
         paths.append(Path(f"start with {a} and {b}", f"{a} and {b}, then {c}, for {{target}}.", rows))
     return paths
 

@@ -12,12 +12,14 @@ from random import Random
 
 from multiverse.structure.tree import Block, Body
 
-from .problem import IntegerRule, Problem, forked, running_sum
+from .problem import Problem, forked, running_sum
+from .rules import IntegerRule
 from .steps import LIMIT, NAMES, Calculation, draw_calculation
 from .worksheet import MAX_TOTAL, describe
 
 WIDTHS = (2, 3)
 DEPTHS = (2, 3)
+STEPS = range(1, 9)
 
 _DEEP_SHARE = 0.15
 _TEAMS = tuple(f"{color} team" for color in ("Red", "Blue", "Green", "Gold"))
@@ -64,14 +66,14 @@ def _path(member: Group | Calculation) -> Body:
     return (f"{member.name}.", member.block(), f"{member.name}: {member.result}.")
 
 
-def draw(rng: Random, width: int | None = None, depth: int | None = None) -> Problem:
-    """`width` groups; at depth 3 always two leagues of two teams of two, to keep the text short."""
+def draw(rng: Random, width: int | None = None, depth: int | None = None, steps: int | None = None) -> Problem:
+    """`width` groups; at depth 3 always two leagues of two teams of two, to keep the text short. Calculations have `steps`."""
     levels = depth
     if levels is None:
         levels = 3 if width != 3 and rng.random() < _DEEP_SHARE else 2
     names = iter(NAMES)
     if levels == 3:
-        teams = [Group(name, _members(rng, names, 2, 2, 8)) for name in _TEAMS]
+        teams = [Group(name, _members(rng, names, 2, 2 if steps is None else steps, 8)) for name in _TEAMS]
         leagues = _LEAGUES
         top = Group("", (Group(leagues[0], tuple(teams[:2])), Group(leagues[1], tuple(teams[2:]))))
         kind = "leagues"
@@ -79,8 +81,9 @@ def draw(rng: Random, width: int | None = None, depth: int | None = None) -> Pro
         count = rng.choice(WIDTHS) if width is None else width
         sizes = [rng.randint(2, 3) for _ in range(count)]
         # Many members, short paths: a document should stay under a thousand tokens.
-        steps = rng.randint(2, 3) if sum(sizes) <= 6 else 2
-        teams = [Group(name, _members(rng, names, size, steps, sum(sizes))) for name, size in zip(_TEAMS, sizes, strict=False)]
+        drawn = rng.randint(2, 3) if sum(sizes) <= 6 else 2
+        each = drawn if steps is None else steps
+        teams = [Group(name, _members(rng, names, size, each, sum(sizes))) for name, size in zip(_TEAMS, sizes, strict=False)]
         top = Group("", tuple(teams))
         kind = "teams"
     tale, closing = rng.choice(_TALES)

@@ -1,20 +1,17 @@
-"""A problem: a question, its answer, two complete solutions, and a check that needs nothing else.
-
-The checker is a value inside the problem, not a function looked up by family, so that a problem can be pickled, sent to a
-worker and judged there.
-"""
+"""A problem: a question, its answer, two complete solutions, and a check that needs nothing else."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from multiverse.structure.sequential import sequential_baseline
 from multiverse.structure.tree import Block, Body, Document
+
+from .rules import Rule
 
 IN_PARALLEL = "Let's think in parallel."
 IN_A_LINE = "Let's think step by step."
@@ -24,54 +21,6 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 TEST_SHARE = 20
 """One instance in this many belongs to the test split."""
-
-
-@dataclass(frozen=True)
-class IntegerRule:
-    """The answer is this number."""
-
-    value: int
-
-    def accepts(self, answer: str) -> bool:
-        return re.fullmatch(r"[0-9]{1,9}", answer) is not None and int(answer) == self.value
-
-
-@dataclass(frozen=True)
-class ExpressionRule:
-    """The answer is any expression that uses each number once, only the given operators, and has the target as its value."""
-
-    numbers: tuple[int, ...]
-    operators: str
-    target: int
-
-    def accepts(self, answer: str) -> bool:
-        # Checked before parsing: only short arithmetic expressions reach the parser.
-        if re.fullmatch(r"[0-9+*() \-]{1,100}", answer) is None:
-            return False
-        try:
-            tree = ast.parse(answer, mode="eval").body
-        except SyntaxError:
-            return False
-        used: list[int] = []
-        return self._value(tree, used) == self.target and sorted(used) == sorted(self.numbers)
-
-    def _value(self, node: ast.expr, used: list[int]) -> int | None:
-        """The value of an expression, or `None` when it holds something that is not allowed."""
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            used.append(node.value)
-            return node.value
-        if not isinstance(node, ast.BinOp):
-            return None
-        left, right = self._value(node.left, used), self._value(node.right, used)
-        if left is None or right is None:
-            return None
-        if isinstance(node.op, ast.Add) and "+" in self.operators:
-            return left + right
-        if isinstance(node.op, ast.Sub) and "-" in self.operators:
-            return left - right
-        if isinstance(node.op, ast.Mult) and "*" in self.operators:
-            return left * right
-        return None
 
 
 @dataclass(frozen=True)
@@ -85,6 +34,7 @@ class Problem:
         structured: the solution that forks where the question does.
         sequential: the same reasoning without blocks.
         rule: what makes an answer right.
+        instance: what makes it the same instance in other words, in any order; `None` for the numbers in the question.
     """
 
     family: str
@@ -92,23 +42,36 @@ class Problem:
     answer: str
     structured: Document
     sequential: Document
-    rule: IntegerRule | ExpressionRule
+    rule: Rule
+    instance: tuple[str, ...] | None = None
+
+    @property
+    def split(self) -> Split:
+        """The split it belongs to, the same for all wordings of an instance."""
+        return split_of(self.question) if self.instance is None else _side(self.instance)
 
     def check(self, answer: str) -> bool:
-        """Whether this answer is right; ``Answer:`` before it, a dot after it and blanks around it are ignored."""
-        text = re.sub(r"^answer:", "", answer.strip(), flags=re.IGNORECASE).strip()
-        return self.rule.accepts(text.removesuffix(".").rstrip())
+        """Whether this answer is right.
+
+        What stands before a last line that begins with ``Answer:`` is left out, as are a dot at the end and blanks around it.
+        """
+        *_, text = re.split(r"^\s*answer:", answer, flags=re.IGNORECASE | re.MULTILINE)
+        return self.rule.accepts(text.strip().removesuffix(".").rstrip())
 
 
-def forked(family: str, question: str, answer: str, block: Block, rule: IntegerRule | ExpressionRule) -> Problem:
+def forked(
+    family: str, question: str, answer: str, block: Block, rule: Rule, instance: tuple[str, ...] | None = None
+) -> Problem:
     """A problem whose solution is one block."""
-    return problem(family, question, answer, (IN_PARALLEL, block), rule)
+    return problem(family, question, answer, (IN_PARALLEL, block), rule, instance)
 
 
-def problem(family: str, question: str, answer: str, thinking: Body, rule: IntegerRule | ExpressionRule) -> Problem:
+def problem(
+    family: str, question: str, answer: str, thinking: Body, rule: Rule, instance: tuple[str, ...] | None = None
+) -> Problem:
     """A problem with its solution; the sequential one is derived from it."""
     structured = Document(thinking, f"Answer: {answer}")
-    return Problem(family, question, answer, structured, flatten(structured), rule)
+    return Problem(family, question, answer, structured, flatten(structured), rule, instance)
 
 
 def flatten(document: Document) -> Document:
@@ -129,8 +92,11 @@ def split_of(question: str) -> Split:
     Hashing the numbers and not the wording keeps the same instance, worded with other names, in another order or
     through another template, on one side. That matters where there are few instances, as in countdown.
     """
-    numbers = ",".join(sorted(re.findall(r"[0-9]+", question)))
-    digest = hashlib.blake2b(numbers.encode(), digest_size=8).digest()
+    return _side(re.findall(r"[0-9]+", question))
+
+
+def _side(instance: Iterable[str]) -> Split:
+    digest = hashlib.blake2b(",".join(sorted(instance)).encode(), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "big") % TEST_SHARE == 0 else "train"
 
 

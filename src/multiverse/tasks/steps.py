@@ -58,8 +58,11 @@ class Step:
         return f"{self.short}: {value}{operator}{operand}={self.apply(value)}"
 
 
-def draw_steps(rng: Random, values: Sequence[int], count: int, limit: int = LIMIT) -> tuple[Step, ...]:
-    """`count` steps that keep every one of `values` between 1 and `limit`."""
+def draw_steps(
+    rng: Random, values: Sequence[int], count: int, limit: int = LIMIT, terms: tuple[int, int] = (1, MAX_TERM)
+) -> tuple[Step, ...]:
+    """`count` steps that keep every one of `values` between 1 and `limit`; `terms`: the least and the most of one step."""
+    least, most = terms
     steps: list[Step] = []
     now = list(values)
     for _ in range(count):
@@ -67,18 +70,21 @@ def draw_steps(rng: Random, values: Sequence[int], count: int, limit: int = LIMI
         kinds = [
             kind
             for kind, possible in (
-                ("add", high < limit),
-                ("take", low > 1),
+                ("add", high + least <= limit),
+                ("take", low - least >= 1),
                 ("double", high * 2 <= limit),
                 ("triple", high * 3 <= limit),
                 ("halve", all(value % 2 == 0 for value in now)),
             )
             if possible
         ]
+        if not kinds and least > 1:
+            # Several values far apart can leave no room for a large number: from the start, otherwise.
+            return draw_steps(rng, values, count, limit, terms)
         assert kinds, f"no step keeps {now} between 1 and {limit}"
         kind = rng.choices(kinds, [_WEIGHTS[kind] for kind in kinds])[0]
         room = {"add": limit - high, "take": low - 1}.get(kind)
-        step = Step(kind) if room is None else Step(kind, rng.randint(1, min(MAX_TERM, room)))
+        step = Step(kind) if room is None else Step(kind, rng.randint(least, min(most, room)))
         steps.append(step)
         now = [step.apply(value) for value in now]
     return tuple(steps)

@@ -9,10 +9,12 @@ from random import Random
 
 from multiverse.structure.tree import Block
 
-from .problem import IntegerRule, Problem, forked, listing, running_sum
+from .problem import Problem, forked, listing, running_sum
+from .rules import IntegerRule
 from .steps import LIMIT, NAMES, Calculation, draw_calculation
 
 WIDTHS = (2, 3, 4, 5, 6)
+STEPS = range(1, 9)
 
 MAX_TOTAL = 500
 """Largest total of a question: the more calculations, the smaller their values."""
@@ -25,13 +27,15 @@ _TALES = (
 )
 
 
-def draw(rng: Random, width: int | None = None) -> Problem:
-    """A worksheet of `width` calculations."""
+def draw(rng: Random, width: int | None = None, steps: int | None = None) -> Problem:
+    """A worksheet of `width` calculations of `steps` steps."""
     count = rng.choice(WIDTHS) if width is None else width
     limit = min(LIMIT, MAX_TOTAL // count)
     # Paths of about one length: the longest of them decides how long the whole takes.
-    steps = rng.choice((3, 4))
-    calculations = [draw_calculation(rng, name, steps + rng.randint(0, 1), limit) for name in NAMES[:count]]
+    fewest = rng.choice((3, 4))
+    calculations = [
+        draw_calculation(rng, name, fewest + rng.randint(0, 1) if steps is None else steps, limit) for name in NAMES[:count]
+    ]
     tale, closing = rng.choice(_TALES)
     question = " ".join([*(describe(tale, calculation) for calculation in calculations), closing])
     conclusion, total = running_sum([calculation.result for calculation in calculations])

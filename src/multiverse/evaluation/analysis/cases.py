@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ...data import read
 from ...errors import DataError
 from ...structure import Document, sequential_baseline
-from ...tasks import FAMILIES, generate
+from ...tasks import CALCULATIONS, generate
 from .options import CaseOptions
 
 
@@ -42,7 +42,7 @@ def load_cases(options: CaseOptions) -> list[Case]:
     """
     if options.documents is not None:
         return _from_data(options.documents, options.limit, options.seed)
-    return from_tasks(FAMILIES if options.family == "all" else (options.family,), options.limit, options.seed)
+    return from_tasks(CALCULATIONS if options.family == "all" else (options.family,), options.limit, options.seed)
 
 
 def _from_data(source: str, limit: int, seed: int) -> list[Case]:

@@ -18,8 +18,8 @@ Place = Literal["sentence", "token", "question"]
 class CaseOptions(Options):
     """Which questions and documents are used."""
 
-    family: Literal["all", "worksheet", "cases", "countdown", "nested", "chain"] = option(
-        "all", "Problems of this project.", flag="-f", group=_TEXTS
+    family: Literal["all", "worksheet", "cases", "countdown", "nested", "chain", "lookup", "listing", "sorting"] = option(
+        "all", "Problems of this project; all are those of calculations.", flag="-f", group=_TEXTS
     )
     documents: str | None = option(
         None,

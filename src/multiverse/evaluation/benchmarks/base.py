@@ -58,7 +58,7 @@ class Benchmark:
         hub: data set with its rows; `None` if the questions are generated, by `make`.
         read: makes a question of a row and its number, from 0. Raises `DataError` for an invalid row.
         grade: grades the answer to a question. Called on worker threads, so it may block.
-        make: generates the questions (`limit`, `seed`, `width` and `depth` of the configuration).
+        make: generates the questions (`limit`, `seed`, shape and wording of the configuration).
     """
 
     name: str

@@ -25,7 +25,7 @@ def family(name: str) -> Benchmark:
     def make(config: EvaluationConfig) -> list[Question]:
         count = FAMILY_SIZE if config.limit is None else config.limit
         try:
-            problems = generate(name, count, seed=config.seed, split="test", width=config.width, depth=config.depth)
+            problems = generate(name, count, seed=config.seed, width=config.width, depth=config.depth, wording=config.worded)
         except ValueError as error:
             raise DataError(str(error)) from None
         # The id is the number in the stream: small families repeat questions.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...data import Fault
 from ...data.source import Record, load_hub, scan_source, scan_table
 from ...errors import DataError
-from ..config import EvaluationConfig
+from ..config import SHAPE, EvaluationConfig
 from .base import Benchmark, Hub, Question, Row
 
 
@@ -25,8 +25,8 @@ def questions(benchmark: Benchmark, config: EvaluationConfig) -> list[Question]:
         if path is not None:
             raise DataError(f"the questions of {benchmark.name} are generated: leave --data {benchmark.name} out")
         return benchmark.make(config)
-    if config.width is not None or config.depth is not None:
-        raise DataError(f"{benchmark.name} has no width and no depth: leave them out")
+    if (given := next((name for name in SHAPE if getattr(config, name) is not None), None)) is not None:
+        raise DataError(f"{benchmark.name} has no {given}: leave it out, it is for our own problems")
     assert benchmark.read is not None
     assert benchmark.hub is not None
     source = path if path is not None else benchmark.hub.name
