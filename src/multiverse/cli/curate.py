@@ -10,6 +10,7 @@ import typer
 
 from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
 from .curate_audit import audit
+from .curate_dataflow import dataflow
 from .curate_distill import distill
 from .curate_input import OPENAI_URL, Traces, api_key
 from .curate_progress import print_estimate, print_stages, run_job
@@ -35,6 +36,7 @@ def overview(context: typer.Context) -> None:
     multiverse curate traces.jsonl --out curated -m my-model
     multiverse curate run --help
     multiverse curate distill --family worksheet --out distilled
+    multiverse curate dataflow openai/gsm8k --out forked
     multiverse curate audit traces.jsonl --out audit -m my-model
     """
     if context.invoked_subcommand is None:
@@ -128,3 +130,4 @@ def _survey(traces: Traces, estimate: Any) -> None:
 
 curate.command()(audit)
 curate.command()(distill)
+curate.command()(dataflow)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +141,19 @@ def _print_summary(result: Result) -> None:
         summary += f", {result.totals['not_reached']:,} not reached"
     typer.echo(f"{summary}; {result.paid.calls:,} calls, {_short(result.paid.tokens)} tokens")
     if result.totals is not None:
+        if result.totals["curated"]:
+            typer.echo(_parallelism(result.totals))
         reasons = sorted(result.totals["reasons"].items(), key=lambda item: -item[1])
         for reason, number in reasons[:8]:
             typer.echo(f"  {number:,} × {reason}")
         typer.echo(f"report: {result.out / 'report.html'}, training data: {result.out / 'data'}")
+
+
+def _parallelism(totals: Mapping[str, Any]) -> str:
+    documents, forked, wide = (totals[name] for name in ("curated", "forked", "content_above_1.5"))
+    mean = totals["content_parallelism"]
+    share = f"  {forked:,} documents fork ({forked / documents:.1%})"
+    return f"{share}; content parallelism {mean:.2f} on average, above 1.5 in {wide / documents:.1%}"
 
 
 def _short(number: int) -> str:

@@ -90,6 +90,18 @@ class DistillConfig(CurationConfig):
 
 
 @dataclass(frozen=True)
+class DataflowConfig(CurationConfig):
+    """How solutions become documents by data flow. Fields that belong to the stages of curation are not used."""
+
+    min_gain: int = option(
+        0, "Words by which a block has to shorten the longest chain, at least.", ge=0, metavar="N", group="Curation"
+    )
+    keep_sequential: bool = option(
+        True, "Keep solutions without anything to do side by side, as documents without a block.", group="Curation"
+    )
+
+
+@dataclass(frozen=True)
 class EndpointConfig(Options):
     """Which model is asked, and how.
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from ..data import FAULTS, Message, Row, Split, Statistics, card, split
 from ..data.publish import CARD, DATA
 from ..data.write import parquet_schema, whole, whole_folder
 from ..errors import require
-from ..structure import Dialect, Shape, measure, parse, word_tokens
+from ..structure import Dialect, Shape, content_parallelism, measure, parse, word_tokens
 from . import manifest
 from .config import BudgetConfig, CurationConfig
 from .errors import RunError
@@ -79,6 +80,7 @@ def finish(
     dialect, seed = config.tags, description["settings"]["seed"] or 0
     counts = _Counts()
     shapes: list[Shape] = []
+    content: list[float] = []
     with ExitStack() as stack:
         rejected = stack.enter_context(stack.enter_context(whole(out / REJECTED_ROWS)).open("wb"))
         data = stack.enter_context(whole_folder(out / DATA))
@@ -90,6 +92,7 @@ def finish(
         # The split of a row depends on its question alone, so batches are split as the whole would be.
         while batch := list(islice(rows, _BATCH)):
             shapes += [measure(row.document, tokens) for row in batch]
+            content += [content_parallelism(row.document) for row in batch]
             for name, side in split(batch, config.validation, seed)._asdict().items():
                 writers[name].add(side)
     sizes = {name: writer.rows for name, writer in writers.items()}
@@ -98,10 +101,20 @@ def finish(
     text = card("Curated reasoning", counted, Statistics(tuple(shapes)), dialect, counted="words")
     with whole(out / CARD) as part:
         part.write_text(text, encoding="utf-8")
-    totals = counts.totals(description["input"]["rows"], sizes, budget)
+    totals = counts.totals(description["input"]["rows"], sizes, budget) | _parallelism(shapes, content)
     manifest.write(out, description, totals, complete=totals["not_reached"] == 0)
     write_report(out)
     return totals
+
+
+def _parallelism(shapes: Sequence[Shape], content: Sequence[float]) -> dict[str, Any]:
+    """How many documents fork, and means over all; `None` without documents."""
+    return {
+        "forked": sum(shape.blocks > 0 for shape in shapes),
+        "parallelism": round(fmean(shape.parallelism for shape in shapes), 4) if shapes else None,
+        "content_parallelism": round(fmean(content), 4) if content else None,
+        "content_above_1.5": sum(value > 1.5 for value in content),
+    }
 
 
 class _Counts:

@@ -20,7 +20,19 @@ from typing import Any, NamedTuple
 
 from ..data.write import whole
 from ..errors import DataError, StructureError, require
-from ..structure import DIALECTS, MULTIVERSE, Block, Body, Dialect, Document, child_label, measure, parse, word_tokens
+from ..structure import (
+    DIALECTS,
+    MULTIVERSE,
+    Block,
+    Body,
+    Dialect,
+    Document,
+    child_label,
+    content_parallelism,
+    measure,
+    parse,
+    word_tokens,
+)
 from .manifest import MANIFEST
 from .outcomes import CURATED, OUTCOMES, records
 from .outline import within
@@ -32,9 +44,10 @@ TEXT_BUDGET = 32_000_000
 
 _EXCERPT = 160
 _BARS = 24
-_FRACTIONS = ("parallelism", "refilled", "final")
+_FRACTIONS = ("parallelism", "content", "refilled", "final")
 _CHARTS = (
     ("parallelism", "Parallelism", "documents, counted in words"),
+    ("content", "Content parallelism", "documents, in words, without tags and goals"),
     ("blocks", "Blocks", "documents"),
     ("paths", "Paths", "documents"),
     ("width", "Paths a block", "blocks"),
@@ -169,8 +182,8 @@ def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
         if row["status"] == CURATED and document is not None:
             shape = measure(document, tokens)
             row |= {"parallelism": round(shape.parallelism, 4), "blocks": shape.blocks, "paths": shape.branches}
-            row |= {"depth": shape.depth}
-            for name in ("parallelism", "blocks", "paths", "depth"):
+            row |= {"depth": shape.depth, "content": round(content_parallelism(document), 4)}
+            for name in ("parallelism", "content", "blocks", "paths", "depth"):
                 survey.values.setdefault(name, []).append(row[name])
             survey.values.setdefault("width", []).extend(shape.widths)
             survey.parts += shape.blocks + shape.branches
@@ -270,9 +283,13 @@ def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[st
     """Title, figure and explanation of each."""
     rows, curated = len(survey.rows), survey.curated
     yield "curated", f"{curated:,}", f"of {rows:,} rows ({curated / rows:.1%})" if rows else "no rows"
+    if curated:
+        forked = sum(blocks > 0 for blocks in survey.values.get("blocks", ()))
+        yield "forked", f"{forked / curated:.1%}", f"{forked:,} of the documents hold a block"
     yield "set aside", f"{rows - curated:,}", "each with its reason, below"
     for name, title, note in (
         ("parallelism", "parallelism", "mean over curated rows, counted in words"),
+        ("content", "content parallelism", "mean, without tags and goals"),
         ("blocks", "blocks", "mean a document"),
         ("width", "paths a block", "mean"),
         ("final", "edit distance", "mean, final document to original"),

@@ -50,6 +50,7 @@ def scan_source(
     columns: Columns | None = None,
     split: str | None = None,
     prefer: str | None = None,
+    config: str | None = None,
     streaming: bool = False,
 ) -> Iterator[Record | Fault]:
     """Every record of a source in order, and a fault for each one that cannot be read.
@@ -60,6 +61,7 @@ def scan_source(
         columns: given the column names of a table, returns those to read, or raises `ValueError` if some are missing.
         split: only this split of a folder or a hub data set.
         prefer: only this split of a source that has it.
+        config: name of a hub data set's configuration.
         streaming: read a hub data set while it is downloaded, without storing it.
 
     Raises:
@@ -73,7 +75,7 @@ def scan_source(
     elif path.exists() or looks_local(name) or path.suffix.lower() in readers:
         yield from _scan_file(path, readers, columns)
     else:
-        yield from _scan_hub(name, columns, split, prefer, streaming)
+        yield from _scan_hub(name, columns, split, prefer, config, streaming)
 
 
 def looks_local(name: str) -> bool:
@@ -283,10 +285,10 @@ def scan_table(table: Any, source: str, columns: Columns | None = None) -> Itera
 
 
 def _scan_hub(
-    name: str, columns: Columns | None, split: str | None, prefer: str | None, streaming: bool
+    name: str, columns: Columns | None, split: str | None, prefer: str | None, config: str | None, streaming: bool
 ) -> Iterator[Record | Fault]:
     try:
-        tables = load_hub(name, split=split, streaming=streaming)
+        tables = load_hub(name, config=config, split=split, streaming=streaming)
     except DataError as error:
         yield Fault(name if split is None else f"{name}/{split}", 1, str(error))
         return

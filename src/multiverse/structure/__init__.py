@@ -27,7 +27,7 @@ from .place import place
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
 from .sequential import sequential_baseline
-from .shape import Shape, measure, word_tokens
+from .shape import Shape, content_parallelism, measure, word_tokens
 from .tokens import TokenDialect, detect, resolve
 from .tree import Block, Body, Document
 
@@ -69,6 +69,7 @@ __all__ = [
     "child_label",
     "closing_cost",
     "closing_tokens",
+    "content_parallelism",
     "detect",
     "encode",
     "growth",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .dialect import MULTIVERSE, Dialect
 from .encode import encode
 from .tokens import TokenDialect, resolve
-from .tree import Document
+from .tree import Body, Document
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,27 @@ def measure(document: Document, tokens: TokenDialect) -> Shape:
         parallelism=layout.parallelism(),
         own_tokens=tuple(own[branch] for branch in range(len(layout.table))),
     )
+
+
+def content_parallelism(document: Document) -> float:
+    """Words of a document's texts over those of their longest chain: the parallelism before tags, goals and labels cost any.
+
+    An answer behind the thinking is left out.
+    """
+    total, longest = _content(document.trunk)
+    return total / longest if longest else 1.0
+
+
+def _content(body: Body) -> tuple[int, int]:
+    """Number of words of a body, and of its longest chain."""
+    total = longest = 0
+    for item in body:
+        texts = [item] if isinstance(item, str) else [item.conclusion]
+        words = sum(len(text.split()) for text in texts)
+        paths = [] if isinstance(item, str) else [_content(path) for path in item.paths]
+        total += words + sum(own for own, _ in paths)
+        longest += words + max((chain for _, chain in paths), default=0)
+    return total, longest
 
 
 def word_tokens(dialect: Dialect = MULTIVERSE) -> TokenDialect:
