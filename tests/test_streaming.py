@@ -59,7 +59,7 @@ def test_roles_are_those_of_the_document(wired: list[WireEvent]) -> None:
         if event.role == "outline":
             outlines[event.outline] = outlines.get(event.outline, "") + (event.text or "")
     # Two blocks of one trunk use the same labels.
-    assert outlines == {"1": " Red team\n Check\n", "2": " Blue team\n", "1.1": " Mia\n", "1.2": " Tom\n"}
+    assert outlines == {"1": "Red team\nCheck\n", "2": "Blue team\n", "1.1": "Mia\n", "1.2": "Tom\n"}
     assert text_of(wired, "text", "2").strip() == "20+1=21."
     assert text_of(wired, "text", "1.2").strip() == "4+5=9, 9+1=10."
     assert text_of(wired, "conclusion", "1").strip() == "3+10=13."

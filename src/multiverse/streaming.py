@@ -86,7 +86,10 @@ class WireEvent:
             known = {name: values[name] for name in ("event", "branch", *_OPTIONAL) if name in values}
             if "tokens" in known:
                 counts = known["tokens"]
-                known["tokens"] = Counts(int(counts["total"]), int(counts["critical_path"]), int(counts["branch"]))
+                # A server of an earlier version does not count steps.
+                known["tokens"] = Counts(
+                    int(counts["total"]), int(counts["critical_path"]), int(counts["branch"]), int(counts.get("steps", 0))
+                )
             if "labels" in known:
                 known["labels"] = tuple(str(label) for label in known["labels"])
             return cls(**known)

@@ -174,8 +174,8 @@ def test_a_keen_random_model_writes_what_can_be_read_back(llm: LLM, budget: int)
     llm.engine.sampler = Keen(llm, boost=4.0)
     llm.engine.scheduler.max_batch_tokens = budget
     tokens = dialect_of(llm)
-    params = [SamplingParams(temperature=1.0, top_p=1.0, seed=seed, max_tokens=400, max_depth=2) for seed in range(16)]
-    generations = llm.generate(["the question"] * 16, params)
+    params = [SamplingParams(temperature=1.0, top_p=1.0, seed=seed, max_tokens=400, max_depth=2) for seed in range(24)]
+    generations = llm.generate(["the question"] * 24, params)
     for generation in generations:
         assert generation.finish_reason in ("stop", "length")
         whole(generation, tokens)

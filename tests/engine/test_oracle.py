@@ -64,6 +64,8 @@ def check(model: Any, generation: Generation, tokens: TokenDialect, share_every:
     assert generation.positions[: len(expected)] == whole.positions[len(prompt) :]
     assert generation.branches[: len(expected)] == whole.labels[len(prompt) :]
     assert generation.forced[: len(expected)] == whole.forced[len(prompt) :]
+    # The end of text takes a forward like any other choice.
+    assert generation.usage.critical_path_steps == whole.critical_path_steps(len(prompt)) + stop
     compared = 0
     for value, reference in zip(generation.logprobs, expected, strict=False):
         if value is not None:

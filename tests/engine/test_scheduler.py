@@ -535,9 +535,8 @@ def test_branches_of_a_family_advance_side_by_side(budget: int) -> None:
     if budget == 1:
         assert forwards == len(encoded.token_ids)  # one token a forward: the prompt's, then all but the last
     if budget == 1000:
-        # A forward a position, less those whose tokens were forced and came along with the one before.
-        assert forwards < encoded.layout.critical_path()
-        assert forwards > encoded.layout.critical_path() - 20
+        # Forced tokens came along with the one before. The last forward is that before the last token, which is only chosen.
+        assert forwards == encoded.layout.critical_path_steps() < encoded.layout.critical_path() - 20
 
 
 @pytest.mark.parametrize(("branches", "waves"), [(1, 6), (2, 3), (4, 2), (6, 1), (256, 1)])
@@ -572,5 +571,5 @@ def test_two_families_share_the_waves() -> None:
     forwards = write_out(one, scripts)
     first, last = (request for request, _ in scripts.values())
     both = [{chunk.request.id for chunk in chunks if chunk.sample} for chunks in forwards]
-    assert sum(ids == {first.id, last.id} for ids in both) > 60
+    assert sum(ids == {first.id, last.id} for ids in both) > 50
     assert len(forwards) < 1.2 * sum(len(script[()]) + 4 * len(script[0, 0]) for _, script in scripts.values()) / 2

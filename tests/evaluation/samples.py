@@ -28,6 +28,7 @@ def sample(number: int, right: bool, **changes: Any) -> Sample:
         "forks": 1,
         "total_tokens": 100 + number,
         "critical_path_tokens": 50,
+        "critical_path_steps": 40,
         "seconds": 2.0,
     }
     return Sample(**{**values, **changes})

@@ -43,7 +43,7 @@ def generation(items: Sequence[str | Plan], answer: str, *, prompt: int = 20, re
     moments: list[Moment] = [{"event": "start", "branch": "", "parent": None, "id": "imagined", "model": "multiverse-mini"}]
 
     def emit(writer: _Writer, moment: Moment) -> None:
-        counts = {"total": total, "critical_path": highest - prompt, "branch": writer.own}
+        counts = {"total": total, "critical_path": highest - prompt, "branch": writer.own, "steps": step}
         parent = None if not writer.label else writer.label.rpartition(".")[0]
         moments.append({"branch": writer.label, "parent": parent, "tokens": counts, "seconds": round(step * STEP, 4), **moment})
 
@@ -74,7 +74,12 @@ def generation(items: Sequence[str | Plan], answer: str, *, prompt: int = 20, re
                 emit(writer, {**done, "position": writer.position - 1, "forced": False})
             else:
                 emit(writer, done)
-    usage = {"prompt_tokens": prompt, "total_tokens": total, "critical_path_tokens": highest - prompt}
+    usage = {
+        "prompt_tokens": prompt,
+        "total_tokens": total,
+        "critical_path_tokens": highest - prompt,
+        "critical_path_steps": step,
+    }
     usage |= {"parallelism": total / max(1, highest - prompt), "seconds": step * STEP, "cached_tokens": 0, "preemptions": 0}
     emit(trunk, {"event": "finish", "finish_reason": reason, "usage": usage, "structure_error": None, "answer": answer})
     return moments

@@ -21,7 +21,9 @@ NOW = Snapshot(running=3, waiting=2, kv_usage=0.25, prefix_queries=100, prefix_h
 
 
 def generation(total: int, critical: int) -> Generation:
-    usage = Usage(prompt_tokens=5, total_tokens=total, critical_path_tokens=critical, seconds=1.0)
+    usage = Usage(
+        prompt_tokens=5, total_tokens=total, critical_path_tokens=critical, critical_path_steps=critical - 1, seconds=1.0
+    )
     return Generation("", "", None, "stop", usage, (), (), (), (), None, ())
 
 
@@ -67,6 +69,7 @@ def test_counters(samples: dict[str, float]) -> None:
     assert at("http_requests_total", method="POST", status="200") == 1
     assert at("http_requests_total", method="other", status="418") == 1  # a client cannot make up labels
     assert at("critical_path_tokens_total") == 10
+    assert at("critical_path_steps_total") == 8
     assert at("parallelism_sum") == 3
     assert at("parallelism_bucket", le="2.5") == 0
     assert at("parallelism_bucket", le="3.0") == 1

@@ -398,7 +398,7 @@ def test_a_file_of_something_else_is_refused(page: Page, content: str) -> None:
 def sample() -> Sample:
     return Sample(
         *("worksheet", "7", 0, "parallel", QUESTION, "10", "10", "what was written: 6 · 4", True, "stop", False),
-        **{"forks": 2, "total_tokens": 40, "critical_path_tokens": 20, "seconds": 1.5},
+        **{"forks": 2, "total_tokens": 40, "critical_path_tokens": 20, "critical_path_steps": 16, "seconds": 1.5},
     )
 
 
@@ -406,7 +406,7 @@ def parsing(server: Playback) -> None:
     server.answer = lambda _: [{k: v for k, v in moment.items() if k != "seconds"} for moment in NESTED]
 
 
-NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop); 40 tokens, critical path 20"
+NOTE = "worksheet 7, epoch 0: right, expected 10, answered 10 (stop); 40 tokens, critical path 20 in 16 steps"
 
 
 def test_a_sample_s_file_is_parsed_and_drawn(page: Page, server: Playback) -> None:

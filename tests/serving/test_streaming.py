@@ -128,7 +128,7 @@ def test_branches_are_interleaved_and_whole(scripted: Site) -> None:
         own = "".join(moment.text or "" for moment in body if moment.branch == str(number + 1) and moment.role == "text")
         assert own == f" {number} and {'more ' * number}é€.\n"
     outlines = "".join(moment.text or "" for moment in moments if moment.role == "outline")
-    assert outlines.split("\n") == [*(f" part {n}" for n in range(6)), ""]
+    assert outlines.split("\n") == [*(f"part {n}" for n in range(6)), ""]
     positions = {moment.position for moment in body if moment.branch == "1"}
     assert positions & {moment.position for moment in body if moment.branch == "2"}
 

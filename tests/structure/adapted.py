@@ -42,6 +42,10 @@ TOKENIZERS = {name: build_tokenizer(dialect) for name, dialect in TESTED.items()
 TOKENS: dict[str, TokenDialect] = {name: resolve(TOKENIZERS[name], dialect) for name, dialect in TESTED.items()}
 """Every one of these, resolved with its own byte tokenizer."""
 
+_MERGES = [("Ġ", "a"), ("Ġ", "b"), ("Ċ", "Ċ"), (".", "Ċ"), ("Ċ", "1"), (":", "Ġ")]
+MERGING = {name: resolve(build_tokenizer(dialect, _MERGES), dialect) for name, dialect in TESTED.items()}
+"""The same with tokenizers that join spaces to words, line ends to each other and to the text around them."""
+
 
 def adapt(document: Document, dialect: Dialect) -> Document:
     """The document without the parts that the dialect has no tags for: thinking or answer, conclusions."""
@@ -59,9 +63,14 @@ def adapt(document: Document, dialect: Dialect) -> Document:
 
 
 @st.composite
-def dialect_documents(draw: st.DrawFn, depth: int = 3) -> tuple[TokenDialect, Document]:
-    """A resolved dialect and a random document for it."""
-    tokens = TOKENS[draw(st.sampled_from(sorted(TOKENS)))]
+def dialect_documents(draw: st.DrawFn, depth: int = 3, *, merging: bool = False) -> tuple[TokenDialect, Document]:
+    """A resolved dialect and a random document for it.
+
+    Args:
+        merging: also with tokenizers of more than bytes.
+    """
+    known = draw(st.sampled_from([TOKENS, MERGING])) if merging else TOKENS
+    tokens = known[draw(st.sampled_from(sorted(known)))]
     return tokens, adapt(draw(documents(depth=depth, places=tokens.dialect.blocks)), tokens.dialect)
 
 

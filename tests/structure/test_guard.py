@@ -25,7 +25,9 @@ from multiverse.structure import (
     encode,
     growth,
     parse,
+    required_tokens,
 )
+from multiverse.structure import layout as replay
 from tests.structure.adapted import TOKENS, dialect_documents
 
 FREE = (State.BODY, State.OUTLINE, State.CONCLUSION)
@@ -181,6 +183,31 @@ def test_every_token_of_a_document_is_allowed(pair: tuple[TokenDialect, Document
             assert allows(found, token), (on.text, tokens.name(token), found)
 
 
+@given(pair=dialect_documents(merging=True))
+def test_required_tokens_are_those_without_a_choice(pair: tuple[TokenDialect, Document]) -> None:
+    tokens, document = pair
+    on = Walk(tokens)
+    ids, layout = encode(document, tokens)
+    for place, (token, forced) in enumerate(zip(ids, layout.forced, strict=True)):
+        required = required_tokens(on.machine)
+        if not on.machine.forced:
+            found = allowed_tokens(on.machine)
+            alone = found.only is not None and len(found.only) == 1 and not found.may_end
+            assert alone == bool(required) == forced, (on.text, found)
+            assert not alone or found.only == required[:1]
+        assert ids[place : place + len(required)] == required
+        on.feed(token)
+    assert required_tokens(on.machine) == ()
+    assert replay(ids, tokens) == layout
+
+
+def test_a_text_without_canonical_separators_is_not_forced() -> None:
+    # The grammar takes it (a prompt, or without the guard); only what the guard would have written counts as forced.
+    tokens = TOKENS["multiverse"]
+    ids = tokens.encode("<Think><Parallel>\n\n<Goal>")
+    assert replay(ids, tokens).forced == (False, False, True, False, True)
+
+
 @given(pair=dialect_documents(depth=2))
 @settings(max_examples=40)
 def test_closing_tokens_from_every_place_give_a_canonical_text(pair: tuple[TokenDialect, Document]) -> None:
@@ -270,7 +297,8 @@ def test_a_space_must_follow_a_label(name: str) -> None:
         outline.feed(tokens.ids[role])
         for token in tokens.sep:
             outline.feed(token)
-    for token in (tokens.outline_tag, *tokens.outline_head("1")):
+    head = tokens.outline_head("1")
+    for token in (tokens.outline_tag, *head[: len(head) - len(tokens.label_gap)]):
         outline.feed(token)
     assert outline.state is State.OUTLINE
     assert allows(allowed_tokens(outline), space)

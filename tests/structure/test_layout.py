@@ -33,49 +33,49 @@ Row = tuple[str, int, int, bool]
 F = True  # forced
 _ = False
 
-# token, position, branch, forced
+# token, position, branch, forced. In FLAT the answer's first line end is the model's: the text may end before it.
 FLAT: list[Row] = [
-    ("<Think>", 0, 0, _), ("\n", 1, 0, _), ("so", 2, 0, _), ("\n", 3, 0, _),
-    ("<Parallel>", 4, 0, _), ("\n", 5, 0, _), ("<Goal>", 6, 0, _), ("\n", 7, 0, _),
-    ("<Outline>", 8, 0, _), ("\n", 9, 0, _), ("1:", 10, 0, _), (" x", 11, 0, _), ("\n", 12, 0, _), ("</Outline>", 13, 0, _),
-    ("\n", 14, 0, _),
-    ("<Outline>", 15, 0, _), ("\n", 16, 0, _), ("2:", 17, 0, _), (" y", 18, 0, _), ("\n", 19, 0, _), ("</Outline>", 20, 0, _),
-    ("\n", 21, 0, _), ("</Goal>", 22, 0, _),
+    ("<Think>", 0, 0, _), ("\n", 1, 0, F), ("so", 2, 0, _), ("\n", 3, 0, _),
+    ("<Parallel>", 4, 0, _), ("\n", 5, 0, F), ("<Goal>", 6, 0, F), ("\n", 7, 0, F),
+    ("<Outline>", 8, 0, F), ("\n", 9, 0, F), ("1:", 10, 0, F), (" x", 11, 0, _), ("\n", 12, 0, _), ("</Outline>", 13, 0, _),
+    ("\n", 14, 0, F),
+    ("<Outline>", 15, 0, _), ("\n", 16, 0, F), ("2:", 17, 0, F), (" y", 18, 0, _), ("\n", 19, 0, _), ("</Outline>", 20, 0, _),
+    ("\n", 21, 0, F), ("</Goal>", 22, 0, _),
     ("\n", 23, 0, F),
     ("<Path>", 24, 1, F), ("\n", 25, 1, F), ("1:", 26, 1, F), (" a", 27, 1, _), ("\n", 28, 1, _), ("</Path>", 29, 1, _),
     ("\n", 30, 1, F),
     ("<Path>", 24, 2, F), ("\n", 25, 2, F), ("2:", 26, 2, F), (" b", 27, 2, _), (" c", 28, 2, _), (" d", 29, 2, _),
     ("\n", 30, 2, _), ("</Path>", 31, 2, _), ("\n", 32, 2, F),
     ("<Conclusion>", 33, 0, F), ("\n", 34, 0, F), ("ok", 35, 0, _), ("\n", 36, 0, _), ("</Conclusion>", 37, 0, _),
-    ("\n", 38, 0, _), ("</Parallel>", 39, 0, _), ("\n", 40, 0, _), ("</Think>", 41, 0, _),
-    ("\n", 42, 0, _), ("\n", 43, 0, _), ("4", 44, 0, _),
+    ("\n", 38, 0, F), ("</Parallel>", 39, 0, F), ("\n", 40, 0, F), ("</Think>", 41, 0, _),
+    ("\n", 42, 0, _), ("\n", 43, 0, F), ("4", 44, 0, _),
 ]  # fmt: skip
 
 # A block inside path 2 of a block, then a second block in the same trunk: its path is also called 1, but is another branch.
 NESTED: list[Row] = [
-    ("<guideline>", 0, 0, _), ("\n", 1, 0, _),
-    ("<plan>", 2, 0, _), ("\n", 3, 0, _), ("1:", 4, 0, _), (" x", 5, 0, _), ("\n", 6, 0, _), ("</plan>", 7, 0, _),
-    ("\n", 8, 0, _),
-    ("<plan>", 9, 0, _), ("\n", 10, 0, _), ("2:", 11, 0, _), (" y", 12, 0, _), ("\n", 13, 0, _), ("</plan>", 14, 0, _),
-    ("\n", 15, 0, _), ("</guideline>", 16, 0, _), ("\n", 17, 0, F),
+    ("<guideline>", 0, 0, _), ("\n", 1, 0, F),
+    ("<plan>", 2, 0, F), ("\n", 3, 0, F), ("1:", 4, 0, F), (" x", 5, 0, _), ("\n", 6, 0, _), ("</plan>", 7, 0, _),
+    ("\n", 8, 0, F),
+    ("<plan>", 9, 0, _), ("\n", 10, 0, F), ("2:", 11, 0, F), (" y", 12, 0, _), ("\n", 13, 0, _), ("</plan>", 14, 0, _),
+    ("\n", 15, 0, F), ("</guideline>", 16, 0, _), ("\n", 17, 0, F),
     ("<step>", 18, 1, F), ("\n", 19, 1, F), ("1:", 20, 1, F), ("\n", 21, 1, _), ("</step>", 22, 1, _), ("\n", 23, 1, F),
     ("<step>", 18, 2, F), ("\n", 19, 2, F), ("2:", 20, 2, F), (" b", 21, 2, _), ("\n", 22, 2, _),
-    ("<guideline>", 23, 2, _), ("\n", 24, 2, _),
-    ("<plan>", 25, 2, _), ("\n", 26, 2, _), ("2.1:", 27, 2, _), (" p", 28, 2, _), ("\n", 29, 2, _), ("</plan>", 30, 2, _),
-    ("\n", 31, 2, _),
-    ("<plan>", 32, 2, _), ("\n", 33, 2, _), ("2.2:", 34, 2, _), (" q", 35, 2, _), ("\n", 36, 2, _), ("</plan>", 37, 2, _),
-    ("\n", 38, 2, _), ("</guideline>", 39, 2, _), ("\n", 40, 2, F),
+    ("<guideline>", 23, 2, _), ("\n", 24, 2, F),
+    ("<plan>", 25, 2, F), ("\n", 26, 2, F), ("2.1:", 27, 2, F), (" p", 28, 2, _), ("\n", 29, 2, _), ("</plan>", 30, 2, _),
+    ("\n", 31, 2, F),
+    ("<plan>", 32, 2, _), ("\n", 33, 2, F), ("2.2:", 34, 2, F), (" q", 35, 2, _), ("\n", 36, 2, _), ("</plan>", 37, 2, _),
+    ("\n", 38, 2, F), ("</guideline>", 39, 2, _), ("\n", 40, 2, F),
     ("<step>", 41, 3, F), ("\n", 42, 3, F), ("2.1:", 43, 3, F), (" s", 44, 3, _), (" t", 45, 3, _), ("\n", 46, 3, _),
     ("</step>", 47, 3, _), ("\n", 48, 3, F),
     ("<step>", 41, 4, F), ("\n", 42, 4, F), ("2.2:", 43, 4, F), (" u", 44, 4, _), ("\n", 45, 4, _), ("</step>", 46, 4, _),
     ("\n", 47, 4, F),
     ("<takeaway>", 49, 2, F), ("\n", 50, 2, F), ("in", 51, 2, _), ("\n", 52, 2, _), ("</takeaway>", 53, 2, _),
-    ("\n", 54, 2, _), ("</step>", 55, 2, _), ("\n", 56, 2, F),
+    ("\n", 54, 2, F), ("</step>", 55, 2, _), ("\n", 56, 2, F),
     ("<takeaway>", 57, 0, F), ("\n", 58, 0, F), ("out", 59, 0, _), ("\n", 60, 0, _), ("</takeaway>", 61, 0, _),
     ("\n", 62, 0, _),
-    ("<guideline>", 63, 0, _), ("\n", 64, 0, _),
-    ("<plan>", 65, 0, _), ("\n", 66, 0, _), ("1:", 67, 0, _), (" z", 68, 0, _), ("\n", 69, 0, _), ("</plan>", 70, 0, _),
-    ("\n", 71, 0, _), ("</guideline>", 72, 0, _), ("\n", 73, 0, F),
+    ("<guideline>", 63, 0, _), ("\n", 64, 0, F),
+    ("<plan>", 65, 0, F), ("\n", 66, 0, F), ("1:", 67, 0, F), (" z", 68, 0, _), ("\n", 69, 0, _), ("</plan>", 70, 0, _),
+    ("\n", 71, 0, F), ("</guideline>", 72, 0, _), ("\n", 73, 0, F),
     ("<step>", 74, 5, F), ("\n", 75, 5, F), ("1:", 76, 5, F), (" v", 77, 5, _), ("\n", 78, 5, _), ("</step>", 79, 5, _),
     ("\n", 80, 5, F),
     ("<takeaway>", 81, 0, F), ("\n", 82, 0, F), ("end", 83, 0, _), ("\n", 84, 0, _), ("</takeaway>", 85, 0, _),
@@ -83,17 +83,17 @@ NESTED: list[Row] = [
 
 # No conclusion tag: the trunk resumes at the closing of the block, which is forced, and alone.
 WOVEN: list[Row] = [
-    ("<think>", 0, 0, _), ("\n", 1, 0, _),
-    ("<Parallel>", 2, 0, _), ("\n", 3, 0, _), ("<Outlines>", 4, 0, _), ("\n", 5, 0, _),
-    ("<Outline>", 6, 0, _), ("\n", 7, 0, _), ("1:", 8, 0, _), (" x", 9, 0, _), ("\n", 10, 0, _), ("</Outline>", 11, 0, _),
-    ("\n", 12, 0, _),
-    ("<Outline>", 13, 0, _), ("\n", 14, 0, _), ("2:", 15, 0, _), (" y", 16, 0, _), ("\n", 17, 0, _), ("</Outline>", 18, 0, _),
-    ("\n", 19, 0, _), ("</Outlines>", 20, 0, _), ("\n", 21, 0, F),
+    ("<think>", 0, 0, _), ("\n", 1, 0, F),
+    ("<Parallel>", 2, 0, _), ("\n", 3, 0, F), ("<Outlines>", 4, 0, F), ("\n", 5, 0, F),
+    ("<Outline>", 6, 0, F), ("\n", 7, 0, F), ("1:", 8, 0, F), (" x", 9, 0, _), ("\n", 10, 0, _), ("</Outline>", 11, 0, _),
+    ("\n", 12, 0, F),
+    ("<Outline>", 13, 0, _), ("\n", 14, 0, F), ("2:", 15, 0, F), (" y", 16, 0, _), ("\n", 17, 0, _), ("</Outline>", 18, 0, _),
+    ("\n", 19, 0, F), ("</Outlines>", 20, 0, _), ("\n", 21, 0, F),
     ("<Thread>", 22, 1, F), ("\n", 23, 1, F), ("1:", 24, 1, F), (" a", 25, 1, _), (" b", 26, 1, _), ("\n", 27, 1, _),
     ("</Thread>", 28, 1, _), ("\n", 29, 1, F),
     ("<Thread>", 22, 2, F), ("\n", 23, 2, F), ("2:", 24, 2, F), (" c", 25, 2, _), ("\n", 26, 2, _), ("</Thread>", 27, 2, _),
     ("\n", 28, 2, F),
-    ("</Parallel>", 30, 0, F), ("\n", 31, 0, _), ("</think>", 32, 0, _),
+    ("</Parallel>", 30, 0, F), ("\n", 31, 0, F), ("</think>", 32, 0, _),
 ]  # fmt: skip
 
 FLAT_DOCUMENT = Document(("so", Block(("x", "y"), (("a",), ("b c d",)), "ok")), "4")
@@ -254,6 +254,35 @@ def test_critical_path_and_parallelism() -> None:
     longer = Layout((*found.positions, 8, 9), (*found.branches, 0, 0), (False,) * 12, table)
     assert longer.critical_path(10) == 2
     assert longer.parallelism(10) == 1.0
+
+
+def test_steps_are_the_chosen_tokens_of_the_longest_chain() -> None:
+    found = encode(FLAT_DOCUMENT, resolve(WordTokenizer())).layout
+    chosen = [(row[1], row[2]) for row in FLAT if not row[3]]
+    # Path 2 chooses more than path 1: all but that path's own.
+    assert found.critical_path_steps() == sum(branch != 1 for _, branch in chosen) == 23
+    assert found.critical_path_steps(12) == sum(branch != 1 and position > 11 for position, branch in chosen)
+    assert found.critical_path_steps(len(found)) == 0
+    assert Layout((), (), ()).critical_path_steps() == 0
+    nothing_forced = Layout(found.positions, found.branches, (False,) * len(found), found.table)
+    assert nothing_forced.critical_path_steps() == found.critical_path()
+
+
+@given(pair=dialect_documents(merging=True))
+def test_steps_agree_with_a_walk_over_the_tree(pair: tuple[TokenDialect, Document]) -> None:
+    """The same by recursion: a branch's own choices, and for each of its blocks the most of any of its paths."""
+    tokens, document = pair
+    found = encode(document, tokens).layout
+
+    def steps(branch: int) -> int:
+        own = sum(b == branch and not f for b, f in zip(found.branches, found.forced, strict=True))
+        blocks: dict[int, int] = {}
+        for child, spec in enumerate(found.table):
+            if spec.parent == branch:
+                blocks[spec.block] = max(blocks.get(spec.block, 0), steps(child))
+        return own + sum(blocks.values())
+
+    assert found.critical_path_steps() == steps(0) <= found.critical_path()
 
 
 def test_replay_at_trunk_is_true_outside_of_blocks() -> None:

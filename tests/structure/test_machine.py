@@ -27,6 +27,7 @@ from multiverse.structure import (
     State,
     TokenDialect,
     Transition,
+    allowed_tokens,
     encode,
 )
 from tests.structure.adapted import TOKENS, dialect_documents
@@ -75,8 +76,9 @@ def drive(encoded: Encoded, tokens: TokenDialect, rng: random.Random) -> dict[Pa
     while active:
         line = rng.choice(active)
         token = line.todo.pop(0)
-        forced = bool(line.machine.forced)
-        if forced:
+        found = None if line.machine.forced else allowed_tokens(line.machine)
+        forced = found is None or (found.only is not None and len(found.only) == 1 and not found.may_end)
+        if found is None:
             assert token == line.machine.forced[0]
         event = line.machine.feed(token)
         if event is not None:

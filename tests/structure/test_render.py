@@ -133,11 +133,49 @@ def test_segments_split_the_text_where_branch_or_forced_changes(pair: tuple[Toke
     cut = segments(document, tokens.dialect)
     assert "".join(segment.text for segment in cut) == render(document, tokens.dialect)
     assert all(segment.text for segment in cut)
-    runs = [key for key, _ in groupby(cut, key=lambda segment: (segment.forced, segment.path))]
-    assert len(runs) == len(cut)
+    # Forced pieces stand apart from each other too: the engine puts their tokens one piece after the other.
+    free_runs = [key for key, run in groupby(cut, key=lambda segment: (segment.forced, segment.path)) if not key[0]]
+    assert len(free_runs) == sum(not segment.forced for segment in cut)
     forced = "".join(segment.text for segment in cut if segment.forced)
     assert forced.count(tokens.dialect.path.open) == document.branches
     assert forced.count(tokens.dialect.resume) == len(list(document.blocks()))
     free = "".join(segment.text for segment in cut if not segment.forced)
     assert tokens.dialect.path.open not in free
     assert tokens.dialect.resume not in free
+
+
+def test_what_must_follow_a_tag_is_forced() -> None:
+    forced = [segment.text for segment in segments(DOCUMENT, MULTIVERSE) if segment.forced]
+    inner = [
+        "\n",
+        "<Goal>",
+        "\n",
+        "<Outline>",
+        "\n2.1:",
+        "\n",
+        "\n",
+        "<Path>\n2.1:",
+        "\n",
+        "<Conclusion>\n",
+        "\n",
+        "</Parallel>",
+    ]
+    assert forced == [
+        "\n",
+        *("\n", "<Goal>", "\n", "<Outline>", "\n1:", "\n", "\n2:", "\n", "\n", "<Path>\n1:", "\n", "<Path>\n2:"),
+        *(*inner, "\n", "\n"),
+        *("<Conclusion>\n", "\n", "</Parallel>", "\n", "\n\n"),
+    ]
+    optional = [segment.text for segment in segments(DOCUMENT, MULTIVERSE) if segment.optional]
+    assert optional == ["\n\n"]  # the text may end with the thinking
+    plain = Document((Block(("a",), (("one",),), "so"), "end"))
+    assert [segment.text for segment in segments(plain, NPR) if segment.optional] == ["\n"]
+
+
+@pytest.mark.parametrize("gap", ["", " "])
+def test_a_space_that_is_a_token_of_its_own_belongs_to_the_outlines_head(gap: str) -> None:
+    cut = segments(DOCUMENT, MULTIVERSE, gap)
+    assert "".join(segment.text for segment in cut) == CANONICAL
+    assert (f"\n1:{gap}" in [segment.text for segment in cut if segment.forced]) == (
+        f"{' '[len(gap) :]}first sub-task\n</Outline>" in [segment.text for segment in cut if not segment.forced]
+    )

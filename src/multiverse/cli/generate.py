@@ -122,7 +122,13 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
         "structure_error": generation.structure_error,
         "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
         "usage": generation.usage.to_json(
-            "prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "cached_tokens", "seconds"
+            "prompt_tokens",
+            "total_tokens",
+            "critical_path_tokens",
+            "critical_path_steps",
+            "parallelism",
+            "cached_tokens",
+            "seconds",
         ),
     }
 

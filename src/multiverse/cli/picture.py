@@ -66,6 +66,7 @@ def usage_line(usage: Mapping[str, Any]) -> str:
     forms = (
         ("total_tokens", "{} tokens"),
         ("critical_path_tokens", "critical path {}"),
+        ("critical_path_steps", "{} steps"),
         ("parallelism", "parallelism {:.2f}"),
         ("seconds", "{:.2f} s"),
     )

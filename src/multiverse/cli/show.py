@@ -104,6 +104,7 @@ def _json(document: Document, shape: Shape, source: dict[str, str], *, counted: 
         "depth": shape.depth,
         "total_tokens": shape.total_tokens,
         "critical_path_tokens": shape.critical_path_tokens,
+        "critical_path_steps": shape.critical_path_steps,
         "parallelism": shape.parallelism,
         "counted": counted,
         "tree": document.to_json(),
@@ -131,7 +132,8 @@ def _print_tree(document: Document, shape: Shape, *, name: str, counted: str) ->
         f"{_many(shape.blocks, 'block')}, {_many(shape.branches, 'branch', 'branches')}, depth {shape.depth}", highlight=False
     )
     console.print(
-        f"{shape.total_tokens} {counted}, critical path {shape.critical_path_tokens}, parallelism {shape.parallelism:.2f}",
+        f"{shape.total_tokens} {counted}, critical path {shape.critical_path_tokens} in {shape.critical_path_steps} steps, "
+        f"parallelism {shape.parallelism:.2f}",
         highlight=False,
         markup=False,
     )

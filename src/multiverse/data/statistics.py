@@ -49,7 +49,15 @@ class Statistics:
     @cached_property
     def values(self) -> dict[str, list[float]]:
         """Under each name a value per document; under `paths_per_block`, one per block."""
-        per_document = ("total_tokens", "critical_path_tokens", "parallelism", "blocks", "branches", "depth")
+        per_document = (
+            "total_tokens",
+            "critical_path_tokens",
+            "critical_path_steps",
+            "parallelism",
+            "blocks",
+            "branches",
+            "depth",
+        )
         values: dict[str, list[float]] = {name: [getattr(shape, name) for shape in self.shapes] for name in per_document}
         values["paths_per_block"] = [width for shape in self.shapes for width in shape.widths]
         return values
@@ -84,6 +92,7 @@ def cells(name: str, summary: Summary | None) -> list[str]:
 NAMES = {
     "total_tokens": "tokens",
     "critical_path_tokens": "critical path",
+    "critical_path_steps": "steps",
     "parallelism": "parallelism",
     "blocks": "blocks",
     "branches": "paths",

@@ -74,6 +74,7 @@ class Branch:
         label: label path such as ``2.1``; empty for the trunk.
         path: (block, child) steps from the trunk, flattened; names the branch's random stream.
         machine: its grammar; `None` for a model without a dialect.
+        steps: forwards until its newest token: the tokens on the chain that leads to it that the engine did not write itself.
         next_position: position of the next token. Not the number of tokens it can see: after a join that is larger.
         seed: what its random stream is derived from, with `path`.
         token_ids, positions, forced, logprobs, tops: per token generated on the branch itself, the prompt left out.
@@ -93,6 +94,7 @@ class Branch:
     machine: Machine | None
     next_position: int
     seed: tuple[int, ...]
+    steps: int = 0
     token_ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)

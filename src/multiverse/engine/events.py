@@ -16,11 +16,13 @@ class Counts(NamedTuple):
         total: of all branches.
         critical_path: longest chain of them: highest position + 1 - positions of the prompt.
         branch: own tokens of the event's branch.
+        steps: forwards on the longest chain.
     """
 
     total: int = 0
     critical_path: int = 0
     branch: int = 0
+    steps: int = 0
 
 
 _NONE = Counts()

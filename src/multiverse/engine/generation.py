@@ -20,6 +20,7 @@ class Usage:
         prompt_tokens: tokens of the prompt.
         total_tokens: all generated tokens over all branches, forced ones included.
         critical_path_tokens: highest generated position + 1 - positions of the prompt.
+        critical_path_steps: forwards on the longest chain. Fewer than its tokens where forced tokens are computed together.
         seconds: wall-clock time from submission to finish, time spent on other requests included.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         preemptions: how often the request was preempted.
@@ -29,6 +30,7 @@ class Usage:
     prompt_tokens: int
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     seconds: float
     cached_tokens: int = 0
     preemptions: int = 0
@@ -53,6 +55,7 @@ _USAGE_FIELDS = (
     "prompt_tokens",
     "total_tokens",
     "critical_path_tokens",
+    "critical_path_steps",
     "parallelism",
     "seconds",
     "cached_tokens",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..errors import StructureError
-from ..structure import Fork, TokenRole, Transition
+from ..structure import Fork, TokenRole, Transition, required_tokens
 from .branch import Branch, Top
 from .computed import ComputedTokens
 from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
@@ -87,6 +87,8 @@ class Request:
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
         self.limits = Limits(self.tree, params, model)
+        if not scoring:
+            self._append_forced(self.trunk)  # what must follow a tag at the end of the prompt
 
     @property
     def trunk(self) -> Branch:
@@ -175,11 +177,18 @@ class Request:
             self._close(branch)
 
     def _append_forced(self, branch: Branch) -> None:
-        """Append what the grammar prescribes next."""
-        while branch.machine is not None and branch.machine.forced and self.finish_reason is None:
-            token = branch.machine.forced[0]
-            branch.machine.feed(token)
-            self._append(branch, token, forced=True)
+        """Append what must come next: heads and, under the guard, every token about which it leaves no choice.
+
+        They are computed together in one forward, with the token before them. Each is part of the shortest text that closes the
+        branch, so limits that leave room for closing leave room for them.
+        """
+        machine = branch.machine
+        while machine is not None and self.finish_reason is None:
+            ahead = required_tokens(machine) if self.params.guard else machine.forced
+            if not ahead:
+                return
+            machine.feed(ahead[0])
+            self._append(branch, ahead[0], forced=True)
 
     def _fork(self, parent: Branch, labels: tuple[str, ...]) -> None:
         self._emit(ForkEvent(parent.label, labels, self._counts(parent)))
@@ -244,7 +253,7 @@ class Request:
 
     def _counts(self, branch: Branch) -> Counts:
         tree = self.tree
-        return Counts(tree.num_generated, tree.furthest - tree.prompt_positions, len(branch.token_ids))
+        return Counts(tree.num_generated, tree.furthest - tree.prompt_positions, len(branch.token_ids), tree.steps)
 
     def _emit(self, event: Event) -> None:
         if self.listening:
@@ -279,6 +288,7 @@ class Request:
             prompt_tokens=len(self.prompt),
             total_tokens=tree.num_generated,
             critical_path_tokens=tree.furthest - tree.prompt_positions,
+            critical_path_steps=tree.steps,
             seconds=self.finished_at - self.started_at,
             cached_tokens=self.cached_tokens,
             preemptions=self.preemptions,

@@ -56,6 +56,7 @@ class BranchTree:
         num_generated: tokens generated on all branches.
         ended_by: the branch whose last token is an end-of-text token; `None` without one.
         furthest: highest generated position + 1.
+        steps: forwards on the longest chain.
 
     Raises:
         RequestError: the prompt breaks the grammar of its own tags.
@@ -94,7 +95,7 @@ class BranchTree:
             self.trunk.seen.update(prompt)
         self.prompt_positions = self.furthest = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
-        self.num_generated = 0
+        self.num_generated = self.steps = 0
         self.ended_by: Branch | None = None
 
     @property
@@ -147,6 +148,7 @@ class BranchTree:
             machine=machine,
             next_position=parent.next_position if parent is not None else 0,
             seed=self.seed,
+            steps=parent.steps if parent is not None else 0,
             stream=TextStream(self._model.decode, self._params.stop_strings) if text else None,
             roles=RoleTracker(machine) if self._listening else None,
             seen=parent.seen.copy() if parent is not None and parent.seen is not None else None,
@@ -172,10 +174,12 @@ class BranchTree:
         branch.logprobs.append(logprob)
         branch.tops.append(top)
         branch.next_position += 1
+        branch.steps += not forced
         if branch.seen is not None:
             branch.seen.add(token)
         self.num_generated += 1
         self.furthest = max(self.furthest, branch.next_position)
+        self.steps = max(self.steps, branch.steps)
 
     def fork(self, parent: Branch, labels: tuple[str, ...]) -> list[Branch]:
         """Open a block behind what the parent has generated; returns its children."""
@@ -199,6 +203,7 @@ class BranchTree:
         """All children of the newest block have closed: the parent goes on behind the longest of them, seeing all of them."""
         assert parent.machine is not None
         parent.next_position = max(child.next_position for child in parent.children)
+        parent.steps = max(child.steps for child in parent.children)
         parent.allowance += sum(child.allowance for child in parent.children)
         if parent.seen is not None:
             for child in parent.children:

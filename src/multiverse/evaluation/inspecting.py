@@ -128,7 +128,8 @@ def response_of(output: ModelOutput) -> Response:
     """The response in a model's output. Of a provider that is not of this package, all tokens count as one chain."""
     measured = (output.metadata or {}).get("answer")
     if isinstance(measured, dict):
-        return Response(**measured)
+        # Logs of earlier versions do not count steps.
+        return Response(**{"critical_path_steps": measured["critical_path_tokens"], **measured})
     total = output.usage.output_tokens if output.usage is not None else 0
     return Response(
         text=output.completion,
@@ -138,6 +139,7 @@ def response_of(output: ModelOutput) -> Response:
         forks=0,
         total_tokens=total,
         critical_path_tokens=total,
+        critical_path_steps=total,
         seconds=output.time or 0.0,
     )
 

@@ -119,7 +119,8 @@ def _legend(report: Report) -> str:
         "Means over samples, ± standard error, the samples of one question being one cluster.",
         "*pass@1*: a right answer, in a generation that ended by itself (or was closed for the budget that it was given); "
         f"its {LEVEL:.0%} interval is Wilson's.",
-        "*Critical path*: the longest chain of generated tokens; *parallelism*: tokens over that.",
+        "*Critical path*: the longest chain of generated tokens; *steps*: the forwards on it, as tokens about which the "
+        "grammar leaves no choice are computed together; *parallelism*: tokens over the critical path.",
         "*Seconds*: of one answer, with others running beside it.",
         "*Forks*: blocks opened in an answer.",
         "*Malformed*: broke the grammar, or ended by itself and does not parse.",

@@ -25,7 +25,7 @@ def recording(sample: Sample, model: str) -> dict[str, Any]:
     graded = "right" if sample.right else "wrong"
     answered = f"expected {sample.expected}, answered {sample.answer or 'nothing'}"
     # The page counts words; the note has the model's tokens.
-    took = f"{sample.total_tokens} tokens, critical path {sample.critical_path_tokens}"
+    took = f"{sample.total_tokens} tokens, critical path {sample.critical_path_tokens} in {sample.critical_path_steps} steps"
     note = f"{sample.task} {sample.id}, epoch {sample.epoch}: {graded}, {answered} ({sample.finish_reason}); {took}"
     run = {"mode": sample.mode, "text": text, **({"dialect": dialect.name} if dialect is not None else {})}
     return {

@@ -21,6 +21,7 @@ class Response:
         malformed: it broke the grammar, or finished with `stop` and does not parse.
         forks: number of blocks.
         critical_path_tokens: tokens of the longest chain; all tokens for servers that do not report it.
+        critical_path_steps: forwards on that chain; its tokens for servers that do not report it.
         seconds: wall-clock time from submission to the last token.
     """
 
@@ -31,6 +32,7 @@ class Response:
     forks: int
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     seconds: float
 
     @classmethod
@@ -45,6 +47,7 @@ class Response:
             forks=count_forks(generation.branches),
             total_tokens=usage.total_tokens,
             critical_path_tokens=usage.critical_path_tokens,
+            critical_path_steps=usage.critical_path_steps,
             seconds=usage.seconds,
         )
 

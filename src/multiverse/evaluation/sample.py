@@ -32,6 +32,7 @@ class Sample:
         right: whether the generation finished with `stop`, or was closed for the budget of the run, with a right answer.
         malformed: it broke the grammar, or finished with `stop` and does not parse.
         forks: number of blocks.
+        critical_path_steps: forwards on the longest chain of tokens.
         seconds: wall-clock time from submission to the last token, with other samples in the batch.
     """
 
@@ -49,6 +50,7 @@ class Sample:
     forks: int
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     seconds: float
 
     @property
@@ -123,6 +125,8 @@ def _samples(lines: Iterable[str]) -> Iterator[Sample]:
         if not line:
             continue
         values = json.loads(line)
+        if isinstance(values, dict) and "critical_path_tokens" in values:  # earlier versions did not count steps
+            values.setdefault("critical_path_steps", values["critical_path_tokens"])
         if not isinstance(values, dict) or set(values) != known:
             raise ValueError(f"line {number} of {SAMPLES} is no sample")
         yield Sample(**values)

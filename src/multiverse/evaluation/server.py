@@ -171,7 +171,7 @@ class _StreamedResponse:
         extension, usage = self.extension, self.usage
         reason = "malformed" if self.malformed else str(extension.get("finish_reason") or self.finish_reason or "stop")
         total = int(extension.get("total_tokens") or usage.get("completion_tokens") or 0)
-        critical = extension.get("critical_path_tokens")
+        critical = int(extension.get("critical_path_tokens", total))
         answer = extension.get("answer")
         return Response(
             text=self._text(dialect),
@@ -180,7 +180,8 @@ class _StreamedResponse:
             malformed=is_malformed(reason, parses=extension.get("structure_error") is None),
             forks=int(extension.get("forks") or 0),
             total_tokens=total,
-            critical_path_tokens=int(critical) if critical is not None else total,
+            critical_path_tokens=critical,
+            critical_path_steps=int(extension.get("critical_path_steps", critical)),
             seconds=float(extension["seconds"]) if extension.get("seconds") is not None else seconds,
         )
 

@@ -122,7 +122,7 @@ class Choice:
         extension = {
             "finish_reason": generation.finish_reason,
             "answer": generation.answer,
-            **generation.usage.to_json("total_tokens", "critical_path_tokens", "parallelism"),
+            **generation.usage.to_json("total_tokens", "critical_path_tokens", "critical_path_steps", "parallelism"),
             "forks": self.forks,
             **generation.usage.to_json("seconds"),
             "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
@@ -159,6 +159,7 @@ def usage_of(choices: Sequence[Choice], prompts: int = 1) -> dict[str, Any]:
         "completion_tokens_details": {"reasoning_tokens": sum(choice.reasoning_tokens for choice in choices)},
         "multiverse": {
             "critical_path_tokens": critical,
+            "critical_path_steps": sum(own.critical_path_steps for own in usages),
             "parallelism": total / critical if critical else 1.0,
             "forks": sum(choice.forks for choice in choices),
             "seconds": max(own.seconds for own in usages),

@@ -69,6 +69,7 @@ class Metrics:
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.")
         self.tokens = self._counter("generation_tokens", "Generated tokens, over all branches.")
         self.critical_tokens = self._counter("critical_path_tokens", "Critical path tokens of each generation.")
+        self.critical_steps = self._counter("critical_path_steps", "Forwards on the critical path of each generation.")
         self.forks = self._counter("forks", "Blocks that were opened.")
         self.joins = self._counter("joins", "Blocks whose branches joined.")
         self._success = self._counter("request_success", "Generations that finished.", "finished_reason")
@@ -81,6 +82,7 @@ class Metrics:
         self._success(generation.finish_reason).inc()
         self.prompt_tokens.inc(generation.usage.prompt_tokens)
         self.critical_tokens.inc(generation.usage.critical_path_tokens)
+        self.critical_steps.inc(generation.usage.critical_path_steps)
         self.parallelism.observe(generation.usage.parallelism)
 
     def failed(self, reason: str) -> None:
@@ -225,6 +227,7 @@ class Measure:
             ("cached_tokens", usage.cached_tokens),
             ("completion_tokens", usage.total_tokens),
             ("critical_path_tokens", usage.critical_path_tokens),
+            ("critical_path_steps", usage.critical_path_steps),
             ("preemptions", usage.preemptions),
         ):
             fields[name] = fields.get(name, 0) + value

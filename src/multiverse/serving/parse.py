@@ -192,13 +192,18 @@ def _settle(line: _Line) -> Generator[_Event, None, list[_Line]]:
 
 def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, words: _Words) -> Iterator[WireEvent]:
     yield WireEvent("start", id="document", prompt_tokens=0)
-    counts, own = Counts(), {"": 0}
+    counts, own, steps = Counts(), {"": 0}, {"": 0}
     for event in _events(_lines(encoded, tokens, words.texts)):
         if isinstance(event, TokenEvent):
             own[event.branch] += 1
-            counts = Counts(counts.total + 1, max(counts.critical_path, event.position + 1))
+            steps[event.branch] += not event.forced
+            longest = max(counts.critical_path, event.position + 1)
+            counts = Counts(counts.total + 1, longest, steps=max(counts.steps, steps[event.branch]))
         elif isinstance(event, ForkEvent):
             own.update(dict.fromkeys(event.labels, 0))
+            steps.update(dict.fromkeys(event.labels, steps[event.branch]))
+        elif isinstance(event, JoinEvent):
+            steps[event.branch] = max(steps[label] for label in event.labels)
         yield from wire_events(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
     answer = markdown(document.answer).removeprefix("Answer:").strip()
@@ -206,6 +211,6 @@ def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, wor
         "finish",
         tokens=counts._replace(branch=own[""]),
         finish_reason="stop",
-        usage=Usage(0, len(layout), layout.critical_path(), seconds=0.0).to_json(),
+        usage=Usage(0, len(layout), layout.critical_path(), layout.critical_path_steps(), seconds=0.0).to_json(),
         answer=answer,
     )

@@ -48,6 +48,7 @@ class ParallelUsage(ResponseModel):
     """Usage that only this server reports."""
 
     critical_path_tokens: int = Field(description="Longest chain of tokens; with several answers, the sum of theirs.")
+    critical_path_steps: int = Field(description="Forwards on that chain: forced tokens are computed together.")
     parallelism: float = Field(description="Generated tokens over those of the critical path.")
     forks: int
     seconds: float
@@ -78,6 +79,7 @@ class ChoiceExtension(ResponseModel):
     answer: str
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     parallelism: float
     forks: int
     seconds: float
@@ -164,6 +166,7 @@ class EventCounts(ResponseModel):
     total: int
     critical_path: int
     branch: int
+    steps: int = Field(description="Forwards on the longest chain.")
 
 
 class EventUsage(ResponseModel):
@@ -172,6 +175,7 @@ class EventUsage(ResponseModel):
     prompt_tokens: int
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     parallelism: float
     seconds: float
     cached_tokens: int

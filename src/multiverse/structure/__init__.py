@@ -18,7 +18,7 @@ from .dialect import (
     write_dialect,
 )
 from .encode import Encoded, encode
-from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth
+from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth, required_tokens
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import BranchEnd, Fork, Join, Machine, State, Transition
 from .markdown import MarkdownWriter, markdown, markdown_text
@@ -82,6 +82,7 @@ __all__ = [
     "place",
     "read_dialect",
     "render",
+    "required_tokens",
     "resolve",
     "segments",
     "sequential_baseline",

@@ -126,6 +126,10 @@ class Dialect:
         assert self.block is not None
         return self.block.close
 
+    def outline_head(self, label: str) -> str:
+        """The text between the tag that opens the outline with this label and the outline's own text."""
+        return f"{self.sep}{label}{self.label_end}"
+
     def path_head(self, label: str) -> str:
         """The text that opens the path with this label; always forced by the engine."""
         return f"{self.path.open}{self.sep}{label}{self.label_end}"

@@ -1,7 +1,7 @@
 """Token ids and layout of a tree, segment by segment.
 
-Training data is encoded here: forced text is tokenised separately from free text, as the engine does, so that no token spans
-both. Positions are computed from the tree, independently of `machine` and `layout`, and must agree with them.
+Training data is encoded here: each forced piece is tokenised by itself, as the engine does, so that no token spans two of them,
+or forced and free text. Positions are computed from the tree, independently of `machine` and `layout`; they must agree.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ class Encoded(NamedTuple):
     layout: Layout
 
 
-def encode(document: Document, tokens: TokenDialect) -> Encoded:
-    """Token ids and layout of a document (`ValueError` as `render`)."""
+def encode(document: Document, tokens: TokenDialect, *, heads_only: bool = False) -> Encoded:
+    """Token ids and layout of a document (`ValueError` as `render`).
+
+    Args:
+        heads_only: count as forced only the heads of forks and joins (`Segment.head`), for decoding without the guard.
+    """
     ids: list[int] = []
     positions: list[int] = []
     branches: list[int] = []
@@ -32,7 +36,7 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
     index: dict[tuple[tuple[int, int], ...], int] = {(): 0}
     next_position: dict[tuple[tuple[int, int], ...], int] = {(): 0}
     blocks: dict[tuple[tuple[tuple[int, int], ...], int], int] = {}
-    for segment in segments(document, tokens.dialect):
+    for segment in segments(document, tokens.dialect, tokens.label_gap):
         path = segment.path
         if path not in index:
             parent, (number, _) = path[:-1], path[-1]
@@ -50,6 +54,8 @@ def encode(document: Document, tokens: TokenDialect) -> Encoded:
         ids += segment_ids
         positions += range(start, start + len(segment_ids))
         branches += [index[path]] * len(segment_ids)
-        forced += [segment.forced] * len(segment_ids)
+        # Where the text may end instead, the first token is the model's to choose.
+        written = segment.head if heads_only else segment.forced
+        forced += [written and not (segment.optional and number == 0) for number in range(len(segment_ids))]
         next_position[path] = start + len(segment_ids)
     return Encoded(tuple(ids), Layout(tuple(positions), tuple(branches), tuple(forced), tuple(table)))

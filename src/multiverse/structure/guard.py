@@ -1,4 +1,4 @@
-"""The tokens that a branch may write next, the tokens that close it, and what closing it costs.
+"""The tokens that must or may come next in a branch, the tokens that close it, and what closing it costs.
 
 The machine accepts what the grammar allows. The guard is stricter, so that guarded text is also canonical: one separator around
 every tag, a label in every outline.
@@ -60,18 +60,37 @@ def _required(machine: Machine) -> tuple[int, ...]:
     return head[machine.since :]
 
 
-def allowed_tokens(machine: Machine) -> AllowedTokens:
-    """The tokens that may come next in a branch that is neither forced nor waiting."""
-    tokens = machine.tokens
+def required_tokens(machine: Machine) -> tuple[int, ...]:
+    """The tokens that must come next: a head that the grammar forces, or the only token that is allowed and what follows it.
+
+    Empty where there is a choice, where the text may end, and in a branch that waits for its children or has closed. The engine
+    writes these tokens without asking the model (jump forward), and training takes no loss on them. More may be required after
+    them: feed them to the machine and ask again.
+    """
+    if machine.forced or machine.state in (State.FORKED, State.ENDED):
+        return machine.forced
     head = _required(machine)
     if head:
         # The text may end directly after its last tag, but not in the middle of a separator.
-        return AllowedTokens(head[:1], _NOTHING, machine.complete and machine.since == 0)
+        return head if machine.since or not machine.complete else _NOTHING
+    if machine.state not in (State.BLOCK, State.GOAL, State.CLOSING):
+        return _NOTHING
     legal = machine.legal_roles()
-    if machine.state in (State.BLOCK, State.GOAL, State.CLOSING):
+    return (machine.tokens.ids[legal[0]],) if len(legal) == 1 else _NOTHING
+
+
+def allowed_tokens(machine: Machine) -> AllowedTokens:
+    """The tokens that may come next in a branch that is neither forced nor waiting."""
+    tokens = machine.tokens
+    if required := required_tokens(machine):
+        return AllowedTokens(required[:1], _NOTHING, may_end=False)
+    if head := _required(machine):
+        return AllowedTokens(head[:1], _NOTHING, may_end=True)
+    legal = machine.legal_roles()
+    if machine.state is State.GOAL:
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
     after_label = _after_label(machine)
-    if after_label == 0 and tokens.spaced:
+    if after_label == 0 and tokens.spaced and not (tokens.label_gap and machine.state is State.OUTLINE):
         return AllowedTokens(tokens.spaced if machine.state is State.OUTLINE else _text_or_sep(tokens), _NOTHING, may_end=False)
     if after_label == 1 and machine.last in tokens.sep and machine.state is State.BODY:
         # A path that begins with a tag.
@@ -139,7 +158,8 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
     if machine.state is State.OUTLINE:
         label = tokens.outline_head(child_label(machine.label, machine.outlines - 1))
         if machine.since <= len(label):  # an outline without a text
-            return (*head, *tokens.encode(" "), *tokens.sep, tokens.ids[role])
+            gap = () if tokens.label_gap else tokens.encode(" ")
+            return (*head, *gap, *tokens.sep, tokens.ids[role])
     between = _NOTHING if head or _after_separator(machine) else tokens.sep
     return (*head, *_blank_text(machine), *between, tokens.ids[role])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..errors import StructureError
+from .guard import required_tokens
 from .machine import Machine
 from .tokens import TokenDialect
 
@@ -40,7 +41,7 @@ class Layout:
     Attributes:
         positions: position of each token, as the model sees it.
         branches: index into `table` of each token's branch.
-        forced: whether the engine wrote the token.
+        forced: whether the grammar left no choice about the token (`guard.required_tokens`): the engine writes it.
         table: the branches, parents before children.
     """
 
@@ -88,6 +89,22 @@ class Layout:
         """Length of the longest chain of generated tokens: highest position + 1 - positions of the prompt."""
         start = max(self.positions[:prompt_tokens], default=-1) + 1
         return max(self.positions[prompt_tokens:], default=start - 1) + 1 - start
+
+    def critical_path_steps(self, prompt_tokens: int = 0) -> int:
+        """Forwards on the longest chain: its tokens that are not forced.
+
+        Each token that the model chooses takes a forward; forced tokens are computed with the token before them. So no engine
+        generates this in fewer forwards, however many branches it advances at once.
+        """
+        steps, last = [0] * len(self.table), 0
+        for token, (branch, forced) in enumerate(zip(self.branches, self.forced, strict=True)):
+            if branch > last:  # a path begins
+                steps[branch] = steps[self.table[branch].parent]
+            elif branch < last:  # its paths have joined
+                steps[branch] = max(steps[child] for child, spec in enumerate(self.table) if spec.parent == branch)
+            last = branch
+            steps[branch] += token >= prompt_tokens and not forced
+        return max(steps)
 
     def parallelism(self, prompt_tokens: int = 0) -> float:
         """Generated tokens over critical path; 1.0 when nothing forks."""
@@ -183,7 +200,7 @@ class Replay:
             StructureError: with the token's index as offset.
         """
         frame = self._turn()
-        self.forced.append(bool(frame.machine.forced))
+        self.forced.append(required_tokens(frame.machine)[:1] == (token,))
         try:
             frame.machine.feed(token)
         except StructureError as error:

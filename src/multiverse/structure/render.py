@@ -7,19 +7,27 @@ from typing import NamedTuple
 from .dialect import MULTIVERSE, Dialect, child_label
 from .tree import Block, Body, Document
 
+Path = tuple[tuple[int, int], ...]
+
 
 class Segment(NamedTuple):
     """A piece of text that is tokenised separately.
 
     Attributes:
         text: the characters.
-        forced: whether the engine, not the model, writes it (separators around paths, heads).
+        forced: whether the engine, not the model, writes it: heads and separators around paths, and everything else that the
+            grammar leaves no choice about (`guard.required_tokens`).
         path: indices from the trunk to the branch it belongs to, as (block, path) pairs; empty for the trunk.
+        head: whether it is forced by a fork or a join: the head of a path, the separators around paths, the tag with which the
+            trunk resumes. Who forks and joins without the guard writes these alone.
+        optional: whether the text may end here instead, so that the first token of this forced piece is the model's to choose.
     """
 
     text: str
     forced: bool
-    path: tuple[tuple[int, int], ...]
+    path: Path
+    head: bool = False
+    optional: bool = False
 
 
 def render(document: Document, dialect: Dialect = MULTIVERSE) -> str:
@@ -31,28 +39,38 @@ def render(document: Document, dialect: Dialect = MULTIVERSE) -> str:
     return "".join(segment.text for segment in segments(document, dialect))
 
 
-def segments(document: Document, dialect: Dialect = MULTIVERSE) -> list[Segment]:
-    """The canonical text, split between forced and generated text (same errors as `render`)."""
-    return _Renderer(dialect).document(document)
+def segments(document: Document, dialect: Dialect, label_gap: str = "") -> list[Segment]:
+    """The canonical text, split between forced and generated text (same errors as `render`).
+
+    Args:
+        label_gap: as in `TokenDialect`.
+    """
+    return _Renderer(dialect, label_gap).document(document)
 
 
 class _Renderer:
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
+    def __init__(self, dialect: Dialect, label_gap: str) -> None:
+        self.dialect, self.label_gap = dialect, label_gap
         self.out: list[Segment] = []
+        self.may_end = True  # whether the text may end after a block of the trunk: not inside the tags of the thinking
 
     def document(self, document: Document) -> list[Segment]:
         self.check_places(document)
         think, blocks = self.dialect.think, 0
         if document.thinking is not None:
             if think is not None:
-                self.free(think.open + self.dialect.sep, ())
+                self.free(think.open, ())
+                self.force(self.dialect.sep, ())
+            self.may_end = think is None
             blocks = self.body(document.thinking, (), "")
             if think is not None:
-                self.free(self.dialect.sep + think.close if document.thinking else think.close, ())
+                if document.thinking:
+                    self.separate(document.thinking[-1], ())
+                self.free(think.close, ())
+        self.may_end = True
         if document.answer:
             if document.thinking is not None:
-                self.free(self.dialect.answer_sep, ())
+                self.force(self.dialect.answer_sep, (), optional=True)
             self.body(document.answer, (), "", blocks)
         return self.out
 
@@ -70,11 +88,11 @@ class _Renderer:
         if not dialect.forks_answer and document.plain_answer is None:
             raise ValueError(f"dialect {dialect.name!r} has blocks in the thinking alone, but the answer holds one")
 
-    def body(self, body: Body, path: tuple[tuple[int, int], ...], label: str, blocks: int = 0) -> int:
+    def body(self, body: Body, path: Path, label: str, blocks: int = 0) -> int:
         """Add a body whose branch has so many blocks already; returns how many it has then."""
         for index, item in enumerate(body):
             if index:
-                self.free(self.dialect.sep, path)
+                self.separate(body[index - 1], path)
             if isinstance(item, str):
                 # The space after a label belongs to the free text, where tokenizers attach it to the first word.
                 self.free((" " if label and not index else "") + self.checked(item), path)
@@ -85,42 +103,58 @@ class _Renderer:
                 blocks += 1
         return blocks
 
-    def block(self, block: Block, path: tuple[tuple[int, int], ...], label: str, number: int) -> None:
+    def separate(self, last: str | Block, path: Path) -> None:
+        """The separator behind an item of a body: after a text the model chooses it, after a block's last tag it must come."""
+        if isinstance(last, str):
+            self.free(self.dialect.sep, path)
+        else:
+            self.force(self.dialect.sep, path, optional=self.may_end and not path)
+
+    def block(self, block: Block, path: Path, label: str, number: int) -> None:
         dialect, sep = self.dialect, self.dialect.sep
         if dialect.block is not None:
-            self.free(dialect.block.open + sep, path)
-        self.free(dialect.goal.open + sep, path)
-        for index, outline in enumerate(block.outlines):
-            text = f"{child_label(label, index)}{dialect.label_end} {self.checked(outline)}"
-            self.free(f"{dialect.outline.open}{sep}{text}{sep}{dialect.outline.close}{sep}", path)
-        self.free(dialect.goal.close, path)
+            self.free(dialect.block.open, path)
+            self.force(sep, path)
+            self.force(dialect.goal.open, path)
+        else:
+            self.free(dialect.goal.open, path)
         self.force(sep, path)
+        for index, outline in enumerate(block.outlines):
+            (self.free if index else self.force)(dialect.outline.open, path)
+            self.force(dialect.outline_head(child_label(label, index)) + self.label_gap, path)
+            text = f" {self.checked(outline)}".removeprefix(self.label_gap)
+            self.free(text + sep + dialect.outline.close, path)
+            self.force(sep, path)
+        self.free(dialect.goal.close, path)
+        self.force(sep, path, head=True)
         for index, body in enumerate(block.paths):
             child, child_path = child_label(label, index), (*path, (number, index))
-            self.force(dialect.path_head(child), child_path)
+            self.force(dialect.path_head(child), child_path, head=True)
             self.body(body, child_path, child)
-            self.free(sep + dialect.path.close, child_path)
-            self.force(sep, child_path)
-        self.force(dialect.resume_head(), path)
+            if body:
+                self.separate(body[-1], child_path)
+            self.free(dialect.path.close if body else sep + dialect.path.close, child_path)
+            self.force(sep, child_path, head=True)
+        self.force(dialect.resume_head(), path, head=True)
         if dialect.conclusion is None:
             if block.conclusion:
                 raise ValueError(f"dialect {dialect.name!r} has no conclusion tag, but a block has a conclusion")
             return
         self.free(self.checked(block.conclusion) + sep + dialect.conclusion.close, path)
         if dialect.block is not None:
-            self.free(sep + dialect.block.close, path)
+            self.force(sep, path)
+            self.force(dialect.block.close, path)
 
-    def free(self, text: str, path: tuple[tuple[int, int], ...]) -> None:
-        self.add(text, False, path)
-
-    def force(self, text: str, path: tuple[tuple[int, int], ...]) -> None:
-        self.add(text, True, path)
-
-    def add(self, text: str, forced: bool, path: tuple[tuple[int, int], ...]) -> None:
-        if self.out and (self.out[-1].forced, self.out[-1].path) == (forced, path):
-            self.out[-1] = self.out[-1]._replace(text=self.out[-1].text + text)
+    def free(self, text: str, path: Path) -> None:
+        last = self.out[-1] if self.out else None
+        if last is not None and not last.forced and last.path == path:
+            self.out[-1] = last._replace(text=last.text + text)
         elif text:
-            self.out.append(Segment(text, forced, path))
+            self.out.append(Segment(text, False, path))
+
+    def force(self, text: str, path: Path, *, head: bool = False, optional: bool = False) -> None:
+        if text:
+            self.out.append(Segment(text, True, path, head, optional))
 
     def checked(self, text: str) -> str:
         for tag in self.dialect.tags:

@@ -59,6 +59,8 @@ class RoleTracker:
         if machine is None:
             return _TEXT
         tag = machine.tokens.roles.get(token)
+        if forced:
+            self._outline = None  # if it was a label, all of it is forced
         if tag is None and legal and not forced:
             return self._classify_text(machine, text)
         if legal and tag is Role.THINK_CLOSE:

@@ -23,6 +23,7 @@ class Shape:
         depth: depth of the deepest block; 0 when nothing forks.
         total_tokens: tokens of the whole document.
         critical_path_tokens: length of its longest chain of tokens.
+        critical_path_steps: forwards on that chain (`Layout.critical_path_steps`).
         parallelism: total tokens / critical path tokens.
         own_tokens: tokens of each branch without its descendants; the trunk first, then paths in document order.
     """
@@ -33,6 +34,7 @@ class Shape:
     depth: int
     total_tokens: int
     critical_path_tokens: int
+    critical_path_steps: int
     parallelism: float
     own_tokens: tuple[int, ...]
 
@@ -49,6 +51,7 @@ def measure(document: Document, tokens: TokenDialect) -> Shape:
         depth=document.depth,
         total_tokens=len(layout),
         critical_path_tokens=layout.critical_path(),
+        critical_path_steps=layout.critical_path_steps(),
         parallelism=layout.parallelism(),
         own_tokens=tuple(own[branch] for branch in range(len(layout.table))),
     )

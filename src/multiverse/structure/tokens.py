@@ -47,14 +47,26 @@ class TokenDialect:
         return tuple(self.encode(self.dialect.path_head(label)))
 
     def _outline_head(self, label: str) -> tuple[int, ...]:
-        return tuple(self.encode(f"{self.dialect.sep}{label}{self.dialect.label_end}"))
+        return tuple(self.encode(self.dialect.outline_head(label) + self.label_gap))
 
     @cached_property
     def spaced(self) -> tuple[int, ...]:
         """Tokens that begin with a space; the text after a label begins with one of them."""
-        pieces = self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
+        convert = getattr(self._tokenizer, "convert_ids_to_tokens", None)
+        if convert is None:  # words instead of a vocabulary
+            return ()
+        pieces = convert(list(range(len(self._tokenizer))))
         # A space by itself, as byte-level tokenizers write it, and as sentence-piece ones do.
         return tuple(token for token, piece in enumerate(pieces) if piece is not None and piece.startswith((" ", "Ġ", "▁")))
+
+    @cached_property
+    def label_gap(self) -> str:
+        """The space between an outline's label and its text, if it is always a token of its own; otherwise empty.
+
+        Most tokenizers join it to the first word. Where only a single space begins with a space, there is no choice after the
+        label, and the space is part of the outline's head.
+        """
+        return " " if len(self.spaced) == 1 else ""
 
     def _ends_with_sep(self, token_id: int) -> bool:
         # Tokenizers merge line ends with the text before them (".\n"), so comparing token ids is not enough.

@@ -118,9 +118,10 @@ class Featurizer:
         """
         messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
-        encoded = encode(document, self.tokens)
         if self.view.join != "kv":
-            return self._joined(prompt_ids, encoded)
+            # A plain engine decodes these: it writes all but the heads itself.
+            return self._joined(prompt_ids, encode(document, self.tokens, heads_only=True))
+        encoded = encode(document, self.tokens)
         token_ids = (*prompt_ids, *encoded.token_ids, self.end)
         if self.tokens.roles.keys().isdisjoint(prompt_ids):
             whole = _shift(encoded.layout, len(prompt_ids))

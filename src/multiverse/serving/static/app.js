@@ -10,7 +10,7 @@ import { download, pack, unpack, unpackLink } from "./recording.js";
 import { Stage } from "./stage.js";
 import { nextTheme, showTheme } from "./theme.js";
 import { Timeline } from "./timeline.js";
-import { NAMES, number, parallelism, seconds, times } from "./words.js";
+import { NAMES, number, parallelism, seconds, steps, times } from "./words.js";
 
 const player = new Player();
 const reader = new Reader(player);
@@ -92,7 +92,8 @@ function frame(now) {
   timeline.draw(clocks);
   stages.forEach((stage, index) => {
     const { run } = stage;
-    const facts = run.tokens.total ? `${number(run.tokens.total)} tokens, longest chain ${number(run.tokens.critical_path)}` : "";
+    const { total, critical_path } = run.tokens;
+    const facts = total ? `${number(total)} tokens, longest chain ${number(critical_path)} in ${steps(run.tokens)} steps` : "";
     const name = NAMES[stage.track.mode] ?? stage.track.mode;
     stage.tell(name, clocks[index], stage.track.began === null ? "runs when the other is done" : facts);
     const clock = byId("run-tabs").children[index]?.lastElementChild;
@@ -141,7 +142,7 @@ function verdict() {
   if (second) return "";
   const { tokens } = first.full;
   if (!first.full.forks) return "Nothing was forked.";
-  return `${number(tokens.total)} tokens in ${number(tokens.critical_path)} steps: ${times(parallelism(tokens))} parallel`;
+  return `${number(tokens.total)} tokens in ${steps(tokens)} steps: ${times(parallelism(tokens))} parallel`;
 }
 
 let told = "";

@@ -85,7 +85,7 @@ export class Run {
     this.lanes = new Map([["", this.trunk]]);
     this.answer = new Text("answer");
     this.known = 0; // lanes so far
-    this.tokens = { total: 0, critical_path: 0 };
+    this.tokens = { total: 0, critical_path: 0, steps: 0 };
     this.seconds = 0;
     this.forks = 0;
     this.origin = null;
@@ -105,7 +105,8 @@ export class Run {
   feed(moment) {
     this.last = moment;
     if (moment.tokens) {
-      this.tokens = { total: moment.tokens.total, critical_path: moment.tokens.critical_path };
+      const { total, critical_path, steps } = moment.tokens;
+      this.tokens = { total, critical_path, steps };
     }
     if (moment.seconds !== undefined) this.seconds = moment.seconds;
     const lane = this.lanes.get(moment.branch ?? "");
@@ -152,7 +153,8 @@ export class Run {
       this.dirty.add(lane);
     }
     if (moment.usage) {
-      this.tokens = { total: moment.usage.total_tokens, critical_path: moment.usage.critical_path_tokens };
+      const { total_tokens, critical_path_tokens, critical_path_steps } = moment.usage;
+      this.tokens = { total: total_tokens, critical_path: critical_path_tokens, steps: critical_path_steps };
       if (moment.seconds === undefined) this.seconds = moment.usage.seconds ?? this.seconds;
     }
   }

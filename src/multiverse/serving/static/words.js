@@ -19,4 +19,9 @@ export function parallelism({ total, critical_path }) {
   return critical_path ? total / critical_path : 1;
 }
 
+/** Forwards on the longest chain; files of earlier versions count its tokens alone. */
+export function steps({ critical_path, steps }) {
+  return number(steps ?? critical_path);
+}
+
 export const NAMES = { parallel: "Parallel", sequential: "Sequential", document: "Document", "as-is": "As asked" };
