@@ -66,9 +66,10 @@ def test_generate_json(run: Run, writes: Writes) -> None:
     usage = printed["usage"]
     assert set(usage) == {
         *("prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "seconds"),
-        "cached_tokens",
+        *("cached_tokens", "critical_path_steps"),
     }
     assert printed["closed"] == []
+    assert 0 < usage["critical_path_steps"] < usage["critical_path_tokens"]
     assert usage["parallelism"] == usage["total_tokens"] / usage["critical_path_tokens"] > 1
 
 

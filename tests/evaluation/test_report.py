@@ -142,7 +142,7 @@ def test_every_number_leads_to_a_list_whose_mean_it_is(folder: Path) -> None:
     row = next(line for line in text.splitlines() if "| parallel |" in line)
     cells = [part.strip() for part in row.strip("|").split("|")]
     linked = [part for part in cells if "](" in part]
-    assert len(linked) == 1 + 7  # samples, and every measure
+    assert len(linked) == 1 + 8  # samples, and every measure
     (target,) = {links(part)[0] for part in linked}
     lines = [line for line in (folder / target).read_text().splitlines() if "[file](" in line]
     assert len(lines) == 18

@@ -69,7 +69,7 @@ def test_counters(samples: dict[str, float]) -> None:
     assert at("http_requests_total", method="POST", status="200") == 1
     assert at("http_requests_total", method="other", status="418") == 1  # a client cannot make up labels
     assert at("critical_path_tokens_total") == 10
-    assert at("critical_path_steps_total") == 8
+    assert at("critical_path_steps_total") == 9
     assert at("parallelism_sum") == 3
     assert at("parallelism_bucket", le="2.5") == 0
     assert at("parallelism_bucket", le="3.0") == 1

@@ -34,7 +34,8 @@ class SamplingParams(Options):
         stop: the request ends when a branch's own text contains one of these; the text is cut before it.
         guard: sample only tokens that the grammar allows, and close the text before a limit. If `False`, a token that breaks
             the grammar ends the request as ``malformed``, limits cut the text off, and only those on depth, width and branches
-            ban tags.
+            ban tags; and the engine writes no more than the heads of paths and conclusions. Models trained here need it: their
+            loss leaves out all forced tokens.
         max_tokens: limit on all generated tokens, over all branches, forced ones included.
         max_critical_path_tokens: limit on the longest chain of generated tokens, parallel or sequential.
         thinking_budget: limit on the longest chain of generated tokens up to the end of the thinking; the answer is not

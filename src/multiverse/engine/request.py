@@ -87,8 +87,6 @@ class Request:
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
         self.limits = Limits(self.tree, params, model)
-        if not scoring:
-            self._append_forced(self.trunk)  # what must follow a tag at the end of the prompt
 
     @property
     def trunk(self) -> Branch:
@@ -155,6 +153,8 @@ class Request:
 
     def check_limits(self, now: float) -> None:
         """Before a step: close by force, or end, if the request comes near a limit."""
+        if not self.num_generated:
+            self._append_forced(self.trunk)  # what must follow a tag at the end of the prompt
         reason = self.limits.update(now - self.started_at, prompt_computed=self.prompt_computed)
         if reason is not None:
             self.finish_reason = reason
