@@ -99,12 +99,10 @@ def test_what_must_follow_a_prompt_is_computed_with_its_last_token(llm: LLM) -> 
 
 
 def test_without_the_guard_only_heads_are_forced(llm: LLM) -> None:
-    engine, tokens = llm.engine, llm.engine.tokens
-    assert tokens is not None
     (guarded,) = run_documents(llm, [NESTED])
     (raw,) = run_documents(llm, [NESTED], params=SamplingParams(temperature=0, max_tokens=4000, max_branches=1000, guard=False))
     assert raw.token_ids == guarded.token_ids
-    heads = [text for text in _forced_texts(raw, llm)]
+    heads = list(_forced_texts(raw, llm))
     assert "<Goal>" not in heads
     assert "<Path>" in heads
     assert sum(raw.forced) < sum(guarded.forced)

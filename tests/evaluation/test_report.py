@@ -121,6 +121,16 @@ def test_texts_with_unusual_line_ends_survive_a_run_s_file(tmp_path: Path) -> No
     assert list(read_run(tmp_path).samples) == odd
 
 
+def test_samples_of_earlier_versions_have_as_many_steps_as_tokens(tmp_path: Path) -> None:
+    write_run(tmp_path, run("a", [sample(0, True)]))
+    path = tmp_path / "samples.jsonl"
+    old = json.loads(path.read_text())
+    del old["critical_path_steps"]
+    path.write_text(json.dumps(old) + "\n")
+    (read,) = read_run(tmp_path).samples
+    assert read.critical_path_steps == read.critical_path_tokens == 50
+
+
 # ---- files
 
 
@@ -147,7 +157,7 @@ def test_every_number_leads_to_a_list_whose_mean_it_is(folder: Path) -> None:
     lines = [line for line in (folder / target).read_text().splitlines() if "[file](" in line]
     assert len(lines) == 18
     columns = list(zip(*([part.strip() for part in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines), strict=True))
-    for cell_, column in zip(linked[1:], columns[5:12], strict=True):
+    for cell_, column in zip(linked[1:], columns[5:13], strict=True):
         told = float(re.search(r"\[([\d.,]+)", cell_).group(1).replace(",", ""))  # type: ignore[union-attr]
         assert told == pytest.approx(fmean(float(value.replace(",", "")) for value in column), abs=0.51)
 
