@@ -8,7 +8,7 @@ import pytest
 
 from multiverse.curation.config import DataflowConfig
 from multiverse.curation.dataflow.curate import Ordered
-from multiverse.curation.dataflow.document import LONGEST_OUTLINE, outline, result_text
+from multiverse.curation.dataflow.outlines import LONGEST_OUTLINE, outline, result_text, weak
 from multiverse.curation.dataflow.solution import Solution, Statement, solution_of, statements
 from multiverse.structure import Block, Document
 
@@ -38,6 +38,14 @@ def step(text: str) -> Statement:
             "The 21 floors of the house have units",
         ),
         ("There are 9 tables * 10 chairs = <<9*10=90>>90 chairs.", "9 tables * 10 chairs"),
+        ("Then add that to the rest to find the distance it flew: 6 + 18 = <<6+18=24>>24 feet", "Find the distance it flew"),
+        ("The third group asked 7 * 2 + 6 = 14 + 6 = <<7*2+6=20>>20 questions.", "The third group asked questions"),
+        ("He will sell each apple at $10/5 = $<<10/5=2>>2 each.", "He will sell each apple"),
+        (
+            "If there are 3 fish, and each has ten balls, then the number of balls is 3*10 = <<3*10=30>>30",
+            "The number of balls",
+        ),
+        ("That means that each haircut costs 45+9 = $<<45+9=54>>54.", "Each haircut costs"),
         ("13 + 5 = <<13+5=18>>18 cars went in at lunchtime.", "Cars went in at lunchtime"),
     ],
 )
@@ -51,6 +59,18 @@ def test_an_outline_is_short_and_tells_no_result() -> None:
     found = outline(made.text, made, {Fraction(12)})
     assert len(found.split()) <= LONGEST_OUTLINE
     assert "12" not in found
+
+
+def test_weak_outlines() -> None:
+    assert [
+        weak(text) for text in ("He gets hours", "Add that to the rest", "There are eggs", "Malik", "The eggs of the farm")
+    ] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_result_text() -> None:

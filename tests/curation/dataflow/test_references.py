@@ -24,6 +24,7 @@ def second(question: str, first: str, text: str) -> Reference:
         "It weighs 3*4 = 12 pounds.",
         "They pay 3*4 = 12 dollars.",
         "The rest are 3*4 = 12.",
+        "Repeat the process for the milk: 3*4 = 12.",
     ],
 )
 def test_words_that_refer_to_the_statement_before(text: str) -> None:

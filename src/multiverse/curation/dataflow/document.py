@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from ...structure import Block, Dialect, Document, place
-from ..sentences import cut
 from .arithmetic import mentions
 from .blocks import Fork, Series, members
 from .graph import Graph, Needs
-from .references import standing_alone, without_connective
-from .solution import Solution, Statement
+from .outlines import outline, result_text, weak
+from .references import standing_alone
+from .solution import Solution
 
-LONGEST_OUTLINE = 14
-"""Most words of an outline."""
-
-_SHORT = 3  # words of an outline that says little: the expression with its units says more
-_SHORTEST_OUTLINE = 4  # words that stay where a longer one is cut
-
-_FUNCTION_WORDS = (
-    "because|since|so|that|that's|that’s|is|are|was|were|of|for|to|at|which|means|meaning|and|or|a|an|the|equals?|with|by|in|from|be"
-    "|this|will be|would be|per|as|on|if|when|then|because of|only|so there|so he|so she|so it|so they"
-)
-_TAIL = re.compile(rf"(?:\s*[-,;:–=$(.+*/]|(?:\s+|^)(?:{_FUNCTION_WORDS}))+\s*$", re.IGNORECASE)
-_CUT_OFF = re.compile(
-    r"(?:\s*[-,;:–=$(.+*/]"
-    r"|(?:\s+|^)(?:because|since|so(?: that)?|that's|that’s|so that's|so that’s|which is|or|so (?:there|he|she|it|they)))+\s*$",
-    re.IGNORECASE,
-)
-_PREPOSITION = re.compile(r"(?:from|for|in|on|at|of|to|by|with|as|per|after|before|during|because|total)\b", re.IGNORECASE)
-_BREAK = re.compile(
-    r",|;|\(|\bby \w+ing\b|\b(?:because|which|that|who|since|so|when|while|and|for|on|in|from|with|if|after|of|to|at)\b"
-)
-_HOW = re.compile(r",? by (?:multiplying|adding|dividing|subtracting|taking|finding|using|combining)\b.*$", re.IGNORECASE)
-_COPULA = re.compile(r" (?:is|are|was|were|will be|would be|equals?)$")
-_VERB = re.compile(r"^(?:is|are|was|were|will be|would be) ")
-_WEAK = re.compile(r"(?:he|she|it|they|there|this|that|we|you)\b", re.IGNORECASE)
 _IMPERATIVE = re.compile(r"(?:find(?: out)?|calculate|figure out|determine|compute)(?: (?=how)|(?=\s+the\b)\s+)", re.IGNORECASE)
-_SUBORDINATE = re.compile(r"^(?:since|if|when|because|as|given that|while)\s+(?=\S+\s+\S+)", re.IGNORECASE)
-_LETTERS = re.compile(r"[A-Za-z]{2,}")
 
 
 def make_document(solution: Solution, graph: Graph, series: Series, needs: Needs, dialect: Dialect, phrase: str) -> Document:
@@ -129,15 +102,16 @@ class _Maker:
         own = members(path)
         ends = (next((part for part in reversed(path) if isinstance(part, int)), own[-1]), own[0])
         results = {equation.value for at in own for equation in self.graph.statements[at].equations} - self.given
-        for statement in ends if last else reversed(ends):
-            found = outline(self.alone(statement), self.graph.statements[statement], results)
-            if found:
-                return found
-        return self.first_expression(path)
+        found = [
+            outline(self.alone(statement), self.graph.statements[statement], results)
+            for statement in (ends if last else reversed(ends))
+        ]
+        strong = [text for text in found if text and not weak(text)]
+        return next(iter([*strong, *filter(None, found), self.first_expression(path)]))
 
     def first_expression(self, path: Series) -> str:
         equations = [equation for at in members(path) for equation in self.graph.statements[at].equations]
-        return equations[0].expression if equations else self.alone(members(path)[0])
+        return " ".join(equations[0].expression.split()) if equations else self.alone(members(path)[0])
 
     def summary(self, fork: Fork, outlines: Sequence[str]) -> str:
         """The results of all paths in one line."""
@@ -151,78 +125,6 @@ class _Maker:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def result_text(statement: Statement) -> str:
-    """The last result of a statement as its text shows it, with a sign for money or per cent."""
-    equation = statement.equations[-1]
-    start, end = equation.result
-    before, behind = statement.text[:start].rstrip("-( "), statement.text[end:].lstrip()
-    sign = "-" if equation.value < 0 else ""
-    return sign + "$" * before.endswith("$") + statement.text[start:end] + "%" * behind.startswith("%")
-
-
-def outline(text: str, statement: Statement, hidden: set[Fraction]) -> str:
-    """What a statement determines, in a few words and without a result; empty if its words do not say.
-
-    Args:
-        text: the statement as it stands in its path.
-        statement: the same with its expressions.
-        hidden: results that an outline must not tell.
-    """
-    if not statement.equations:
-        return _shortened(re.split(r" because |=", text, maxsplit=1)[0], hidden)
-    equation = statement.equations[-1]
-    shown = statement.text[equation.start : equation.end]
-    sentence = next((piece for piece in reversed(cut(text)) if shown in piece), text).strip()
-    at = sentence.find(shown)
-    if at < 0:
-        return ""
-    before, behind = sentence[:at].rstrip(" $(-"), sentence[at + len(shown) :]
-    label, colon, _ = before.partition(":")
-    if before.endswith("=") and "=" not in before[:-1]:
-        return _shortened(before[:-1], hidden)
-    if colon and _LETTERS.search(label):
-        return _shortened(label, hidden)
-    for other in statement.equations[:-1]:
-        before = before.replace(statement.text[other.start : other.end], "")
-    behind = re.split(r"[.;,:=]| (?:because|since|so|and|which|if|when) ", re.sub(r"^\s*[%)]", "", behind), maxsplit=1)[
-        0
-    ].strip()
-    tail = _CUT_OFF if behind and not _PREPOSITION.match(behind) else _TAIL
-    behind = _VERB.sub("", behind) if not before else behind
-    described = _COPULA.sub("", before)
-    if described != before and described.count(" ") > 1 and behind.count(" ") < 2:
-        return _shortened(described, hidden)  # only the unit of the value is left: "the length is ... feet"
-    before = tail.sub(lambda match: "," if behind and match[0].strip() == "," else "", before)
-    found = _shortened(f"{before} {behind}", hidden)
-    left = shown.partition("=")[0].strip()
-    return left if len(found.split()) <= _SHORT and len(_LETTERS.findall(left)) > 1 else found
-
-
-def _shortened(text: str, hidden: set[Fraction]) -> str:
-    text = without_connective(text.strip())
-    if match := _SUBORDINATE.match(text):
-        clause, comma, main = text[match.end() :].partition(", ")
-        main = without_connective(main.removeprefix("then "))
-        weak = _WEAK.match(main) is not None or main.count(" ") < _SHORTEST_OUTLINE
-        text = without_connective(clause if comma and weak and clause.count(" ") > 1 else main or clause)
-    for mention in reversed(mentions(text, words=False)):
-        if mention.value in hidden:
-            start = mention.start - (text[max(0, mention.start - 1) : mention.start] == "$")
-            text = text[:start].rstrip() + text[mention.end :].removeprefix("%")
-    text = " ".join(_HOW.sub("", text).split())
-    words = text.split()
-    if len(words) > LONGEST_OUTLINE:
-        most = len(" ".join(words[:LONGEST_OUTLINE]))
-        breaks = [
-            match.start() for match in _BREAK.finditer(text[:most]) if text[: match.start()].count(" ") > _SHORTEST_OUTLINE
-        ]
-        text = text[: breaks[-1] if breaks else most]
-    text = _TAIL.sub("", text).strip(" ,;:$=")
-    if "=" in text:
-        return ""
-    return without_connective(text) if len(_LETTERS.findall(text)) > 1 or (text.isalpha() and len(text) > 2) else ""
 
 
 def _add(items: list[str | Block], text: str, separator: str) -> None:

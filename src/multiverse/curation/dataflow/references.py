@@ -24,7 +24,7 @@ _CONNECTIVE = re.compile(
     re.IGNORECASE,
 )
 _THEN = re.compile(r"(?<=[a-z]) (?:then|also)(?= [a-z])")
-_DEMONSTRATIVE = re.compile(
+DEMONSTRATIVE = re.compile(
     r"(?<!do )\b(?:this|these|those)\b(?! (?:week|month|year|way|morning|afternoon|evening|summer|winter|time|problem"
     r"|question)\b)"
     r"|(?<!\w)that\b(?=(?: \w+)? (?:number|amount|total|sum|result|cost|price|many|much|quantity|figure|value|distance|time|day"
@@ -36,7 +36,8 @@ _DEMONSTRATIVE = re.compile(
 _BACK = re.compile(
     r"\b(?:the (?:rest|remainder|others?|former|latter)|the same(?! time)"
     r"|the (?:result|difference|sum|product|answer|quotient)(?! of)"
-    r"|previous(?:ly)?|as before|respectively|the second number|the first number|instead)\b",
+    r"|repeat(?:ing|ed)?|the process|the procedure|previous(?:ly)?"
+    r"|as before|respectively|the second number|the first number|instead)\b",
     re.IGNORECASE,
 )
 _THINGS = re.compile(r"\b(?:it|its|they|them|their|theirs)\b", re.IGNORECASE)
@@ -122,7 +123,7 @@ class _Reader:
 
     def _back(self, text: str) -> bool:
         """Whether the words point back to what has just been found."""
-        if (match := _DEMONSTRATIVE.search(text)) and not _within(text[: match.start()]):
+        if (match := DEMONSTRATIVE.search(text)) and not _within(text[: match.start()]):
             return True
         return any(match[0].lower() not in self.question.lower() for match in _BACK.finditer(text))
 
