@@ -10,6 +10,7 @@ import typer
 
 from ..curation.config import BudgetConfig, CurationConfig, EndpointConfig
 from .curate_audit import audit
+from .curate_compose import compose
 from .curate_dataflow import dataflow
 from .curate_distill import distill
 from .curate_input import OPENAI_URL, Traces, api_key
@@ -35,6 +36,7 @@ def overview(context: typer.Context) -> None:
     [bold]Examples[/bold]
     multiverse curate traces.jsonl --out curated -m my-model
     multiverse curate run --help
+    multiverse curate compose questions.txt --out composed -m my-model
     multiverse curate distill --family worksheet --out distilled
     multiverse curate dataflow openai/gsm8k --out forked
     multiverse curate audit traces.jsonl --out audit -m my-model
@@ -129,5 +131,6 @@ def _survey(traces: Traces, estimate: Any) -> None:
 
 
 curate.command()(audit)
+curate.command()(compose)
 curate.command()(distill)
 curate.command()(dataflow)

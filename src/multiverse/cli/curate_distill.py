@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -17,28 +13,16 @@ import typer
 from ..curation.config import IN_PROCESS, BudgetConfig, DistillConfig, EndpointConfig
 from ..prompting import INSTRUCTIONS
 from .curate_input import api_key
+from .curate_model import BaseUrl, model_here
 from .curate_progress import run_job
 from .declared import Family, Fields, Fresh, Json, Limit, Out, Seed, expand_options
 from .errors import InputError, check_url, known
 from .loading import ModelOptions
 
 if TYPE_CHECKING:
-    from ..curation.client import Generate
     from ..curation.distill import Check, Question
 
 _QUESTIONS = 200  # of a family
-
-
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--base-url",
-        metavar="URL",
-        help="Endpoint with OpenAI's chat completions API, up to /v1.",
-        rich_help_panel="Model",
-        show_default="run the model here",
-    ),
-]
 
 
 @expand_options
@@ -98,7 +82,7 @@ def distill(
     endpoint = replace(endpoint, model=model.name, seed=seed if base_url is None else None)
     distiller = Distiller(config, questions.check)
     sampled = partial(rows, questions.all, config.samples)
-    with _model_here(model, endpoint) as generate:
+    with model_here(model, endpoint) as generate:
         connect = partial(Client, generate=generate, read=partial(read_sample, dialect=config.tags))
         job = Job(out, endpoint, config, questions.name, sum(1 for _ in sampled()), budget, connect=connect)
         run_job(job, sampled, as_json=as_json, fresh=fresh, curate=distiller.distil, on_start=distiller.start)
@@ -141,38 +125,3 @@ def _questions(source: Path | None, family: str | None, limit: int | None, seed:
     drawn = {problem.question: problem for problem in islice(stream, limit or _QUESTIONS)}
     questions = [Question(f"{family}-{number}", one.question, one.answer) for number, one in enumerate(drawn.values(), 1)]
     return _Questions(family, questions, lambda question, _, given: drawn[question].check(given))
-
-
-@contextmanager
-def _model_here(model: ModelOptions, endpoint: EndpointConfig) -> Iterator[Generate | None]:
-    """A model in this process as what sends requests; `None` with an endpoint."""
-    if endpoint.base_url != IN_PROCESS:
-        yield None
-        return
-    from ..curation.errors import RefusedError
-    from ..curation.types import Completion, Request
-    from ..engine import SamplingParams
-    from ..engine.async_engine import AsyncEngine
-    from ..errors import RequestError
-
-    llm = model.load()
-    engine = AsyncEngine(llm.engine)
-
-    async def generate(request: Request) -> Completion:
-        digest = hashlib.sha256(request.key(**endpoint.sampling).encode()).digest()
-        params = SamplingParams(
-            temperature=endpoint.temperature or 0.0, top_p=1.0, max_tokens=request.max_tokens, seed=int.from_bytes(digest[:4])
-        )
-        messages = [{"role": role, "content": content} for role, content in request.messages]
-        text = llm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        try:
-            found = await engine.generate(llm.tokenizer.encode(text, add_special_tokens=False), params)
-        except RequestError as error:
-            raise RefusedError(str(error)) from None
-        reason = "stop" if found.finish_reason == "stop" else "length"  # closed because of any limit
-        return Completion(found.text, reason, found.usage.prompt_tokens, found.usage.total_tokens)
-
-    try:
-        yield generate
-    finally:
-        asyncio.run(engine.aclose())

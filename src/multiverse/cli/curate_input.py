@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,12 @@ def api_key(variable: str | None = None) -> str | None:
     if variable is not None and not key:
         raise InputError(f"--api-key-env {variable!r} is not set in the environment: set it to the key")
     return key
+
+
+def print_faults(faults: Iterable[Fault]) -> None:
+    """Print a line for each fault to stderr."""
+    for fault in faults:
+        typer.echo(" ".join(str(fault).split()), err=True)
 
 
 class Traces:
@@ -56,5 +62,4 @@ class Traces:
 
     def print_faults(self) -> None:
         """Print a line for each fault to stderr."""
-        for fault in self.faults:
-            typer.echo(" ".join(str(fault).split()), err=True)
+        print_faults(self.faults)

@@ -89,6 +89,7 @@ class Progress:
         client, outcomes = self._run
         curated, rejected = outcomes.statuses[CURATED], outcomes.statuses[REJECTED]
         done, limiter, budget = curated + rejected, client.limiter, client.budget
+        self.rows = outcomes.expected if outcomes.expected is not None else self.rows
         rows = [f"{done:,} of {self.rows:,} rows", f"{curated:,} curated", f"{rejected:,} rejected"]
         rows += [left] if (left := self._left(done)) else []
         rows += ["stopping: waiting for calls in flight"] if limiter.stopped is not None else []

@@ -24,6 +24,7 @@ from .config import BudgetConfig, CurationConfig, EndpointConfig
 from .curator import curate as curate_trace
 from .errors import BudgetError, CurationError, StoppedError
 from .outcomes import CURATED, OUTCOMES, REJECTED, Outcomes
+from .output import Expected
 from .run import CurateRow, run
 from .store import Store
 from .types import Trace, Usage
@@ -114,7 +115,7 @@ class Job:
         began = time.monotonic()
         output.prepare(self.out)
         with closing(Store(self.out / output.STORE)) as store:
-            description = manifest.create(self.config, self.endpoint, self.source, self.rows)
+            description = self.describe()
             if fresh:
                 output.clear(self.out)
             manifest.check(self.out, description)
@@ -123,18 +124,37 @@ class Job:
             if faults:
                 write_faults(faults, self.out / FAULTS)
             budget = Budget(self.budget, store.usage())
-            with closing(Outcomes(self.out / OUTCOMES)) as outcomes:
+            with closing(self.open_outcomes()) as outcomes:
                 client = self.connect(self.endpoint, store, budget)
                 row = partial(curate_trace, config=self.config) if curate is None else curate
                 ended = asyncio.run(self._rows(traces(), row, client, outcomes, on_start))
             totals = None
             if ended is None or isinstance(ended, BudgetError):
-                totals = output.finish(self.out, description, self.config, self.budget, documents=self.documents)
+                expected = self.expected()
+                totals = output.finish(self.out, description, self.config, self.budget, expected, documents=self.documents)
             counts = (outcomes.statuses[CURATED], outcomes.statuses[REJECTED])
             seconds = time.monotonic() - began
             result = Result(self.out, ended, totals, *counts, client.paid, budget.spent, dict(client.failures), seconds)
             self._log(result)
         return result
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says about the run when it begins."""
+        return manifest.create(self.config, self.endpoint, self.source, self.rows)
+
+    def open_outcomes(self) -> Outcomes:
+        """The file of outcomes, with those of earlier starts."""
+        return Outcomes(self.out / OUTCOMES)
+
+    def expected(self) -> Expected:
+        """What the outputs say besides what is in the outcomes."""
+        return Expected(self.rows)
+
+    async def work(
+        self, traces: Iterable[Trace], curate: CurateRow, client: Client, outcomes: Outcomes
+    ) -> CurationError | None:
+        """Work on the rows that are not done yet; returns what ended it early."""
+        return await run(traces, curate, client, outcomes, dialect=self.config.tags)
 
     async def _rows(
         self, traces: Iterable[Trace], curate: CurateRow, client: Client, outcomes: Outcomes, on_start: OnStart | None
@@ -144,7 +164,7 @@ class Job:
                 on_start(client, outcomes)
             with _signals(client):
                 try:
-                    return await run(traces, curate, client, outcomes, dialect=self.config.tags)
+                    return await self.work(traces, curate, client, outcomes)
                 except asyncio.CancelledError:
                     return StoppedError("interrupted; calls in flight were abandoned: start again to continue")
 

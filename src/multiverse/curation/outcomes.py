@@ -47,9 +47,16 @@ def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dic
         "source": trace.source,
         "line": trace.line,
     }
+    if trace.history:
+        about["history"] = [list(turn) for turn in trace.history]
     counts = {"attempts": outcome.attempts, "usage": usage._asdict()}
     if isinstance(outcome, Rejected):
         return {**about, "stage": outcome.stage, "reason": outcome.reason, "detail": outcome.detail, **counts}
+    also: dict[str, Any] = {}
+    if outcome.sequential is not None:
+        also["sequential"] = render(outcome.sequential, dialect)
+    if outcome.held_out is not None:
+        also["held_out"] = outcome.held_out
     return {
         **about,
         "document": render(outcome.document, dialect),
@@ -57,6 +64,7 @@ def record(number: int, outcome: Outcome, usage: Usage, dialect: Dialect) -> dic
         "distances": outcome.distances,
         "fallbacks": list(outcome.fallbacks),
         "notes": list(outcome.notes),
+        **also,
         **counts,
     }
 
@@ -70,7 +78,7 @@ def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
             raise ValueError("the document reads differently once it is written")
         trace = outcome.trace
         checked(trace.question, "the question")
-        baseline = sequential(trace.reasoning, trace.answer, dialect)
+        baseline = outcome.sequential or sequential(trace.reasoning, trace.answer, dialect)
         if baseline is not None:
             parse(checked(render(baseline, dialect), "the reasoning"), dialect)
     except (StructureError, ValueError) as error:
@@ -94,6 +102,7 @@ class Outcomes:
 
     Attributes:
         done: rows that need no more work.
+        expected: rows that there will be, where that is not the number of rows of the input.
         statuses: number of rows by status, of those and of all counted since.
 
     Raises:
@@ -102,6 +111,7 @@ class Outcomes:
 
     def __init__(self, path: Path) -> None:
         self.statuses: Counter[str] = Counter()
+        self.expected: int | None = None
         self._digests: list[bytes] = []
         try:
             self._file: BinaryIO = path.open("ab+")

@@ -13,7 +13,8 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from ..data import FAULTS, Message, Row, Split, Statistics, card, split
@@ -58,14 +59,37 @@ def clear(out: Path) -> None:
         _remove(out / name)
 
 
+class Expected(NamedTuple):
+    """What the outputs say besides what is in the outcomes.
+
+    Attributes:
+        rows: how many outcomes there are once the run is complete; `None` if that is not known yet.
+        usage: of completions that belong to no row.
+        totals: further totals.
+        title: of the card.
+    """
+
+    rows: int | None
+    usage: Usage = Usage()
+    totals: Mapping[str, Any] = MappingProxyType({})
+    title: str = "Curated reasoning"
+
+
 def finish(
-    out: Path, description: Mapping[str, Any], config: CurationConfig, budget: BudgetConfig, *, documents: bool = False
+    out: Path,
+    description: Mapping[str, Any],
+    config: CurationConfig,
+    budget: BudgetConfig,
+    expected: Expected,
+    *,
+    documents: bool = False,
 ) -> dict[str, Any]:
     """Make all outputs from the outcomes.
 
     Args:
         description: the run's manifest.
         budget: its prices give the cost.
+        expected: what a complete run has.
         documents: also write each document to a file of its own.
 
     Returns:
@@ -78,7 +102,7 @@ def finish(
     for leftover in out.glob(".*.part"):
         _remove(leftover)
     dialect, seed = config.tags, description["settings"]["seed"] or 0
-    counts = _Counts()
+    counts = _Counts(expected.usage)
     shapes: list[Shape] = []
     content: list[float] = []
     with ExitStack() as stack:
@@ -87,22 +111,26 @@ def finish(
         texts = stack.enter_context(whole_folder(out / DOCUMENTS)) if documents else None
         writers = {name: stack.enter_context(_ParquetWriter(data / f"{name}.parquet", dialect)) for name in Split._fields}
         curated = _curated(records(out / OUTCOMES), counts, rejected, texts)
-        rows = (_data_row(found, dialect) for found in curated)
+        rows = ((_data_row(found, dialect), found.get("held_out")) for found in curated)
         tokens = word_tokens(dialect)
         # The split of a row depends on its question alone, so batches are split as the whole would be.
         while batch := list(islice(rows, _BATCH)):
-            shapes += [measure(row.document, tokens) for row in batch]
-            content += [content_parallelism(row.document) for row in batch]
-            for name, side in split(batch, config.validation, seed)._asdict().items():
+            shapes += [measure(row.document, tokens) for row, _ in batch]
+            content += [content_parallelism(row.document) for row, _ in batch]
+            sides = split((row for row, held_out in batch if held_out is None), config.validation, seed)
+            sides.train.extend(row for row, held_out in batch if held_out is False)
+            sides.validation.extend(row for row, held_out in batch if held_out)
+            for name, side in sides._asdict().items():
                 writers[name].add(side)
     sizes = {name: writer.rows for name, writer in writers.items()}
     # A card only counts rows.
     counted = {name: cast("Sequence[Row]", range(size)) for name, size in sizes.items()}
-    text = card("Curated reasoning", counted, Statistics(tuple(shapes)), dialect, counted="words")
+    text = card(expected.title, counted, Statistics(tuple(shapes)), dialect, counted="words")
     with whole(out / CARD) as part:
         part.write_text(text, encoding="utf-8")
-    totals = counts.totals(description["input"]["rows"], sizes, budget) | _parallelism(shapes, content)
-    manifest.write(out, description, totals, complete=totals["not_reached"] == 0)
+    due = counts.rows if expected.rows is None else expected.rows
+    totals = {**counts.totals(due, sizes, budget), **_parallelism(shapes, content), **expected.totals}
+    manifest.write(out, description, totals, complete=expected.rows is not None and totals["not_reached"] == 0)
     write_report(out)
     return totals
 
@@ -118,12 +146,12 @@ def _parallelism(shapes: Sequence[Shape], content: Sequence[float]) -> dict[str,
 
 
 class _Counts:
-    """Counts of the outcomes."""
+    """Counts of the outcomes, from `usage` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, usage: Usage) -> None:
         self.rows = self.curated = 0
         self.reasons: Counter[str] = Counter()
-        self.usage = Usage()
+        self.usage = usage
 
     def add(self, found: Mapping[str, Any]) -> None:
         self.rows += 1
@@ -161,12 +189,14 @@ def _curated(found: Iterable[dict[str, Any]], counts: _Counts, rejected: Any, te
 
 
 def _data_row(found: Mapping[str, Any], dialect: Dialect) -> Row:
+    given = found.get("sequential")
+    history = (Message(role, content) for role, content in found.get("history", ()))
     return Row(
-        (Message("user", found["question"]),),
+        (*history, Message("user", found["question"])),
         parse(found["document"], dialect),
         found["source"],
         found["line"],
-        sequential(found["reasoning"], found["answer"], dialect),
+        sequential(found["reasoning"], found["answer"], dialect) if given is None else parse(given, dialect),
     )
 
 

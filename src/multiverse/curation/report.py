@@ -52,6 +52,7 @@ _CHARTS = (
     ("paths", "Paths", "documents"),
     ("width", "Paths a block", "blocks"),
     ("depth", "Depth", "documents"),
+    ("length", "Words a path", "paths that do not fork"),
     ("refilled", "Edit distance after refilling", "documents"),
     ("final", "Edit distance, final", "documents"),
 )
@@ -186,6 +187,7 @@ def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
             for name in ("parallelism", "content", "blocks", "paths", "depth"):
                 survey.values.setdefault(name, []).append(row[name])
             survey.values.setdefault("width", []).extend(shape.widths)
+            survey.values.setdefault("length", []).extend(_lengths(document))
             survey.parts += shape.blocks + shape.branches
             survey.kept += row["fallbacks"] or 0
         if row["status"] == CURATED:
@@ -202,6 +204,12 @@ def _survey(found: Iterable[dict[str, Any]], dialect: Dialect) -> Survey:
         survey.rows.append(row)
         survey.texts.append(text if room else None)
     return survey
+
+
+def _lengths(document: Document) -> list[int]:
+    """Words of each path that holds no block."""
+    paths = (path for _, block in document.blocks() for path in block.paths)
+    return [sum(len(str(item).split()) for item in path) for path in paths if not any(isinstance(item, Block) for item in path)]
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,7 +307,7 @@ def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[st
     if survey.kept:
         yield "kept", f"{survey.kept / survey.parts:.1%}", f"{survey.kept:,} of {survey.parts:,} paths and blocks, as refilled"
     totals = manifest.get("totals") or {}
-    for name in ("calls", "tokens", "cost"):
+    for name in ("questions", "answered", "calls", "tokens", "cost"):
         value = totals.get(name)
         if isinstance(value, int | float):
             yield name, f"{value:,.2f}" if name == "cost" else f"{value:,}", ""

@@ -72,7 +72,7 @@ async def run(
                 elif number < outcomes.done:
                     outcomes.check(number, trace)
                 else:
-                    working.add(asyncio.create_task(_row(number, trace, curate, client.ask, dialect)))
+                    working.add(asyncio.create_task(work_on(number, trace, curate, client.ask, dialect)))
             if not working:
                 break
             finished, working = await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +101,8 @@ async def run(
     return ended
 
 
-async def _row(number: int, trace: Trace, curate: CurateRow, ask: Ask, dialect: Dialect) -> dict[str, Any]:
+async def work_on(number: int, trace: Trace, curate: CurateRow, ask: Ask, dialect: Dialect) -> dict[str, Any]:
+    """The line of a row: what `curate` makes of it, or why it is rejected."""
     client = _RowClient(ask)
     try:
         outcome = writable(await curate(trace, client), dialect)

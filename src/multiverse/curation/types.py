@@ -21,6 +21,7 @@ class Trace:
         sentences: the reasoning, cut so that the pieces joined are the text, white space included.
         answer: what follows the reasoning.
         source, line: where it was read.
+        history: the turns of the chat before the question, as (role, content).
     """
 
     id: str
@@ -29,6 +30,7 @@ class Trace:
     answer: str
     source: str = ""
     line: int = 0
+    history: tuple[tuple[str, str], ...] = ()
 
     @property
     def reasoning(self) -> str:
@@ -112,6 +114,8 @@ class Curated:
         fallbacks: paths and blocks that kept their refilled text because no rewrite was valid; for the names see `outline`.
         attempts: requests by stage.
         notes: further remarks, such as the judge's verdicts.
+        sequential: a solution without blocks, if it is not the trace's reasoning.
+        held_out: whether it is for validation; `None` draws it by the question.
     """
 
     trace: Trace
@@ -121,6 +125,8 @@ class Curated:
     fallbacks: tuple[str, ...] = ()
     attempts: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    sequential: Document | None = None
+    held_out: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ def solution_of(record: Any, source: str, line: int) -> Solution | Fault:
     reasoning = "\n".join(" ".join(one.split()) for one in lines if one)
     sentences = tuple(reasoning.splitlines(keepends=True))
     name = f"{source}:{line}"
-    return Solution(name, question.strip(), sentences, f"Answer: {shown(value)}", source, line, steps.strip(), value)
+    about = (name, question.strip(), sentences, f"Answer: {shown(value)}", source, line)
+    return Solution(*about, annotated=steps.strip(), value=value)
 
 
 def _field(record: dict[str, Any], names: tuple[str, ...], mark: str) -> str:

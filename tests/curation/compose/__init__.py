@@ -1,0 +1,1 @@
+"""Composition: reading, filters, texts, documents, runs."""
