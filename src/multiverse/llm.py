@@ -10,7 +10,7 @@ from .engine import Event, FinishEvent, Generation, Request, SamplingParams, Sco
 from .engine.engine import Engine, EngineOptions
 from .engine.model import load
 from .errors import RequestError, StructureError
-from .structure import DIALECTS, Dialect, Document, detect, encode, layout, parse, read_dialect, resolve
+from .structure import DIALECTS, Dialect, Document, detect, encode, encode_chat, layout, parse, read_dialect, resolve
 
 Prompt = str | Sequence[int]
 Messages = Sequence[dict[str, Any]]
@@ -266,7 +266,7 @@ class LLM:
         return list(encode(document, tokens).token_ids)
 
     def encode_chat(self, messages: Messages | str) -> list[int]:
-        """Token ids of a chat with the generation prompt.
+        """Token ids of a chat with the generation prompt. Earlier answers that fork are tokenised as they were generated.
 
         Raises:
             RequestError: the chat is empty, or the model has no chat template.
@@ -278,6 +278,13 @@ class LLM:
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise RequestError(f"{self.model_path!r} has no chat template: use generate() with a raw prompt")
         text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        if self.engine.tokens is None:
+            return self.encode_text(text)
+        answers = [str(message.get("content", "")) for message in messages if message.get("role") == "assistant"]
+        return encode_chat(text, answers, self.engine.tokens)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens around it."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -21,7 +21,8 @@ class WireEvent:
     """An event with everything that is needed to show it. Fields that do not apply are `None`.
 
     Attributes:
-        event: ``goal``: the branch opens a block; from here on the labels of its earlier block are free.
+        event: ``goal``: the branch opens a block; from here on the labels of its earlier block are free. Its role is
+            ``answer`` if the block stands in the answer.
         branch: label path of the branch it happened in, such as ``2.1``; empty for the trunk.
         text: what the token adds; may be empty.
         role: what that text is; ``structure`` is tags, separators and labels.
@@ -148,7 +149,9 @@ def _token(event: TokenEvent) -> list[WireEvent]:
     if event.label_length:
         head, rest = text[: event.label_length], text[event.label_length :]
         return [replace(whole, text=head, role="structure", outline=None), replace(whole, text=rest)]
-    return [whole, WireEvent("goal", event.branch, tokens=event.counts)] if event.opens_goal else [whole]
+    if not event.opens_goal:
+        return [whole]
+    return [whole, WireEvent("goal", event.branch, role="answer" if event.in_answer else None, tokens=event.counts)]
 
 
 class _Node:

@@ -12,7 +12,7 @@ from multiverse import LLM
 from multiverse.engine import Branch, Request
 from multiverse.engine.sampler import Choice
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Block, Document
+from multiverse.structure import Block, Dialect, Document
 
 Write = Callable[[str], Document | str]
 
@@ -66,8 +66,61 @@ class Writer(ScriptedSampler):
         return Line([*tokens.encode(wanted), end])
 
 
-def scripted_llm(folder: Path, write: Write) -> LLM:
+FORKED = Document(
+    None,
+    (
+        "Two questions.",
+        Block(
+            outlines=("Bread", "The sky"),
+            paths=(
+                ("It is baked.", Block(("Flour", "Water"), (("Ground.",), ("Wet.",)), "Then dough.")),
+                ("Blue light\n\nis scattered more.",),
+            ),
+            conclusion="One is made, one is seen.",
+        ),
+        "And a third.",
+        Block(("Magnets",), (("They pull.",),), ""),
+        "Answer: 3",
+    ),
+)
+"""An answer that forks: two blocks, a nested one, and text before, between and after."""
+
+FORKED_MARKDOWN = """Two questions.
+
+### Bread
+
+It is baked.
+
+#### Flour
+
+Ground.
+
+#### Water
+
+Wet.
+
+Then dough.
+
+### The sky
+
+Blue light
+
+is scattered more.
+
+One is made, one is seen.
+
+And a third.
+
+### Magnets
+
+They pull.
+
+Answer: 3"""
+"""How it reads."""
+
+
+def scripted_llm(folder: Path, write: Write, dialect: Dialect | None = None) -> LLM:
     """An LLM over the tiny model in `folder` that writes what `write` makes of each prompt."""
-    llm = LLM(folder, kv_memory=32 << 20)
+    llm = LLM(folder, dialect=dialect, kv_memory=32 << 20)
     llm.engine.sampler = Writer(llm, write)
     return llm

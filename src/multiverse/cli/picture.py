@@ -34,8 +34,11 @@ CAPS = (None, 20, 12, 8, 4, 2)
 def picture(view: View, cap: int | None = None) -> RenderableType:
     """Everything there is to see; `cap` bounds the lines shown of each lane."""
     parts = list(_body(view.trunk, cap, nested=False))
-    if view.answer is not None:
-        answer = view.finish.answer if view.finish is not None and view.finish.answer is not None else view.answer
+    if view.answer is not None and view.answer.forks:
+        parts += [Text("Answer:", "bold green")] if parts else []
+        parts += _body(view.answer, cap, nested=False)
+    elif view.answer is not None:
+        answer = view.finish.answer if view.finish is not None and view.finish.answer is not None else view.answer.text
         # Live, the answer still has its heading before it; we write our own.
         answer = clean(answer).removeprefix("Answer:").strip()
         if answer:

@@ -151,6 +151,7 @@ class _Answer:
     def __init__(self, *, structured: bool) -> None:
         self.structured = structured
         self.reasoning = self.content = ""
+        self.answer_text: str | None = None  # an answer that forks, with its tags
         self.finish_reason: str | None = None
         self.usage: Mapping[str, Any] = {}
         self.finish: WireEvent | None = None
@@ -167,6 +168,7 @@ class _Answer:
             self.reasoning += reasoning
             self.content += content
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
+            self.answer_text = (choice.get("multiverse") or {}).get("answer_text") or self.answer_text
             if not self.structured:
                 if reasoning:
                     yield WireEvent("token", text=reasoning, role="text")
@@ -208,7 +210,8 @@ class _Answer:
             return {"role": "assistant", "content": self.content} if self.content else None
         if self.finish.structure_error is not None:
             return None
-        message: Message = {"role": "assistant", "content": self.content}
+        content = self.answer_text if self.answer_text is not None else self.content
+        message: Message = {"role": "assistant", "content": content}
         return {**message, "reasoning_content": self.reasoning} if self.reasoning else message
 
 

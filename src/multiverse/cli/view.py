@@ -50,6 +50,16 @@ class Lane:
             self.items.append(text)
 
     @property
+    def text(self) -> str:
+        """Its texts, without those of blocks."""
+        return "".join(item for item in self.items if isinstance(item, str))
+
+    @property
+    def forks(self) -> bool:
+        """Whether it has opened a block."""
+        return any(isinstance(item, Split) for item in self.items)
+
+    @property
     def block(self) -> Split:
         """The newest fork.
 
@@ -84,13 +94,13 @@ class View:
 
     Attributes:
         trunk: the lane of the trunk.
-        answer: text behind the thinking so far; `None` before that.
+        answer: the trunk behind the thinking so far; `None` before that.
         finish: the last event, once it has come.
     """
 
     def __init__(self) -> None:
         self.trunk = Lane()
-        self.answer: str | None = None
+        self.answer: Lane | None = None
         self.finish: WireEvent | None = None
         # By label; a later block of a branch reuses the labels of an earlier one.
         self._lanes = {"": self.trunk}
@@ -110,6 +120,7 @@ class View:
             case "token":
                 self._write(lane, event)
             case "goal":
+                lane = self._answering(lane) if event.role == "answer" else lane
                 lane.items.append(Split())
             case "fork":
                 block = lane.block
@@ -136,6 +147,12 @@ class View:
             case "conclusion":
                 lane.block.conclusion += text
             case "answer":
-                self.answer = (self.answer or "") + text
+                self._answering(lane).write(text)
             case _:  # tags, separators and labels
                 pass
+
+    def _answering(self, lane: Lane) -> Lane:
+        """The answer: from here on it is what the trunk writes."""
+        if self.answer is None:
+            self.answer = self._lanes[""] = Lane(tokens=lane.tokens)
+        return self.answer

@@ -48,6 +48,7 @@ class TokenEvent:
         label_length: characters at the beginning of the text that belong to an outline's label: they are structure, the rest
             has `role`.
         opens_goal: whether the token opens a goal; the labels of the branch's earlier block are used again from here on.
+        in_answer: whether that block stands in the answer, and not in a path or the thinking.
         end_of_text: whether it ends a text. Its text is empty unless the request goes on after it (`ignore_eos`).
         held: number of the branch's newest tokens, this one included, that may belong to a stop string.
         excess: number of characters at the end of the branch's text, from a stop string on, that are not part of the result.
@@ -65,6 +66,7 @@ class TokenEvent:
     outline: str | None = None
     label_length: int = 0
     opens_goal: bool = False
+    in_answer: bool = False
     end_of_text: bool = False
     held: int = 0
     excess: int = 0

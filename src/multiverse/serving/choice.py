@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from ..engine.events import Event, FinishEvent, ForkEvent, TokenEvent
 from ..engine.generation import Generation
 from ..streaming import DocumentOrder
-from ..structure import Role, TokenDialect
+from ..structure import Document, MarkdownWriter, Role, TokenDialect, render
 
 LOWEST = -9999.0
 """Stands for a log-probability of minus infinity, which JSON cannot hold; the same as OpenAI's."""
@@ -41,7 +41,8 @@ class Choice:
     """Turns the events of one generation into the pieces of a choice, as far as they are certain.
 
     Reasoning is what stands between the tags of the thinking, and content what follows it, without white space around it. A
-    generation without a thinking is all content.
+    generation without a thinking is all content. An answer that may fork is content as Markdown (see `structure.markdown`):
+    its tags and labels are tokens without text.
 
     Args:
         index: number of the choice.
@@ -67,6 +68,9 @@ class Choice:
         self._tags: dict[int, Role] = {}
         if tokens is not None:
             self._tags = {id_: role for id_, role in tokens.roles.items() if role in (Role.THINK_OPEN, Role.THINK_CLOSE)}
+        self._markdown: MarkdownWriter | None = None
+        if tokens is not None and tokens.dialect.forks_answer:
+            self._markdown = MarkdownWriter(tokens.dialect)
         self.thought = self._fresh = thinking and bool(self._tags)
         self._section: Section = "reasoning" if self.thought else "content"
         self._begun = False  # whether content has any text that is not white space
@@ -101,8 +105,18 @@ class Choice:
             text = token.text.removeprefix(sep) if self._fresh else token.text
             self._fresh = self._fresh and not token.text
             pieces.append(Piece("reasoning", text, token))
-        else:
+        elif self._markdown is None:
             self._content(token, pieces)
+        elif not token.end_of_text:
+            pieces.append(Piece("content", self._written(token, self._markdown), token))
+
+    def _written(self, token: TokenEvent, markdown: MarkdownWriter) -> str:
+        """What a token of an answer that may fork adds to its Markdown."""
+        assert self._tokens is not None
+        role = self._tokens.roles.get(token.token_id)
+        if role is not None:
+            return markdown.tag(role)
+        return markdown.text(token.text[token.label_length :]) if token.role != "structure" else ""
 
     def _content(self, token: TokenEvent, pieces: list[Piece]) -> None:
         text = token.text if self._begun else token.text.lstrip()
@@ -122,6 +136,7 @@ class Choice:
         extension = {
             "finish_reason": generation.finish_reason,
             "answer": generation.answer,
+            "answer_text": self._answer_text(generation),
             **generation.usage.to_json("total_tokens", "critical_path_tokens", "critical_path_steps", "parallelism"),
             "forks": self.forks,
             **generation.usage.to_json("seconds"),
@@ -130,6 +145,13 @@ class Choice:
         }
         reason = _FINISH[generation.finish_reason]
         return {"index": self.index, **fields, "finish_reason": reason, "multiverse": extension}
+
+    def _answer_text(self, generation: Generation) -> str | None:
+        """The answer with its tags, if it forks."""
+        tree = generation.tree
+        if self._tokens is None or tree is None or tree.plain_answer is not None:
+            return None
+        return render(Document(None, tree.answer), self._tokens.dialect)
 
 
 def text_of(pieces: Sequence[Piece], section: Section) -> str:

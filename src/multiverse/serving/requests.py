@@ -163,7 +163,10 @@ class UserMessage(RequestModel):
 
 
 class AssistantMessage(RequestModel):
-    """An earlier answer. With the reasoning that came with it, it is tokenised as it was generated, for the prefix cache."""
+    """An earlier answer. With the reasoning that came with it, it is tokenised as it was generated, for the prefix cache.
+
+    The content of one that forks may be the Markdown that came, or its `multiverse.answer_text`.
+    """
 
     role: Literal["assistant"]
     content: Content | None = None

@@ -77,6 +77,9 @@ class ChoiceExtension(ResponseModel):
 
     finish_reason: str = Field(description="stop, length, budget or deadline.")
     answer: str
+    answer_text: str | None = Field(
+        description="An answer that forks, with its tags: as content of an earlier answer it is tokenised as it was generated."
+    )
     total_tokens: int
     critical_path_tokens: int
     critical_path_steps: int
@@ -114,7 +117,7 @@ class ChatMessage(ResponseModel):
     """An answer."""
 
     role: Literal["assistant"]
-    content: str
+    content: str = Field(description="The answer; one that forks as Markdown: each path under its outline as a heading.")
     refusal: None
     reasoning: str | None = Field(description="The thinking as it was written, with the tags of its blocks.")
     reasoning_content: str | None = Field(description="The same under its other name.")
@@ -183,7 +186,10 @@ class EventUsage(ResponseModel):
 
 
 class WireEvent(ResponseModel):
-    """One thing that happened in a generation. Fields that do not apply are left out."""
+    """One thing that happened in a generation. Fields that do not apply are left out.
+
+    A `goal` has the role `answer` if its block stands in the answer.
+    """
 
     event: Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
     branch: str = Field(description="Label path of the branch it happened in; empty for the trunk.")

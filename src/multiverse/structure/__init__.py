@@ -3,6 +3,7 @@
 Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
+from .chat import encode_chat
 from .dialect import (
     DIALECTS,
     MULTIVERSE,
@@ -72,6 +73,7 @@ __all__ = [
     "content_parallelism",
     "detect",
     "encode",
+    "encode_chat",
     "growth",
     "layout",
     "markdown",

@@ -20,12 +20,14 @@ class TokenRole(NamedTuple):
         outline: label of the path that the text describes, with the role ``outline``.
         label_length: characters at the beginning of the text that belong to an outline's label (role ``structure``).
         opens_goal: whether the token opens a goal.
+        in_answer: whether that is the goal of a block of the answer's trunk.
     """
 
     role: TextRole
     outline: str | None = None
     label_length: int = 0
     opens_goal: bool = False
+    in_answer: bool = False
 
 
 _STRUCTURE = TokenRole("structure")
@@ -68,7 +70,7 @@ class RoleTracker:
         elif legal and tag is Role.OUTLINE_OPEN:
             self._outline = ""
         elif legal and tag is Role.GOAL_OPEN:
-            return TokenRole("structure", opens_goal=True)
+            return TokenRole("structure", opens_goal=True, in_answer=machine.base is State.TEXT)
         return _STRUCTURE
 
     def _classify_text(self, machine: Machine, text: str) -> TokenRole:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..prompting import Mode, instruct
-from ..structure import Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
+from ..structure import Document, Encoded, Layout, TokenDialect, check_share_every, encode, encode_chat, layout, partings
 from .joins import Join, pack_contexts
 
 IGNORED = -100
@@ -133,7 +133,8 @@ class Featurizer:
     def encode_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Token ids of a chat with the generation prompt."""
         chat = [dict(message) for message in messages]
-        return self.tokens.encode(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return encode_chat(text, [message["content"] for message in chat if message["role"] == "assistant"], self.tokens)
 
     def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
         packed = pack_contexts(prompt_ids, encoded, self.end, self.view.join, self.tokens, self._decode)

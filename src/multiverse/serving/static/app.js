@@ -153,7 +153,8 @@ function announce() {
   if (!run) return;
   const moment = run.last;
   let text = told;
-  if (run.finish) text = run.shownAnswer ? `Answer: ${run.shownAnswer}` : "Over.";
+  const answer = run.forkedAnswer ? run.finish?.answer : run.shownAnswer;
+  if (run.finish) text = answer ? `Answer: ${answer}` : "Over.";
   else if (moment?.event === "fork") text = `Forked into ${moment.labels.length} branches${moment.branch ? ` in ${moment.branch}` : ""}.`;
   else if (moment?.event === "join") text = `Joined ${moment.labels.length} branches.`;
   if (text !== told) byId("status").textContent = told = text;

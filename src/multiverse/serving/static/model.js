@@ -83,7 +83,8 @@ export class Run {
   reset() {
     this.trunk = new Lane("", null, null, 0);
     this.lanes = new Map([["", this.trunk]]);
-    this.answer = new Text("answer");
+    this.answer = new Text("answer"); // one that forks is a part of the trunk instead
+    this.forkedAnswer = false;
     this.known = 0; // lanes so far
     this.tokens = { total: 0, critical_path: 0, steps: 0 };
     this.seconds = 0;
@@ -115,6 +116,7 @@ export class Run {
     this.dirty.add(lane);
     switch (moment.event) {
       case "goal":
+        if (moment.role === "answer") this.forkAnswer(lane);
         lane.items.push(new Block(lane));
         break;
       case "token":
@@ -168,7 +170,8 @@ export class Run {
         lane.write(text);
         break;
       case "answer":
-        this.answer.text += text;
+        if (this.forkedAnswer) lane.write(text, "answer");
+        else this.answer.text += text;
         break;
       case "conclusion":
         if (lane.block) lane.block.conclusion.text += text;
@@ -181,6 +184,13 @@ export class Run {
         break;
       }
     }
+  }
+
+  /** The answer turns out to fork: what there is of it goes to the trunk, where its blocks stand. */
+  forkAnswer(lane) {
+    this.forkedAnswer = true;
+    if (this.answer.text.trim()) lane.write(this.answer.text, "answer");
+    this.answer.text = "";
   }
 
   stretch(lane, position) {
