@@ -46,6 +46,12 @@ def step(text: str) -> Statement:
             "The number of balls",
         ),
         ("That means that each haircut costs 45+9 = $<<45+9=54>>54.", "Each haircut costs"),
+        ("The storm drops half of that inch so 5/2 = <<5/2=2.5>>2.5 inches", "The storm drops half of that inch"),
+        ("Half of them have red hats, so 28/2 = <<28/2=14>>14 gnomes have red hats.", "Half of them have red hats"),
+        ("There are 6 blue hats, so there are 14 - 6 = <<14-6=8>>8 red hats.", "There are 6 blue hats"),
+        ("It takes ten tickets to win, or 10*100 = <<10*100=1000>>1000 points.", "It takes ten tickets to win"),
+        ("In the house there are 1+1 = <<1+1=2>>2 people in bed (Tom and Mia).", "In the house there are people in bed"),
+        ("If you answer all, the possible marks are 50*2 = <<50*2=100>>100 marks.", "The possible marks"),
         ("13 + 5 = <<13+5=18>>18 cars went in at lunchtime.", "Cars went in at lunchtime"),
     ],
 )

@@ -92,6 +92,11 @@ def test_a_value_that_only_the_annotation_has() -> None:
     assert step.text == "They pay $20 for it."
 
 
+def test_a_sign_on_both_sides_of_an_annotation_is_written_once() -> None:
+    found = made("He pays 4*15 = $<<4*15=60>>$60.00.")
+    assert found.reasoning == statements(found)[0].text == "He pays 4*15 = $60.00."
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -102,6 +107,7 @@ def test_a_value_that_only_the_annotation_has() -> None:
         ("It is 1/0 = <<1/0=4>>4.", "arithmetic that cannot be evaluated"),
         ("It is <<4>>4.", "arithmetic that cannot be evaluated"),
         ("He has 162 * 2 = 64 eggs, and 1+1 = <<1+1=2>>2 more.", "arithmetic that cannot be evaluated"),
+        ("He hikes 8*=40 hours, and 1+1 = <<1+1=2>>2 more.", "arithmetic that cannot be evaluated"),
         ("So 3x + 5 = 20 and 20/4 = <<20/4=5>>5.", "algebra"),
         ("There are many.", "no arithmetic"),
     ],

@@ -40,6 +40,9 @@ _CHAIN = re.compile(r"[\s$(]*[\d.][\d\s.,+\-*/×÷x%()$]*=.*$")
 _PURPOSE = re.compile(
     r"\bto (?:find|get|determine|calculate|figure out)(?: out)? (?=(?:the|how|his|her|their|its)\b)", re.IGNORECASE
 )
+_SO = " so "
+_OR = re.compile(r",? or$")
+_OPEN = re.compile(r"\s*\([^)]*$")
 _MEANS = re.compile(r"^(?:this|that|which|it) (?:therefore )?means(?: that)?,? ", re.IGNORECASE)
 _APIECE = re.compile(r"^(?:each|apiece|more|total|in total|per \w+)$")
 
@@ -99,6 +102,11 @@ def _described(before: str, behind: str, hidden: set[Fraction]) -> str:
     first = mentions(before, words=False)[:1]
     if first and not first[0].start and first[0].value in hidden and behind.count(" ") >= _SHORT:
         return _shortened(behind, hidden)  # "100 seeds a bed and 2 beds, ... seeds for all beds"
+    head, so, main = f"{before} ".rpartition(_SO)
+    if so:
+        before, behind = (head, "") if main.count(" ") < _SHORT else (main, behind)
+    elif _OR.search(before):
+        before, behind = _OR.sub("", before), ""
     tail = _CUT_OFF if behind and not _PREPOSITION.match(behind) else _TAIL
     before = tail.sub(lambda match: "," if behind and match[0].strip() == "," else "", before)
     return _shortened(f"{before} {behind}", hidden)
@@ -112,7 +120,7 @@ def _shortened(text: str, hidden: set[Fraction]) -> str:
     if match := _SUBORDINATE.match(text):
         clause, comma, main = text[match.end() :].partition(", ")
         main = without_connective(main.removeprefix("then "))
-        little = _WEAK.match(main) is not None or main.count(" ") < _SHORTEST_OUTLINE
+        little = _WEAK.match(main) is not None or main.count(" ") < 2
         text = without_connective(clause if comma and little and clause.count(" ") > 1 else main or clause)
     for mention in reversed(mentions(text, words=False)):
         if mention.value in hidden:
@@ -126,7 +134,7 @@ def _shortened(text: str, hidden: set[Fraction]) -> str:
             match.start() for match in _BREAK.finditer(text[:most]) if text[: match.start()].count(" ") > _SHORTEST_OUTLINE
         ]
         text = text[: breaks[-1] if breaks else most]
-    text = _TAIL.sub("", text).strip(" ,;:$=")
+    text = _TAIL.sub("", _OPEN.sub("", text)).strip(" ,;:$=")
     if "=" in text:
         return ""
     return without_connective(text) if len(_LETTERS.findall(text)) > 1 or (text.isalpha() and len(text) > 2) else ""

@@ -40,6 +40,7 @@ WRONG, UNREADABLE, NOTHING, ALGEBRA, MISMATCH = (
 """Reasons for which a solution is rejected before its steps are ordered."""
 
 _ANNOTATION = re.compile(r"<<([^<>]*)>>")
+_TWICE = re.compile(r"\$(<<[^<>]*>>)\s?\$")  # a sign for money on both sides of an annotation
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _RESULT = re.compile(rf"\s*[-(]?\s*\$?\s*-?(?P<number>{_NUMBER})(?P<scale>\s*%)?")
 _EQUALS = re.compile(rf"=\s*-?\s*\$?\s*(?P<number>{_NUMBER})(?![\d,.]*\d)(?!\s*[-+*/×÷^](?!\s*[A-Za-z])|\s*x\s*\d|\s*\()")
@@ -135,7 +136,7 @@ def solution_of(record: Any, source: str, line: int) -> Solution | Fault:
         if not isinstance(record, dict):
             raise ValueError(f"the record is {type(record).__name__}: it must be an object with named fields")
         question, text = _field(record, QUESTIONS, ""), _field(record, SOLUTIONS, MARK)
-        steps, _, answer = text.rpartition(MARK)
+        steps, _, answer = _TWICE.sub(r"\1$", text).replace("$$", "$").rpartition(MARK)
         try:
             value = number(answer.strip().strip("$% ").removeprefix("-"))
         except ValueError:
@@ -322,7 +323,9 @@ def _bare(text: str, known: Sequence[Equation]) -> Iterator[Equation]:
             says = number(match["number"])
             says = -says if value.value < 0 else says
             yield Equation(expression, value.operands, says, value.value, begin + start, match.end(), match.span("number"))
-        elif len(mentions(left, words=False)) > 1 and _OPERATOR.search(left):
+        elif (len(mentions(left, words=False)) > 1 and _OPERATOR.search(left)) or left.rstrip().endswith(
+            ("+", "*", "/", "×", "÷")
+        ):
             raise ValidationError(UNREADABLE, f"{(left.strip() + ' ' + match[0]).strip()[-80:]!r} cannot be evaluated")
 
 
