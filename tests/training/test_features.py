@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiverse.prompting import INSTRUCTIONS, ask
-from multiverse.structure import Block, Document, TokenDialect, encode, layout, render
+from multiverse.structure import Block, Document, TokenDialect, encode, layout, render, resolve
 from multiverse.training import IGNORED, Features, Featurizer, View, pack
 from multiverse.training.features import end_of_turn
 
@@ -37,6 +37,44 @@ def test_labels_leave_out_the_prompt_and_forced_tokens(
     expected = [IGNORED if forced else t for t, forced in zip(encoded.token_ids, encoded.layout.forced, strict=True)]
     assert list(features.labels[start:]) == [*expected, mini_tokenizer.eos_token_id]
     assert any(encoded.layout.forced)
+
+
+ANSWERS = [
+    Document(None, ("Two parts.", BLOCK, "Then:", Block(("c",), ((BLOCK, "so"),), ""), "Answer: 4")),
+    Document(("Hm.",), (BLOCK,)),
+    Document(None, (BLOCK, BLOCK)),
+]
+
+
+@pytest.mark.parametrize("document", ANSWERS, ids=["text between", "after a thinking", "blocks alone"])
+def test_blocks_of_the_answer_have_their_layout_and_their_loss(
+    mini_tokenizer: Any, mini_tokens: TokenDialect, prompt: list[int], document: Document
+) -> None:
+    tokens = resolve(mini_tokenizer, replace(mini_tokens.dialect, blocks="answer"))
+    features = Featurizer(mini_tokenizer, tokens)(QUESTION, document, "parallel")
+    start = len(prompt)
+    own = features.token_ids[start:-1]
+    replayed = layout(own, tokens)
+    assert features.positions[start:-1] == tuple(start + position for position in replayed.positions)
+    assert features.positions[-1] == max(features.positions[:-1]) + 1
+    assert (features.segments[start:-1], features.segments[-1]) == (replayed.branches, 0)
+    assert features.visibility == tuple(map(tuple, replayed.visibility()))
+    expected = (IGNORED if forced else token for token, forced in zip(own, replayed.forced, strict=True))
+    assert features.labels[start:] == (*expected, mini_tokenizer.eos_token_id)
+    learned = mini_tokenizer.decode([label for label in features.labels if label != IGNORED])
+    assert learned.count("2+2=4, yes.") == document.branches // 2
+    assert tokens.dialect.path.open not in learned
+
+
+def test_an_earlier_answer_that_forks_is_tokenised_segment_by_segment(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
+    tokens = resolve(mini_tokenizer, replace(mini_tokens.dialect, blocks="answer"))
+    earlier = render(ANSWERS[0], tokens.dialect)
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": earlier}, {"role": "user", "content": "R"}]
+    features = Featurizer(mini_tokenizer, tokens)(turns, Document(None, "x"), None)
+    ids, known = features.token_ids, encode(ANSWERS[0], tokens)
+    at = ids.index(tokens.fork_tag) - known.token_ids.index(tokens.fork_tag)
+    assert ids[at : at + len(known.token_ids)] == known.token_ids
+    assert features.positions[at : at + len(known.token_ids)] == tuple(at + position for position in known.layout.positions)
 
 
 def test_learned_text_reads_as_the_document_without_what_the_engine_writes(

@@ -187,14 +187,15 @@ class _StreamedResponse:
 
     def _text(self, dialect: Dialect | None) -> str:
         """The whole generation; servers send thinking and answer apart."""
+        content = str(self.extension.get("answer_text") or self.content)
         if not self.reasoning:
-            return self.content
+            return content
         think = dialect.think if dialect is not None else None
         if dialect is None or think is None:
-            return f"{self.reasoning}\n\n{self.content}" if self.content else self.reasoning
+            return f"{self.reasoning}\n\n{content}" if content else self.reasoning
         text = f"{think.open}{dialect.sep}{self.reasoning}"
-        cut = self.finish_reason != "stop" and not self.content
-        return text if cut else f"{text}{think.close}{dialect.answer_sep}{self.content}"
+        cut = self.finish_reason != "stop" and not content
+        return text if cut else f"{text}{think.close}{dialect.answer_sep}{content}"
 
 
 def _after_thinking(content: str) -> str:

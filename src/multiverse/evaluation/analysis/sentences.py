@@ -33,7 +33,9 @@ class Sentence(NamedTuple):
 
 
 def sentences(document: Document, dialect: Dialect) -> list[Sentence]:
-    """The sentences of a document's thinking in its rendered text, in order; outlines and the answer are left out.
+    """The sentences of the trunk that may fork in a document's rendered text, in order; outlines are left out.
+
+    That is the thinking, or the answer where blocks stand in it.
 
     A sentence ends with a dot, an exclamation or a question mark before a blank, or with its line. A block that nothing
     precedes (in its path, or behind another block) starts at no sentence end, and so has no place here.
@@ -41,13 +43,15 @@ def sentences(document: Document, dialect: Dialect) -> list[Sentence]:
     text = render(document, dialect)
     begins = Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN
     pieces = re.split("(" + "|".join(re.escape(tag) for tag in sorted(dialect.tags, key=len, reverse=True)) + ")", text)
-    inside: list[Role] = [] if dialect.think is not None else [Role.THINK_OPEN]
+    inside: list[Role] = [] if dialect.apart else [Role.THINK_OPEN]
     found: list[Sentence] = []
     labelled, offset = False, 0
     for index, piece in enumerate(pieces):
         role = dialect.roles.get(piece)
         if role is not None:
-            inside = inside[:-1] if role.name.endswith("CLOSE") else [*inside, role]
+            # A thinking that may not fork has no place for a block.
+            entered = Role.GOAL_OPEN if role is Role.THINK_OPEN and not dialect.forks_thinking else role
+            inside = inside[:-1] if role.name.endswith("CLOSE") else [*inside, entered]
             labelled = role is Role.PATH_OPEN
         elif inside and inside[-1] in (Role.THINK_OPEN, Role.PATH_OPEN, Role.CONCLUSION_OPEN):
             following = dialect.roles.get(pieces[index + 1]) if index + 1 < len(pieces) else None
