@@ -167,7 +167,7 @@ def test_ctrl_c_and_kill_leave_a_run_that_goes_on(tmp_path: Path) -> None:
         process = subprocess.Popen(command(source, "-o", cut), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         before = (cut / "outcomes.jsonl").stat().st_size if cut.exists() else 0
         while process.poll() is None and not (
-            (cut / "outcomes.jsonl").exists() and (cut / "outcomes.jsonl").stat().st_size > before + 50_000
+            (cut / "outcomes.jsonl").exists() and (cut / "outcomes.jsonl").stat().st_size > before + 20_000
         ):
             time.sleep(0.002)
         process.send_signal(number)
