@@ -55,6 +55,15 @@ CASES = {
         "He raced 15+20 = <<15+20=35>>35 miles.\n#### 35",
         "ambiguous number",
     ),
+    "equal results in one expression, one of them used before": Case(
+        "A gate is half of 10 feet wide and 7 feet high. A door has sides of 2 and 3 feet, end to end. How much is that?",
+        "The gate is 10/2 = <<10/2=5>>5 wide.\n"
+        "The gate has 5*7 = <<5*7=35>>35.\n"
+        "The door has 2+3 = <<2+3=5>>5 on one side.\n"
+        "Door by gate there are 5*5 = <<5*5=25>>25.\n"
+        "That makes 35+25 = <<35+25=60>>60.\n#### 60",
+        (Fork(((0, 1), (2,))), 3, 4),  # the step with 5*5 needs both fives
+    ),
     "a number of the question that is a result, by its unit": Case(
         "A stall sells 18 shirts for $2 each and 6 pairs of shoes for $3 a pair. How much money does it take?",
         "The shoes bring 6 x $3 = $<<6*3=18>>18.\n"
