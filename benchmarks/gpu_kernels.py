@@ -32,7 +32,7 @@ from multiverse.backends.cuda.attention import TiledAttention
 from multiverse.backends.cuda.buffers import send
 from multiverse.backends.cuda.layers import LinearTile, TritonLinear, TritonNorm
 from multiverse.backends.cuda.plan import plan
-from multiverse.backends.torch import Call
+from multiverse.backends.kv_pool import Call
 
 _WEIGHT_BYTES = 400_000_000
 """Bytes of the sets of weights together: several times a GPU's cache."""

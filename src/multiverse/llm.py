@@ -45,18 +45,21 @@ class LLM:
         out.text; out.answer; out.tree; out.usage.parallelism; out.finish_reason
 
     Args:
-        model: a name of `multiverse models`, a folder (of adapters, too), a GGUF file or a hub id; `None` is multiverse-mini.
+        model: a local folder or a hub id; `None` is multiverse-mini.
         dialect: the tag set. `None` takes the one noted in the model's configuration, or the first known one whose tags are
             all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
         packed_linears: replace layers by faster ones (fused; on CPU native or packed linear layers) that agree to rounding.
         tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
+        deterministic: compute every row in one order: a request's tokens and log-probabilities are then the same bits whatever
+            else is in the batch and in the prefix cache, and however it is cut into chunks, preempted or served in waves.
+            Slower, and not with `tensor_parallel` (docs/deterministic.md).
         options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
             `prefix_cache`; see `Engine`.
 
     Attributes:
-        model_path: the name, folder or hub id that was loaded.
+        model_path: the folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
         engine: the engine, for callers that step it themselves.
 
@@ -74,11 +77,19 @@ class LLM:
         device: str = "auto",
         packed_linears: bool = True,
         tensor_parallel: int = 1,
+        deterministic: bool = False,
         **options: Unpack[EngineOptions],
     ) -> None:
         if "packed" in options:
             raise TypeError("LLM() has no argument 'packed': it is now called 'packed_linears'")
-        loaded = load(model, dtype=dtype, device=device, packed_linears=packed_linears, tensor_parallel=tensor_parallel)
+        loaded = load(
+            model,
+            dtype=dtype,
+            device=device,
+            packed_linears=packed_linears,
+            tensor_parallel=tensor_parallel,
+            deterministic=deterministic,
+        )
         wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path

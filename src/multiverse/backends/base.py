@@ -26,6 +26,8 @@ from ..attention.tree import register
 from ..errors import ModelError, first_line
 from .batch import Batch
 from .buckets import Bucket, BucketPlan
+from .invariant.attention import TilePlans
+from .invariant.check import check_invariant
 from .kv_pool import KVPool
 
 _CPU_KV_MEMORY = 4 << 30
@@ -41,6 +43,7 @@ class ForwardContext:
     slot_N: Tensor  # backend: the batch's slots, on the device
     buckets: list[Bucket]  # plan: rows whose attention is computed by padded groups with a mask, on the device
     tiles: Mapping[int | None, Any] = field(default_factory=dict)  # CudaBackend.plan: the other rows, per window of the layers
+    plans: TilePlans | None = None  # plan: all rows, if the backend is deterministic (CudaBackend has them in `tiles`)
     layers: set[int] = field(default_factory=set)  # attend: layers that have run, to detect those that bypass this attention
 
     @cached_property
@@ -64,6 +67,7 @@ class Backend(ABC):
         model: the transformers model, once prepared.
         name: the model's name in error messages.
         pool, num_slots: keys and values, and for how many tokens, once allocated.
+        deterministic: whether a row's result has the same bits whatever else is computed with it.
         max_rows_ahead: most rows of a forward after which `run_ahead` is worth calling; 0 if never.
     """
 
@@ -73,8 +77,9 @@ class Backend(ABC):
     num_slots: int
     max_rows_ahead = 0
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
+        self.device, self.deterministic = device, deterministic
+        self._checked = False
 
     def prepare(self, model: Any, name: str) -> None:
         """Move a transformers model to the device and make it ready for `run`. The model is changed in place."""
@@ -91,9 +96,12 @@ class Backend(ABC):
             kv_memory: bytes; `None` for a default that depends on the device.
 
         Raises:
-            ModelError: too few tokens fit, or the model cannot be run with fork and join.
+            ModelError: too few tokens fit, the model cannot be run with fork and join, or it is not deterministic here.
         """
         bytes_per_slot = self._probe()
+        if self.deterministic and not self._checked:
+            check_invariant(self)
+            self._checked = True
         memory = kv_memory if kv_memory is not None else self._default_kv_memory()
         slots = memory // bytes_per_slot
         if slots < _MIN_SLOTS:

@@ -23,6 +23,7 @@ class Family(NamedTuple):
         slots, positions, owners: slot, position and branch of every computed token. Positions within a branch increase.
         visible: whether a branch (row) may read the tokens of another (column).
         shared_RU: tokens of sibling paths that a row may read besides (`share_every`); `None` without sharing.
+        ranks: number of each branch in document order; `None` unless the backend is deterministic.
     """
 
     rows: Ints
@@ -31,6 +32,7 @@ class Family(NamedTuple):
     owners: Ints
     visible: NDArray[np.bool_]
     shared_RU: NDArray[np.bool_] | None = None
+    ranks: Ints | None = None
 
     def mask(self) -> NDArray[np.bool_] | None:
         """Whether each row may read each computed token [R, U]; `None` if a single row may read all of them."""

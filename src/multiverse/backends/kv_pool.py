@@ -1,11 +1,25 @@
 """Keys and values of every layer, one slot per token.
 
-Shape legend: N rows of the forward, K key/value heads, D head size (V of values where it differs), S slots of the pool.
+Shape legend: N rows of the forward, H query heads, K key/value heads, D head size (V of values where it differs), S slots of
+the pool.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
+
+
+class Call(NamedTuple):
+    """One layer's attention: the rows, the pools to read, and the output to write."""
+
+    query_NHD: Tensor
+    key_SKD: Tensor
+    value_SKV: Tensor
+    out_NHV: Tensor
+    scale: float
+    window: int | None
 
 
 class KVPool:

@@ -38,20 +38,21 @@ def on_gpu(name: str) -> bool:
     return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
 
 
-def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True) -> Backend:
+def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True, deterministic: bool = False) -> Backend:
     """The fastest backend that works for this device and dtype.
 
     ``MULTIVERSE_NATIVE=0`` in the environment does without native and Triton kernels.
 
     Args:
         packed_linears: let it replace layers by fused ones and linear layers by packed ones; results agree to rounding.
+        deterministic: compute every row in one order, whatever else is in the batch.
     """
     native = os.environ.get("MULTIVERSE_NATIVE", "1") != "0"
     if device.type == "cpu":
-        return CpuBackend(device, packed_linears=packed_linears)
+        return CpuBackend(device, packed_linears=packed_linears, deterministic=deterministic)
     if device.type == "cuda" and native:
         try:
-            return CudaBackend.create(device, dtype, packed_linears=packed_linears)
+            return CudaBackend.create(device, dtype, packed_linears=packed_linears, deterministic=deterministic)
         except Exception as error:  # no Triton, no compiler, or an unknown GPU: torch's attention always works
             _log.warning("attention goes through torch, which is slower: %s: %s", type(error).__name__, first_line(error))
-    return TorchBackend(device)
+    return TorchBackend(device, deterministic=deterministic)

@@ -6,7 +6,7 @@ the pool, G groups in a bucket, R rows a group (padded), U slots a group (padded
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +15,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from .base import Backend, ForwardContext
 from .batch import Batch
 from .buckets import BucketPlan, build_buckets
+from .invariant.attention import CHUNK, TILE_ROWS, PaddedTiles, TilePlans, attend_padded
+from .invariant.modules import make_invariant
+from .kv_pool import Call
 
 CPU = torch.device("cpu")
-
-
-class Call(NamedTuple):
-    """One layer's attention: the rows, the pools to read, and the output to write."""
-
-    query_NHD: Tensor
-    key_SKD: Tensor
-    value_SKV: Tensor
-    out_NHV: Tensor
-    scale: float
-    window: int | None
 
 
 class TorchBackend(Backend):
@@ -35,16 +27,33 @@ class TorchBackend(Backend):
 
     A shared prefix is read once for all branches of a request. Query heads that share a key/value head are folded into
     rows, so keys and values are never repeated.
+
+    Deterministic, it computes tiles of fixed size instead (`invariant/`).
     """
 
     split_rows = 0
     """As in `build_buckets`."""
+    chunk, tile_rows = CHUNK, TILE_ROWS
+    """As in `plan_tiles`, if deterministic."""
 
-    def __init__(self, device: torch.device = CPU) -> None:
-        super().__init__(device)
+    def __init__(self, device: torch.device = CPU, *, deterministic: bool = False) -> None:
+        super().__init__(device, deterministic=deterministic)
+
+    def prepare(self, model: Any, name: str) -> None:
+        """As `Backend.prepare`."""
+        super().prepare(model, name)
+        self.replace_modules(model, name)
+
+    def replace_modules(self, model: Any, name: str) -> None:
+        """Replace modules of a model by faster ones, or by deterministic ones, in place; `name` is for error messages."""
+        if self.deterministic:
+            make_invariant(model, name)
 
     def plan(self, batch: Batch) -> ForwardContext:
-        """All rows in buckets."""
+        """All rows in tiles, if deterministic, or else in buckets."""
+        if self.deterministic:
+            plans = TilePlans(batch.families, len(batch.token_N), chunk=self.chunk, tile_rows=self.tile_rows)
+            return ForwardContext(self.pool, self, self._send(batch.slot_N), [], plans=plans)
         buckets = [bucket.to(self.device) for bucket in build_buckets(batch.families, self.split_rows)]
         return ForwardContext(self.pool, self, self._send(batch.slot_N), buckets)
 
@@ -52,8 +61,17 @@ class TorchBackend(Backend):
         """As `Backend.attend`."""
         key_SKD, value_SKV = context.pool.key_SKD[layer], context.pool.value_SKV[layer]
         out_NHV = query_NHD.new_empty(*query_NHD.shape[:2], value_SKV.shape[2])
-        self.attend_buckets(Call(query_NHD.contiguous(), key_SKD, value_SKV, out_NHV, scale, window), context)
+        call = Call(query_NHD.contiguous(), key_SKD, value_SKV, out_NHV, scale, window)
+        if context.plans is None:
+            self.attend_buckets(call, context)
+        else:
+            for tiles in context.plans.of(window):
+                self.attend_tiles(call, tiles)
         return out_NHV
+
+    def attend_tiles(self, call: Call, tiles: PaddedTiles) -> None:
+        """Write the output of the rows of a plan."""
+        attend_padded(call, tiles)
 
     def attend_buckets(self, call: Call, context: ForwardContext) -> None:
         """Write the output of the rows that are in buckets."""

@@ -22,7 +22,7 @@ from ..prompting import Instruction
 from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
-from .loading import ModelOptions
+from .loading import NOT_AT_A_SERVER, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def chat(
     options: ChatOptions,
     model: Annotated[
         ModelOptions,
-        Fields(only=("model", "device", "dtype"), show_default={"model": "multiverse-mini, or the server's first"}),
+        Fields(
+            only=("model", "device", "dtype", "deterministic"), show_default={"model": "multiverse-mini, or the server's first"}
+        ),
     ],
     sampling: Annotated[
         dict[str, Any],
@@ -85,6 +87,8 @@ def chat(
     if options.url is not None:
         from .remote import Remote
 
+        if model.deterministic:
+            raise InputError(NOT_AT_A_SERVER)
         names = {"temperature": "temperature", "max_tokens": "max_completion_tokens"}
         fields = {names[name]: value for name, value in sampling.items() if name in names}
         extension = {name: value for name, value in sampling.items() if name not in names}

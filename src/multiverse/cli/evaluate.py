@@ -21,7 +21,7 @@ from .bars import bars
 from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
 from .jsonio import print_json
-from .loading import ModelOptions
+from .loading import NOT_AT_A_SERVER, ModelOptions
 
 if TYPE_CHECKING:
     from inspect_ai.model import ModelAPI
@@ -34,7 +34,7 @@ NAMES = (
     "or a family of our own tasks: worksheet, cases, countdown, nested, chain, lookup, listing, sorting."
 )
 
-LocalModel = Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"))]
+LocalModel = Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory", "deterministic"))]
 Data = Annotated[
     list[str] | None,
     typer.Option(
@@ -186,6 +186,8 @@ def provider(source: Source, model: ModelOptions) -> tuple[str, Callable[[], Mod
     if source.server is not None:
         from .remote import Remote
 
+        if model.deterministic:
+            raise InputError(NOT_AT_A_SERVER)
         found = Remote(source.server, model.model, source.api_key)
 
         def open_server() -> ModelAPI:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..common import CommonOptions
 from ..errors import ModelError, MultiverseError, first_line
-from ..models import pull, resolve
 from ..options import Options, like, option
 
 if TYPE_CHECKING:
     from ..llm import LLM
 
 MINI = "multiverse-mini"
+NOT_AT_A_SERVER = (
+    "--deterministic is for a model in this process: start the server with it, as multiverse serve --deterministic"
+)
 _MODEL, _GIB = "Model", 1 << 30
 
 
@@ -40,6 +42,11 @@ class ModelOptions(Options):
     )
     packed_linears: bool = option(True, "Fuse or repack linear layers for speed; the results are the same.", group=_MODEL)
     tensor_parallel: int = option(1, "GPUs (processes) that the model is split over.", ge=1, metavar="K", group=_MODEL)
+    deterministic: bool = option(
+        False,
+        "Same tokens and log-probabilities, bit for bit, whatever else is in the batch or the cache; slower.",
+        group=_MODEL,
+    )
 
     @property
     def name(self) -> str:
@@ -51,7 +58,8 @@ class ModelOptions(Options):
         given: dict[str, Any] = {"model": self.model, "device": self.device, "dtype": self.dtype}
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
-        return {**given, "packed_linears": self.packed_linears, "tensor_parallel": self.tensor_parallel}
+        chosen = ("packed_linears", "tensor_parallel", "deterministic")
+        return given | {name: getattr(self, name) for name in chosen}
 
     def load(self, **engine: Any) -> LLM:
         """Load the model; a note on a terminal's stderr says so meanwhile.
@@ -62,8 +70,6 @@ class ModelOptions(Options):
         Raises:
             ModelError: it cannot be found or loaded, its layers cannot run with forks, or the device does not exist.
         """
-        if self.model is not None:
-            pull(self.model)  # with a progress bar, if there is something to fetch
         with quietly(self.model):
             from ..llm import LLM
 
@@ -78,20 +84,15 @@ def open_tokenizer(model: str | None) -> Any:
     """
     model = str(files("multiverse") / "models" / "mini") if model is None else model
     folder = Path(model).expanduser()
-    if (
-        not folder.is_dir()
-        and folder.suffix != ".gguf"
-        and (folder.is_absolute() or model.startswith((".", "~")) or folder.exists())
-    ):
+    if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or folder.exists()):
         raise ModelError(f"the model folder {model!r} does not exist: give a folder with a tokenizer, or a hub id")
-    source = resolve(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import AutoTokenizer
 
-        silence_libraries()
+        _silence_libraries()
         with _as_model_errors(f"the tokenizer of {model!r} could not be loaded: give a folder that has one, or a hub id"):
-            return AutoTokenizer.from_pretrained(source)
+            return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def quietly(name: str | None) -> Iterator[None]:
     # Only on a terminal: a log has no use for a spinner.
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"loading {name}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        silence_libraries()
+        _silence_libraries()
         with _as_model_errors(f"the model {name!r} could not be loaded"):
             yield
 
@@ -123,7 +124,7 @@ def _as_model_errors(problem: str) -> Iterator[None]:
         raise ModelError(f"{problem} ({first_line(error)})") from error
 
 
-def silence_libraries() -> None:
+def _silence_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -27,8 +27,12 @@ class ScheduledBatch(Batch):
     scored: list[Chunk]  # build: chunks whose own tokens are scored
 
 
-def build(chunks: list[Chunk]) -> ScheduledBatch:
-    """The batch of these chunks. Chunks of one request are adjacent."""
+def build(chunks: list[Chunk], *, ranked: bool = False) -> ScheduledBatch:
+    """The batch of these chunks. Chunks of one request are adjacent.
+
+    Args:
+        ranked: number the branches in document order, as deterministic backends need it.
+    """
     tokens: list[int] = []
     sampled: list[Chunk] = []
     sampled_rows: list[int] = []
@@ -45,7 +49,7 @@ def build(chunks: list[Chunk]) -> ScheduledBatch:
             if chunk.sample:
                 sampled.append(chunk)
                 sampled_rows.append(len(tokens) - 1)
-        families.append(_family(chunk.request, start, len(tokens)))
+        families.append(_family(chunk.request, start, len(tokens), ranked=ranked))
     return ScheduledBatch(
         token_N=torch.tensor(tokens, dtype=torch.long),
         position_N=torch.from_numpy(np.concatenate([family.positions[-len(family.rows) :] for family in families])),
@@ -87,12 +91,12 @@ def next_batch(batch: ScheduledBatch, pool: SlotPool) -> Batch | None:
     return Batch(torch.zeros_like(position_N), position_N, torch.from_numpy(slot_N), families, batch.logits_indices)
 
 
-def _family(request: Request, start: int, end: int) -> Family:
+def _family(request: Request, start: int, end: int, *, ranked: bool) -> Family:
     """The rows from `start` to `end`, the newest of the request's computed tokens."""
     computed, every = request.computed, request.params.share_every
     shared_RU = None if every is None else _shared(request, end - start, every)
-    visible = request.tree.visible
-    return Family(np.arange(start, end), computed.slots, computed.positions, computed.owners, visible, shared_RU)
+    visible, ranks = request.tree.visible, request.tree.ranks if ranked else None
+    return Family(np.arange(start, end), computed.slots, computed.positions, computed.owners, visible, shared_RU, ranks)
 
 
 def _shared(request: Request, rows: int, every: int) -> NDArray[np.bool_]:

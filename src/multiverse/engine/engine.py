@@ -20,6 +20,7 @@ from .model import LoadedModel
 from .params import SamplingParams
 from .prefix_cache import PrefixCache
 from .request import Request
+from .rounds import Rounds
 from .sampler import Choice, Sampler, score
 from .scheduler import Chunk, Scheduler
 from .scoring import ScoringRequest
@@ -79,6 +80,7 @@ class Engine:
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
         self.scheduler = Scheduler(self.slots, self.cache, **limits)
         self.sampler = sampler if sampler is not None else Sampler()
+        self.rounds = Rounds() if self.backend.deterministic else None
         self._ids = count()
 
     def submit(
@@ -170,7 +172,7 @@ class Engine:
             return over
         requests = list({chunk.request.id: chunk.request for chunk in chunks}.values())
         try:
-            batch = batching.build(chunks)
+            batch = batching.build(chunks, ranked=self.backend.deterministic)
             logits = self.backend.run(batch)
             rows = [(chunk.request, chunk.branch) for chunk in batch.sampled]
             choice = self.sampler.sample(logits[: len(rows)], rows, partial(self._run_ahead, batch))
@@ -193,7 +195,8 @@ class Engine:
         now = time.monotonic()
         requests = [*self.scheduler.running, *self.scheduler.waiting]
         for request in requests:
-            request.check_limits(now)
+            if self.rounds is None or not self.rounds.holds(request):
+                request.check_limits(now)
         return self._finish(requests)
 
     def _score(self, batch: ScheduledBatch, logits_BV: Tensor) -> None:
@@ -208,6 +211,8 @@ class Engine:
 
     def _advance(self, sampled: list[Chunk], choice: Choice) -> None:
         """Append each sampled token to its branch."""
+        if self.rounds is not None:
+            sampled, choice = self.rounds.collect(sampled, choice)
         for chunk, token, logprob, top in zip(sampled, choice.tokens, choice.logprobs, choice.tops, strict=True):
             request, branch = chunk.request, chunk.branch
             if request.finish_reason is not None:  # another branch has just ended the request
@@ -231,6 +236,8 @@ class Engine:
         finished = [request for request in requests if request.finish_reason is not None]
         for request in finished:
             self.scheduler.finish(request)
+            if self.rounds is not None:
+                self.rounds.drop(request)
         return finished
 
     def abort(self, request: Request) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +11,7 @@ from ..attention.joinable import check_joinable
 from ..backends import find_device, select
 from ..backends.base import Backend
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
+from ..errors import ModelError
 from ..models import resolve
 from ..models.weights import load_weights, parse_dtype, read_config
 
@@ -23,7 +23,7 @@ class LoadedModel:
     """A model ready for the engine.
 
     Attributes:
-        path: the name, folder or hub id that was loaded.
+        path: the folder or hub id that was loaded.
         model: the transformers model, prepared by the backend.
         backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
@@ -55,32 +55,38 @@ def load(
     device: str = "auto",
     packed_linears: bool = True,
     tensor_parallel: int = 1,
+    deterministic: bool = False,
 ) -> LoadedModel:
-    """Load a model by name, folder, GGUF file or hub id; `None` is the embedded multiverse-mini.
+    """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
 
     Args:
         dtype: ``auto`` is the dtype that the weights were saved in; else the name of a torch dtype.
         device: ``auto`` is CUDA where there is a GPU, else the CPU.
         packed_linears: as in `backends.select`. Not with tensor parallelism, whose layers are transformers' own.
         tensor_parallel: number of processes that the model is split over, each with its own GPU where there are GPUs.
+        deterministic: as in `backends.select`. Not with tensor parallelism.
 
     Raises:
-        ModelError: the model cannot be found or loaded, or does not support fork and join.
+        ModelError: the model cannot be found or loaded, or does not support fork and join or `deterministic`.
     """
-    source = resolve(embedded_model() if path is None else path)
-    # Known by what it was called, and not by the folder in the cache that its files are in.
-    name = source if path is None else os.path.expanduser(path)  # noqa: PTH111 (a hub id is no path)
-    config, tokenizer = read_config(source, given=str(path))
+    if deterministic and tensor_parallel > 1:
+        raise ModelError(
+            f"deterministic=True does not go with tensor_parallel={tensor_parallel}: sums over several processes depend on the "
+            f"size of the batch; use tensor_parallel=1, or leave deterministic off"
+        )
+    name = resolve(embedded_model() if path is None else path)
+    config, tokenizer = read_config(name, given=str(path))
     check_joinable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
     if tensor_parallel == 1:
-        model = load_weights(source, dtype)
-        return prepare(model, tokenizer, name, select(torch_device, model.dtype, packed_linears=packed_linears))
+        model = load_weights(name, dtype)
+        backend = select(torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
+        return prepare(model, tokenizer, name, backend)
     check_splittable(config, name, tensor_parallel, torch_device)
-    ranks = Ranks(source, dtype, torch_device, tensor_parallel)
+    ranks = Ranks(name, dtype, torch_device, tensor_parallel)
     try:
-        model = load_weights(source, dtype, distributed_config=distributed_config(tensor_parallel))
+        model = load_weights(name, dtype, distributed_config=distributed_config(tensor_parallel))
         loaded = prepare(model, tokenizer, name, TensorParallelBackend(ranks))
         ranks.loaded()
     except BaseException:

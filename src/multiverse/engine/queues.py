@@ -99,6 +99,13 @@ class TokenQueues:
             computed.add(span, slots[at : at + len(span.token_ids)])
             at += len(span.token_ids)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether tokens of branches wait that could be computed now, but for room in a forward."""
+        if self._share_every is not None:
+            return any(self._end_of_visible(span.branch, self._share_every) > span.position for span in self.decode)
+        return bool(self.decode or self.pending)
+
     def clear(self) -> None:
         """Drop everything; breaks the references between spans and branches."""
         for queue in (self.prefill, self.decode, self.pending):

@@ -168,7 +168,7 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
 def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
     """Log-probability of one target per row."""
     target_B = torch.tensor(targets, device=logits_BV.device)
-    values: list[float] = (logits_BV.gather(1, target_B[:, None])[:, 0] - logits_BV.logsumexp(dim=-1)).tolist()
+    values: list[float] = logits_BV.log_softmax(dim=-1).gather(1, target_B[:, None])[:, 0].tolist()
     return values
 
 
@@ -197,7 +197,7 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
     rank_V = torch.arange(sorted_BV.shape[-1], device=logits_BV.device)
     keep_BV = (rank_V < top_k_B1) & (probability_BV >= min_p_B1 * probability_BV[:, :1])
     probability_BV = probability_BV * keep_BV
-    probability_BV /= probability_BV.sum(dim=-1, keepdim=True)
+    probability_BV /= probability_BV.cumsum(dim=-1)[:, -1:]  # not `sum`: its order depends on the number of rows
     before_BV = probability_BV.cumsum(dim=-1) - probability_BV
     # A token stays if the likelier ones do not reach top_p yet; the likeliest always stays.
     keep_BV = (before_BV < top_p_B1) | (rank_V == 0)

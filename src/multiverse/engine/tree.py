@@ -77,6 +77,7 @@ class BranchTree:
         self.branches: list[Branch] = []
         self.visible: NDArray[np.bool_] = np.ones((0, 0), dtype=bool)
         self.parted_at: NDArray[np.int64] = np.full((0, 0), -1, dtype=np.int64)
+        self._ranks: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._model, self._params, self._listening = model, params, listening
         if model.tokens is None:
             self.prompt_spans = [Span(self._add(None, "", (), None), list(prompt), 0)]
@@ -97,6 +98,16 @@ class BranchTree:
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
         self.num_generated = self.steps = 0
         self.ended_by: Branch | None = None
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Number of each branch in document order: parents before their children, and these in the order of their labels."""
+        if len(self._ranks) != len(self.branches):
+            # Branches of the prompt come first, in document order; the others are numbered in the order in which they forked.
+            keys = [(branch.path, branch.index) for branch in self.branches]
+            self._ranks = np.empty(len(keys), dtype=np.int64)
+            self._ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+        return self._ranks
 
     @property
     def trunk(self) -> Branch:

@@ -3,7 +3,6 @@
 What is imported here needs no torch; `weights` does.
 """
 
-from .registry import ENTRIES
-from .resolve import pull, resolve
+from .resolve import resolve
 
-__all__ = ["ENTRIES", "pull", "resolve"]
+__all__ = ["resolve"]

@@ -40,6 +40,7 @@ def model_info(service: Service) -> dict[str, Any]:
         "is_generation": True,
         "max_model_len": engine.loaded.max_positions,
         "vocab_size": engine.loaded.vocabulary,
+        "deterministic": engine.backend.deterministic,
         "has_chat_template": getattr(service.llm.tokenizer, "chat_template", None) is not None,
         "dialect": asdict(dialect) if dialect is not None else None,
         "dialects": list(DIALECTS),

@@ -18,15 +18,15 @@ from multiverse.backends.cuda.backend import CudaBackend
 from multiverse.backends.cuda.buffers import NARROW, WIDE, DevicePlan, send
 from multiverse.backends.cuda.cuda_graphs import Step
 from multiverse.backends.cuda.plan import plan
-from multiverse.backends.torch import Call
+from multiverse.backends.kv_pool import Call
 from multiverse.engine.scripted import ScriptedSampler
 
 
 class TorchTiles(TiledAttention):
     """What the kernels do, tile by tile, in plain torch: quick enough for long runs on a CPU."""
 
-    def __init__(self, programs: int = 8) -> None:
-        super().__init__(programs)
+    def __init__(self, programs: int = 8, *, deterministic: bool = False) -> None:
+        super().__init__(programs, deterministic=deterministic)
 
     def launch(self, call: Call, work: DevicePlan) -> None:
         heads, kv_heads = call.query_NHD.shape[1], call.value_SKV.shape[1]

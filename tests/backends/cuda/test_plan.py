@@ -18,7 +18,7 @@ from multiverse.backends.batch import Family
 from multiverse.backends.cuda.attention import TiledAttention
 from multiverse.backends.cuda.buffers import Capacity, DevicePlan, PlanBuffers
 from multiverse.backends.cuda.plan import Plan, Tiling, plan
-from multiverse.backends.torch import Call
+from multiverse.backends.kv_pool import Call
 from tests.backends.cuda.families import TorchTiles, expected, on, random_call, random_family, run, seen
 from tests.conftest import DEVICE, cuda
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +12,17 @@ from torch import Tensor
 
 from ..batch import Batch
 from ..buckets import BucketPlan
-from ..torch import CPU, Call, TorchBackend
-from .build import Attend, kernels
+from ..invariant.attention import PaddedTiles
+from ..invariant.linears import invariant_linear
+from ..invariant.modules import make_invariant
+from ..kv_pool import Call
+from ..torch import CPU, TorchBackend
+from .build import Attend, AttendTiles, kernels
 from .layers import use_kernels
 from .packed_linears import pack_linears
 from .trim import trim
 
+_TILE_ROWS = 16
 MAX_KERNEL_ROWS = 16
 """Rows of a group up to which the attention kernel is used: faster in measurements. Larger groups are gathered for SDPA."""
 TRIM_INTERVAL = 10.0
@@ -26,8 +32,7 @@ TRIM_INTERVAL = 10.0
 class CpuBackend(TorchBackend):
     """Attention of few rows by a native kernel that reads slots in place; other groups, dtypes and head sizes by torch.
 
-    Which of the two computes a group depends on the group alone (groups of few and of many rows are in separate buckets),
-    so results do not depend on the other requests of the batch.
+    Which of the two computes a group depends on the group alone: groups of few and of many rows are in separate buckets.
 
     Attributes:
         library: the native kernels; `None` until `prepare` has found that the model uses them.
@@ -35,23 +40,28 @@ class CpuBackend(TorchBackend):
 
     library: ctypes.CDLL | None = None
 
-    def __init__(self, device: torch.device = CPU, *, packed_linears: bool = True) -> None:
-        super().__init__(device)
+    def __init__(self, device: torch.device = CPU, *, packed_linears: bool = True, deterministic: bool = False) -> None:
+        super().__init__(device, deterministic=deterministic)
         self._packed_linears = packed_linears
         self._trimmed_at = time.monotonic()
 
-    def prepare(self, model: Any, name: str) -> None:
-        """As `Backend.prepare`; replaces layers and modules by native ones, and the remaining linear layers by packed ones."""
-        super().prepare(model, name)
-        if self._packed_linears:
-            library = kernels() if next(model.parameters()).dtype == torch.bfloat16 else None
-            if library is not None and use_kernels(model, library):
+    def replace_modules(self, model: Any, name: str) -> None:
+        """Replace layers and modules by native ones, and the remaining linear layers by packed ones."""
+        dtype = next(model.parameters()).dtype
+        library = kernels() if self._packed_linears and dtype in (torch.bfloat16, torch.float32) else None
+        if library is not None and dtype == torch.bfloat16 and use_kernels(model, library, invariant=self.deterministic):
+            self.use_library(library)
+        if self.deterministic:
+            if library is not None:
                 self.use_library(library)
+            make_invariant(model, name, partial(invariant_linear, pack=self._packed_linears))
+        elif self._packed_linears:
             pack_linears(model)
 
     def use_library(self, library: ctypes.CDLL) -> None:
         """Compute attention with these kernels."""
         self.library, self.split_rows = library, MAX_KERNEL_ROWS
+        self.chunk, self.tile_rows = library.multiverse_chunk(), _TILE_ROWS
 
     def run(self, batch: Batch) -> Tensor:
         """As `Backend.run`; now and then returns free memory to the system."""
@@ -81,6 +91,24 @@ class CpuBackend(TorchBackend):
                 bucket.slot_GU.data_ptr(),
                 None if visible_GRU is None else visible_GRU.data_ptr(),
                 *(heads, kv_heads, size, value_size, groups, rows, bucket.slot_GU.shape[1]),
+                call.scale,
+            )
+        )
+
+    def attend_tiles(self, call: Call, tiles: PaddedTiles) -> None:
+        """Write the output of the rows of a plan."""
+        dtype = call.query_NHD.dtype
+        if self.library is None or dtype != call.key_SKD.dtype or dtype not in (torch.bfloat16, torch.float32):
+            super().attend_tiles(call, tiles)
+            return
+        (rows, heads, size), (kv_heads, value_size) = call.query_NHD.shape, call.value_SKV.shape[1:]
+        library, plan = self.library, tiles.plan
+        attend = library.multiverse_attend_tiles if dtype == torch.bfloat16 else library.multiverse_attend_tiles_float
+        attend(
+            AttendTiles(
+                *(tensor.data_ptr() for tensor in call[:4]),
+                *(array.ctypes.data for array in plan),
+                *(heads, kv_heads, size, value_size, len(plan.tiles), rows, len(plan.entries)),
                 call.scale,
             )
         )

@@ -45,6 +45,17 @@ class Rotate(ctypes.Structure):
     )
 
 
+class AttendTiles(ctypes.Structure):
+    """Arguments of `multiverse_attend_tiles`, as in the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("query", "key", "value", "out")),
+        *((name, ctypes.c_void_p) for name in ("slots", "entries", "tiles", "partials", "offsets")),
+        *((name, ctypes.c_long) for name in ("H", "KV", "D", "V", "T", "N", "E")),
+        ("scale", ctypes.c_float),
+    )
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,6 +129,11 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.multiverse_rms_norm.restype = None
     library.multiverse_attend.argtypes = [ctypes.POINTER(Attend)]
     library.multiverse_attend.restype = None
+    for attend in (library.multiverse_attend_tiles, library.multiverse_attend_tiles_float):
+        attend.argtypes = [ctypes.POINTER(AttendTiles)]
+        attend.restype = None
+    library.multiverse_chunk.argtypes = []
+    library.multiverse_chunk.restype = number
     library.multiverse_rows.argtypes = []
     library.multiverse_rows.restype = number
     return library

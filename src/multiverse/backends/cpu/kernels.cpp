@@ -5,8 +5,8 @@
 // OpenMP is not linked: its symbols come from torch's copy, so both share one pool of threads.
 //
 // All arrays are bfloat16 unless said otherwise; sums are float. Every output element is summed in an order that depends on
-// the row and the weights only, never on how many rows or threads there are, so a request's result does not depend on its
-// neighbours in the batch.
+// the row and the weights only, never on how many rows or threads there are. Attention depends on where in a group's list of
+// slots a row's own stand; `multiverse_attend_tiles` reads lists that do not depend on the batch.
 //
 // Letters: M rows, K inputs, N outputs.
 
@@ -42,11 +42,13 @@ inline float widen(bf16 v) {
 inline __m512 widen16(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
 inline __m512 load16(const bf16* p) { return widen16(_mm256_loadu_si256((const __m256i*)p)); }
 inline __m512 load16(const bf16* p, __mmask16 mask) { return widen16(_mm256_maskz_loadu_epi16(mask, p)); }
+inline __m512 load16(const float* p, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, p); }
 inline __m256i narrow16(__m512 v) { return (__m256i)_mm512_cvtneps_pbh(v); }
 inline __m512bh pairs(__m512i v) { return (__m512bh)v; }
 
 inline bf16 narrow(float v) { return _mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(v)), 0); }
 
+// The first `count` lanes; `count` is not negative.
 inline __mmask16 first(long count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
 
 // Transposes 16 by 16.
@@ -450,6 +452,193 @@ struct Task {
     }
 };
 
+// ---- Batch-invariant attention: tiles of a plan (see invariant/plan.py), each one chunk of a list of slots for some rows ----
+
+struct AttendTiles {
+    const void *query, *key, *value;  // [N][H][D], [S][KV][D], [S][KV][V]
+    void* out;                        // [N][H][V]; rows without partials are left alone
+    const int32_t *slots, *entries, *tiles, *partials, *offsets;  // as in TilePlan
+    long H, KV, D, V, T, N, E;        // T tiles, N rows, E entries
+    float scale;
+};
+
+inline void store16(bf16* p, __mmask16 mask, __m512 v) { _mm256_mask_storeu_epi16(p, mask, narrow16(v)); }
+inline void store16(float* p, __mmask16 mask, __m512 v) { _mm512_mask_storeu_ps(p, mask, v); }
+
+// Scratch memory of one thread, which grows.
+struct Scratch {
+    char* memory = nullptr;
+    size_t size = 0;
+    char* get(size_t wanted) {
+        if (wanted > size) {
+            free(memory);
+            size = (wanted + 4095) / 4096 * 4096;
+            memory = (char*)aligned_alloc(64, size);
+        }
+        return memory;
+    }
+    ~Scratch() { free(memory); }
+};
+
+// One head's keys and values of one tile, computed in float, for any head size.
+template <class T>
+struct Tile {
+    const AttendTiles& a;
+    const int32_t* tile;
+    long head, folds;
+
+    long rows() const { return tile[1]; }
+    long count() const { return tile[3] - tile[2]; }
+    const int32_t* entry(long row) const { return a.entries + (tile[0] + row) * 3; }
+    const T* query(long q) const {
+        return (const T*)a.query + (entry(q / folds)[0] * a.H + head * folds + q % folds) * a.D;
+    }
+    const T* key(long s) const { return (const T*)a.key + (a.slots[tile[2] + s] * a.KV + head) * a.D; }
+    const T* value(long s) const { return (const T*)a.value + (a.slots[tile[2] + s] * a.KV + head) * a.V; }
+
+    void scores(float* score, float* queries, float* turned) const {
+        const long all = rows() * folds, padded = (a.D + 15) / 16 * 16;
+        for (long q = 0; q < all; q++)
+            for (long d = 0; d < a.D; d += 16)
+                _mm512_store_ps(queries + q * padded + d, load16(query(q) + d, first(a.D - d)));
+        for (long s = 0; s < count(); s += 16) {
+            for (long d = 0; d < a.D; d += 16) {
+                __m512i lines[16];
+                for (long i = 0; i < 16; i++)
+                    lines[i] = s + i < count() ? _mm512_castps_si512(load16(key(s + i) + d, first(a.D - d))) : _mm512_setzero_si512();
+                transpose(lines);
+                for (int i = 0; i < 16; i++) _mm512_store_si512(turned + (d + i) * 16, lines[i]);
+            }
+            for (long q = 0; q < all; q++) {
+                const float* in = queries + q * padded;
+                __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+                for (long d = 0; d < padded; d += 4)  // beyond D both are zero
+                    for (int i = 0; i < 4; i++)
+                        sum[i] = _mm512_fmadd_ps(_mm512_load_ps(turned + (d + i) * 16), _mm512_set1_ps(in[d + i]), sum[i]);
+                __m512 dot = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+                const int32_t* own = entry(q / folds);
+                const long from = own[1] - tile[2] - s, to = own[2] - tile[2] - s;  // the interval, from these 16 slots on
+                __mmask16 seen = to > 0 ? first(to) : 0;
+                if (from > 0) seen &= ~first(from);
+                _mm512_store_ps(score + q * CHUNK + s, _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), seen, dot, _mm512_set1_ps(a.scale)));
+            }
+        }
+    }
+
+    void weigh(float* score, float* top, float* total) const {
+        __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+        for (long s = 0; s < count(); s += 16) most = _mm512_max_ps(most, _mm512_load_ps(score + s));
+        *top = _mm512_reduce_max_ps(most);
+        for (long s = 0; s < count(); s += 16) {
+            __m512 v = _mm512_load_ps(score + s);
+            __mmask16 seen = _mm512_cmp_ps_mask(v, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
+            v = _mm512_maskz_mov_ps(seen, exp16(_mm512_sub_ps(v, _mm512_set1_ps(*top))));
+            sum = _mm512_add_ps(sum, v);
+            _mm512_store_ps(score + s, v);
+        }
+        *total = _mm512_reduce_add_ps(sum);
+    }
+
+    template <int Q>
+    void values(const float* weight, float* out, long q) const {
+        for (long v = 0; v < a.V; v += 32) {
+            const __mmask16 low = first(a.V - v), high = a.V - v > 16 ? first(a.V - v - 16) : 0;
+            __m512 sum[Q][2];
+            for (int i = 0; i < Q; i++) sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+            for (long s = 0; s < count(); s++) {
+                const __m512 left = load16(value(s) + v, low), right = load16(value(s) + v + 16, high);
+                for (int i = 0; i < Q; i++) {
+                    const __m512 by = _mm512_set1_ps(weight[(q + i) * CHUNK + s]);
+                    sum[i][0] = _mm512_fmadd_ps(by, left, sum[i][0]);
+                    sum[i][1] = _mm512_fmadd_ps(by, right, sum[i][1]);
+                }
+            }
+            for (int i = 0; i < Q; i++) {
+                _mm512_mask_storeu_ps(out + (q + i) * (a.V + 2) + v, low, sum[i][0]);
+                _mm512_mask_storeu_ps(out + (q + i) * (a.V + 2) + v + 16, high, sum[i][1]);
+            }
+        }
+    }
+
+    void run(float* out, Scratch& scratch) const {
+        const long all = rows() * folds, padded = (a.D + 15) / 16 * 16;
+        float* score = (float*)scratch.get((all * CHUNK + all * padded + padded * 16) * sizeof(float));
+        scores(score, score + all * CHUNK, score + all * CHUNK + all * padded);
+        for (long q = 0; q < all; q++) {
+            float* end = out + q * (a.V + 2) + a.V;
+            weigh(score + q * CHUNK, end, end + 1);
+        }
+        long q = 0;
+        for (; q + 6 <= all; q += 6) values<6>(score, out, q);
+        for (; q + 2 <= all; q += 2) values<2>(score, out, q);
+        if (q < all) values<1>(score, out, q);
+    }
+};
+
+// The same with products of pairs of bfloat16. D is a multiple of 32, V of 16.
+void run_pairs(const Tile<bf16>& tile, float* out, Scratch& scratch) {
+    const AttendTiles& a = tile.a;
+    const long rows = tile.rows(), count = tile.count(), all = rows * tile.folds;
+    char* memory = scratch.get(all * CHUNK * 6 + a.D * 32 + (rows + count) * sizeof(int64_t) + rows * count);
+    uint32_t* turned = (uint32_t*)(memory + all * CHUNK * 6);
+    int64_t *row = (int64_t*)(memory + all * CHUNK * 6 + a.D * 32), *slot = row + rows;
+    uint8_t* visible = (uint8_t*)(slot + count);
+    bool every = true;
+    for (long s = 0; s < count; s++) slot[s] = a.slots[tile.tile[2] + s];
+    for (long r = 0; r < rows; r++) {
+        const int32_t* entry = tile.entry(r);
+        const long from = entry[1] - tile.tile[2], to = entry[2] - tile.tile[2];
+        row[r] = entry[0];
+        every = every && from == 0 && to == count;
+        for (long s = 0; s < count; s++) visible[r * count + s] = s >= from && s < to;
+    }
+    const Attend attend = {(const bf16*)a.query, (const bf16*)a.key, (const bf16*)a.value, nullptr, row, slot,
+                           every ? nullptr : visible, a.H, a.KV, a.D, a.V, 1, rows, count, a.scale};
+    Task{attend, 0, tile.head, 0, count, tile.folds}.run(out, (float*)memory, (bf16*)(memory + all * CHUNK * 4), turned);
+}
+
+void run_tile(const Tile<float>& tile, float* out, Scratch& scratch) { tile.run(out, scratch); }
+void run_tile(const Tile<bf16>& tile, float* out, Scratch& scratch) {
+    if (tile.a.D % 32 || tile.a.V % 16) tile.run(out, scratch);
+    else run_pairs(tile, out, scratch);
+}
+
+template <class T>
+void attend_tiles(const AttendTiles& a) {
+    const long folds = a.H / a.KV, width = a.V + 2;
+    float* parts = (float*)malloc(a.KV * a.E * folds * width * sizeof(float));
+#pragma omp parallel
+    {
+        Scratch scratch;
+#pragma omp for schedule(dynamic)
+        for (long t = 0; t < a.T * a.KV; t++) {
+            const Tile<T> tile = {a, a.tiles + t / a.KV * 4, t % a.KV, folds};
+            run_tile(tile, parts + (tile.head * a.E + tile.tile[0]) * folds * width, scratch);
+        }
+#pragma omp for
+        for (long n = 0; n < a.N; n++) {
+            const int32_t *from = a.partials + a.offsets[n], *to = a.partials + a.offsets[n + 1];
+            for (long h = 0; h < a.H && from < to; h++) {
+                const float* own = parts + (h / folds * a.E * folds + h % folds) * width;
+                float top = -INFINITY, total = 0.0f;
+                for (const int32_t* p = from; p < to; p++) top = fmaxf(top, own[*p * folds * width + a.V]);
+                for (const int32_t* p = from; p < to; p++)
+                    total += expf(own[*p * folds * width + a.V] - top) * own[*p * folds * width + a.V + 1];
+                for (long v = 0; v < a.V; v += 16) {
+                    const __mmask16 mask = first(a.V - v);
+                    __m512 sum = _mm512_setzero_ps();
+                    for (const int32_t* p = from; p < to; p++) {
+                        const float* part = own + *p * folds * width;
+                        sum = _mm512_fmadd_ps(_mm512_set1_ps(expf(part[a.V] - top)), load16(part + v, mask), sum);
+                    }
+                    store16((T*)a.out + (n * a.H + h) * a.V + v, mask, _mm512_div_ps(sum, _mm512_set1_ps(total)));
+                }
+            }
+        }
+    }
+    free(parts);
+}
+
 // Adds up the chunks of one query, each `stride` floats after the other.
 void merge(const float* part, long chunks, long stride, long V, bf16* out) {
     float top = -INFINITY, total = 0.0f;
@@ -604,6 +793,12 @@ void multiverse_attend(const Attend* attend) {
     }
     free(parts);
 }
+
+void multiverse_attend_tiles(const AttendTiles* attend) { attend_tiles<bf16>(*attend); }
+void multiverse_attend_tiles_float(const AttendTiles* attend) { attend_tiles<float>(*attend); }
+
+// Most slots of a tile.
+long multiverse_chunk(void) { return CHUNK; }
 
 // Most rows for which `multiverse_linear` is faster than a matrix product that reorders weights.
 long multiverse_rows(void) {

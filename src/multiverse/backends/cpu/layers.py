@@ -21,26 +21,44 @@ from .packed_linears import with_padded_rows
 class NativeFusedLinear:
     """A linear layer with norm, bias, gate and residual: few rows are computed by the kernels, many by torch.
 
+    Args:
+        invariant: compute many rows by the kernels, too, a few at a time: a row's result then has the same bits in any batch.
+
     Raises:
         ValueError: the kernels do not support the dtype, or a gate with a bias.
     """
 
     def __init__(
-        self, weight_FE: Tensor, bias_F: Tensor | None, norm: NativeRMSNorm | None, library: ctypes.CDLL, *, gated: bool
+        self,
+        weight_FE: Tensor,
+        bias_F: Tensor | None,
+        norm: NativeRMSNorm | None,
+        library: ctypes.CDLL,
+        *,
+        gated: bool,
+        invariant: bool = False,
     ) -> None:
         if weight_FE.dtype != torch.bfloat16 or (gated and bias_F is not None):
             raise ValueError("the native kernels do not support this linear layer")
         self.weight_FE, self.bias_F, self.norm, self.gated = weight_FE, bias_F, norm, gated
         self.out, self.size = weight_FE.shape[0] // (2 if gated else 1), weight_FE.shape[1]
-        self._library = library
+        self._library, self._invariant = library, invariant
         self._rows: int = library.multiverse_rows()
 
     def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
         """The output for all rows, plus `residual_NF`."""
         x_NE = x_NE.contiguous() if self.norm is None else self.norm.forward(x_NE)
         rows = len(x_NE)
-        if rows > self._rows or rows == 0:
+        if 0 < rows <= self._rows:
+            return self._few(x_NE, residual_NF)
+        if not self._invariant or rows == 0:
             return self._many(x_NE, residual_NF)
+        xs = x_NE.split(self._rows)
+        residuals = [None] * len(xs) if residual_NF is None else residual_NF.split(self._rows)
+        return torch.cat([self._few(x, residual) for x, residual in zip(xs, residuals, strict=True)])
+
+    def _few(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
+        rows = len(x_NE)
         out_NF, weight = x_NE.new_empty(rows, self.out), self.weight_FE.data_ptr()
         if self.gated:
             scratch, up = torch.empty_like(out_NF), weight + self.out * self.size * self.weight_FE.element_size()
@@ -71,8 +89,8 @@ class NativeKernels:
 
     trial_rows: tuple[int, ...] = (1, 5)
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, library: ctypes.CDLL, *, invariant: bool = False) -> None:
+        self._library, self._invariant = library, invariant
 
     def norm(self, module: Any) -> NativeRMSNorm | None:
         """As `KernelBackend.norm`."""
@@ -82,7 +100,7 @@ class NativeKernels:
         self, weight_FE: Tensor, bias_F: Tensor | None, norm: NativeRMSNorm | None = None, *, gated: bool = False
     ) -> NativeFusedLinear:
         """As `KernelBackend.linear`."""
-        return NativeFusedLinear(weight_FE, bias_F, norm, self._library, gated=gated)
+        return NativeFusedLinear(weight_FE, bias_F, norm, self._library, gated=gated, invariant=self._invariant)
 
     def rotate_and_store(self, given: RotaryInput) -> None:
         """As `KernelBackend.rotate_and_store`.
@@ -106,6 +124,11 @@ class NativeKernels:
         )
 
 
-def use_kernels(model: nn.Module, library: ctypes.CDLL) -> int:
-    """Let a bfloat16 CPU model compute with the kernels; returns the number of layers and modules replaced."""
-    return fuse_layers(model, NativeKernels(library)) + replace_modules(model, library)
+def use_kernels(model: nn.Module, library: ctypes.CDLL, *, invariant: bool = False) -> int:
+    """Let a bfloat16 CPU model compute with the kernels; returns the number of layers and modules replaced.
+
+    Args:
+        invariant: as in `NativeFusedLinear`.
+    """
+    kernels = NativeKernels(library, invariant=invariant)
+    return fuse_layers(model, kernels) + replace_modules(model, library, invariant=invariant)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import TypeGuard
 
 import torch
@@ -23,10 +25,15 @@ _NORM_FORMS = (0, 1, 2)
 
 
 class NativeLinear(nn.Module):
-    """Drop-in for a bfloat16 `nn.Linear` in inference: few rows are computed by the kernel, many by torch."""
+    """Drop-in for a bfloat16 `nn.Linear` in inference: few rows are computed by the kernel, many by torch.
 
-    def __init__(self, linear: nn.Linear, library: ctypes.CDLL) -> None:
+    Args:
+        invariant: compute many by the kernel, too, a few at a time: a row's result then has the same bits in any batch.
+    """
+
+    def __init__(self, linear: nn.Linear, library: ctypes.CDLL, *, invariant: bool = False) -> None:
         super().__init__()
+        self._invariant = invariant
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self._run = library.multiverse_linear
@@ -35,6 +42,8 @@ class NativeLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``[..., K]``."""
         rows = x.numel() // self.in_features
+        if rows > self._rows and self._invariant:
+            return _in_parts(x, self._rows, self.forward)
         if rows > self._rows or rows == 0:
             return with_padded_rows(x, lambda x_MK: nn.functional.linear(x_MK, self.weight, self.bias))
         x_MK = x.contiguous()
@@ -63,10 +72,17 @@ class NativeRMSNorm(nn.Module):
 
 
 class NativeGatedMLP(nn.Module):
-    """Drop-in for ``down(silu(gate(x)) * up(x))``: everything before `down` is one call."""
+    """Drop-in for ``down(silu(gate(x)) * up(x))``: everything before `down` is one call.
 
-    def __init__(self, gate_NK: Tensor, up_NK: Tensor, down: nn.Module, library: ctypes.CDLL) -> None:
+    Args:
+        invariant: as in `NativeLinear`.
+    """
+
+    def __init__(
+        self, gate_NK: Tensor, up_NK: Tensor, down: nn.Module, library: ctypes.CDLL, *, invariant: bool = False
+    ) -> None:
         super().__init__()
+        self._invariant = invariant
         self.gate_NK, self.up_NK, self.down_proj = gate_NK, up_NK, down
         self._run = library.multiverse_gated
         self._rows: int = library.multiverse_rows()
@@ -75,6 +91,8 @@ class NativeGatedMLP(nn.Module):
         """Apply the whole block to ``[..., K]``."""
         outputs, inputs = self.gate_NK.shape
         rows = x.numel() // inputs
+        if rows > self._rows and self._invariant:
+            return _in_parts(x, self._rows, self.forward)
         if rows > self._rows or rows == 0:
             return with_padded_rows(x, self._many_rows)
         x_MK = x.contiguous()
@@ -90,11 +108,21 @@ class NativeGatedMLP(nn.Module):
         return out
 
 
-def replace_modules(model: nn.Module, library: ctypes.CDLL) -> int:
-    """Replace the modules that the kernels support; returns the number of modules replaced."""
+def _in_parts(x: Tensor, rows: int, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a layer to ``[..., K]``, so many rows at a time."""
+    y_MN = torch.cat([apply(part_MK) for part_MK in x.reshape(-1, x.shape[-1]).split(rows)])
+    return y_MN.view(*x.shape[:-1], y_MN.shape[1])
+
+
+def replace_modules(model: nn.Module, library: ctypes.CDLL, *, invariant: bool = False) -> int:
+    """Replace the modules that the kernels support; returns the number of modules replaced.
+
+    Args:
+        invariant: as in `NativeLinear`.
+    """
     replaced = 0
     # Linear layers last: the others are recognised by the linear layers in them.
-    for replacement in (_native_mlp, native_norm, _native_linear):
+    for replacement in (partial(_native_mlp, invariant=invariant), native_norm, partial(_native_linear, invariant=invariant)):
         for name, module in list(model.named_modules()):
             native = replacement(module, library)
             if native is not None:
@@ -112,11 +140,11 @@ def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     return type(module) is nn.Linear and _fits(module.weight)
 
 
-def _native_linear(module: nn.Module, library: ctypes.CDLL) -> NativeLinear | None:
-    return NativeLinear(module, library) if _is_plain(module) else None
+def _native_linear(module: nn.Module, library: ctypes.CDLL, *, invariant: bool) -> NativeLinear | None:
+    return NativeLinear(module, library, invariant=invariant) if _is_plain(module) else None
 
 
-def _native_mlp(module: nn.Module, library: ctypes.CDLL) -> NativeGatedMLP | None:
+def _native_mlp(module: nn.Module, library: ctypes.CDLL, *, invariant: bool) -> NativeGatedMLP | None:
     """The replacement of a gated block, whether gate and up are two layers or one; `None` if it is anything else."""
     parts = dict(module.named_children())
     weights: dict[str, Tensor] = {}
@@ -131,7 +159,7 @@ def _native_mlp(module: nn.Module, library: ctypes.CDLL) -> NativeGatedMLP | Non
         gate_NK, up_NK = weights["gate_up_proj"].chunk(2)
     else:
         return None
-    native = NativeGatedMLP(gate_NK, up_NK, parts["down_proj"], library)
+    native = NativeGatedMLP(gate_NK, up_NK, parts["down_proj"], library, invariant=invariant)
     return native if _error(module, native, gate_NK.shape[1]) < math.inf else None
 
 

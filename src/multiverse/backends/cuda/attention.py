@@ -16,10 +16,13 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..batch import Family
-from ..torch import Call
+from ..invariant.plan import plan_tiles
+from ..kv_pool import Call
 from .buffers import NARROW, WIDE, DevicePlan, send
 from .plan import Plan, Tiling, plan
 
+CHUNK = 512
+"""Slots of a tile, if deterministic: a multiple of the block."""
 BLOCK = 64
 """Slots that the kernel reads at a time."""
 MERGED_PARTIALS = 16
@@ -35,14 +38,15 @@ class TiledAttention:
 
     Args:
         programs: number of programs that keeps the device busy.
+        deterministic: cut tiles at fixed places (`invariant/plan.py`) and compute all of them by one kernel.
 
     Attributes:
         heads: query heads and key/value heads of the model, known after its first forward.
         windows: sliding windows of its layers (`None` for full attention), likewise.
     """
 
-    def __init__(self, programs: int) -> None:
-        self.programs = programs
+    def __init__(self, programs: int, *, deterministic: bool = False) -> None:
+        self.programs, self.deterministic = programs, deterministic
         self.heads: tuple[int, int] | None = None
         self.windows: set[int | None] = set()
 
@@ -62,7 +66,15 @@ class TiledAttention:
 
     def plan(self, families: Sequence[Family], rows: int) -> dict[int | None, Plan]:
         """A plan for each window that the model's layers have; `rows` as in `plan.plan`."""
+        if self.deterministic:
+            return {window: self._fixed_plan(families, rows, window) for window in self.windows}
         return {window: plan(families, rows, self.tiling, window) for window in self.windows}
+
+    def _fixed_plan(self, families: Sequence[Family], rows: int, window: int | None) -> Plan:
+        tile_rows = self.tiling.narrow
+        (fixed,) = plan_tiles(families, rows, chunk=CHUNK, tile_rows=tile_rows, window=window)
+        tiles = np.concatenate([fixed.tiles, fixed.tiles[:, :1]], axis=1)  # an entry's number is that of its partial
+        return Plan(fixed.slots, fixed.entries, tiles, tiles[:0], fixed.partials, fixed.offsets)
 
     def launch(self, call: Call, work: DevicePlan) -> None:
         """Write the output of all rows of a plan, and zeros for the others."""

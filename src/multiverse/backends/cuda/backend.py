@@ -13,12 +13,13 @@ from ..base import ForwardContext
 from ..batch import Batch
 from ..buckets import build_buckets
 from ..fused_layers import fuse_layers, fuse_norms
-from ..kv_pool import KVPool
-from ..torch import Call, TorchBackend
+from ..invariant.modules import make_invariant
+from ..kv_pool import Call, KVPool
+from ..torch import TorchBackend
 from .attention import TiledAttention
 from .buffers import DevicePlan, send
 from .cuda_graphs import Capture, CudaGraphRunner, Plans, cuda_capture
-from .layers import TritonKernels
+from .layers import InvariantTritonLinear, TritonKernels
 
 _PROGRAMS_PER_SM = 2  # as many programs of narrow tiles run at once
 _MAX_ROWS_AHEAD = 4  # each branch may fork or end at any token, and a wrong forward costs nearly a whole step
@@ -42,6 +43,8 @@ class _Ahead(NamedTuple):
 class CudaBackend(TorchBackend):
     """Rows go through `TiledAttention`, except those of requests with `share_every`, whose mask is not an interval.
 
+    Deterministic, all rows do, in tiles that are cut at fixed places.
+
     Small forwards run as CUDA graphs. With few rows the GPU waits for the host between two forwards, so the next forward is
     begun as soon as its tokens are on the device (asynchronous scheduling). If a fork, a join, an end or a new request makes
     the next batch a different one, its result is dropped; it has only written to free slots.
@@ -57,7 +60,7 @@ class CudaBackend(TorchBackend):
     def __init__(
         self, device: torch.device, attention: TiledAttention, capture: Capture | None, *, packed_linears: bool = True
     ) -> None:
-        super().__init__(device)
+        super().__init__(device, deterministic=attention.deterministic)
         self.attention = attention
         self.graphs: CudaGraphRunner | None = None
         self._capture, self._packed_linears = capture, packed_linears
@@ -66,7 +69,9 @@ class CudaBackend(TorchBackend):
         self.hits = self.misses = 0
 
     @classmethod
-    def create(cls, device: torch.device, dtype: torch.dtype, *, packed_linears: bool) -> CudaBackend:
+    def create(
+        cls, device: torch.device, dtype: torch.dtype, *, packed_linears: bool, deterministic: bool = False
+    ) -> CudaBackend:
         """The backend of a GPU.
 
         Raises:
@@ -75,19 +80,21 @@ class CudaBackend(TorchBackend):
         """
         require("triton", "cuda")
         processors = torch.cuda.get_device_properties(device).multi_processor_count
-        attention = TiledAttention(_PROGRAMS_PER_SM * processors)
+        attention = TiledAttention(_PROGRAMS_PER_SM * processors, deterministic=deterministic)
         attention.check(device, dtype)
         return cls(device, attention, cuda_capture(device), packed_linears=packed_linears)
 
-    def prepare(self, model: Any, name: str) -> None:
-        """As `Backend.prepare`; fuses layers and norms."""
-        super().prepare(model, name)
-        if self._packed_linears:
-            try:
-                fuse_layers(model, TritonKernels())
+    def replace_modules(self, model: Any, name: str) -> None:
+        """Fuse layers and norms; if deterministic, compute all linear layers and norms by the kernels."""
+        try:
+            if self._packed_linears:
+                fuse_layers(model, TritonKernels(invariant=self.deterministic))
+            if self._packed_linears or self.deterministic:
                 fuse_norms(model, TritonKernels())
-            except Exception as error:  # the model runs without, too
-                _log.warning("layers are not fused: %s: %s", type(error).__name__, first_line(error))
+        except Exception as error:  # the model runs without, too
+            _log.warning("layers are not fused: %s: %s", type(error).__name__, first_line(error))
+        if self.deterministic:
+            make_invariant(model, name, InvariantTritonLinear)
 
     def allocate(self, kv_memory: int | None) -> Self:
         """As `Backend.allocate`; one slot more is allocated for padding rows of graphs."""
@@ -129,7 +136,7 @@ class CudaBackend(TorchBackend):
 
     def plan_tiles(self, batch: Batch) -> Plans:
         """The plans of the rows that go through `TiledAttention`; empty if there are none."""
-        families = [family for family in batch.families if family.shared_RU is None]
+        families = [family for family in batch.families if self.deterministic or family.shared_RU is None]
         return self.attention.plan(families, len(batch.token_N)) if families else {}
 
     def plan(self, batch: Batch) -> ForwardContext:
@@ -138,7 +145,7 @@ class CudaBackend(TorchBackend):
 
     def _plan(self, batch: Batch, plans: Plans) -> ForwardContext:
         context = self._context(self._send(batch.slot_N), {window: send(plan, self.device) for window, plan in plans.items()})
-        shared = [family for family in batch.families if family.shared_RU is not None]
+        shared = [family for family in batch.families if not self.deterministic and family.shared_RU is not None]
         context.buckets += [bucket.to(self.device) for bucket in build_buckets(shared)]
         return context
 

@@ -118,12 +118,15 @@ def small_gemm(
     BLOCK_F: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Up to 16 input rows, the least that a tensor core takes. The norm is a kernel of its own: here it would cost more."""
+    """16 input rows, the least that a tensor core takes, per program of the second axis: the same for any number of them.
+
+    The norm is a kernel of its own: here it would cost more.
+    """
     line = tl.program_id(0) * BLOCK_F + tl.arange(0, BLOCK_F)
     feature = _feature(line, OUT, GATED)
     real = feature < (2 * OUT if GATED else OUT)
     row_F1 = weight_FE + feature.to(tl.int64)[:, None] * SIZE
-    place, lane = tl.arange(0, BLOCK_E), tl.arange(0, 16)
+    place, lane = tl.arange(0, BLOCK_E), tl.program_id(1) * 16 + tl.arange(0, 16)
     total = tl.zeros((BLOCK_F, 16), tl.float32)
     for start in range(0, SIZE, BLOCK_E):
         there = start + place < SIZE

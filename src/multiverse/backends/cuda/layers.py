@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ...errors import require
@@ -86,17 +86,26 @@ class TritonLinear:
         weight_FE: with a gate, the rows of the gate followed by the rows of what is gated.
         norm: the norm of its input.
         gated: whether the output is ``silu(a) * b`` of the two halves.
+        invariant: compute any number of rows by one kernel, 16 at a time: a row's result has the same bits in any batch.
     """
 
     def __init__(
-        self, weight_FE: Tensor, bias_F: Tensor | None, norm: TritonNorm | None = None, *, gated: bool = False
+        self,
+        weight_FE: Tensor,
+        bias_F: Tensor | None,
+        norm: TritonNorm | None = None,
+        *,
+        gated: bool = False,
+        invariant: bool = False,
     ) -> None:
-        self.weight_FE, self.bias_F, self.norm, self.gated = weight_FE, bias_F, norm, gated
+        self.weight_FE, self.bias_F, self.norm, self.gated, self.invariant = weight_FE, bias_F, norm, gated, invariant
         self.out, self.size = weight_FE.shape[0] // (2 if gated else 1), weight_FE.shape[1]
 
     def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
         """The output for all rows, plus `residual_NF`, which may be overwritten."""
         rows = len(x_NE)
+        if self.invariant and rows:
+            return self._small_gemm(x_NE, residual_NF)
         if rows == 1:
             return self._gemv(x_NE, residual_NF)
         return self._small_gemm(x_NE, residual_NF) if rows <= MAX_KERNEL_ROWS else self.gemm(x_NE, residual_NF)
@@ -136,9 +145,9 @@ class TritonLinear:
 
     def _small_gemm(self, x_NE: Tensor, residual_NF: Tensor | None) -> Tensor:
         x_NE = x_NE if self.norm is None else self.norm(x_NE)
-        tile = self.tile(len(x_NE))
+        tile = self.tile(MAX_KERNEL_ROWS)
         out_NF = x_NE.new_empty(len(x_NE), self.out)
-        kernels().small_gemm[self._programs(tile)](
+        kernels().small_gemm[(*self._programs(tile), -(-len(x_NE) // MAX_KERNEL_ROWS))](
             *(x_NE, self.weight_FE),
             self.weight_FE if self.bias_F is None else self.bias_F,
             self.weight_FE if residual_NF is None else residual_NF,
@@ -172,8 +181,25 @@ class TritonLinear:
         return out_NF
 
 
+class InvariantTritonLinear(nn.Module):
+    """Drop-in for a linear layer in inference whose rows have the same bits in any batch."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self._run = TritonLinear(linear.weight, linear.bias, invariant=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``[..., E]``."""
+        y_NF = self._run(x.reshape(-1, x.shape[-1]).contiguous())
+        return y_NF.view(*x.shape[:-1], y_NF.shape[1])
+
+
 class TritonKernels:
     """The Triton kernels, as a `KernelBackend`.
+
+    Args:
+        invariant: as in `TritonLinear`.
 
     Raises:
         ExtraError: Triton is not installed.
@@ -181,8 +207,9 @@ class TritonKernels:
 
     trial_rows: tuple[int, ...] = (1, 5, MAX_KERNEL_ROWS + 1)
 
-    def __init__(self) -> None:
+    def __init__(self, *, invariant: bool = False) -> None:
         require("triton", "cuda")
+        self._invariant = invariant
 
     def norm(self, module: Any) -> TritonNorm | None:
         """As `KernelBackend.norm`."""
@@ -192,7 +219,7 @@ class TritonKernels:
         self, weight_FE: Tensor, bias_F: Tensor | None, norm: TritonNorm | None = None, *, gated: bool = False
     ) -> TritonLinear:
         """As `KernelBackend.linear`."""
-        return TritonLinear(weight_FE, bias_F, norm, gated=gated)
+        return TritonLinear(weight_FE, bias_F, norm, gated=gated, invariant=self._invariant)
 
     def rotate_and_store(self, given: RotaryInput) -> None:
         """As `KernelBackend.rotate_and_store`."""
