@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from multiverse.curation.config import BudgetConfig
-from multiverse.curation.errors import BudgetError, RunError
+from multiverse.curation.errors import BudgetError, RunError, StoppedError
 from multiverse.data import read
 from multiverse.structure import DIALECTS, MULTIVERSE_ANSWER, parse
 from tests.curation.compose.model import Model, start
@@ -212,3 +213,34 @@ def test_every_dialect(tmp_path: Path, dialect: str) -> None:
     assert side.rows
     assert not side.faults
     assert any(row.document.depth for row in side.rows)
+
+
+def test_an_interrupt_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
+    source, out = questions(tmp_path / "q.txt"), tmp_path / "out"
+
+    def interrupt(body: dict[str, Any], number: int) -> None:  # noqa: ARG001
+        if number == 15:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with serving(Model(override=interrupt)) as up:
+        first = start(up.url, out, source)
+        assert isinstance(first.ended, StoppedError)
+        assert 15 <= first.paid.calls < 30
+        assert not (out / "data").exists()
+        second = start(up.url, out, source)
+    assert second.ended is None
+    assert first.paid.calls + second.paid.calls == len(up.calls) == sum(up.answered.values())
+
+
+def test_other_languages_get_requests_without_english_words(tmp_path: Path) -> None:
+    source = tmp_path / "q.txt"
+    names = ["Brot", "Reis", "Tee", "Salz", "Gold", "Eisen", "Schnee", "Wind", "Regen", "Feuer", "Holz", "Wolle"]
+    source.write_text("\n".join(f"Was ist das {name} und wie ist es mit dem {name}?" for name in names), encoding="utf-8")
+    with serving(Model()) as up:
+        result = start(up.url, tmp_path / "out", source, check_language=False, unforked=0.0, follow_ups=0.5, documents=20)
+    assert result.ended is None
+    assert result.curated == 20
+    for row in outcomes(tmp_path / "out"):
+        words = row["question"].split()
+        assert {"questions", "and", "Please", "answer"}.isdisjoint(words)
+        assert row["notes"][1] == "wording: {parts}"
