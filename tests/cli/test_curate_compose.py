@@ -45,7 +45,19 @@ def test_a_model_of_this_process(tmp_path: Path, run: Any, writes: Any) -> None:
     source = questions(tmp_path / "q.txt")
     long = ("--min-part-tokens", "20", "--max-part-tokens", "600", "--max-tokens", "600")
     told = run(
-        "curate", "compose", str(source), "--out", str(tmp_path / "out"), *long, "--documents", "10", "--limit", "12", "--json"
+        "curate",
+        "compose",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+        *long,
+        "--documents",
+        "10",
+        "-m",
+        "any",
+        "--limit",
+        "12",
+        "--json",
     )
     assert told.code == 0, told.err
     said = json.loads(told.out)

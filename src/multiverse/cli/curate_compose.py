@@ -41,11 +41,12 @@ def compose(
         Fields(
             only=("temperature", "concurrency"),
             defaults={"base_url": IN_PROCESS, "model": "", "temperature": 0.0, "concurrency": 64},
+            show_default={"temperature": "0"},
         ),
     ],
     config: Annotated[ComposeConfig, Fields(leave_out=_NOT_OFFERED)],
     budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
-    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"))],
+    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"), show_default={"model": "required"})],
     base_url: BaseUrl = None,
     wordings: Annotated[
         Path | None,
@@ -83,10 +84,10 @@ def compose(
     from ..curation.compose import Composition, read_questions
     from ..curation.compose.wordings import OWN, read_wordings
 
+    if model.model is None:
+        raise InputError("--model is missing: name the model that is to answer, and to learn from its answers")
     if base_url is not None:
         check_url(base_url)
-        if model.model is None:
-            raise InputError("--model is missing: name the model that the endpoint is to use")
         endpoint = replace(endpoint, base_url=base_url, api_key=api_key())
     chosen = OWN if wordings is None else wordings
     read_wordings(chosen)

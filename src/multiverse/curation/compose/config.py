@@ -78,7 +78,10 @@ class ComposeConfig(CurationConfig):
         metavar="X",
         group="Output",
     )
-    max_tokens: int = like(CurationConfig, "max_tokens", 512)
+    max_tokens: int = like(
+        CurationConfig, "max_tokens", 512, help="Most tokens of an answer to a request that stays alone.", group=_FILTERS
+    )
+    validation: float = like(CurationConfig, "validation", help="Share of the documents that are for validation.")
     dialect: Literal["multiverse", "multiverse-answer", "npr", "threadweaver"] = like(
         CurationConfig, "dialect", "multiverse-answer"
     )
