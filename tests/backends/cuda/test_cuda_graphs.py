@@ -31,7 +31,7 @@ from multiverse.structure import Block, Document
 from tests.backends.cuda.families import TorchTiles, on_cuda_backend, replay_in_place
 from tests.conftest import DEVICE, SHAPE, save_model
 from tests.engine.steering import NESTED, run_documents, two_paths
-from tests.engine.test_oracle import FAMILIES, PARAMS, Trouble, agree, check, draw_work, run_scripted
+from tests.engine.test_oracle import FAMILIES, PARAMS, Trouble, agree, check, draw_work, places, run_scripted
 from tests.strategies import documents
 
 interpreted = pytest.mark.skipif(
@@ -70,7 +70,7 @@ def test_plans_agree_with_one_dense_forward_at_length(
 @given(data=st.data())
 def test_preemption_and_waves(pairs: dict[str, tuple[LLM, Any]], data: st.DataObject) -> None:
     llm, model = pairs["qwen3"]
-    docs, prompts, gaps, rng = draw_work(data, 4)
+    docs, prompts, gaps, rng = draw_work(data, 4, places(llm))
     llm.engine.scheduler.max_batch_branches = rng.choice([1, 3, 256])
     try:
         generations = run_scripted(llm, docs, prompts, gaps, rng.choice([13, 40, 2048]), disturb=Trouble(rng, evict=True))
