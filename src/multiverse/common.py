@@ -15,7 +15,11 @@ class CommonOptions(Options):
     """Options that several parts of the package have; their own defaults may differ."""
 
     model: str | None = option(
-        None, "Folder or hub id of a model; with a server, its name there.", flag="-m", metavar="PATH|ID", group=_MODEL
+        None,
+        "Name (see multiverse models), folder, GGUF file or hub id of a model; with a server, its name there.",
+        flag="-m",
+        metavar="NAME|PATH",
+        group=_MODEL,
     )
     api_key: str | None = option(
         None,

@@ -45,7 +45,7 @@ class LLM:
         out.text; out.answer; out.tree; out.usage.parallelism; out.finish_reason
 
     Args:
-        model: a local folder or a hub id; `None` is multiverse-mini.
+        model: a name of `multiverse models`, a folder (of adapters, too), a GGUF file or a hub id; `None` is multiverse-mini.
         dialect: the tag set. `None` takes the one noted in the model's configuration, or the first known one whose tags are
             all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
@@ -59,7 +59,7 @@ class LLM:
             `prefix_cache`; see `Engine`.
 
     Attributes:
-        model_path: the folder or hub id that was loaded.
+        model_path: the name, folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
         engine: the engine, for callers that step it themselves.
 

@@ -208,7 +208,10 @@ def test_a_folder_without_weights(tmp_path: Path, model_folders: dict[str, Path]
 
 
 def test_a_hub_id_without_a_network() -> None:
-    with pytest.raises(ModelError, match=r"'nobody/no-such-model' could not be read \(it is not a local .*the network\)"):
+    with pytest.raises(
+        ModelError,
+        match=r"'nobody/no-such-model' could not be read \(it is not a local .*the network, or see  multiverse models\)",
+    ):
         load("nobody/no-such-model")
 
 

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, Qwen
 
 from multiverse import LLM, SamplingParams
 from multiverse.errors import ModelError
-from multiverse.models.adapter import BASE, read_adapter
+from multiverse.models.adapter import read_adapter
 from multiverse.models.fingerprint import fingerprint
 from multiverse.models.merge import write_merged
+from multiverse.models.resolve import BASE
 from multiverse.models.weights import load_weights
 from tests.conftest import SHAPE, build_tokenizer, save_model
 

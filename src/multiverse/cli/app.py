@@ -19,6 +19,7 @@ from .evaluate_report import report as eval_report
 from .generate import generate
 from .groups import HELP_OPTIONS, RunByDefault
 from .merge import merge
+from .models import models, pull
 from .serve import serve
 from .show import show
 from .tasks import tasks
@@ -47,7 +48,8 @@ def multiverse(
 ) -> None:
     """Language models that decide for themselves when to think in parallel.
 
-    Without --model, commands use multiverse-mini, the small model that comes with the package.
+    Without --model, commands use multiverse-mini, the small model that comes with the package;
+    `multiverse models` lists others.
 
     [bold]Examples[/bold]
     multiverse tasks worksheet --limit 1 | jq -r .question | multiverse generate -
@@ -95,4 +97,6 @@ app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
 app.command()(train)
+app.command()(models)
+app.command()(pull)
 app.command()(merge)

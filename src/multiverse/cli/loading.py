@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..common import CommonOptions
 from ..errors import ModelError, MultiverseError, first_line
+from ..models import pull, resolve
 from ..options import Options, like, option
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class ModelOptions(Options):
         Raises:
             ModelError: it cannot be found or loaded, its layers cannot run with forks, or the device does not exist.
         """
+        if self.model is not None:
+            pull(self.model)  # with a progress bar, if there is something to fetch
         with quietly(self.model):
             from ..llm import LLM
 
@@ -84,15 +87,20 @@ def open_tokenizer(model: str | None) -> Any:
     """
     model = str(files("multiverse") / "models" / "mini") if model is None else model
     folder = Path(model).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~")) or folder.exists()):
+    if (
+        not folder.is_dir()
+        and folder.suffix != ".gguf"
+        and (folder.is_absolute() or model.startswith((".", "~")) or folder.exists())
+    ):
         raise ModelError(f"the model folder {model!r} does not exist: give a folder with a tokenizer, or a hub id")
+    source = resolve(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import AutoTokenizer
 
-        _silence_libraries()
+        silence_libraries()
         with _as_model_errors(f"the tokenizer of {model!r} could not be loaded: give a folder that has one, or a hub id"):
-            return AutoTokenizer.from_pretrained(str(folder) if folder.is_dir() else model)
+            return AutoTokenizer.from_pretrained(source)
 
 
 @contextmanager
@@ -108,7 +116,7 @@ def quietly(name: str | None) -> Iterator[None]:
     # Only on a terminal: a log has no use for a spinner.
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"loading {name}"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _silence_libraries()
+        silence_libraries()
         with _as_model_errors(f"the model {name!r} could not be loaded"):
             yield
 
@@ -124,7 +132,7 @@ def _as_model_errors(problem: str) -> Iterator[None]:
         raise ModelError(f"{problem} ({first_line(error)})") from error
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +24,7 @@ class LoadedModel:
     """A model ready for the engine.
 
     Attributes:
-        path: the folder or hub id that was loaded.
+        path: the name, folder or hub id that was loaded.
         model: the transformers model, prepared by the backend.
         backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
@@ -57,7 +58,7 @@ def load(
     tensor_parallel: int = 1,
     deterministic: bool = False,
 ) -> LoadedModel:
-    """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
+    """Load a model by name, folder, GGUF file or hub id; `None` is the embedded multiverse-mini.
 
     Args:
         dtype: ``auto`` is the dtype that the weights were saved in; else the name of a torch dtype.
@@ -74,19 +75,21 @@ def load(
             f"deterministic=True does not go with tensor_parallel={tensor_parallel}: sums over several processes depend on the "
             f"size of the batch; use tensor_parallel=1, or leave deterministic off"
         )
-    name = resolve(embedded_model() if path is None else path)
-    config, tokenizer = read_config(name, given=str(path))
+    source = resolve(embedded_model() if path is None else path)
+    # Known by what it was called, and not by the folder in the cache that its files are in.
+    name = source if path is None else os.path.expanduser(path)  # noqa: PTH111 (a hub id is no path)
+    config, tokenizer = read_config(source, given=str(path))
     check_joinable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
     if tensor_parallel == 1:
-        model = load_weights(name, dtype)
+        model = load_weights(source, dtype)
         backend = select(torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
         return prepare(model, tokenizer, name, backend)
     check_splittable(config, name, tensor_parallel, torch_device)
-    ranks = Ranks(name, dtype, torch_device, tensor_parallel)
+    ranks = Ranks(source, dtype, torch_device, tensor_parallel)
     try:
-        model = load_weights(name, dtype, distributed_config=distributed_config(tensor_parallel))
+        model = load_weights(source, dtype, distributed_config=distributed_config(tensor_parallel))
         loaded = prepare(model, tokenizer, name, TensorParallelBackend(ranks))
         ranks.loaded()
     except BaseException:

@@ -3,6 +3,7 @@
 What is imported here needs no torch; `weights` does.
 """
 
-from .resolve import resolve
+from .registry import ENTRIES
+from .resolve import pull, resolve
 
-__all__ = ["resolve"]
+__all__ = ["ENTRIES", "pull", "resolve"]

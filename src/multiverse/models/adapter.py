@@ -19,13 +19,10 @@ from torch import Tensor
 
 from ..errors import ModelError, first_line
 from .fingerprint import fingerprint
-from .resolve import resolve
+from .resolve import BASE
 from .rows import Rows, fill_unused
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BASE = "multiverse_base"
-"""Key in an adapter's config.json: ``fingerprint`` of its base's weights, ``rows`` of the vocabulary as in `Rows`."""
-
 _PREFIX = "base_model.model."
 _A, _B, _ROWS = ".lora_A.weight", ".lora_B.weight", ".token_adapter.trainable_tokens_delta"
 # Settings of peft that change what is computed, and their values without effect.
@@ -106,7 +103,6 @@ def apply(adapter: Adapter, model: Any, dtype: torch.dtype) -> Any:
     Raises:
         ModelError: the adapter does not fit the model.
     """
-    _check_base(adapter)
     _grow_vocabulary(adapter, model)
     parameters = dict(model.named_parameters())
     base_dtype = model.dtype
@@ -209,10 +205,10 @@ def _check_shape(adapter: Adapter, module: str, weight: Tensor, change: Tensor) 
         )
 
 
-def _check_base(adapter: Adapter) -> None:
+def check_base(adapter: Adapter, source: str) -> None:
     """Log a warning if the base's weights are not those that the adapter was trained on."""
     trained_on = (adapter.config.get(BASE) or {}).get("fingerprint")
-    if trained_on is not None and (found := fingerprint(resolve(adapter.base))) not in (None, trained_on):
+    if trained_on is not None and (found := fingerprint(source)) not in (None, trained_on):
         _log.warning(
             "%s was trained on other weights of %s (%s, here %s): its answers may differ from those that were measured",
             adapter.folder,

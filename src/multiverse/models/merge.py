@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
-from .adapter import BASE, SETTINGS, WEIGHTS
+from .adapter import SETTINGS, WEIGHTS
+from .resolve import BASE
 from .weights import load_weights, read_config
 
 _NOT_COPIED = {SETTINGS, WEIGHTS, "config.json", "generation_config.json"}

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, first_line
-from .adapter import Adapter, apply, read_adapter
-from .resolve import looks_local, resolve
+from .adapter import Adapter, apply, check_base, read_adapter
+from .resolve import looks_local, resolve_base, suggestion
 
 
 def parse_dtype(name: str) -> torch.dtype | str:
@@ -51,7 +51,10 @@ def read_config(source: str, *, given: str | None = None) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source) if base is None or own_config else base[0]
         tokenizer = AutoTokenizer.from_pretrained(source) if base is None or own_tokenizer else base[1]
     except (OSError, ValueError, KeyError) as error:
-        hint = "" if local else " (it is not a local folder, and the hub did not return it: check the id and the network)"
+        reason = (
+            "it is not a local folder, and the hub did not return it: check the id and the network, or see  multiverse models"
+        )
+        hint = "" if local else f" ({reason}{suggestion(given)})"
         raise ModelError(f"the model {given!r} could not be read{hint}: {first_line(error)}") from error
     return config, tokenizer
 
@@ -87,7 +90,9 @@ def _load_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str,
             f"{str(adapter.folder)!r} is an adapter, and tensor parallelism reads whole models: merge it first with  "
             f"{adapter.merge_command}"
         )
-    base = load_weights(_base_of(adapter), "auto")
+    source = _base_of(adapter)
+    check_base(adapter, source)
+    base = load_weights(source, "auto")
     target = adapter.dtype or base.dtype if dtype == "auto" else dtype
     assert isinstance(target, torch.dtype)
     return apply(adapter, base, target)
@@ -96,7 +101,7 @@ def _load_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str,
 def _base_of(adapter: Adapter | None) -> str:
     """Where the base's files are."""
     assert adapter is not None
-    source = resolve(adapter.base)
+    source = resolve_base(adapter.folder, adapter.base)
     if looks_local(source) and (not Path(source).is_dir() or Path(source).samefile(adapter.folder)):
         raise ModelError(
             f"the adapter {str(adapter.folder)!r} needs its base model {adapter.base!r}, which is not there: put it there, or "

@@ -156,8 +156,10 @@ class Service:
 
 
 def model_name(model: str | Path | None) -> str:
-    """What a model is called, if the config gives no name: its folder, or its id on the hub; `None` is multiverse-mini."""
+    """What a model is called, if the config gives no name: its name, its folder's or GGUF file's, or its id on the hub."""
     path = Path(model).expanduser() if model is not None else None
     if path is None or path == Path(str(files("multiverse") / "models" / "mini")):
         return "multiverse-mini"
+    if path.suffix == ".gguf":
+        return path.stem
     return path.resolve().name if path.is_dir() else str(model)

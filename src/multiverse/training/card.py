@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..models import resolve
 from ..models.fingerprint import fingerprint
-from ..models.resolve import looks_local
+from ..models.resolve import find, looks_local, named
 from ..prompting import INSTRUCTIONS, Mode
 from .config import Config
 from .curve import read_log
@@ -27,13 +27,15 @@ class Base(NamedTuple):
     """The model that a run started from.
 
     Attributes:
-        name: as adapters name it: a name or hub id as configured, or the absolute path of a folder.
+        name: as adapters name it: the registry's name, the hub id, or the absolute path of a folder.
+        source: the kind of source that a named model is from; `None` for others.
         fingerprint: of its weights; `None` for a hub id.
         license: its licence's identifier, if it says.
         files: its licence's texts.
     """
 
     name: str
+    source: str | None
     fingerprint: str | None
     license: str | None
     files: tuple[Path, ...]
@@ -41,15 +43,17 @@ class Base(NamedTuple):
 
 def base_of(config: Config) -> Base:
     """The model that a run starts from."""
-    source = resolve(config.model)
-    local = looks_local(config.model)
+    source, model = resolve(config.model), named(config.model)
+    found = find(model) if model is not None else None
     card = _file_of(source, "README.md")
-    found = re.search(r"\A---\n.*?^license: *([^\n]+)", card.read_text(), re.DOTALL | re.MULTILINE) if card else None
+    stated = re.search(r"\A---\n.*?^license: *([^\n]+)", card.read_text(), re.DOTALL | re.MULTILINE) if card else None
+    name = model.entry.name if model is not None else config.model
     files = [_file_of(source, name) for name in _LICENCES]
     return Base(
-        name=str(Path(config.model).expanduser().resolve()) if local else config.model,
+        name=str(Path(config.model).expanduser().resolve()) if model is None and looks_local(config.model) else name,
+        source=found.kind if found is not None else None,
         fingerprint=fingerprint(source),
-        license=found[1].strip().strip("'\"") if found else None,
+        license=stated[1].strip().strip("'\"") if stated else model.entry.license if model is not None else None,
         files=tuple(file for file in files if file is not None),
     )
 
@@ -83,7 +87,7 @@ def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[
     losses = [record["loss"] for record in records if "loss" in record]
     validation = {name: value for record in records for name, value in record.items() if name.endswith("_loss")}
     return {
-        "base": {"model": base.name, "fingerprint": base.fingerprint, "license": base.license},
+        "base": {"model": base.name, "source": base.source, "fingerprint": base.fingerprint, "license": base.license},
         "dialect": config.dialect,
         "instruct": config.instruct,
         "data": list(config.data),
@@ -127,7 +131,7 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
     """Write the model card, README.md, from the training's summary."""
     base, lines = summary["base"], ["---"]
     lines += [f"license: {base['license']}"] if base["license"] else []
-    lines += [f"base_model: {base['model']}"] if not looks_local(base["model"]) else []
+    lines += [f"base_model: {base['model']}"] if not Path(base["model"]).is_absolute() else []
     lines += ["library_name: multiverse", "pipeline_tag: text-generation", "tags: [multiverse, fork-and-join]", "---", ""]
     lines += [f"# {folder.resolve().parent.name}", ""]
     lines += [

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, ModelError, first_line
+from ..models.resolve import for_planning
 from .batch import answer_logits, answer_loss
 from .config import Config, check_extra
 from .loading import ProgressCallback, RunInputs, load_inputs, world_size
@@ -162,7 +163,7 @@ def _shape(config: Config, notes: list[str]) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(config.model)
+        return AutoConfig.from_pretrained(for_planning(config.model))
     except (OSError, ValueError, KeyError) as error:
         if config.shape is None:
             raise ModelError(
@@ -185,7 +186,7 @@ def _tokenizer(config: Config, notes: list[str]) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(config.model)
+        return AutoTokenizer.from_pretrained(for_planning(config.model))
     except (OSError, ValueError, KeyError):
         notes.append(
             f"The tokenizer of {config.model} is not available: tokens were counted with multiverse-mini's, which splits most "

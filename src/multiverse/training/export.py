@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..models.adapter import BASE, SETTINGS, WEIGHTS
+from ..models.adapter import SETTINGS, WEIGHTS
+from ..models.resolve import BASE
 from ..models.weights import load_weights
 from .card import Base, copy_licence, summarize, write_card
 from .config import Config
@@ -90,7 +91,7 @@ class Export:
         model.config.use_cache = True
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
-        base = {"fingerprint": self.base.fingerprint, "rows": list(self.inputs.prepared.rows)}
+        base = {"fingerprint": self.base.fingerprint, "source": self.base.source, "rows": list(self.inputs.prepared.rows)}
         _edit(folder / "config.json", dtype=_name(self.dtype), architectures=[type(model).__name__], **{BASE: base})
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this machine's paths
 
