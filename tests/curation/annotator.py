@@ -342,13 +342,13 @@ def recovered(document: Document, planted: Planted) -> bool:
 def whole(document: Document, trace: Trace) -> bool:
     """Whether a refilled document holds every sentence of the trace once, in order; conclusions may stand for some of them."""
     left = _bare(trace.reasoning)
-    for text, concludes in _told(document.thinking or ()):
+    for text, concludes in _told(document.trunk):
         bare = _bare(text)
         if left.startswith(bare):
             left = left.removeprefix(bare)
         elif not concludes:
-            # In a dialect that cannot set the answer apart, it ends the thinking.
-            return not document.answer and bare == left + _bare(trace.answer)
+            # In a dialect that cannot set the answer apart, it ends the trunk.
+            return (document.thinking is None or not document.answer) and bare == left + _bare(trace.answer)
     return not left
 
 

@@ -114,7 +114,7 @@ def test_a_trace_without_parallel_parts_is_rejected() -> None:
         assert outcome.attempts == {"summary": 1, "groups": 1}
 
 
-@pytest.mark.parametrize("dialect", ["npr", "threadweaver"])
+@pytest.mark.parametrize("dialect", ["npr", "threadweaver", "multiverse-answer"])
 def test_other_dialects(dialect: str) -> None:
     config = CurationConfig(dialect=dialect)
     for planted in ROWS[:8]:

@@ -12,7 +12,9 @@ from playwright.sync_api import Browser, Page
 
 from multiverse.evaluation.recording import link, recording
 from multiverse.evaluation.sample import Sample
-from multiverse.structure import DIALECTS, MULTIVERSE
+from multiverse.serving.parse import replay
+from multiverse.structure import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, render
+from tests.cli.scripted import FORKED
 from tests.needs import missing
 from tests.serving.browser import chromium, find_chromium, new_page, wait_until
 from tests.serving.conftest import Site
@@ -167,6 +169,18 @@ def test_lanes_fill_side_by_side_while_they_are_written(page: Page, server: Play
     )
     assert tops[0] == tops[1]
     assert texts(page, ".answer") == []
+
+
+def test_an_answer_that_forks_stands_in_the_tree_with_its_blocks(page: Page, server: Playback) -> None:
+    moments = replay(render(FORKED, MULTIVERSE_ANSWER), MULTIVERSE_ANSWER)["events"]
+    server.answer = lambda _: moments
+    ask(page)
+    assert texts(page, ".trunk > .text") == ["Two questions.", "And a third.", "Answer: 3"]
+    assert texts(page, ".trunk > .block > .lanes > .lane > .card > .head > .title") == ["Bread", "The sky", "Magnets"]
+    assert texts(page, ".lane .lane .title") == ["Flour", "Water"]
+    assert texts(page, ".trunk > .block > .is-conclusion") == ["One is made, one is seen."]
+    assert texts(page, ".answer") == []  # nothing of it twice
+    assert page.evaluate("document.querySelector('#status').textContent").startswith("Answer: Two questions.")
 
 
 def test_outlines_are_seen_before_the_fork(page: Page, server: Playback) -> None:
