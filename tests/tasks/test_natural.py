@@ -89,7 +89,7 @@ def test_solutions_verify_and_agree(family: str, seed: int) -> None:
         assert problem.check(problem.answer)
         assert problem.check(render(problem.structured).rpartition("\n")[2])
         assert problem.sequential == flatten(problem.structured)
-        assert problem.structured.answer == problem.sequential.answer == f"Answer: {problem.answer}"
+        assert problem.structured.plain_answer == problem.sequential.plain_answer == f"Answer: {problem.answer}"
         assert problem.structured.depth == 0 if family == "chain" else blocks(problem)
         written = list(texts(problem.structured.thinking or ()))
         for text in (problem.question, *written):
