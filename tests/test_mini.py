@@ -45,6 +45,34 @@ def test_it_is_a_plain_hugging_face_folder() -> None:
     assert (folder / "model.safetensors").stat().st_size <= 16 << 20
 
 
+def test_it_answers_its_own_example(llm: LLM) -> None:
+    assert llm.about is not None
+    assert llm.about.example is not None
+    (generation,) = llm.chat(ask(llm.about.example), GREEDY)
+    assert generation.answer == "56"
+    assert generation.tree is not None
+    assert generation.tree.branches == 2
+    assert "multiverse-smol" in llm.about.line
+    assert "2.9M" in llm.about.line
+
+
+def test_it_knows_its_tasks_from_ordinary_questions(llm: LLM) -> None:
+    known = [problem.question for family in CALCULATIONS for problem in generate(family, 30, seed=5)]
+    assert not any(llm.is_unlike(question) for question in known)
+    lines = (Path(__file__).parents[1] / "recipes/smol/questions/single.jsonl").read_text().splitlines()
+    ordinary = [json.loads(line)["question"] for line in random.Random(2).sample(lines, 100)]
+    assert sum(llm.is_unlike(question) for question in ordinary) >= 97
+
+
+def test_a_question_that_is_compared_leaves_nothing_in_the_cache() -> None:
+    fresh = LLM(kv_memory=16 << 20)
+    question = "Who would ask a puzzle model where the kingfisher sleeps?"
+    assert fresh.is_unlike(question)
+    fresh.engine.check_integrity()
+    (generation,) = fresh.chat(ask(question), SamplingParams(temperature=0, max_tokens=4))
+    assert generation.usage.cached_tokens == 0
+
+
 def test_a_batch_of_64_equals_single_runs_and_a_dense_forward(llm: LLM, questions: list[list[dict[str, Any]]]) -> None:
     tokens = llm.engine.tokens
     assert tokens is not None

@@ -10,6 +10,7 @@ from .engine import Event, FinishEvent, Generation, Request, SamplingParams, Sco
 from .engine.engine import Engine, EngineOptions
 from .engine.model import load
 from .errors import RequestError, StructureError
+from .models.about import asked, read_about
 from .structure import DIALECTS, Dialect, Document, detect, encode, encode_chat, layout, parse, read_dialect, resolve
 
 Prompt = str | Sequence[int]
@@ -61,6 +62,7 @@ class LLM:
     Attributes:
         model_path: the name, folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
+        about: what the model says of itself to people; `None` if its folder says nothing.
         engine: the engine, for callers that step it themselves.
 
     Raises:
@@ -94,6 +96,7 @@ class LLM:
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
+        self.about = read_about(loaded.path)
         self.engine = Engine(loaded, tokens, **options)
 
     def generate(
@@ -187,6 +190,21 @@ class LLM:
             raise RequestError(f"text {len(requests)}: {error}" if len(batch) > 1 else str(error)) from None
         self.engine.run([*requests])
         return [self._scored(request) for request in requests]
+
+    def is_unlike(self, question: str) -> bool:
+        """Whether a question is unlike those that the model was trained on, as far as its folder says how to tell (`About`).
+
+        The mean log-probability of the question's tokens is held against the threshold of ``about.json``: one forward.
+        """
+        if self.about is None or self.about.least_logprob is None or getattr(self.tokenizer, "chat_template", None) is None:
+            return False
+        own = asked(self.tokenizer, question)
+        try:
+            request = self.engine.submit_scoring(own.token_ids, cached=False)
+        except RequestError:  # not a valid prompt either, which is better said where it is answered
+            return False
+        self.engine.run([request])
+        return self.about.is_unlike(own.mean(request.logprobs))
 
     def _scored(self, request: ScoringRequest) -> Score:
         own = [

@@ -20,6 +20,7 @@ from multiverse.cli.partner import Local
 from multiverse.cli.remote import Remote, ServerError
 from multiverse.cli.view import View
 from multiverse.engine import Event, FinishEvent
+from multiverse.models.about import UNLIKE, About
 from multiverse.streaming import DocumentOrder, WireEvent, wire_events
 from multiverse.structure import MULTIVERSE, Document, render
 from tests.cli.conftest import Result
@@ -76,6 +77,24 @@ def test_piped_questions_get_an_answer_each(run: Run, writes: Writes, monkeypatc
     assert "parallelism" in lines[1]
     assert "from the cache" not in lines[1]
     assert "from the cache" in lines[3]
+
+
+def test_what_the_model_says_of_itself_goes_to_stderr_once(run: Run, writes: Writes, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = writes(lambda _: NESTED)
+    llm.about = About("A model of squares.", "What is 7 times 7?", "For others there is big.", least_logprob=1.0)
+    piped(monkeypatch, "How many?\nAnd now?\n")
+    _, out, err = run("chat")
+    introduction = 'A model of squares. For example: "What is 7 times 7?" For others there is big.'
+    notice = f"{UNLIKE} For others there is big."
+    assert err.splitlines() == [introduction, notice, notice]
+    assert out.count("answer: 34") == 2
+    for asked in (("generate", "How many?"), ("generate", "--json", "How many?")):
+        _, out, err = run(*asked)
+        assert err.splitlines() == [introduction, notice]
+        assert "squares" not in out
+    assert run("generate", "--raw", "How many?").err.splitlines() == [introduction]
+    llm.about = About("A model of squares.", least_logprob=-1e9)
+    assert run("generate", "How many?").err == "A model of squares.\n"
 
 
 def test_earlier_turns_go_back_with_their_structure_and_come_from_the_cache(model_folders: dict[str, Path]) -> None:
@@ -414,6 +433,21 @@ def test_streams_that_break_off(
     screen = typed("How many?")
     assert run("chat", "--url", serve("multiverse", lines).url).code == 0
     assert told in " ".join(screen.getvalue().split())
+
+
+def test_what_the_model_of_a_real_server_says_of_itself(model_folders: dict[str, Path]) -> None:
+    llm = scripted_llm(model_folders["qwen3"], lambda _: NESTED)
+    with serving(llm) as site:
+        for about, unlike in (
+            (None, False),
+            (About("A model of squares.", "What is 7 times 7?", "For others there is big.", least_logprob=1.0), True),
+            (About("A model of squares.", least_logprob=-1e9), False),
+        ):
+            llm.about = about
+            partner = Remote(site.url)
+            assert partner.about == about
+            assert partner.is_unlike("Why is the sky blue?") == unlike
+            partner._client.close()
 
 
 def test_what_a_server_refuses(serve: Callable[..., Endpoint]) -> None:

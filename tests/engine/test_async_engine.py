@@ -43,6 +43,27 @@ def no_thread_is_left() -> Iterator[None]:
     assert [thread.name for thread in threading.enumerate() if thread.name == "multiverse-engine"] == []
 
 
+def test_scores_are_those_of_the_synchronous_engine(llm: LLM) -> None:
+    ids = prompt_ids(llm, "How many are there in all?")
+
+    async def main() -> tuple[tuple[float | None, ...], Generation]:
+        async with AsyncEngine(llm.engine) as engine:
+            scored, generation, _ = await asyncio.gather(
+                engine.score(ids), engine.generate(prompt_ids(llm, "Q"), SHORT), engine.score(ids[:3])
+            )
+            with pytest.raises(RequestError):
+                await engine.score([])
+            return scored, generation
+
+    scored, generation = run(main())
+    assert generation.finish_reason in ("stop", "length")
+    (expected,) = llm.score([ids])
+    assert scored[0] is None
+    assert len(scored) == len(ids)
+    assert scored[1:] == pytest.approx(expected.logprobs[1:], abs=1e-5)
+    llm.engine.check_integrity()
+
+
 @pytest.fixture
 def wordy(llm: LLM) -> LLM:
     """One that writes the same word for ever, so that a long request is long."""

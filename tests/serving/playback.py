@@ -46,6 +46,9 @@ class Playback:
         self.answer: Answer = lambda _: []
         self.refusal: tuple[int, dict[str, str], str] | None = None
         self.key: str | None = None
+        # What the model says of itself, and of the questions that are asked.
+        self.about: dict[str, Any] | None = None
+        self.notice: str | None = None
         self.held: int | None = None
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.hung_up = threading.Event()
@@ -92,7 +95,8 @@ def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
             path = self.path.partition("?")[0]
             if path == "/v1/models":
                 if self.allowed():
-                    self.reply({"object": "list", "data": [{"id": "multiverse-mini", "object": "model"}]})
+                    model = {"id": "multiverse-mini", "object": "model", "about": playback.about}
+                    self.reply({"object": "list", "data": [model]})
                 return
             name = "index.html" if path == "/" else path.removeprefix("/static/")
             file = STATIC / name
@@ -109,6 +113,8 @@ def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
             if playback.refusal is not None:
                 status, headers, message = playback.refusal
                 self.error(status, message, headers)
+            elif self.path == "/familiarity":
+                self.reply({"unlike": playback.notice is not None, "notice": playback.notice})
             elif self.path == "/parse":
                 self.reply({"events": list(playback.answer(body)), "tree": {}})
             else:

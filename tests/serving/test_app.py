@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from multiverse import LLM
+from multiverse.models.about import UNLIKE, About
 from multiverse.streaming import WireEvent
 from multiverse.structure import DIALECTS, MULTIVERSE, NPR, Block, Document, render
 from tests.cli.scripted import NESTED
@@ -25,6 +26,33 @@ def test_models(scripted: Site) -> None:
     assert model["dialect"] == "multiverse"
     assert scripted.client.get("/v1/models/scripted").json() == model
     assert error_of(scripted.client.get("/v1/models/other/one"), 404)["code"] == "model_not_found"
+
+
+def test_a_model_says_what_it_is(scripted: Site) -> None:
+    def familiarity() -> dict[str, Any]:
+        found: dict[str, Any] = scripted.client.post("/familiarity", json={"question": "Who?"}).json()
+        return found
+
+    assert scripted.client.get("/v1/models").json()["data"][0]["about"] is None
+    assert familiarity() == {"logprob": None, "least_logprob": None, "unlike": False, "notice": None}
+    for least, unlike in ((1.0, True), (-1e9, False)):
+        scripted.llm.about = About("A model of squares.", otherwise="For others there is big.", least_logprob=least)
+        try:
+            about = scripted.client.get("/v1/models").json()["data"][0]["about"]
+            found = familiarity()
+        finally:
+            scripted.llm.about = None
+        assert about == {
+            "text": "A model of squares.",
+            "example": None,
+            "otherwise": "For others there is big.",
+            "least_logprob": least,
+        }
+        assert (found["unlike"], found["least_logprob"]) == (unlike, least)
+        assert found["logprob"] < 0
+        assert found["notice"] == (f"{UNLIKE} For others there is big." if unlike else None)
+    assert error_of(scripted.client.post("/familiarity", json={"question": ""}))["param"] == "question"
+    assert error_of(scripted.client.post("/familiarity", json={"question": "x", "model": "y"}), 404)
 
 
 def test_model_info_has_the_tags(scripted: Site) -> None:

@@ -70,7 +70,7 @@ def played() -> Iterator[Playback]:
 @pytest.fixture
 def server(played: Playback) -> Iterator[Playback]:
     played.answer = lambda body: LINE if body.get("multiverse", {}).get("mode") == "sequential" else NESTED
-    played.refusal = played.key = None
+    played.refusal = played.key = played.about = played.notice = None
     played.hold(None)
     played.requests.clear()
     played.hung_up.clear()
@@ -218,6 +218,26 @@ def test_the_end_shows_the_join_the_conclusion_and_the_answer(page: Page) -> Non
 
 def own_tokens(*branches: str) -> list[int]:
     return [max(m["tokens"]["branch"] for m in NESTED if "tokens" in m and m["branch"] == branch) for branch in branches]
+
+
+def test_the_page_says_what_the_model_is_and_what_it_is_not_for(browser: Browser, server: Playback, errors: list[str]) -> None:
+    example = "What is 7 times 7?"
+    server.about = {"text": "A model of squares.", "example": example, "otherwise": "Else: big.", "least_logprob": -3.0}
+    server.notice = "This is no question for it."
+    with new_page(browser, errors) as page:
+        visit(page, server)
+        assert texts(page, "#about") == [f"A model of squares. For example: {example} Else: big."]
+        ask(page)
+        wait_until(page, "!document.querySelector('#notice').hidden")
+        assert texts(page, "#notice") == [server.notice]
+        assert ("/familiarity", {"question": QUESTION, "model": "multiverse-mini"}) in server.requests
+        assert not page.is_visible("#about .example")
+        page.reload()
+        server.notice = None
+        page.click("#about button")
+        finished(page)
+        assert page.input_value("#question") == example
+        assert not page.is_visible("#notice")
 
 
 def test_requests_of_the_page(page: Page, server: Playback) -> None:

@@ -22,6 +22,7 @@ from ..prompting import Instruction
 from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
+from .introduce import introduce, warn_unlike
 from .loading import NOT_AT_A_SERVER, ModelOptions
 from .watch import watch
 
@@ -193,6 +194,7 @@ class Chat:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  (input() then knows earlier lines)
             self._say(f"{self.conversation.partner.name} · {self.conversation.mode} · /help says what you can type")
+        introduce(self.conversation.partner.about)
         while (line := self._read()) is not None:
             text = line.strip()
             try:
@@ -258,6 +260,8 @@ class Chat:
         """Ask and show the answer; one that is stopped or breaks off is not kept."""
         conversation = self.conversation
         before = conversation.messages
+        if conversation.partner.is_unlike(question):
+            warn_unlike(conversation.partner.about)
         try:
             if self.drawn:
                 watch(conversation.ask(question))

@@ -15,6 +15,7 @@ from ..prompting import Mode
 from ..serving.config import ServerConfig
 from .declared import Fields, Json, expand_options
 from .errors import InputError
+from .introduce import introduce, warn_unlike
 from .jsonio import print_json
 from .loading import ModelOptions
 from .watch import watch
@@ -54,7 +55,8 @@ def generate(
 
     On a terminal, branches are drawn side by side while they are generated.
     Piped, the text is streamed, followed by the answer and the token counts.
-    With --mode sequential nothing forks.
+    With --mode sequential nothing forks. What the model says of itself, and a warning about a question
+    that is unlike those it was trained on, go to stderr.
 
     [bold]Examples[/bold]
     multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \\
@@ -69,6 +71,9 @@ def generate(
         sampling = replace(sampling, max_depth=0)
     text = _question(question)
     llm = model.load()
+    introduce(llm.about)
+    if not prompt.raw and llm.is_unlike(text):
+        warn_unlike(llm.about)
     events = _events(llm, text, sampling, prompt)
     if as_json:
         for generation in _finished(events):

@@ -21,6 +21,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from ..engine import Generation, SamplingParams
     from ..llm import LLM
+    from ..models.about import About
     from ..prompting import Instruction
 
 Message = dict[str, Any]
@@ -32,10 +33,16 @@ class Partner(Protocol):
     Attributes:
         name: of the model.
         structured: whether the model forks, so that questions ask for it.
+        about: what the model says of itself.
     """
 
     name: str
     structured: bool
+    about: About | None
+
+    def is_unlike(self, question: str) -> bool:
+        """Whether a question is unlike those that the model was trained on, as far as that is known."""
+        ...
 
     def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """Answer the last message. Closing the iterator early stops the answer.
@@ -61,10 +68,15 @@ class Local:
     def __init__(self, llm: LLM, params: SamplingParams, name: str) -> None:
         self.llm, self.params, self.name = llm, params, name
         self.structured = llm.engine.tokens is not None
+        self.about = llm.about
         self._reply: Message | None = None
         # The conversation so far, as text and as the tokens of prompt and answers.
         self._text = ""
         self._token_ids: list[int] = []
+
+    def is_unlike(self, question: str) -> bool:
+        """See `Partner`."""
+        return self.llm.is_unlike(question)
 
     def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """See `Partner`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import require
+from ..models.about import About
 from ..streaming import WireEvent
 from .errors import InputError
 
@@ -66,11 +67,23 @@ class Remote:
         entry = models[names.index(model) if model is not None else 0]
         self.name = str(entry.get("id"))
         self.structured = entry.get("owned_by") == OWNER
+        self.about = _about(entry) if self.structured else None
         if self.extension and not self.structured:
             raise ServerError(
                 f"{self.base} is no multiverse server and does not know {', '.join(self.extension)}: leave it out"
             )
         self._reply: Message | None = None
+
+    def is_unlike(self, question: str) -> bool:
+        """See `Partner`."""
+        if self.about is None or self.about.least_logprob is None:
+            return False
+        with self._requesting():
+            response = self._client.post(
+                f"{self.base.removesuffix('/v1')}/familiarity", json={"model": self.name, "question": question}
+            )
+        # Only a warning hangs on it: a server that is too busy to say is asked the question itself.
+        return bool(response.json().get("unlike")) if response.is_success else False
 
     def ask(self, messages: list[Message], mode: Instruction) -> Iterator[WireEvent]:
         """See `Partner`."""
@@ -213,6 +226,14 @@ class _Answer:
         content = self.answer_text if self.answer_text is not None else self.content
         message: Message = {"role": "assistant", "content": content}
         return {**message, "reasoning_content": self.reasoning} if self.reasoning else message
+
+
+def _about(entry: Mapping[str, Any]) -> About | None:
+    """What a server's model says of itself; `None` if it says nothing that can be read."""
+    found = entry.get("about")
+    if not isinstance(found, Mapping) or not isinstance(found.get("text"), str):
+        return None
+    return About(found["text"], found.get("example"), found.get("otherwise"), found.get("least_logprob"))
 
 
 def _base(url: str) -> str:

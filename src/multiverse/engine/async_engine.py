@@ -23,6 +23,7 @@ from .events import Event, FinishEvent
 from .generation import Generation
 from .params import SamplingParams
 from .request import Request
+from .scoring import ScoringRequest
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -137,6 +138,26 @@ class AsyncEngine:
         assert isinstance(finish, FinishEvent)
         return finish.generation
 
+    async def score(self, token_ids: Sequence[int]) -> tuple[float | None, ...]:
+        """Log-probabilities of a text's own tokens, each given those before it; `None` for the first.
+
+        The text has no tags, and leaves nothing in the prefix cache.
+
+        Raises:
+            RequestError: the text cannot be scored, or the engine is draining or closed.
+            EngineError: the engine failed on it.
+        """
+        scoring: list[ScoringRequest] = []
+
+        def submit(requests: dict[int, Request]) -> None:
+            scoring.append(self.engine.submit_scoring(list(token_ids), cached=False))
+            requests[0] = scoring[0]
+
+        async with self._open_stream(1, None, submit) as stream:
+            async for _ in stream:
+                pass
+        return scoring[0].logprobs
+
     async def drain(self) -> None:
         """Accept no new requests, and wait until those that were sent are over.
 
@@ -176,8 +197,12 @@ class AsyncEngine:
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
         assert len(each) == len(prompts)
         assert len({own.n for own in each}) == 1
-        mailbox = Mailbox(asyncio.get_running_loop(), len(prompts) * each[0].n, observe)
         submit = partial(self._submit, prompts, each, priority, listening=listening)
+        return self._open_stream(len(prompts) * each[0].n, observe, submit)
+
+    def _open_stream(self, count: int, observe: Observer | None, submit: Callable[[dict[int, Request]], None]) -> EventStream:
+        """Have the thread submit so many requests, and return the stream of their events."""
+        mailbox = Mailbox(asyncio.get_running_loop(), count, observe)
         with self._lock:
             if self._refusal is not None:
                 raise RequestError(self._refusal)

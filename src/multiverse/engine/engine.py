@@ -118,17 +118,18 @@ class Engine:
         self.scheduler.add(request)
         return request
 
-    def submit_scoring(self, token_ids: list[int], share_every: int | None = None) -> ScoringRequest:
+    def submit_scoring(self, token_ids: list[int], share_every: int | None = None, *, cached: bool = True) -> ScoringRequest:
         """Queue a text whose own tokens are to be scored; its `scores` hold the result when it has finished.
 
         Args:
             share_every: as in `SamplingParams`.
+            cached: keep the text in the prefix cache afterwards.
 
         Raises:
             RequestError: as `submit`.
         """
         self.check(token_ids, SamplingParams(max_tokens=1))
-        request = ScoringRequest(next(self._ids), token_ids, share_every, self.info)
+        request = ScoringRequest(next(self._ids), token_ids, share_every, self.info, cached=cached)
         self.scheduler.add(request)
         return request
 

@@ -51,6 +51,8 @@ class Request:
     """
 
     scoring = False
+    # Whether its tokens go to the prefix cache when it is over.
+    cached = True
 
     def __init__(
         self,

@@ -316,9 +316,9 @@ class Scheduler:
         self.add(request)
 
     def finish(self, request: Request) -> None:
-        """Remove a finished or aborted request; its tokens go to the prefix cache unless it ended by an error."""
+        """Remove a finished or aborted request; its tokens go to the prefix cache if it is `cached` and did not fail."""
         if request in self.running:
-            self._leave(request, keep=request.finish_reason != "error")
+            self._leave(request, keep=request.cached and request.finish_reason != "error")
         else:
             self.waiting.remove(request)
         request.release()

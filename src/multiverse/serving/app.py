@@ -167,6 +167,16 @@ def _add_tools(app: FastAPI, service: Service) -> None:
         """Token ids as text, tags included."""
         return JSONResponse(await info.detokenize(request, service))
 
+    @app.post(
+        "/familiarity",
+        response_model=responses.Familiarity,
+        responses=_errors(400, 404, 408, 413, 415, 429, 503),
+        tags=["text"],
+    )
+    async def familiarity(request: requests.FamiliarityRequest) -> JSONResponse:
+        """Whether a question is unlike those that the model was trained on."""
+        return JSONResponse(await info.familiarity(request, service))
+
     @app.post("/parse", response_model=responses.Parsed, responses=refusals, tags=["text"])
     async def parse(request: requests.ParseRequest) -> JSONResponse:
         """A structured document as the events in which it would have been generated."""

@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..models.about import asked
 from ..structure import DIALECTS
 from .errors import ApiError, invalid
 from .params import check_model
 from .prompts import chat_prompt, mode_of
-from .requests import DetokenizeRequest, TokenizeRequest
+from .requests import DetokenizeRequest, FamiliarityRequest, TokenizeRequest
 
 if TYPE_CHECKING:
     from .service import Service
@@ -27,6 +28,24 @@ def model(service: Service) -> dict[str, Any]:
         "root": str(service.llm.model_path),
         "max_model_len": service.llm.engine.loaded.max_positions,
         "dialect": tokens.dialect.name if tokens is not None else None,
+        "about": asdict(service.llm.about) if service.llm.about is not None else None,
+    }
+
+
+async def familiarity(request: FamiliarityRequest, service: Service) -> dict[str, Any]:
+    """How likely a question is under the model, and whether it is unlike those of its training."""
+    check_model(request.model, service.model_name)
+    about = service.llm.about
+    if about is None or about.least_logprob is None:
+        return {"logprob": None, "least_logprob": None, "unlike": False, "notice": None}
+    own = await asyncio.to_thread(asked, service.llm.tokenizer, request.question)
+    logprob = own.mean(await service.score(own.token_ids, "question"))
+    unlike = about.is_unlike(logprob)
+    return {
+        "logprob": logprob,
+        "least_logprob": about.least_logprob,
+        "unlike": unlike,
+        "notice": about.notice if unlike else None,
     }
 
 

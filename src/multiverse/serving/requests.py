@@ -265,6 +265,13 @@ class DetokenizeRequest(RequestModel):
     tokens: list[TokenId]
 
 
+class FamiliarityRequest(RequestModel):
+    """`POST /familiarity`: is a question unlike those that the model was trained on?"""
+
+    model: Text | None = None
+    question: Annotated[Text, Field(min_length=1)]
+
+
 class ParseRequest(RequestModel):
     """`POST /parse`: a structured document to the events in which it would have been generated."""
 

@@ -276,6 +276,26 @@ class TextChunk(ResponseModel):
     multiverse: WireEvent | None = None
 
 
+class About(ResponseModel):
+    """What a model says of itself."""
+
+    text: str
+    example: str | None = Field(description="A question that it answers well.")
+    otherwise: str | None = Field(description="What to use for other questions.")
+    least_logprob: float | None = Field(
+        description="Mean log-probability of a question's tokens below which it is unlike those of the training."
+    )
+
+
+class Familiarity(ResponseModel):
+    """Answer of `POST /familiarity`."""
+
+    logprob: float | None = Field(description="Mean log-probability of the question's tokens; null if no threshold is known.")
+    least_logprob: float | None
+    unlike: bool
+    notice: str | None = Field(description="What to tell the person who asks; null if there is nothing to say.")
+
+
 class Model(ResponseModel):
     """The model that is served."""
 
@@ -286,6 +306,7 @@ class Model(ResponseModel):
     root: str
     max_model_len: int
     dialect: str | None = Field(description="Name of the tag set that it writes; null for a plain model.")
+    about: About | None = Field(description="What it says of itself to people; null if its folder has no about.json.")
 
 
 class ModelList(ResponseModel):

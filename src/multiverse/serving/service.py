@@ -108,6 +108,20 @@ class Service:
             raise self.admission.unavailable() if self._engine.closed else timed_out()
         return events
 
+    async def score(self, prompt: Sequence[int], param: str | None = None) -> tuple[float | None, ...]:
+        """Admit a text, and return the log-probabilities of its tokens (see `AsyncEngine.score`).
+
+        Raises:
+            ApiError: it was not admitted, or the engine refused it.
+        """
+        exchange = logs.current()
+        assert exchange is not None
+        exchange.at_end(self.admission.admit(1))
+        try:
+            return await self._engine.score(prompt)
+        except RequestError as error:
+            raise self.admission.unavailable() if self._engine.closed else refused(error, param) from None
+
     def _end(self, events: EventStream, measures: list[Measure]) -> None:
         """The HTTP exchange is over: abort the generations that are not."""
         failure = "disconnect"

@@ -56,6 +56,11 @@ export async function models(signal) {
   return (await response.json()).data ?? [];
 }
 
+/** Whether a question is unlike those that the model was trained on, and what to say then. */
+export async function familiarity(question, model, signal) {
+  return (await call("familiarity", { question, model }, signal)).json();
+}
+
 /** The events of a structured document, as if it were being written. */
 export async function parse(text, dialect) {
   const body = dialect ? { text, dialect } : { text };

@@ -1,5 +1,6 @@
 // The page: what the parts do together.
 
+import { showAbout, unlike } from "./about.js";
 import { ApiError, ask, key, models, parse, setKey } from "./api.js";
 import { byId, el } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
@@ -215,7 +216,9 @@ async function askNow() {
   show(tracks, "live");
   byId("question").blur();
   try {
-    model = served ||= (await models(controller.signal))[0]?.id ?? "";
+    if (!served) introduce((await models(controller.signal))[0]);
+    model = served;
+    unlike(text, model, controller.signal).then((said) => said && byId("notice").hidden && notice(said, undefined, "note"));
     for (const track of tracks) await listenTo(track, text, controller.signal);
   } catch (error) {
     explain(error);
@@ -280,11 +283,21 @@ byId("key-dialog").addEventListener("close", () => {
 byId("key-cancel").addEventListener("click", () => byId("key-dialog").close());
 byId("key-button").addEventListener("click", () => askKey(""));
 
+/** The model's name, and what it says of itself. */
+function introduce(entry) {
+  served = entry?.id ?? "";
+  byId("model").textContent = served;
+  showAbout(entry?.about ?? null, (example) => {
+    byId("question").value = example;
+    grow();
+    askNow();
+  });
+}
+
 /** Say which model answers here. */
 async function greet() {
   try {
-    served = (await models())[0]?.id ?? "";
-    byId("model").textContent = served;
+    introduce((await models())[0]);
   } catch (error) {
     byId("model").textContent = error.status === 401 ? "needs a key" : "";
   }

@@ -1,0 +1,27 @@
+"""What a model says of itself to a person, and a warning about questions that are not for it: on stderr, never on stdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..models.about import About
+
+
+def introduce(about: About | None) -> None:
+    """One line about the model, if its folder has one."""
+    if about is not None:
+        _say(about.line, "dim")
+
+
+def warn_unlike(about: About | None) -> None:
+    """The question is unlike those that this model was trained on."""
+    if about is not None:
+        _say(about.notice, "yellow")
+
+
+def _say(text: str, style: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text(text, style), soft_wrap=True)
