@@ -57,7 +57,7 @@ class CommonOptions(Options):
         metavar="K",
         group=_SAMPLING,
     )
-    dialect: Literal["multiverse", "multiverse-answer", "npr", "threadweaver"] = option(
+    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = option(
         "multiverse", "Tag set of the documents."
     )
     validation: float = option(0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X")

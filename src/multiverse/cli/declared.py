@@ -72,7 +72,12 @@ OnError = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the input and estimate; do not run.")]
 DialectName = Annotated[
-    str, typer.Option("--dialect", metavar="multiverse|multiverse-answer|npr|threadweaver", help="Tag set of the documents.")
+    str,
+    typer.Option(
+        "--dialect",
+        metavar="multiverse|multiverse-answer|multiverse-compact|npr|threadweaver",
+        help="Tag set of the documents.",
+    ),
 ]
 
 # Former names of options, and what each is called now. One is refused in commands that have the new one; fields that declare

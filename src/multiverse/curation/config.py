@@ -40,7 +40,7 @@ class CurationConfig(Options):
     )
     judge: bool = option(False, "Also ask the model whether paths depend on each other.", group="Curation")
     rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
-    dialect: Literal["multiverse", "multiverse-answer", "npr", "threadweaver"] = like(
+    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = like(
         CommonOptions, "dialect", group="Curation"
     )
     max_nesting: int = option(3, "Deepest nesting of blocks.", ge=1, was="depth")

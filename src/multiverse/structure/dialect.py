@@ -15,7 +15,7 @@ from ..errors import DialectError
 
 
 class Tag(NamedTuple):
-    """An opening tag and its closing."""
+    """An opening tag and its closing; the closing is empty where what follows ends it."""
 
     open: str
     close: str
@@ -23,6 +23,8 @@ class Tag(NamedTuple):
 
 Blocks = Literal["thinking", "answer", "both"]
 """Where the blocks of the trunk stand."""
+Labels = Literal["path", "number"]
+"""How paths and outlines are numbered."""
 
 
 class Role(Enum):
@@ -55,8 +57,10 @@ class Dialect:
 
     Attributes:
         name: name of the dialect in files and messages.
-        sep: the separator between a tag and the text or tag next to it.
-        label_end: the text after a label, as in ``2.1:``.
+        outline: its closing may be empty: then the next outline or the end of the goal closes it.
+        sep: the separator between a tag and the text or tag next to it; may be empty.
+        label_end: the text after a label, as in ``2.1:``; may be empty.
+        labels: a label is the ``path`` from the trunk, as in ``2.1``, or the ``number`` within its block, as in ``1``.
         answer_sep: the separator between the closing think tag and the answer.
         blocks: where the trunk may fork: in the ``thinking``, in the ``answer``, or in ``both``. Paths may fork anywhere.
     """
@@ -70,12 +74,19 @@ class Dialect:
     conclusion: Tag | None
     sep: str = "\n"
     label_end: str = ":"
+    labels: Labels = "path"
     answer_sep: str = "\n\n"
     blocks: Blocks = "thinking"
 
     def __post_init__(self) -> None:
         if self.blocks not in get_args(Blocks):
             raise ValueError(f"dialect {self.name!r} has blocks={self.blocks!r}: use one of {', '.join(get_args(Blocks))}")
+        if self.labels not in get_args(Labels):
+            raise ValueError(f"dialect {self.name!r} has labels={self.labels!r}: use one of {', '.join(get_args(Labels))}")
+        for name in ("think", "block", "goal", "path", "conclusion"):
+            tag = getattr(self, name)
+            if tag is not None and not (tag.open and tag.close):
+                raise ValueError(f"dialect {self.name!r} needs both tags of {name}: only the closing of outline may be empty")
         if self.blocks == "both" and self.think is None:
             raise ValueError(f"dialect {self.name!r} has no think tag, so blocks must be 'thinking' or 'answer', not 'both'")
         if self.block is None and self.conclusion is None:
@@ -95,13 +106,13 @@ class Dialect:
             (self.path, Role.PATH_OPEN, Role.PATH_CLOSE),
             (self.conclusion, Role.CONCLUSION_OPEN, Role.CONCLUSION_CLOSE),
         )
-        return {text: role for tag, *roles in pairs if tag is not None for text, role in zip(tag, roles, strict=True)}
+        return {text: role for tag, *roles in pairs if tag is not None for text, role in zip(tag, roles, strict=True) if text}
 
     @property
     def tags(self) -> tuple[str, ...]:
         """Every tag of the dialect, each opening before its closing."""
         pairs = (self.think, self.block, self.goal, self.outline, self.path, self.conclusion)
-        return tuple(text for tag in pairs if tag is not None for text in tag)
+        return tuple(text for tag in pairs if tag is not None for text in tag if text)
 
     @property
     def apart(self) -> bool:
@@ -126,13 +137,17 @@ class Dialect:
         assert self.block is not None
         return self.block.close
 
+    def label_text(self, label: str) -> str:
+        """A label path as this dialect writes it, with what ends it."""
+        return f"{label if self.labels == 'path' else label.rpartition('.')[2]}{self.label_end}"
+
     def outline_head(self, label: str) -> str:
         """The text between the tag that opens the outline with this label and the outline's own text."""
-        return f"{self.sep}{label}{self.label_end}"
+        return f"{self.sep}{self.label_text(label)}"
 
     def path_head(self, label: str) -> str:
         """The text that opens the path with this label; always forced by the engine."""
-        return f"{self.path.open}{self.sep}{label}{self.label_end}"
+        return f"{self.path.open}{self.sep}{self.label_text(label)}"
 
     def resume_head(self) -> str:
         """The text with which the trunk resumes after a join; always forced by the engine."""
@@ -180,7 +195,30 @@ THREADWEAVER = Dialect(
 )
 """ThreadWeaver: no conclusion tag, the trunk resumes at the closing of the block."""
 
-DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (MULTIVERSE, MULTIVERSE_ANSWER, NPR, THREADWEAVER)}
+MULTIVERSE_COMPACT = Dialect(
+    name="multiverse-compact",
+    think=Tag("<Think>", "</Think>"),
+    block=None,
+    goal=Tag("<fork>", "<run>"),
+    outline=Tag("<part>", ""),
+    path=Tag("<path>", "</path>"),
+    conclusion=Tag("<join>", "</join>"),
+    sep="",
+    label_end="",
+    labels="number",
+    blocks="answer",
+)
+"""As few tokens a block as can be: a path refers to its outline by number alone, and nothing stands between tags and texts.
+
+    Two questions.<fork><part>1 Bread<part>2 Magnets<run><path>1 It is baked.</path><path>2 They pull.</path><join>Done.</join>
+
+The model chooses one tag for each outline, one that forks, one at the end of each path and one at the end of the conclusion;
+the rest is forced.
+"""
+
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect for dialect in (MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER)
+}
 
 _SAVED_AS = "multiverse_dialect"
 

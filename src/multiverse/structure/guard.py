@@ -91,7 +91,7 @@ def allowed_tokens(machine: Machine) -> AllowedTokens:
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
     after_label = _after_label(machine)
     if after_label == 0 and tokens.spaced and not (tokens.label_gap and machine.state is State.OUTLINE):
-        return AllowedTokens(tokens.spaced if machine.state is State.OUTLINE else _text_or_sep(tokens), _NOTHING, may_end=False)
+        return AllowedTokens(tokens.spaced if machine.state is State.OUTLINE else _path_begins(tokens), _NOTHING, may_end=False)
     if after_label == 1 and machine.last in tokens.sep and machine.state is State.BODY:
         # A path that begins with a tag.
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
@@ -104,7 +104,10 @@ def allowed_tokens(machine: Machine) -> AllowedTokens:
     allowed = {tokens.ids[role] for role in legal}
     banned = tuple(token for token in tokens.roles if token not in allowed)
     # The text may not end directly after the separator of its last tag.
-    return AllowedTokens(None, banned, machine.complete and not (machine.tag is not None and blank))
+    after_tag = (machine.tag is not None and blank) or (
+        machine.tag is Role.THINK_CLOSE and len(tokens.answer_sep) == machine.since
+    )
+    return AllowedTokens(None, banned, machine.complete and not after_tag)
 
 
 def _after_label(machine: Machine) -> int:
@@ -118,15 +121,18 @@ def _after_label(machine: Machine) -> int:
 
 
 @lru_cache(maxsize=16)
-def _text_or_sep(tokens: TokenDialect) -> tuple[int, ...]:
-    return (*tokens.spaced, tokens.sep[0])
+def _path_begins(tokens: TokenDialect) -> tuple[int, ...]:
+    """What may follow the label of a path: a text, or a tag behind its separator."""
+    tags = tokens.sep[:1] if tokens.sep else (tokens.fork_tag, tokens.ids[Role.PATH_CLOSE])
+    return (*tokens.spaced, *tags)
 
 
 def _after_separator(machine: Machine) -> bool:
     """Whether a tag may follow directly: the newest token ends in a separator that does not belong to the previous tag."""
-    if machine.state is State.CONCLUSION and machine.since < len(machine.tokens.resume_head):
+    tokens = machine.tokens
+    if tokens.sep and machine.state is State.CONCLUSION and machine.since < len(tokens.resume_head):
         return False
-    return machine.last is None or (machine.last != _TEXT and machine.tokens.ends_with_sep(machine.last))
+    return machine.last is None or (machine.last != _TEXT and tokens.ends_with_sep(machine.last))
 
 
 def closing_tokens(machine: Machine) -> tuple[int, ...]:
@@ -147,7 +153,7 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
         case State.GOAL:
             role = Role.GOAL_CLOSE if machine.outlines else Role.OUTLINE_OPEN
         case State.OUTLINE:
-            role = Role.OUTLINE_CLOSE
+            role = Role.OUTLINE_CLOSE if Role.OUTLINE_CLOSE in tokens.ids else Role.GOAL_CLOSE
         case State.CONCLUSION:
             role = Role.CONCLUSION_CLOSE
         case State.CLOSING:
@@ -168,6 +174,9 @@ def _blank_text(machine: Machine) -> tuple[int, ...]:
     """The token that completes a blank text before a tag: one space or separator belongs to the tags, two are a text."""
     if machine.state is not machine.base or machine.last is None or machine.tag is None:
         return _NOTHING
+    if not machine.tokens.sep:  # only the space after a label is no text
+        alone = machine.tag is Role.PATH_OPEN and _after_label(machine) == 1 and machine.last in machine.tokens.blanks
+        return (machine.last,) if alone else _NOTHING
     match machine.tag:
         case Role.PATH_OPEN:
             head = len(machine.tokens.path_head(machine.label)) - 1

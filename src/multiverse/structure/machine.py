@@ -207,7 +207,7 @@ class Machine:
             case State.GOAL:
                 return (Role.OUTLINE_OPEN, Role.GOAL_CLOSE) if self.outlines else (Role.OUTLINE_OPEN,)
             case State.OUTLINE:
-                return (Role.OUTLINE_CLOSE,)
+                return (Role.OUTLINE_CLOSE,) if Role.OUTLINE_CLOSE in self.tokens.ids else (Role.OUTLINE_OPEN, Role.GOAL_CLOSE)
             case State.CONCLUSION:
                 return (Role.CONCLUSION_CLOSE,)
             case State.CLOSING:

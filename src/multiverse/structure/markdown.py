@@ -48,15 +48,15 @@ class MarkdownWriter:
     def tag(self, role: Role) -> str:
         """What a tag adds: the heading of a path, or nothing."""
         self._held, self._apart = "", True
+        if self._outline is not None and role in (Role.OUTLINE_OPEN, Role.OUTLINE_CLOSE, Role.GOAL_CLOSE):
+            if self._blocks:
+                self._blocks[-1].append(" ".join(self._outline.split()))
+            self._outline = None
         match role:
             case Role.GOAL_OPEN:
                 self._blocks.append([])
             case Role.OUTLINE_OPEN:
                 self._outline = ""
-            case Role.OUTLINE_CLOSE if self._outline is not None:
-                if self._blocks:
-                    self._blocks[-1].append(" ".join(self._outline.split()))
-                self._outline = None
             case Role.PATH_OPEN if self._blocks and self._blocks[-1]:
                 return self._heading(self._blocks[-1].pop(0))
             case self._last if self._blocks:
@@ -137,7 +137,7 @@ class _Labels:
     """Removes the labels of outlines and paths from a text that is read tag by tag."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._end = dialect.label_end
+        self._dialect = dialect
         self._last = Role.CONCLUSION_CLOSE if dialect.conclusion is not None else Role.BLOCK_CLOSE
         self._blocks: list[tuple[str, int, int]] = []  # of each open block: its branch's label, outlines, paths
         self._path: list[str] = []  # labels of the open paths
@@ -168,5 +168,4 @@ class _Labels:
         if self._label is None:
             return text
         rest = text.lstrip()
-        head = f"{self._label}{self._end}"
-        return rest.removeprefix(head)
+        return rest.removeprefix(self._dialect.label_text(self._label))

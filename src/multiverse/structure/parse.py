@@ -82,7 +82,8 @@ class _Parser:
         offset = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(canonical), len(self.text)))
         there = repr(canonical[offset : offset + 12]) if offset < len(canonical) else "the end of the document"
         found = repr(self.text[offset : offset + 12]) if offset < len(self.text) else "the end of the document"
-        raise self.error_at(offset, f"found {found}", f"{there} (tags stand apart by one {sep!r})")
+        apart = f"stand apart by one {sep!r}" if sep else "and texts stand next to each other"
+        raise self.error_at(offset, f"found {found}", f"{there} (tags {apart})")
 
     def body(self, closing: Role | None, label: str, *, forks: bool = True, left: str = "") -> Body:
         """Texts and, with `forks`, blocks up to, not including, the closing tag (or the end of the text).
@@ -147,8 +148,9 @@ class _Parser:
             self.take(Role.OUTLINE_OPEN)
             self.label(child_label(label, len(outlines)))
             outlines.append(self.inner(self.free_text()).removeprefix(" "))
-            self.take(Role.OUTLINE_CLOSE)
-            self.blank()
+            if self.dialect.outline.close:
+                self.take(Role.OUTLINE_CLOSE)
+                self.blank()
         if self.peek().role is not Role.GOAL_CLOSE:
             raise self.error(self.peek(), f"{self.tag(Role.OUTLINE_OPEN)} or {self.tag(Role.GOAL_CLOSE)}")
         self.take(Role.GOAL_CLOSE)
@@ -160,9 +162,9 @@ class _Parser:
     def label(self, label: str) -> None:
         """Remove a label from the beginning of the next text."""
         piece = self.peek()
-        head = f"{self.dialect.sep}{label}{self.dialect.label_end}"
+        head = self.dialect.outline_head(label)
         if piece.role is not None or not piece.text.startswith(head):
-            raise self.error(piece, f"the label {label}{self.dialect.label_end}")
+            raise self.error(piece, f"the label {self.dialect.label_text(label)}")
         self.pieces[self.at] = _Piece(piece.text[len(head) :], None, piece.offset + len(head))
         if not self.pieces[self.at].text:
             self.at += 1

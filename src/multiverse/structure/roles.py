@@ -91,7 +91,7 @@ class RoleTracker:
         label = child_label(machine.label, machine.outlines - 1)
         length = 0
         if self._outline is not None:
-            head = f"{label}{machine.tokens.dialect.label_end}"
+            head = machine.tokens.dialect.label_text(label)
             before, self._outline = len(self._outline), self._outline + text
             rest = self._outline.lstrip()
             if head.startswith(rest):

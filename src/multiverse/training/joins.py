@@ -39,7 +39,7 @@ def message(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> list[i
         decode: token ids to text.
     """
     close = tokens.ids[Role.PATH_CLOSE]
-    head = _head(path, tokens)
+    head = _head(path, tokens, decode)
     stretches: list[list[int]] = [[]]
     for token in path[head:]:
         if token in tokens.roles:
@@ -52,10 +52,13 @@ def message(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> list[i
     return [*path[:head], *(tokens.encode(f" {clause}") if clause else ()), *tokens.sep, close, *tokens.sep]
 
 
-def _head(path: Sequence[int], tokens: TokenDialect) -> int:
-    """Length of a path's head: it ends with the same token for every label."""
-    end = tokens.path_head("1")[-1]
-    return path.index(end) + 1
+def _head(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> int:
+    """Length of a path's head: tag, separator, label (a number, or numbers and dots) and what ends it."""
+    at = 1 + len(tokens.sep)
+    # A text begins with a space, so no digit of it is taken for the label's.
+    while at < len(path) and re.fullmatch(r"[\d.]+", decode([path[at]])):
+        at += 1
+    return at + len(tokens.encode(tokens.dialect.label_end))
 
 
 @dataclass

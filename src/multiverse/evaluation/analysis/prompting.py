@@ -130,8 +130,10 @@ def _tidied(text: str, dialect: Dialect) -> str:
     for piece in re.split("(" + "|".join(re.escape(tag) for tag in sorted(kept, key=len, reverse=True)) + ")", text):
         part = piece.strip()
         if parts and dialect.roles.get(parts[-1]) in (Role.OUTLINE_OPEN, Role.PATH_OPEN):
-            label, end, rest = part.partition(dialect.label_end)
-            part = f"{label.strip()}{end} {rest.strip()}".rstrip()
+            end = dialect.label_end
+            labelled = re.fullmatch(rf"([\d.]*)\s*{re.escape(end)}(.*)", part, re.DOTALL)
+            if labelled is not None:
+                part = f"{labelled[1]}{end} {labelled[2].strip()}".rstrip()
         # A conclusion may be empty if a limit cut it.
         silent = bool(parts) and dialect.roles.get(parts[-1]) is Role.CONCLUSION_OPEN
         parts += [part] if part or silent else []

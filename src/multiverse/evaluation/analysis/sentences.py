@@ -43,19 +43,22 @@ def sentences(document: Document, dialect: Dialect) -> list[Sentence]:
     text = render(document, dialect)
     begins = Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN
     pieces = re.split("(" + "|".join(re.escape(tag) for tag in sorted(dialect.tags, key=len, reverse=True)) + ")", text)
+    label_of = re.compile(rf"\s*[\d.]+{re.escape(dialect.label_end)}")
     inside: list[Role] = [] if dialect.apart else [Role.THINK_OPEN]
     found: list[Sentence] = []
     labelled, offset = False, 0
     for index, piece in enumerate(pieces):
         role = dialect.roles.get(piece)
         if role is not None:
+            if inside and inside[-1] is Role.OUTLINE_OPEN and role is not Role.OUTLINE_CLOSE:  # the tag ends the outline
+                inside = inside[:-1]
             # A thinking that may not fork has no place for a block.
             entered = Role.GOAL_OPEN if role is Role.THINK_OPEN and not dialect.forks_thinking else role
             inside = inside[:-1] if role.name.endswith("CLOSE") else [*inside, entered]
             labelled = role is Role.PATH_OPEN
         elif inside and inside[-1] in (Role.THINK_OPEN, Role.PATH_OPEN, Role.CONCLUSION_OPEN):
             following = dialect.roles.get(pieces[index + 1]) if index + 1 < len(pieces) else None
-            skipped = piece.index(dialect.label_end) + len(dialect.label_end) if labelled else 0
+            skipped = label.end() if labelled and (label := label_of.match(piece)) else 0
             here = [
                 Sentence(
                     match.group().rstrip(),
