@@ -2,8 +2,8 @@
 
 A block of N one-line outlines stands in a trunk of one sentence. Steps are forwards on the longest chain, tokens those of the
 whole block and of its longest chain. Counted are the same document in the paper's dialect as it was decoded before jump forward
-(only the heads of paths and conclusions forced), the same with jump forward, and in the compact dialect. The same block with
-its tags alone, whose words all are one token, is subtracted from nothing: words are counted by themselves and taken off.
+(only the heads of paths and conclusions forced), the same with jump forward, and in the compact dialect. The words are
+tokenised by themselves and their number is taken off.
 
     python -m benchmarks.structure_steps                                 # the tokenizer of multiverse-mini
     python -m benchmarks.structure_steps --tokenizer FOLDER --json out.json
@@ -39,7 +39,6 @@ from multiverse.structure import (
     Block,
     Dialect,
     Document,
-    Layout,
     Machine,
     TokenDialect,
     encode,
@@ -49,7 +48,6 @@ from multiverse.tasks import problems
 
 WIDTHS = range(2, 9)
 TOPICS = ("bread", "magnets", "the moon", "rain", "glass", "honey", "salt", "wool")
-AIM = 30  # steps of a block of five
 
 
 class Cost(NamedTuple):
@@ -106,7 +104,10 @@ def measured(questions: int, repeats: int) -> dict[str, dict[str, float]]:
     """Means over greedy answers of multiverse-mini, one at a time; seconds are medians over the repeats."""
     llm = LLM(prefix_cache=False)
     prompts = [ask(problem.question, "parallel") for problem in islice(problems("worksheet", seed=5), questions)]
-    ways: dict[str, Callable[[Machine], tuple[int, ...]]] = {"jump forward": engine_request.required_tokens, "heads alone": heads_alone}
+    ways: dict[str, Callable[[Machine], tuple[int, ...]]] = {
+        "jump forward": engine_request.required_tokens,
+        "heads alone": heads_alone,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     means: dict[str, dict[str, float]] = {}
     usual = ways["jump forward"]
@@ -147,7 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=160)
     values: dict[str, Any] = {"machine": describe("cpu"), "counted": {}}
-    for folder in (str(find_model("mini")), *options.tokenizer):
+    for folder in (str(find_model("multiverse-mini")), *options.tokenizer):
         costs = counted(folder)
         show(console, Path(folder).name, costs)
         values["counted"][Path(folder).name] = costs

@@ -14,7 +14,7 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, BranchEndEvent, Event, FinishEvent, Request
 from multiverse.engine.sampler import Choice, Sampler
 from multiverse.errors import RequestError
-from multiverse.structure import NPR, THREADWEAVER, Dialect, Role, State, TokenDialect, child_label, layout
+from multiverse.structure import MULTIVERSE_COMPACT, NPR, THREADWEAVER, Dialect, Role, State, TokenDialect, child_label, layout
 from tests.conftest import FAMILIES, build_tokenizer, save_model
 from tests.engine.steering import Policy, PolicySampler, always_fork, bare_request, prompt_ids
 from tests.engine.test_sampler import busy
@@ -154,12 +154,12 @@ def test_whatever_a_random_model_writes_can_be_read_back(llm: LLM, forks: bool) 
     assert (len(labels) > 4) == forks
 
 
-@pytest.mark.parametrize("dialect", [NPR, THREADWEAVER], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("dialect", [NPR, THREADWEAVER, MULTIVERSE_COMPACT], ids=lambda dialect: dialect.name)
 def test_other_dialects_are_kept_to_as_well(tmp_path: Path, dialect: Dialect) -> None:
     torch.manual_seed(5)
     tokenizer = build_tokenizer(dialect)
     llm = LLM(save_model(tmp_path, FAMILIES["qwen3"](len(tokenizer)), tokenizer), kv_memory=4 << 20)
-    prompt = "Q" if dialect.think is None else f"Q{dialect.think.open}"
+    prompt = "Q" if dialect.think is None or dialect.forks_answer else f"Q{dialect.think.open}"
     params = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=250, max_width=2, logit_bias=busy(llm))
     generations = llm.generate([prompt] * 12, [replace(params, seed=seed) for seed in range(12)])
     for generation in generations:

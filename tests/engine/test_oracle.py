@@ -20,7 +20,9 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
 from multiverse.engine import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import MULTIVERSE, Block, Blocks, Document, TokenDialect, encode, layout, place
+from multiverse.structure import MULTIVERSE, MULTIVERSE_COMPACT, Block, Blocks, Document, TokenDialect, encode, layout, place
+from tests.conftest import FAMILIES as MODELS
+from tests.conftest import build_tokenizer, save_model
 from tests.strategies import documents
 
 TOLERANCE = 1e-4
@@ -220,6 +222,34 @@ def test_a_chain_of_nested_blocks_to_depth_three(pair: Callable[[str, Blocks], P
     assert document.depth == 3
     assert check(model, generation, tokens) > 1000
     assert generation.usage.parallelism > 3
+
+
+@pytest.fixture(scope="module")
+def compact(tmp_path_factory: pytest.TempPathFactory) -> tuple[LLM, Any]:
+    """Our engine and the untouched model, with the compact dialect: no separators, outlines that the next tag ends."""
+    tokenizer = build_tokenizer(MULTIVERSE_COMPACT)
+    torch.manual_seed(9)
+    folder = save_model(tmp_path_factory.mktemp("compact"), MODELS["qwen3"](len(tokenizer)), tokenizer)
+    llm = LLM(folder, kv_memory=8 << 20)
+    llm.engine.sampler = ScriptedSampler()
+    return llm, AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+
+@settings(max_examples=5)
+@given(data=st.data())
+def test_the_compact_dialect_agrees_with_one_dense_forward(compact: tuple[LLM, Any], data: st.DataObject) -> None:
+    llm, model = compact
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    assert tokens.dialect == MULTIVERSE_COMPACT
+    docs = data.draw(st.lists(documents(depth=2, forks=True, places="answer"), min_size=4, max_size=5))
+    rng = random.Random(data.draw(st.integers(0, 1 << 30)))
+    disturb = Trouble(rng, evict=True) if rng.random() < 0.5 else None
+    gaps = [rng.randrange(8) for _ in docs]
+    generations = run_scripted(llm, docs, ["Q"] * len(docs), gaps, rng.choice([13, 40, 2048]), disturb=disturb)
+    for document, generation in zip(docs, generations, strict=True):
+        assert generation.tree == document
+        assert check(model, generation, tokens) > 0
 
 
 def draw_work(data: st.DataObject, size: int, where: Blocks) -> tuple[list[Document], list[str], list[int], random.Random]:

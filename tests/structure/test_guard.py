@@ -28,7 +28,7 @@ from multiverse.structure import (
     required_tokens,
 )
 from multiverse.structure import layout as replay
-from tests.structure.adapted import TOKENS, dialect_documents
+from tests.structure.adapted import MERGING, TOKENS, dialect_documents
 
 FREE = (State.BODY, State.OUTLINE, State.CONCLUSION)
 """States in which a separator must stand between a text and the tag behind it."""
@@ -199,6 +199,21 @@ def test_required_tokens_are_those_without_a_choice(pair: tuple[TokenDialect, Do
         on.feed(token)
     assert required_tokens(on.machine) == ()
     assert replay(ids, tokens) == layout
+
+
+@pytest.mark.parametrize("known", [TOKENS, MERGING], ids=["bytes", "merging"])
+def test_the_text_does_not_end_directly_after_the_answers_separator(known: dict[str, TokenDialect]) -> None:
+    # With tokenizers that have one token for two line ends, the separator once counted as a text of the answer.
+    tokens = known["multiverse"]
+    machine = Machine(tokens)
+    for token in (tokens.ids[Role.THINK_OPEN], *tokens.sep, tokens.ids[Role.THINK_CLOSE]):
+        machine.feed(token)
+    assert allowed_tokens(machine).may_end
+    for token in tokens.answer_sep:
+        machine.feed(token)
+        assert not allowed_tokens(machine).may_end
+    machine.feed(tokens.encode("4")[0])
+    assert allowed_tokens(machine).may_end
 
 
 def test_a_text_without_canonical_separators_is_not_forced() -> None:

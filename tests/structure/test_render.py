@@ -7,7 +7,22 @@ from itertools import groupby
 import pytest
 from hypothesis import given
 
-from multiverse.structure import MULTIVERSE, NPR, THREADWEAVER, Block, Dialect, Document, TokenDialect, render, segments
+from multiverse.errors import StructureError
+from multiverse.structure import (
+    MULTIVERSE,
+    MULTIVERSE_COMPACT,
+    NPR,
+    THREADWEAVER,
+    Block,
+    Dialect,
+    Document,
+    TokenDialect,
+    markdown,
+    markdown_text,
+    parse,
+    render,
+    segments,
+)
 from tests.structure.adapted import dialect_documents
 
 CANONICAL = """\
@@ -179,3 +194,18 @@ def test_a_space_that_is_a_token_of_its_own_belongs_to_the_outlines_head(gap: st
     assert (f"\n1:{gap}" in [segment.text for segment in cut if segment.forced]) == (
         f"{' '[len(gap) :]}first sub-task\n</Outline>" in [segment.text for segment in cut if not segment.forced]
     )
+
+
+def test_render_in_the_compact_dialect() -> None:
+    document = Document(None, ("Two.", Block(("Bread", "Wool"), (("one",), ("two", INNER)), "so"), "end"))
+    text = render(document, MULTIVERSE_COMPACT)
+    assert text == (
+        "Two.<fork><part>1 Bread<part>2 Wool<run><path>1 one</path>"
+        "<path>2 two<fork><part>1 inner<run><path>1 three</path><join>so far</join></path><join>so</join>end"
+    )
+    assert parse(text, MULTIVERSE_COMPACT) == document
+    forced = [segment.text for segment in segments(document, MULTIVERSE_COMPACT) if segment.forced]
+    assert forced == ["<part>", "1", "2", "<path>1", "<path>2", "<part>", "1", "<path>1", "<join>", "<join>"]
+    with pytest.raises(StructureError, match="expected the label 2"):
+        parse(text.replace("<part>2", "<part>3", 1), MULTIVERSE_COMPACT)
+    assert markdown(document.answer) == markdown_text(text, MULTIVERSE_COMPACT)
