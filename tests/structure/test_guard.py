@@ -363,7 +363,7 @@ def where_it_forks(tokens: TokenDialect, text: str, label: str = "") -> Machine:
     return machine
 
 
-@pytest.mark.parametrize("name", sorted(TOKENS))
+@pytest.mark.parametrize("name", [name for name in sorted(TOKENS) if TOKENS[name].sep])
 @pytest.mark.parametrize("label", ["", "2.10"])
 def test_a_tag_is_allowed_only_behind_a_separator(name: str, label: str) -> None:
     tokens = TOKENS[name]
@@ -473,7 +473,34 @@ def test_growth_is_the_closing_cost_that_a_tag_adds(pair: tuple[TokenDialect, Do
             assert took == ClosingCost(before.tokens + more.tokens - 1, before.positions + more.positions - 1)
 
 
-@pytest.mark.parametrize("name", sorted(TOKENS))
+@pytest.mark.parametrize("label", ["", "2.10"])
+def test_without_separators_a_tag_is_allowed_behind_any_text(label: str) -> None:
+    tokens = TOKENS["multiverse-compact"]
+    for text in (" so", " so\n", " so "):
+        machine = where_it_forks(tokens, text, label)
+        assert allows(allowed_tokens(machine), tokens.fork_tag)
+        assert closing_tokens(machine) == ((tokens.ids[Role.PATH_CLOSE],) if label else ())
+    if label:  # the space after a label is no text
+        assert not allows(allowed_tokens(where_it_forks(tokens, " ", label)), tokens.fork_tag)
+        assert allows(allowed_tokens(where_it_forks(tokens, "", label)), tokens.fork_tag)
+
+
+def test_without_a_closing_tag_the_next_tag_ends_an_outline() -> None:
+    tokens = TOKENS["multiverse-compact"]
+    machine = where_it_forks(tokens, "so")
+    machine.feed(tokens.fork_tag)
+    for token in (tokens.outline_tag, *tokens.outline_head("1"), *tokens.encode("a")):
+        machine.feed(token)
+    assert machine.legal_roles() == (Role.OUTLINE_OPEN, Role.GOAL_CLOSE)
+    # Tag, label and space; and a path of its head and its end.
+    assert growth(machine, Role.OUTLINE_OPEN) == ClosingCost(3 + 3, 3)
+    assert closing_tokens(machine) == (tokens.ids[Role.GOAL_CLOSE],)
+    machine.feed(tokens.ids[Role.GOAL_CLOSE])
+    assert machine.waiting
+    assert closing_tokens(Machine(tokens, "2.1")) == (tokens.ids[Role.PATH_CLOSE],)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(TOKENS) if Role.OUTLINE_CLOSE in TOKENS[name].ids])
 def test_an_outline_adds_positions_in_sequence_and_its_path_in_parallel(name: str) -> None:
     tokens = TOKENS[name]
     machine = where_it_forks(tokens, "so\n")
