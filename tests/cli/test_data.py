@@ -233,7 +233,7 @@ def test_stats(run: Run, good: Path, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "20 documents, 95% fork · tokens of multiverse-mini" in out
     assert [line.split()[0] for line in out.splitlines()[2:]] == [
-        *("tokens", "critical", "parallelism", "blocks", "paths", "paths", "depth")
+        *("tokens", "critical", "steps", "parallelism", "blocks", "paths", "paths", "depth")
     ]
     assert "20 documents" in plot.read_text()
     printed = json.loads(run("data", "stats", str(good), "--json").out)
