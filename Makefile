@@ -17,7 +17,7 @@ CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs soak mini from-sequential paper bench latency bench-envs gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -64,6 +64,12 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 	$(BIN)/python -m recipes.mini.start runs/mini/start
 	$(BIN)/python -m recipes.mini.data runs/mini/data.jsonl
 	$(BIN)/multiverse train recipes/mini/train.yaml
+
+# A run that was stopped resumes: answers, documents and checkpoints are kept.
+smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, about an hour and a half on two cores
+	$(BIN)/multiverse curate compose recipes/smol/questions --out runs/smol/composed -m smollm2
+	$(BIN)/multiverse train recipes/smol/train.yaml
+	$(BIN)/python -m recipes.smol.measure runs/smol/run/adapter --json runs/smol/figures.json
 
 from-sequential: setup  ## fine-tune a model of sequential text, and evaluate it before and after
 	$(BIN)/python -m recipes.from_sequential.run

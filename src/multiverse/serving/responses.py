@@ -352,6 +352,7 @@ class ModelInfo(ResponseModel):
     is_generation: Literal[True]
     max_model_len: int
     vocab_size: int
+    deterministic: bool = Field(description="Whether the same request gives the same bits whatever it is computed beside.")
     has_chat_template: bool
     dialect: dict[str, Any] | None = Field(description="The tag set that the model writes; null for a plain model.")
     dialects: list[str] = Field(description="Names that `/parse` knows.")

@@ -1,0 +1,188 @@
+"""Measure a model that was taught to fork, on held-out requests, and beside the model it was made from.
+
+    python -m recipes.smol.measure runs/smol/run/adapter --base smollm2 --json runs/smol/figures.json
+
+`heldout.jsonl` holds 280 requests of two to eight parts and 300 single ones, made of topics and wordings that no training
+document has. Everything is decoded greedily. Reported are the requests with exactly as many paths as parts, the parts whose
+path names what was asked for, single requests that forked all the same, answers that broke the grammar or did not end; and
+for requests of four parts, decoded one at a time, the seconds of the forked answer against the seconds that the base takes for
+as many tokens as the paths hold, in a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.machine import describe
+from multiverse import LLM, SamplingParams
+from multiverse.engine import Generation
+from multiverse.structure import Block, Body
+
+REQUESTS = Path(__file__).with_name("heldout.jsonl")
+MOST_TOKENS = 1600
+LINE_TOKENS = 256
+"""Length of the base's answers in a line; its seconds for each token come from them."""
+
+_COMMON_WORDS = frozenset(
+    re.findall(
+        "[a-z]+",
+        """a about an and any are as at be by can could describe did do does explain for from give has have help how i in
+        introduce is it its know let like look made make makes me mean meant more need needs of on one or purpose really say
+        should so some tell than that the their there they this tip to understand us use used was way ways were what when
+        where which who why with work works would you your""",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A held-out request.
+
+    Attributes:
+        messages: the chat.
+        parts: number of its parts; 0 for one that should not fork.
+        questions: the question behind each part.
+    """
+
+    messages: list[dict[str, str]]
+    parts: int
+    questions: list[str]
+
+
+def read_requests(path: Path, limit: int | None) -> list[Request]:
+    """The requests of a file, at most `limit` of each number of parts."""
+    found: dict[int, list[Request]] = defaultdict(list)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        found[record["parts"]].append(Request(record["messages"], record["parts"], record["questions"]))
+    return [request for group in found.values() for request in group[:limit]]
+
+
+def leaves(body: Body) -> list[str]:
+    """Texts of the paths that do not fork again, in document order."""
+    texts: list[str] = []
+    for block in (item for item in body if isinstance(item, Block)):
+        for path in block.paths:
+            texts += leaves(path) or [" ".join(item for item in path if isinstance(item, str))]
+    return texts
+
+
+def addressed(question: str, text: str) -> bool:
+    """Whether a text holds a content word of the question, the first five letters compared."""
+    words = [word for word in re.findall(r"[a-z]+", question.lower()) if word not in _COMMON_WORDS]
+    return any(word[:5] in text.lower() for word in words) if words else bool(text.strip())
+
+
+def judge(request: Request, out: Generation) -> dict[str, Any]:
+    """Figures of one answer."""
+    paths = leaves(out.tree.answer) if out.tree is not None else []
+    pairs = zip(request.questions, paths, strict=False)
+    return {
+        "parts": request.parts,
+        "paths": len(paths),
+        "exact": len(paths) == request.parts,
+        "addressed": sum(addressed(question, text) for question, text in pairs) if len(paths) == request.parts else 0,
+        "malformed": out.finish_reason in ("malformed", "error"),
+        "ended": out.finish_reason == "stop",
+        "usage": out.usage.to_json("total_tokens", "critical_path_tokens", "critical_path_steps", "parallelism"),
+    }
+
+
+def measure(llm: LLM, requests: Sequence[Request], console: Console) -> list[dict[str, Any]]:
+    """Figures of every answer, decoded sixteen requests at a time."""
+    params = SamplingParams(temperature=0, max_tokens=MOST_TOKENS)
+    figures = []
+    for start in track(range(0, len(requests), 16), description="held-out requests", console=console):
+        group = requests[start : start + 16]
+        outs = llm.chat([request.messages for request in group], params)
+        figures += [judge(request, out) for request, out in zip(group, outs, strict=True)]
+    return figures
+
+
+def clock(llm: LLM, base: LLM, requests: Iterable[Request], console: Console) -> list[dict[str, float]]:
+    """Seconds of forked answers, one at a time, and of the base for as many tokens as their paths hold."""
+    rows = []
+    for request in track(list(requests), description="wall-clock", console=console):
+        began = time.perf_counter()
+        out = llm.chat([request.messages], SamplingParams(temperature=0, max_tokens=MOST_TOKENS))[0]
+        forked = time.perf_counter() - began
+        if out.tree is None or len(texts := leaves(out.tree.answer)) != request.parts:
+            continue
+        content = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
+        began = time.perf_counter()
+        line = base.chat([request.messages], SamplingParams(temperature=0, max_tokens=LINE_TOKENS))[0]
+        seconds_per_token = (time.perf_counter() - began) / line.usage.total_tokens
+        rows.append({"tokens": content, "forked": forked, "in_line": content * seconds_per_token})
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Shares and means over the answers to requests with one number of parts."""
+    parts = rows[0]["parts"]
+    exact = [row for row in rows if row["exact"]]
+    return {
+        "parts": parts,
+        "requests": len(rows),
+        "exact": len(exact) / len(rows),
+        "addressed": sum(row["addressed"] for row in exact) / (parts * len(exact)) if parts and exact else None,
+        "malformed": sum(row["malformed"] for row in rows),
+        "ended": mean(row["ended"] for row in rows),
+        **{name: mean(row["usage"][name] for row in rows) for name in rows[0]["usage"]},
+    }
+
+
+def table(groups: list[dict[str, Any]]) -> Table:
+    """The summaries as a table; in the first row of a single request, `exact` is the share that did not fork."""
+    grid = Table(
+        "parts", "requests", "exact", "addressed", "malformed", "ended", "tokens", "critical path", "steps", "parallelism"
+    )
+    for group in groups:
+        addressed_share = "" if group["addressed"] is None else f"{group['addressed']:.1%}"
+        grid.add_row(
+            str(group["parts"]), str(group["requests"]), f"{group['exact']:.1%}", addressed_share, str(group["malformed"]),
+            f"{group['ended']:.1%}", f"{group['total_tokens']:.0f}", f"{group['critical_path_tokens']:.0f}",
+            f"{group['critical_path_steps']:.0f}", f"{group['parallelism']:.2f}",
+        )  # fmt: skip
+    return grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder or name of the model")
+    parser.add_argument("--base", default="smollm2", help="the model that it was made from")
+    parser.add_argument("--requests", type=Path, default=REQUESTS)
+    parser.add_argument("--limit", type=int, help="most requests for each number of parts")
+    parser.add_argument("--clock", type=int, default=12, help="requests of four parts that are timed")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    llm, requests = LLM(options.model), read_requests(options.requests, options.limit)
+    rows = measure(llm, requests, console)
+    groups = [summary([row for row in rows if row["parts"] == parts]) for parts in sorted({row["parts"] for row in rows})]
+    four = [request for request in requests if request.parts == 4][: options.clock]
+    times = clock(llm, LLM(options.base), four, console)
+    speedups = [row["in_line"] / row["forked"] for row in times]
+    figures = {"machine": describe(), "model": str(options.model), "parts": groups, "clock": times}
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    Console().print(table(groups))
+    if speedups:
+        print(f"four parts, alone: {median(speedups):.2f} times as fast as the base in a line (median of {len(speedups)})")
+    print(figures["machine"])
+
+
+if __name__ == "__main__":
+    main()
