@@ -222,8 +222,10 @@ def busy(llm: LLM) -> dict[int, float]:
     """A bias with which a random model forks, nests and closes a lot, though the guard lets tags only stand apart."""
     tokens = llm.engine.tokens
     assert tokens is not None
-    closing = {tokens.ids[Role.OUTLINE_CLOSE]: 6.0, tokens.ids[Role.PATH_CLOSE]: 3.0}
-    return {tokens.sep[0]: 5.0, tokens.fork_tag: 8.0, tokens.outline_tag: 4.0, **closing}
+    # Where outlines have no closing tag, the one that forks ends the last of them.
+    last = Role.OUTLINE_CLOSE if Role.OUTLINE_CLOSE in tokens.ids else Role.GOAL_CLOSE
+    closing = {tokens.ids[last]: 6.0, tokens.ids[Role.PATH_CLOSE]: 3.0}
+    return {**dict.fromkeys(tokens.sep, 5.0), tokens.fork_tag: 8.0, tokens.outline_tag: 4.0, **closing}
 
 
 def sampled(llm: LLM, *seeds: int | None) -> list[tuple[int, ...]]:
