@@ -16,7 +16,7 @@ def test_the_command(tmp_path: Path, run: Any) -> None:
     source = questions(tmp_path / "q.txt")
     with serving(Model()) as up:
         where = ("--out", str(tmp_path / "out"), "-m", "fake", "--base-url", up.url)
-        told = run("curate", "compose", str(source), *where, "--min-part-tokens", "20", "--documents", "25", "--json")
+        told = run("curate", "compose", str(source), *where, "--min-part-tokens", "20", "--num-documents", "25", "--json")
     assert told.code == 0, told.err
     said = json.loads(told.out)
     assert said["totals"]["curated"] == 25
@@ -51,7 +51,7 @@ def test_a_model_of_this_process(tmp_path: Path, run: Any, writes: Any) -> None:
         "--out",
         str(tmp_path / "out"),
         *long,
-        "--documents",
+        "--num-documents",
         "10",
         "-m",
         "any",

@@ -50,7 +50,9 @@ def test_every_dialect(dialect: str) -> None:
     check_grammar(document, config.tags)
     check_sentences(FILLED, document, TRACE, PHRASE)
     text = render(document, config.tags)
-    assert all(f"\n{label}:" in text for label in ("1", "2", "2.1", "2.2"))
+    tags = config.tags
+    labels = ("1", "2", "2.1", "2.2") if tags.labels == "path" else ("1", "2")
+    assert all(f"{tags.path.open}{tags.sep}{label}{tags.label_end}" in text for label in labels)
     assert text.index("Sentence 7.") < text.index("Done.")
 
 

@@ -16,7 +16,7 @@ RUN_HEAD = Run("mini multiverse", "mini", {"seed": 7}, "a machine", "2026-11-27"
 
 
 def sample(id: str = "0", epoch: int = 0, task: str = "chain") -> Sample:  # noqa: A002
-    return Sample(task, id, epoch, "parallel", "Q?", "1", "1", "… 1", True, "stop", False, 0, 5, 5, 0.1)
+    return Sample(task, id, epoch, "parallel", "Q?", "1", "1", "… 1", True, "stop", False, 0, 5, 5, 5, 0.1)
 
 
 def test_written_and_resumed(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_answers_are_graded_and_measured(scripted: LLM, tmp_path: Path) -> None:
 def test_a_right_answer_counts_if_it_finished_with_stop_or_for_the_budget(
     finish_reason: str, budgeted: bool, right: bool
 ) -> None:
-    response = Response("text", "7", finish_reason, finish_reason == "malformed", 0, 10, 10, 1.0)
+    response = Response("text", "7", finish_reason, finish_reason == "malformed", 0, 10, 10, 10, 1.0)
     config = TaskConfig("parallel", 1, 7, budgeted)
     question = Question("0", "What is 7?", "7")
     sample = make_sample(("chain", "0", 0), question, response, Verdict(True, "7"), config)
@@ -303,7 +303,7 @@ def test_each_question_has_its_own_seed_and_the_instruction_of_the_mode(
 
 def test_standard_errors_are_clustered() -> None:
     def one(id: str, epoch: int, right: bool) -> Sample:  # noqa: A002
-        return Sample("t", id, epoch, "parallel", "", "", "", "", right, "stop", False, 0, 4, 2, 1.0)
+        return Sample("t", id, epoch, "parallel", "", "", "", "", right, "stop", False, 0, 4, 2, 2, 1.0)
 
     def stderr(samples: list[Sample]) -> float:
         (group,) = report([Run("run", "model", {}, "machine", "2026-11-27", samples=tuple(samples))]).groups

@@ -15,7 +15,7 @@ from .curate_dataflow import dataflow
 from .curate_distill import distill
 from .curate_input import OPENAI_URL, Traces, api_key
 from .curate_progress import print_estimate, print_stages, run_job
-from .declared import DryRun, Fields, Fresh, Json, Limit, OnError, Out, Split, expand_options
+from .declared import DryRun, Fields, Fresh, Json, KeepXml, Limit, OnError, Out, Split, expand_options
 from .errors import InputError, check_url
 from .groups import HELP_OPTIONS, RunByDefault
 
@@ -74,9 +74,7 @@ def run(
         bool, typer.Option("--yes", help="Start though the estimate exceeds a limit; the limit holds.", rich_help_panel="Cost")
     ] = False,
     dry_run: DryRun = False,
-    keep_xml: Annotated[
-        bool, typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel="Output")
-    ] = False,
+    keep_xml: KeepXml = False,
     as_json: Json = False,
 ) -> None:
     """Curate the traces of INPUT: requests to a model in stages, checks, and training data.

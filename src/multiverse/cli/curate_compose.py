@@ -78,7 +78,7 @@ def compose(
     multiverse curate compose questions.txt --out composed -m smollm2
     multiverse curate compose a.jsonl b.jsonl --out composed -m my/model --max-parts 6
     multiverse curate compose questions.txt --out composed -m my-model \\
-        --base-url http://localhost:8000/v1 --conclusions model --judge
+        --base-url http://localhost:8000/v1 --conclusion-writer model --judge
     """
     from ..curation.client import Client
     from ..curation.compose import Composition, read_questions

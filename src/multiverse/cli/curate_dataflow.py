@@ -12,7 +12,7 @@ import typer
 
 from ..curation.config import IN_PROCESS, DataflowConfig, EndpointConfig
 from .curate_progress import run_job
-from .declared import Fields, Fresh, Json, Limit, OnError, Out, Seed, Split, expand_options
+from .declared import Fields, Fresh, Json, KeepXml, Limit, OnError, Out, Seed, Split, expand_options
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -40,9 +40,7 @@ def dataflow(
     seed: Seed = 0,
     on_error: OnError = "stop",
     fresh: Fresh = False,
-    keep_xml: Annotated[
-        bool, typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel="Output")
-    ] = False,
+    keep_xml: KeepXml = False,
     as_json: Json = False,
 ) -> None:
     """Find the parallel structure of worked solutions by their arithmetic; no model is needed.

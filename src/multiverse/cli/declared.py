@@ -45,6 +45,9 @@ Plot = Annotated[
     Path | None,
     typer.Option("--plot", metavar="FILE", help="Draw the result into an .svg, .png or .pdf file.", show_default=False),
 ]
+KeepXml = Annotated[
+    bool, typer.Option("--keep-xml", help="Also write each document to a file of its own.", rich_help_panel="Output")
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", "-n", metavar="N", help="Take only the first N; of each, where several are named.", min=1),

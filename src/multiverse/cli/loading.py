@@ -56,11 +56,17 @@ class ModelOptions(Options):
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `LLM`."""
-        given: dict[str, Any] = {"model": self.model, "device": self.device, "dtype": self.dtype}
+        given: dict[str, Any] = {
+            "model": self.model,
+            "device": self.device,
+            "dtype": self.dtype,
+            "packed_linears": self.packed_linears,
+            "tensor_parallel": self.tensor_parallel,
+            "deterministic": self.deterministic,
+        }
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
-        chosen = ("packed_linears", "tensor_parallel", "deterministic")
-        return given | {name: getattr(self, name) for name in chosen}
+        return given
 
     def load(self, **engine: Any) -> LLM:
         """Load the model; a note on a terminal's stderr says so meanwhile.

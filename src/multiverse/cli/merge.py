@@ -8,17 +8,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from .declared import Json
+from .declared import Json, Out
 from .errors import InputError
 from .loading import quietly
 
 
 def merge(
     adapter: Annotated[Path, typer.Argument(metavar="ADAPTER", help="Folder of the adapter.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.", show_default=False)],
+    out: Out,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="Type of the weights; auto is the one that the adapter's folder names."),
+        typer.Option("--save-dtype", help="Type of the weights; auto is the one that the adapter's folder names."),
     ] = "auto",
     as_json: Json = False,
 ) -> None:

@@ -38,7 +38,11 @@ class CurationConfig(Options):
     final_distance: float = option(
         0.7, "Largest normalised edit distance after rewriting, for each path and for the whole.", ge=0, le=1
     )
-    judge: bool = option(False, "Also ask the model whether paths depend on each other.", group="Curation")
+    judge: bool = option(
+        False,
+        "Also ask the model whether paths depend on each other; with compose, whether each answer makes sense.",
+        group="Curation",
+    )
     rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
     dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = like(
         CommonOptions, "dialect", group="Curation"

@@ -144,7 +144,7 @@ def test_splits_share_neither_topics_nor_wordings() -> None:
         for one in PARTS
     ]
     pools = {held_out: pool_of(answers, held_out=held_out) for held_out in (False, True)}
-    config = ComposeConfig(documents=100, validation=0.3, unforked=0.0)
+    config = ComposeConfig(num_documents=100, validation=0.3, unforked=0.0)
     found = list(composed_documents(pools, WORDINGS, config, 0))
     train, kept = ([one for one in found if one.held_out == side] for side in (False, True))
     assert (len(train), len(kept)) == (70, 30)
@@ -158,11 +158,11 @@ def test_splits_share_neither_topics_nor_wordings() -> None:
 
 def test_questions_about_two_things() -> None:
     questions = [part.question for part in PARTS]
-    found = together(questions, WORDINGS, ComposeConfig(documents=100, unforked=0.5, unsplit=0.4), 0)
+    found = together(questions, WORDINGS, ComposeConfig(num_documents=100, unforked=0.5, unsplit=0.4), 0)
     assert 10 <= len(found) <= 20
     assert all(one.single and sum(item in one.text for item in ITEMS) == 2 for one in found)
     given = [*questions, *(replace(ALONE.question, id=str(number)) for number in range(20))]
-    assert together(given, WORDINGS, ComposeConfig(documents=100, unforked=0.5, unsplit=0.4), 0) == []
+    assert together(given, WORDINGS, ComposeConfig(num_documents=100, unforked=0.5, unsplit=0.4), 0) == []
 
 
 def test_wordings_of_ones_own(tmp_path: Path) -> None:

@@ -139,14 +139,14 @@ def test_killed_at_random_times_it_ends_in_the_same_files(tmp_path: Path) -> Non
 def test_a_second_start_pays_for_nothing(tmp_path: Path) -> None:
     source = questions(tmp_path / "q.txt")
     with serving(Model()) as up:
-        start(up.url, tmp_path / "out", source, documents=30)
+        start(up.url, tmp_path / "out", source, num_documents=30)
         before = files(tmp_path / "out")
-        again = start(up.url, tmp_path / "out", source, documents=30)
+        again = start(up.url, tmp_path / "out", source, num_documents=30)
         assert (again.paid.calls, again.ended) == (0, None)
         assert files(tmp_path / "out") == before
         with pytest.raises(RunError, match="max_parts"):
-            start(up.url, tmp_path / "out", source, documents=30, max_parts=3)
-        fresh = start(up.url, tmp_path / "out", source, documents=30, max_parts=3, fresh=True)
+            start(up.url, tmp_path / "out", source, num_documents=30, max_parts=3)
+        fresh = start(up.url, tmp_path / "out", source, num_documents=30, max_parts=3, fresh=True)
         assert fresh.paid.calls == 0, "other documents of the same answers cost nothing"
         widths = {
             len(block.paths)
@@ -180,9 +180,9 @@ def test_too_few_answers_say_why(tmp_path: Path) -> None:
 
 def test_the_model_writes_outlines_conclusions_and_twins(tmp_path: Path) -> None:
     source = questions(tmp_path / "q.txt", "What is doubtful bread?")
-    options: dict[str, Any] = {"outlines": "model", "conclusions": "model", "twins": "model", "unforked": 0.0}
+    options: dict[str, Any] = {"outline_writer": "model", "conclusion_writer": "model", "twins": "model", "unforked": 0.0}
     with serving(Model()) as up:
-        result = start(up.url, tmp_path / "out", source, documents=30, forms=("numbered",), **options)
+        result = start(up.url, tmp_path / "out", source, num_documents=30, forms=("numbered",), **options)
     assert result.ended is None
     seen: Counter[str] = Counter()
     for row in outcomes(tmp_path / "out"):
@@ -207,7 +207,7 @@ def test_the_judge_has_its_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "multiverse-answer"])
 def test_every_dialect(tmp_path: Path, dialect: str) -> None:
     with serving(Model()) as up:
-        result = start(up.url, tmp_path / "out", questions(tmp_path / "q.txt"), dialect=dialect, documents=20)
+        result = start(up.url, tmp_path / "out", questions(tmp_path / "q.txt"), dialect=dialect, num_documents=20)
     assert result.ended is None
     side = read(str(tmp_path / "out" / "data" / "train.parquet"), DIALECTS[dialect])
     assert side.rows
@@ -237,7 +237,7 @@ def test_other_languages_get_requests_without_english_words(tmp_path: Path) -> N
     names = ["Brot", "Reis", "Tee", "Salz", "Gold", "Eisen", "Schnee", "Wind", "Regen", "Feuer", "Holz", "Wolle"]
     source.write_text("\n".join(f"Was ist das {name} und wie ist es mit dem {name}?" for name in names), encoding="utf-8")
     with serving(Model()) as up:
-        result = start(up.url, tmp_path / "out", source, check_language=False, unforked=0.0, follow_ups=0.5, documents=20)
+        result = start(up.url, tmp_path / "out", source, check_language=False, unforked=0.0, follow_ups=0.5, num_documents=20)
     assert result.ended is None
     assert result.curated == 20
     for row in outcomes(tmp_path / "out"):

@@ -20,7 +20,7 @@ _PARTS, _FILTERS, _TEXTS = "Documents", "Filters", "Texts"
 class ComposeConfig(CurationConfig):
     """How answered questions become documents. Fields that belong to the stages of curation are not used."""
 
-    documents: int | None = option(
+    num_documents: int | None = option(
         None,
         "How many documents to compose.",
         ge=1,
@@ -52,7 +52,7 @@ class ComposeConfig(CurationConfig):
     )
     check_language: bool = option(True, "Reject answers in another language than the question.", group=_FILTERS)
     check_topic: bool = option(True, "Reject answers without any content word of the question.", group=_FILTERS)
-    judge: bool = like(CurationConfig, "judge", help="Also ask the model whether each answer makes sense.", group=_FILTERS)
+    judge: bool = like(CurationConfig, "judge", group=_FILTERS)
     hints: tuple[str, ...] = option(
         (
             "Answer in a short paragraph.",
@@ -64,9 +64,11 @@ class ComposeConfig(CurationConfig):
         group=_TEXTS,
         name="--hint",
     )
-    system: str = option("", "System message of the questions.", metavar="TEXT", group=_TEXTS, show_default="the model's own")
-    outlines: Literal["code", "model"] = option("code", "Who shortens questions to outlines.", group=_TEXTS)
-    conclusions: Literal["code", "model"] = option("code", "Who writes the conclusions.", group=_TEXTS)
+    system: str = option(
+        "", "System message that begins the conversation.", metavar="TEXT", group=_TEXTS, show_default="the model's own"
+    )
+    outline_writer: Literal["code", "model"] = option("code", "Who shortens questions to outlines.", group=_TEXTS)
+    conclusion_writer: Literal["code", "model"] = option("code", "Who writes the conclusions.", group=_TEXTS)
     twins: Literal["parts", "model"] = option(
         "parts", "The answer in a line: the parts one after the other, or the model's to the whole request.", group=_TEXTS
     )
@@ -78,11 +80,9 @@ class ComposeConfig(CurationConfig):
         metavar="X",
         group="Output",
     )
-    max_tokens: int = like(
-        CurationConfig, "max_tokens", 512, help="Most tokens of an answer to a request that stays alone.", group=_FILTERS
-    )
-    validation: float = like(CurationConfig, "validation", help="Share of the documents that are for validation.")
-    dialect: Literal["multiverse", "multiverse-answer", "npr", "threadweaver"] = like(
+    max_tokens: int = like(CurationConfig, "max_tokens", 512, group=_FILTERS)
+    validation: float = like(CurationConfig, "validation")
+    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = like(
         CurationConfig, "dialect", "multiverse-answer"
     )
 

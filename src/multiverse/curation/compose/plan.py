@@ -37,7 +37,7 @@ def composed_documents(pools: Mapping[bool, Pool], wordings: Wordings, config: C
     mean = sum(sizes) / len(sizes)
     parts = len(pools[False].parts)
     forked = _USES * parts / mean / max(1 - config.unforked, 0.1)
-    count = config.documents if config.documents is not None else max(1, round(forked))
+    count = config.num_documents if config.num_documents is not None else max(1, round(forked))
     kept = round(config.validation * count) if can_fork(pools[True], config) else 0
     for held_out, number in ((False, count - kept), (True, kept)):
         pool = pools[held_out]
@@ -67,7 +67,7 @@ def together(questions: Sequence[Question], wordings: Wordings, config: ComposeC
     usable = [(key, own) for key, own in items.items() if len(own) > 1 and wordings.of("joint", held_out=key[1])]
     parts = sum(not one.single for one in questions)
     mean = (config.min_parts + config.max_parts) / 2
-    documents = config.documents if config.documents is not None else _USES * parts / mean
+    documents = config.num_documents if config.num_documents is not None else _USES * parts / mean
     count = round(documents * config.unforked * config.unsplit) - (len(questions) - parts)
     rng = random.Random(f"together {seed}")
     found: dict[str, Question] = {}

@@ -46,9 +46,9 @@ class Writing:
         attempts: Counter[str] = Counter()
         notes = [f"form: {composed.form}", f"wording: {composed.wording}"]
         body = composed.body
-        if self.config.outlines == "model":
+        if self.config.outline_writer == "model":
             body = await self._outlined(composed, ask, attempts, notes)
-        if self.config.conclusions == "model":
+        if self.config.conclusion_writer == "model":
             body = await self._concluded(trace, body, ask, attempts, notes)
         twin = await self._twin(trace, body, ask, attempts, notes)
         dialect = self.config.tags

@@ -19,7 +19,7 @@ class CaseOptions(Options):
     """Which questions and documents are used."""
 
     family: Literal["all", "worksheet", "cases", "countdown", "nested", "chain", "lookup", "listing", "sorting"] = option(
-        "all", "Problems of this project; all are those of calculations.", flag="-f", group=_TEXTS
+        "all", "Problems of this project.", flag="-f", group=_TEXTS
     )
     documents: str | None = option(
         None,
