@@ -67,7 +67,8 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 
 # A run that was stopped resumes: answers, documents and checkpoints are kept.
 smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, about an hour and a half on two cores
-	$(BIN)/multiverse curate compose recipes/smol/questions --out runs/smol/composed -m smollm2
+	$(BIN)/multiverse curate compose recipes/smol/questions/single.jsonl recipes/smol/questions/general.jsonl \
+		--on-error stop --out runs/smol/composed -m smollm2
 	$(BIN)/multiverse train recipes/smol/train.yaml
 	$(BIN)/python -m recipes.smol.measure runs/smol/run/adapter --json runs/smol/figures.json
 

@@ -16,6 +16,7 @@ from multiverse.evaluation.config import EvaluationConfig
 from multiverse.evaluation.providers import in_process
 from multiverse.evaluation.report import report
 from multiverse.evaluation.run import evaluate
+from multiverse.models.registry import ENTRIES
 from multiverse.prompting import ask
 from multiverse.structure import MULTIVERSE, resolve
 from multiverse.tasks import CALCULATIONS, generate
@@ -52,7 +53,8 @@ def test_it_answers_its_own_example(llm: LLM) -> None:
     assert generation.answer == "56"
     assert generation.tree is not None
     assert generation.tree.branches == 2
-    assert "multiverse-smol" in llm.about.line
+    assert "such as smollm2" in llm.about.line
+    assert "smollm2" in ENTRIES, "the model that it names is one that can be had"
     assert "2.9M" in llm.about.line
 
 

@@ -7,6 +7,9 @@ from typing import Literal
 
 from .options import Options, option
 
+DialectChoice = Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"]
+"""Names of `structure.DIALECTS`."""
+
 _MODEL, _SAMPLING = "Model", "Sampling"
 
 
@@ -57,7 +60,5 @@ class CommonOptions(Options):
         metavar="K",
         group=_SAMPLING,
     )
-    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = option(
-        "multiverse", "Tag set of the documents."
-    )
+    dialect: DialectChoice = option("multiverse", "Tag set of the documents.")
     validation: float = option(0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X")

@@ -96,7 +96,7 @@ class LLM:
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
-        self.about = read_about(loaded.path)
+        self.about = read_about(loaded.source)
         self.engine = Engine(loaded, tokens, **options)
 
     def generate(

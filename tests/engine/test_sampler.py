@@ -19,7 +19,8 @@ from multiverse.engine import Branch, Request
 from multiverse.engine.limits import Choices, Limits
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script
-from multiverse.structure import Block, Document, Role, encode
+from multiverse.structure import MULTIVERSE_COMPACT, Block, Document, Role, encode, resolve
+from tests.conftest import build_tokenizer
 from tests.engine.steering import GREEDY, INNER, NESTED, LegalSampler, always_fork, bare_request, run_documents
 from tests.structure.adapted import TOKENS
 from tests.structure.test_machine import paths_of
@@ -337,3 +338,20 @@ def test_long_lists_of_allowed_tokens_are_kept_only_as_long_as_they_are_used(mon
     assert kept == [0] * 22 + [1] * 8  # the last ones
     del sampler
     assert references() == before
+
+
+def test_limits_hold_where_a_path_may_begin_with_a_fork() -> None:
+    # Nothing stands between a label and a tag: what may follow the label is a long list that holds the tag of a fork.
+    tokens = resolve(build_tokenizer(MULTIVERSE_COMPACT), MULTIVERSE_COMPACT)
+    tokens.__dict__["spaced"] = tuple(token for token in range(60) if token not in tokens.roles)
+    logits_BV = torch.zeros(1, 400)
+    logits_BV[0, tokens.fork_tag] = 50.0
+    chosen = []
+    for depth in (1, 2):
+        request = bare_request(tokens, tokens.encode("Q"), SamplingParams(temperature=0, max_depth=depth))
+        for token in (tokens.fork_tag, *tokens.encode(" x"), tokens.ids[Role.GOAL_CLOSE]):
+            request.advance(request.trunk, token, None)
+        (path,) = request.tree.open_branches
+        assert path.label == "1"
+        chosen.append(Sampler().sample(logits_BV.clone(), [(request, path)]).tokens[0] == tokens.fork_tag)
+    assert chosen == [False, True]

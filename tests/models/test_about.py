@@ -84,3 +84,7 @@ def test_the_engine_reads_the_folder_s_own(tmp_path: Path) -> None:
     llm = LLM(tmp_path)
     assert llm.about is None
     assert not llm.is_unlike("What is the capital of France?")
+
+
+def test_a_model_that_is_loaded_by_its_name_says_what_it_is() -> None:
+    assert LLM("multiverse-mini").about == LLM().about is not None

@@ -20,8 +20,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from multiverse import LLM, SamplingParams
 from multiverse.cli import main
 from multiverse.errors import ModelError
-from multiverse.models import ENTRIES, hub, package, pull, resolve
-from multiverse.models.places import made_whole
+from multiverse.models import ENTRIES, hub, package, pull, registry, resolve
+from multiverse.models.places import complete, made_whole
 from multiverse.models.registry import Hub, Shipped
 from multiverse.models.resolve import BASE, named
 from tests.models.test_adapter import make_adapter, make_base
@@ -309,3 +309,16 @@ def test_the_real_package(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [{"role": "user", "content": "What is the capital of France?"}], SamplingParams(temperature=0, max_tokens=16)
     )[0]
     assert "Paris" in answer.text
+
+
+def test_what_is_listed_as_shipped_is_there() -> None:
+    shipped = [source for entry in ENTRIES.values() for source in entry.sources if isinstance(source, Shipped)]
+    assert shipped
+    assert all(complete(Path(registry.__file__).parent / source.folder) for source in shipped)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_settings_of_an_adapter_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
+        pull(tmp_path)

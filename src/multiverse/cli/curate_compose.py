@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..curation.compose.answering import SINGLE_HINTS
 from ..curation.compose.config import ComposeConfig
 from ..curation.config import IN_PROCESS, BudgetConfig, EndpointConfig
 from .curate_input import api_key, print_faults
@@ -91,11 +92,10 @@ def compose(
         endpoint = replace(endpoint, base_url=base_url, api_key=api_key())
     chosen = OWN if wordings is None else wordings
     read_wordings(chosen)
-    questions, faults = read_questions(sources)
+    questions, faults = read_questions(sources, limit)
     print_faults(faults)
     if faults and on_error == "stop":
         raise InputError(f"{len(faults):,} rows of the input cannot be used: correct them, or skip them with --on-error skip")
-    questions = questions[:limit]
     if sum(not one.single for one in questions) < config.min_parts:
         raise InputError(
             f"{' '.join(sources)} holds {len(questions):,} questions: a request joins at least {config.min_parts}; give more"
@@ -114,17 +114,17 @@ def compose(
 
 
 def _print_plan(questions: list[Question], config: ComposeConfig, *, as_json: bool) -> None:
-    """What would be asked, at most."""
+    """What would be asked, at most, for the answers; texts that the model is to write for documents come on top."""
     parts = sum(not one.single for one in questions)
     singles = len(questions) - parts
-    calls = parts * len(config.hints) + singles * 2
+    calls = parts * len(config.hints) + singles * len(SINGLE_HINTS)
     tokens = parts * config.max_part_tokens + singles * config.max_tokens
     plan = {
         "questions": len(questions),
         "parts": parts,
         "singles": singles,
         "topics": len({one.topic for one in questions}),
-        "calls_at_most": calls * (2 if config.judge else 1),
+        "answer_calls_at_most": calls * (2 if config.judge else 1),
         "completion_tokens_about": tokens,
     }
     if as_json:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..curation.config import IN_PROCESS, DataflowConfig, EndpointConfig
+from .curate_input import print_faults
 from .curate_progress import run_job
 from .declared import Fields, Fresh, Json, KeepXml, Limit, OnError, Out, Seed, Split, expand_options
 from .errors import InputError
@@ -105,6 +106,5 @@ def _survey(solutions: _Solutions) -> int:
 
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(f"reading {solutions.source}"):
         rows = sum(1 for _ in solutions.read())
-    for fault in solutions.faults:
-        typer.echo(" ".join(str(fault).split()), err=True)
+    print_faults(solutions.faults)
     return rows

@@ -12,7 +12,7 @@ import typer
 
 from ..curation.config import IN_PROCESS, BudgetConfig, DistillConfig, EndpointConfig
 from ..prompting import INSTRUCTIONS
-from .curate_input import api_key
+from .curate_input import api_key, print_faults
 from .curate_model import BaseUrl, model_here
 from .curate_progress import run_job
 from .declared import Family, Fields, Fresh, Json, Limit, Out, Seed, expand_options
@@ -113,8 +113,7 @@ def _questions(source: Path | None, family: str | None, limit: int | None, seed:
                 f"there is no such file: {str(source)!r}; give a .jsonl file with question and answer on each line"
             )
         found, faults = read_questions(source)
-        for fault in faults:
-            typer.echo(" ".join(str(fault).split()), err=True)
+        print_faults(faults)
         if faults:
             raise InputError(f"{len(faults):,} lines hold no question: nothing was requested; correct or remove them")
         if not found:

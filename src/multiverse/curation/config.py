@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
-from ..common import CommonOptions
+from ..common import CommonOptions, DialectChoice
 from ..options import Options, like, option
 from ..structure import DIALECTS, Dialect
 from .types import Usage
@@ -44,9 +44,7 @@ class CurationConfig(Options):
         group="Curation",
     )
     rewrite: bool = option(True, "Have the model rewrite every path so that it stands alone.", group="Curation")
-    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = like(
-        CommonOptions, "dialect", group="Curation"
-    )
+    dialect: DialectChoice = like(CommonOptions, "dialect", group="Curation")
     max_nesting: int = option(3, "Deepest nesting of blocks.", ge=1, was="depth")
     max_tokens: int = like(CommonOptions, "max_tokens", 4096, was="answer_tokens")
     max_answer: int = option(100_000, "Longest completion that is parsed, in characters.", ge=1)

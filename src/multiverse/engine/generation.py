@@ -20,7 +20,7 @@ class Usage:
         prompt_tokens: tokens of the prompt.
         total_tokens: all generated tokens over all branches, forced ones included.
         critical_path_tokens: highest generated position + 1 - positions of the prompt.
-        critical_path_steps: forwards on the longest chain. Fewer than its tokens where forced tokens are computed together.
+        critical_path_steps: most forwards on any chain: fewer than tokens where forced tokens are computed together.
         seconds: wall-clock time from submission to finish, time spent on other requests included.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         preemptions: how often the request was preempted.

@@ -20,7 +20,7 @@ _STEP = 2
 
 
 class Choices(NamedTuple):
-    """The tokens that may be sampled: `only` these, or all but `banned`."""
+    """The tokens that may be sampled: `only` these, or all if it is `None`; and none of `banned`."""
 
     only: tuple[int, ...] | None
     banned: tuple[int, ...]
@@ -71,8 +71,10 @@ class Limits:
         banned.update(illegal)
         ends = self._model.stop_ids if not self._params.ignore_eos else frozenset()
         if only is not None:
-            # Long lists hold no tags. They are passed on unchanged, so that the sampler finds its mask of them by identity.
-            kept = only if len(only) > len(tokens.roles) else tuple(token for token in only if token not in banned) or only
+            if len(only) > len(tokens.roles):
+                # Passed on unchanged, so that the sampler finds its mask of them by identity.
+                return Choices((*only, *ends) if may_end else only, tuple(banned))
+            kept = tuple(token for token in only if token not in banned) or only
             return Choices((*kept, *ends) if may_end else kept, ())
         return Choices(None, tuple(banned if may_end else banned | ends))
 

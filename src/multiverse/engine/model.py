@@ -24,7 +24,8 @@ class LoadedModel:
     """A model ready for the engine.
 
     Attributes:
-        path: the name, folder or hub id that was loaded.
+        path: the name, folder or hub id that was given.
+        source: the folder or hub id that the name stands for.
         model: the transformers model, prepared by the backend.
         backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
@@ -32,6 +33,7 @@ class LoadedModel:
     """
 
     path: str
+    source: str
     model: Any
     tokenizer: Any
     backend: Backend
@@ -78,19 +80,19 @@ def load(
     source = resolve(embedded_model() if path is None else path)
     # Known by what it was called, and not by the folder in the cache that its files are in.
     name = source if path is None else os.path.expanduser(path)  # noqa: PTH111 (a hub id is no path)
-    config, tokenizer = read_config(source, given=str(path))
+    config, tokenizer = read_config(source, given=name if path is None else str(path))
     check_joinable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
     if tensor_parallel == 1:
         model = load_weights(source, dtype)
         backend = select(torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
-        return prepare(model, tokenizer, name, backend)
+        return prepare(model, tokenizer, name, backend, source)
     check_splittable(config, name, tensor_parallel, torch_device)
     ranks = Ranks(source, dtype, torch_device, tensor_parallel)
     try:
         model = load_weights(source, dtype, distributed_config=distributed_config(tensor_parallel))
-        loaded = prepare(model, tokenizer, name, TensorParallelBackend(ranks))
+        loaded = prepare(model, tokenizer, name, TensorParallelBackend(ranks), source)
         ranks.loaded()
     except BaseException:
         ranks.close()
@@ -98,12 +100,13 @@ def load(
     return loaded
 
 
-def prepare(model: Any, tokenizer: Any, name: str, backend: Backend) -> LoadedModel:
-    """Prepare a transformers model for the engine, in place."""
+def prepare(model: Any, tokenizer: Any, name: str, backend: Backend, source: str | None = None) -> LoadedModel:
+    """Prepare a transformers model for the engine, in place; `source` is where it was read from, if that is not `name`."""
     backend.prepare(model, name)
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return LoadedModel(
         path=name,
+        source=source if source is not None else name,
         model=model,
         tokenizer=tokenizer,
         backend=backend,

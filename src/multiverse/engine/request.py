@@ -123,13 +123,7 @@ class Request:
 
     def force(self, branch: Branch, token_ids: tuple[int, ...]) -> None:
         """Append tokens that close something, though the grammar leaves a choice; go on as after any other token."""
-        assert branch.machine is not None
-        transition: Transition | None = None
-        for token in token_ids:
-            if self.finish_reason is None:
-                transition = branch.machine.feed(token)
-                self._append(branch, token, forced=True)
-        self._follow(branch, transition)
+        self._follow(branch, self._append_all(branch, token_ids))
 
     def end_of_text(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
         """Append an end-of-text token: the request has finished, as malformed unless the grammar allows it here."""
@@ -189,8 +183,17 @@ class Request:
             ahead = required_tokens(machine) if self.params.guard else machine.forced
             if not ahead:
                 return
-            machine.feed(ahead[0])
-            self._append(branch, ahead[0], forced=True)
+            self._append_all(branch, ahead)
+
+    def _append_all(self, branch: Branch, token_ids: tuple[int, ...]) -> Transition | None:
+        """Append tokens that the engine writes, until the request finishes; returns the transition of the last."""
+        assert branch.machine is not None
+        transition: Transition | None = None
+        for token in token_ids:
+            if self.finish_reason is None:
+                transition = branch.machine.feed(token)
+                self._append(branch, token, forced=True)
+        return transition
 
     def _fork(self, parent: Branch, labels: tuple[str, ...]) -> None:
         self._emit(ForkEvent(parent.label, labels, self._counts(parent)))

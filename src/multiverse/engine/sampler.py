@@ -197,10 +197,10 @@ def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]
     rank_V = torch.arange(sorted_BV.shape[-1], device=logits_BV.device)
     keep_BV = (rank_V < top_k_B1) & (probability_BV >= min_p_B1 * probability_BV[:, :1])
     probability_BV = probability_BV * keep_BV
-    probability_BV /= probability_BV.cumsum(dim=-1)[:, -1:]  # not `sum`: its order depends on the number of rows
-    before_BV = probability_BV.cumsum(dim=-1) - probability_BV
-    # A token stays if the likelier ones do not reach top_p yet; the likeliest always stays.
-    keep_BV = (before_BV < top_p_B1) | (rank_V == 0)
+    # The total is the last of the cumulative sums, not `sum`: its order depends on the number of rows.
+    sum_BV = probability_BV.cumsum(dim=-1)
+    # A token stays if the likelier ones do not reach top_p of the total yet; the likeliest always stays.
+    keep_BV = (sum_BV - probability_BV < top_p_B1 * sum_BV[:, -1:]) | (rank_V == 0)
     cdf_BV = (probability_BV * keep_BV).cumsum(dim=-1)
     target_B1 = uniform_B1 * cdf_BV[:, -1:]
     chosen_B1 = (cdf_BV <= target_B1).sum(dim=-1, keepdim=True)

@@ -56,7 +56,7 @@ class BranchTree:
         num_generated: tokens generated on all branches.
         ended_by: the branch whose last token is an end-of-text token; `None` without one.
         furthest: highest generated position + 1.
-        steps: forwards on the longest chain.
+        steps: most forwards on any chain.
 
     Raises:
         RequestError: the prompt breaks the grammar of its own tags.
@@ -128,7 +128,7 @@ class BranchTree:
         return len(self.open_branches)
 
     def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool) -> list[Span]:
-        replay = Replay(tokens)
+        replay = Replay(tokens, mark_forced=False)
         try:
             for token in prompt:
                 replay.feed(token)

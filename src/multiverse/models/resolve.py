@@ -12,9 +12,9 @@ import json
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import ExtraError, ModelError
+from ..errors import ExtraError, ModelError, first_line
 from . import gguf, hub, package
 from .places import OFFLINE, Progress, cache_folder, complete, offline
 from .registry import ENTRIES, Entry, Hub, Package, Shipped, Source
@@ -118,18 +118,30 @@ def pull(name: str | Path, progress: Progress | None = None) -> str:
         if source.count("/") == 1 and not offline():
             source = str(hub.find(Hub(source)) or hub.fetch(Hub(source), progress))
         return source
-    if (settings := Path(source) / "adapter_config.json").is_file():
-        base = json.loads(settings.read_text()).get("base_model_name_or_path")
-        if base:
-            resolve_base(Path(source), base, progress)
+    if base := _read_settings(Path(source) / "adapter_config.json").get("base_model_name_or_path"):
+        resolve_base(Path(source), base, progress)
     return source
 
 
 def resolve_base(adapter: Path, name: str, progress: Progress | None = None) -> str:
     """`resolve` for the base of an adapter: from the source that the adapter was trained on, if that can be had."""
-    config = adapter / "config.json"
-    noted = json.loads(config.read_text()).get(BASE) if config.is_file() else None
-    return resolve(name, prefer=(noted or {}).get("source"), progress=progress)
+    noted = _read_settings(adapter / "config.json").get(BASE) or {}
+    return resolve(name, prefer=noted.get("source"), progress=progress)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is no such file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} cannot be read: it holds no settings")
+    return values
 
 
 def for_planning(name: str) -> str:

@@ -16,6 +16,7 @@ from .tokens import TokenDialect
 
 _NOTHING: tuple[int, ...] = ()
 _TEXT = -1  # any token that does not end in a separator
+_TAGS_ONLY = frozenset({State.BLOCK, State.GOAL, State.CLOSING})  # states in which no text may stand
 _LONGEST_HEAD = 256  # no separator or label has more tokens
 
 
@@ -73,7 +74,7 @@ def required_tokens(machine: Machine) -> tuple[int, ...]:
     if head:
         # The text may end directly after its last tag, but not in the middle of a separator.
         return head if machine.since or not machine.complete else _NOTHING
-    if machine.state not in (State.BLOCK, State.GOAL, State.CLOSING):
+    if machine.state not in _TAGS_ONLY:
         return _NOTHING
     legal = machine.legal_roles()
     return (machine.tokens.ids[legal[0]],) if len(legal) == 1 else _NOTHING
@@ -82,12 +83,12 @@ def required_tokens(machine: Machine) -> tuple[int, ...]:
 def allowed_tokens(machine: Machine) -> AllowedTokens:
     """The tokens that may come next in a branch that is neither forced nor waiting."""
     tokens = machine.tokens
-    if required := required_tokens(machine):
-        return AllowedTokens(required[:1], _NOTHING, may_end=False)
-    if head := _required(machine):
-        return AllowedTokens(head[:1], _NOTHING, may_end=True)
+    head = _required(machine)
+    if head:
+        # The text may end directly after its last tag, but not in the middle of a separator.
+        return AllowedTokens(head[:1], _NOTHING, machine.complete and machine.since == 0)
     legal = machine.legal_roles()
-    if machine.state is State.GOAL:
+    if machine.state in _TAGS_ONLY:
         return AllowedTokens(tuple(tokens.ids[role] for role in legal), _NOTHING, may_end=False)
     after_label = _after_label(machine)
     if after_label == 0 and tokens.spaced and not (tokens.label_gap and machine.state is State.OUTLINE):
@@ -159,7 +160,7 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
         case State.CLOSING:
             role = Role.BLOCK_CLOSE
     head = _required(machine)
-    if machine.state in (State.BLOCK, State.GOAL, State.CLOSING):
+    if machine.state in _TAGS_ONLY:
         return (*head, tokens.ids[role])
     if machine.state is State.OUTLINE:
         label = tokens.outline_head(child_label(machine.label, machine.outlines - 1))

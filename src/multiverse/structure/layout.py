@@ -171,9 +171,11 @@ class Replay:
     Attributes:
         table: branches so far.
         positions, branches, forced: per token so far.
+        mark_forced: find out which tokens are forced; otherwise `forced` is false for all.
     """
 
     tokens: TokenDialect
+    mark_forced: bool = True
     table: list[BranchSpec] = field(default_factory=lambda: [TRUNK])
     positions: list[int] = field(default_factory=list)
     branches: list[int] = field(default_factory=list)
@@ -200,7 +202,7 @@ class Replay:
             StructureError: with the token's index as offset.
         """
         frame = self._turn()
-        self.forced.append(required_tokens(frame.machine)[:1] == (token,))
+        self.forced.append(self.mark_forced and required_tokens(frame.machine)[:1] == (token,))
         try:
             frame.machine.feed(token)
         except StructureError as error:

@@ -15,9 +15,9 @@ from multiverse.curation.compose.plan import compose, composed_documents, pool_o
 from multiverse.curation.compose.pool import Deck, Pool
 from multiverse.curation.compose.questions import Answered, Question
 from multiverse.curation.compose.wordings import read_wordings
-from multiverse.curation.compose.writing import as_document, as_text
+from multiverse.curation.compose.writing import as_document
 from multiverse.errors import DataError
-from multiverse.structure import DIALECTS, Block, parse, render
+from multiverse.structure import DIALECTS, Block, markdown, parse, render
 
 ITEMS = ("cats", "dogs", "cows", "owls", "bees", "pigs", "hens", "bats")
 FORMS = {
@@ -68,7 +68,7 @@ def test_every_form_has_a_path_for_each_part(form: str, held_out: bool) -> None:
             topics = {part.question.topic for part in found.parts}
             assert len(topics) == (1 if form == "aspects" else count)
         for name in ("multiverse-answer", "multiverse", "npr", "threadweaver"):
-            document = as_document(found.body, as_text(found.body), DIALECTS[name])
+            document = as_document(found.body, markdown(found.body), DIALECTS[name])
             assert parse(render(document, DIALECTS[name]), DIALECTS[name]) == document
 
 
@@ -103,7 +103,7 @@ def test_the_twin_holds_the_same_in_a_line() -> None:
     found = only("numbered", 2)
     first, second = found.parts
     outlines, conclusion = block_of(found).outlines, block_of(found).conclusion
-    assert as_text(found.body) == f"### {outlines[0]}\n\n{first.text}\n\n### {outlines[1]}\n\n{second.text}\n\n{conclusion}"
+    assert markdown(found.body) == f"### {outlines[0]}\n\n{first.text}\n\n### {outlines[1]}\n\n{second.text}\n\n{conclusion}"
 
 
 def test_a_deck_gives_everything_before_it_repeats() -> None:
@@ -143,7 +143,7 @@ def test_splits_share_neither_topics_nor_wordings() -> None:
         )
         for one in PARTS
     ]
-    pools = {held_out: pool_of(answers, held_out=held_out) for held_out in (False, True)}
+    pools = {held_out: pool_of(answers, held_out=held_out, least=2) for held_out in (False, True)}
     config = ComposeConfig(num_documents=100, validation=0.3, unforked=0.0)
     found = list(composed_documents(pools, WORDINGS, config, 0))
     train, kept = ([one for one in found if one.held_out == side] for side in (False, True))
@@ -152,7 +152,9 @@ def test_splits_share_neither_topics_nor_wordings() -> None:
         used = [{getattr(part.question, name) for one in side for part in one.parts} for side in (train, kept)]
         assert not used[0] & used[1]
     assert not {one.wording for one in train} & {one.wording for one in kept}
-    topics_only = pool_of([replace(one, question=replace(one.question, new_wording=False)) for one in answers], held_out=True)
+    topics_only = pool_of(
+        [replace(one, question=replace(one.question, new_wording=False)) for one in answers], held_out=True, least=2
+    )
     assert {one.question.topic for one in topics_only.parts} == set(ITEMS[:4]), "without held-out templates, by topic alone"
 
 

@@ -51,5 +51,24 @@ def test_a_siblings_result_in_the_text() -> None:
         check_numbers(block("Ben has 15+5 = 20."), {Fraction(4), Fraction(3)})
 
 
+@pytest.mark.parametrize(("number", "right"), [("20", True), ("15", False)])
+def test_a_siblings_result_in_the_conclusion_of_a_nested_block(number: str, right: bool) -> None:
+    inner = Block(("c", "d"), (("She takes 12.",), ("She takes 8.",)), f"She has {number} in all.")
+    body = (Block(("a", "b"), (("Tom has 60/4 = 15.",), (inner,)), "Done."),)
+    known = {Fraction(value) for value in (60, 4, 12, 8)}
+    if right:
+        check_numbers(body, known)
+    else:
+        with pytest.raises(ValidationError, match="15, a result of a path beside it"):
+            check_numbers(body, known)
+
+
+def test_a_conclusions_result_is_not_known_beside_its_path() -> None:
+    inner = Block(("c", "d"), (("She takes 12.",), ("She takes 8.",)), "She has 12+8 = 20.")
+    body = (Block(("a", "b"), ((inner,), ("Ben needs 20.",)), "Done."),)
+    with pytest.raises(ValidationError, match="20, a result of a path beside it"):
+        check_numbers(body, {Fraction(12), Fraction(8)})
+
+
 def test_a_number_of_the_question_may_be_a_siblings_result() -> None:
     check_numbers(block("Ben has 15+5 = 20."), {Fraction(15)})

@@ -7,7 +7,7 @@ are rows of tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -138,7 +138,3 @@ def _merge(call: Call, steps: list[tuple[Tensor, Tensor]], top_EH: Tensor, total
     if steps:
         row = steps[0][0]
         call.out_NHV[row] = (out_NHV[row] / total_NH[row][..., None]).to(call.out_NHV.dtype)
-
-
-AttendPlan = Callable[[Call, PaddedTiles], None]
-"""Writes the output of the rows of a plan."""

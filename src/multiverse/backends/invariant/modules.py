@@ -72,10 +72,12 @@ class InvariantRotary(nn.Module):
 
     def forward(self, x: Tensor, position_ids: Tensor, **options: Any) -> Any:
         """Cosines and sines [1, N, D] for positions [1, N], in the dtype of `x`."""
+        if x.device.type != "cpu":
+            return self.rotary(x, position_ids, **options)
         rows = position_ids.shape[1]
         cos, sin = self.rotary(x, position_ids[:, :1], **options)
         size = cos.shape[-1]
-        if x.device.type != "cpu" or (rows * size <= _PIECE and rows * size % _WHOLE == 0):
+        if rows * size <= _PIECE and rows * size % _WHOLE == 0:
             return self.rotary(x, position_ids, **options)
         padded = position_ids.new_zeros(1, -(-rows // _WHOLE) * _WHOLE)
         padded[:, :rows] = position_ids

@@ -14,9 +14,8 @@ from .questions import Answered, Question
 
 ANSWER, JUDGE = "answer", "judge"
 
-
 SINGLE_HINTS = ("", "Keep it short.")
-"""The same for requests that stay alone: first as they are."""
+"""What is put behind a request that stays alone, one an attempt; `ComposeConfig.hints` are those of parts."""
 
 JUDGE_PROMPT = """\
 Question: {question}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ...common import DialectChoice
 from ...options import like, option
 from ..config import CurationConfig
 
@@ -82,9 +83,7 @@ class ComposeConfig(CurationConfig):
     )
     max_tokens: int = like(CurationConfig, "max_tokens", 512, group=_FILTERS)
     validation: float = like(CurationConfig, "validation")
-    dialect: Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"] = like(
-        CurationConfig, "dialect", "multiverse-answer"
-    )
+    dialect: DialectChoice = like(CurationConfig, "dialect", "multiverse-answer")
 
     def __post_init__(self) -> None:
         super().__post_init__()

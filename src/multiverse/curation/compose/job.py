@@ -87,7 +87,9 @@ class Composition(Job):
         if ended is not None:
             return ended
         rejected = answers.rejected()
-        pools = {held_out: pool_of(answers.in_order(), held_out=held_out) for held_out in (False, True)}
+        pools = {
+            held_out: pool_of(answers.in_order(), held_out=held_out, least=self.config.min_parts) for held_out in (False, True)
+        }
         self._found.update(train_answers=len(pools[False].parts), validation_answers=len(pools[True].parts))
         enough = can_fork(pools[False], self.config)
         composed = list(composed_documents(pools, wordings, self.config, seed)) if enough else []

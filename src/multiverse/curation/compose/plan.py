@@ -14,20 +14,19 @@ from .questions import Answered, History, Question
 from .wordings import Wordings
 
 _USES = 3  # of each answer, unless the number of documents is given
-_LEAST = 2  # topics that a forked document needs
 _TRIES = 20
 
 
-def pool_of(answers: Sequence[Answered], *, held_out: bool) -> Pool:
-    """The answers of a split: of validation those whose topic and wording are held out, as far as there are any."""
+def pool_of(answers: Sequence[Answered], *, held_out: bool, least: int) -> Pool:
+    """The answers of a split: of validation those whose topic and wording are held out, if they have `least` topics."""
     if not held_out:
         own = [one for one in answers if not one.question.new_topic and not one.question.new_wording]
     else:
         new = [one for one in answers if one.question.new_topic]
         worded = [one for one in new if one.question.new_wording]
-        enough = len({one.question.topic for one in worded if not one.question.single}) >= _LEAST
+        enough = len({one.question.topic for one in worded if not one.question.single}) >= least
         # Without templates, or with one for all questions, only topics can be held out.
-        own = worded if enough else [*new, *(one for one in worded if one not in new)]
+        own = worded if enough else new
     return Pool([one for one in own if not one.question.single], [one for one in own if one.question.single])
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ _SPLITS = {"train": (False, False), "heldout_topic": (True, False), "heldout_wor
 _LONGEST = 2000  # characters of a question
 
 
-def read_questions(sources: Sequence[str]) -> tuple[list[Question], list[Fault]]:
+def read_questions(sources: Sequence[str], limit: int | None = None) -> tuple[list[Question], list[Fault]]:
     """The questions of files, and a fault for each row that holds none or repeats one.
 
     Args:
@@ -78,11 +79,13 @@ def read_questions(sources: Sequence[str]) -> tuple[list[Question], list[Fault]]
             files or folders of them, or hub ids. A record has a `question` (or `prompt`, `instruction`, `text`, or `messages`
             whose last one is the user's) and may have the other fields of `Question`, and `split`: ``train``,
             ``heldout_topic``, ``heldout_wording``, or ``heldout`` for both.
+        limit: take only so many first rows of each source.
     """
     questions: list[Question] = []
     faults: list[Fault] = []
     seen: dict[tuple[History, str], str] = {}
-    for item in (item for source in sources for item in scan_source(source, {**READERS, ".txt": _read_lines})):
+    readers = {**READERS, ".txt": _read_lines}
+    for item in (item for source in sources for item in islice(scan_source(source, readers), limit)):
         if isinstance(item, Fault):
             faults.append(item)
             continue

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...structure import Block, Body, Dialect, Document
+from ...structure import Block, Body, Dialect, Document, markdown
 from ..errors import ValidationError
 from ..types import Ask, Curated, Outcome, Request, Trace
 from . import filters, phrases
@@ -80,7 +80,7 @@ class Writing:
         first = body[0]
         if not isinstance(first, Block):
             return body
-        prompt = CONCLUDE_PROMPT.format(request=trace.question, answer=as_text((replace(first, conclusion=""),)))
+        prompt = CONCLUDE_PROMPT.format(request=trace.question, answer=markdown((replace(first, conclusion=""),)))
         found = await self._said(trace.id, CONCLUDE, prompt, _CONCLUSION_WORDS, ask, attempts)
         if found is None:
             notes.append("conclusion of the code's")
@@ -103,7 +103,7 @@ class Writing:
     async def _twin(self, trace: Trace, body: Body, ask: Ask, attempts: Counter[str], notes: list[str]) -> str:
         """The answer in a line."""
         if self.config.twins == "parts" or not any(isinstance(item, Block) for item in body):
-            return as_text(body)
+            return markdown(body)
         attempts[TWIN] += 1
         messages = (
             *((("system", self.config.system),) if self.config.system else ()),
@@ -120,7 +120,7 @@ class Writing:
             filters.check_repetition(completion.text, 2 * self.config.max_repetition)
         except ValidationError as error:
             notes.append(f"twin of the parts: the model's own answer cannot be used ({error.reason})")
-            return as_text(body)
+            return markdown(body)
         return completion.text.strip()
 
 
@@ -144,19 +144,6 @@ def _with_outlines(body: Body, headings: dict[str, str]) -> Iterator[str | Block
         else:
             outlines = tuple(headings.get(outline, outline) for outline in item.outlines)
             yield Block(outlines, tuple(tuple(_with_outlines(path, headings)) for path in item.paths), item.conclusion)
-
-
-def as_text(body: Body, level: int = 3) -> str:
-    """A body as ordinary Markdown: outlines are headings, a conclusion stands behind the paths."""
-    pieces = []
-    for item in body:
-        if isinstance(item, str):
-            pieces.append(item)
-            continue
-        for outline, path in zip(item.outlines, item.paths, strict=True):
-            pieces += [f"{'#' * min(level, 6)} {outline}", as_text(path, level + 1)]
-        pieces += [item.conclusion] * bool(item.conclusion)
-    return "\n\n".join(pieces)
 
 
 def as_document(body: Body, twin: str, dialect: Dialect) -> Document:

@@ -104,15 +104,15 @@ def check_numbers(body: Body, known: set[Fraction]) -> None:
                     NOT_INDEPENDENT, f"path {outline!r} has {shown(min(foreign))}, a result of a path beside it"
                 )
             check_numbers(path, known)
-        known |= _used((item,)) | _numbers(item.conclusion)
+        known |= _used((item,))
 
 
 def results(body: Body) -> set[Fraction]:
-    """The numbers that stand behind an equals sign in a path."""
+    """The numbers that stand behind an equals sign in a path, blocks inside it and their conclusions included."""
     found: set[Fraction] = set()
     for item in body:
         if isinstance(item, Block):
-            found = found.union(*(results(path) for path in item.paths))
+            found = found.union(*(results(path) for path in item.paths), results((item.conclusion,)))
             continue
         for mention in mentions(item, words=False):
             if item[: mention.start].rstrip(" $-(").endswith("="):
@@ -123,7 +123,10 @@ def results(body: Body) -> set[Fraction]:
 def _used(body: Body) -> set[Fraction]:
     found: set[Fraction] = set()
     for item in body:
-        found |= _numbers(item) if isinstance(item, str) else set().union(*(_used(path) for path in item.paths))
+        if isinstance(item, str):
+            found |= _numbers(item)
+        else:
+            found = found.union(*(_used(path) for path in item.paths), _numbers(item.conclusion))
     return found
 
 

@@ -12,6 +12,7 @@ from ..problem import Problem, forked
 from ..problem import listing as joined
 from ..rules import ListRule
 from ..wording import TERMS, Draws
+from ..words import NUMBER_WORDS
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
@@ -269,8 +270,6 @@ TOGETHER = (
     "Can you help? {question}",
 )
 
-_COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-
 
 def draw(draws: Draws, width: int | None = None) -> Problem:
     """`width` questions of one kind or of several, two to five unless given."""
@@ -287,7 +286,7 @@ def draw(draws: Draws, width: int | None = None) -> Problem:
         parts = [found[name].pop() for name in kinds]
         questions = [part.question for part in parts]
         question = draws.phrase(FRAMES).format(
-            questions=" ".join(questions), list="\n".join(f"- {text}" for text in questions), number=_COUNTS[count]
+            questions=" ".join(questions), list="\n".join(f"- {text}" for text in questions), number=NUMBER_WORDS[count]
         )
     answers = [part.answers[0] for part in parts]
     block = Block(

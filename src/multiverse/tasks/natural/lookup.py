@@ -11,7 +11,7 @@ from multiverse.structure.tree import Block
 from ..problem import Problem, forked, listing
 from ..rules import ListRule
 from ..wording import Draws
-from ..words import CITIES, COLOURS, FIRST_NAMES, GOODS, INSTRUMENTS, JOBS, PETS
+from ..words import CITIES, COLOURS, FIRST_NAMES, GOODS, INSTRUMENTS, JOBS, NUMBER_WORDS, PETS
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
@@ -179,8 +179,6 @@ FRAMES = (
     "{text}\n\nBased on the above: {questions}",
 )
 
-_COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -207,7 +205,7 @@ def draw(draws: Draws, width: int | None = None) -> Problem:
     parts = [*asked.values()]
     questions = draws.rng.choice((" ", "\n")).join(part.text for part in parts)
     text = _text(draws, names, records)
-    question = draws.phrase(FRAMES).format(text=text, questions=questions, number=_COUNTS[count])
+    question = draws.phrase(FRAMES).format(text=text, questions=questions, number=NUMBER_WORDS[count])
     answers = [part.answer for part in parts]
     block = Block(
         tuple(part.text for part in parts), tuple((part.working,) for part in parts), f"The answers: {listing(answers)}."

@@ -7,7 +7,7 @@ from multiverse.structure.tree import Block
 from ..problem import Problem, forked, listing, running_sum
 from ..rules import NumberRule
 from ..wording import Draws
-from ..words import COUNTED, FIRST_NAMES, PLACES
+from ..words import COUNTED, FIRST_NAMES, NUMBER_WORDS, PLACES
 from ..worksheet import WIDTHS
 from .steps import Told, tell
 
@@ -54,8 +54,6 @@ FRAMES = (
     "{names} collect {things}. {closing} {tales}",
 )
 
-_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-
 
 def draw(draws: Draws, width: int | None = None) -> Problem:
     """A worksheet of `width` people."""
@@ -66,7 +64,7 @@ def draw(draws: Draws, width: int | None = None) -> Problem:
     tale = draws.phrase(TALES)
     tales = [describe(tale, one, things) for one in told]
     names = listing([one.name for one in told])
-    closing = draws.phrase(CLOSINGS).format(things=things, count=_NUMBERS[count], names=names)
+    closing = draws.phrase(CLOSINGS).format(things=things, count=NUMBER_WORDS[count], names=names)
     question = draws.phrase(FRAMES).format(
         tales=" ".join(tales),
         list="\n".join(f"- {line}" for line in tales),
