@@ -25,6 +25,9 @@ STARTS = {"train": (2, 40), "heldout": (41, 60)}
 TERMS = {"train": (1, 20), "heldout": (21, 30)}
 """Numbers that one step adds or takes away, first and last."""
 
+NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+"""How many parts a question says it has."""
+
 
 @dataclass(frozen=True)
 class Wording:

@@ -7,8 +7,6 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in text.replace("\n", " ").split(",") if entry.strip())
 
 
-NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-
 FIRST_NAMES = _list("""
 Aaron, Abigail, Adam, Aisha, Alan, Alice, Amara, Amir, Amy, Andre, Angela, Anika, Anna, Antonio, Arjun, Arthur, Astrid, Ayo,
 Barbara, Beatrice, Bella, Boris, Brian, Bruno, Camila, Carl, Carmen, Caroline, Cecilia, Chen, Chloe, Clara, Connor, Daisy,

@@ -11,8 +11,7 @@ from .. import facts
 from ..problem import Problem, forked
 from ..problem import listing as joined
 from ..rules import ListRule
-from ..wording import TERMS, Draws
-from ..words import NUMBER_WORDS
+from ..wording import NUMBER_WORDS, TERMS, Draws
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 

@@ -10,8 +10,8 @@ from multiverse.structure.tree import Block
 
 from ..problem import Problem, forked, listing
 from ..rules import ListRule
-from ..wording import Draws
-from ..words import CITIES, COLOURS, FIRST_NAMES, GOODS, INSTRUMENTS, JOBS, NUMBER_WORDS, PETS
+from ..wording import NUMBER_WORDS, Draws
+from ..words import CITIES, COLOURS, FIRST_NAMES, GOODS, INSTRUMENTS, JOBS, PETS
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 

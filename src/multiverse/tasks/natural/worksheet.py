@@ -6,8 +6,8 @@ from multiverse.structure.tree import Block
 
 from ..problem import Problem, forked, listing, running_sum
 from ..rules import NumberRule
-from ..wording import Draws
-from ..words import COUNTED, FIRST_NAMES, NUMBER_WORDS, PLACES
+from ..wording import NUMBER_WORDS, Draws
+from ..words import COUNTED, FIRST_NAMES, PLACES
 from ..worksheet import WIDTHS
 from .steps import Told, tell
 
