@@ -23,4 +23,4 @@ def ask(question: str, mode: Mode = "parallel") -> list[dict[str, str]]:
 def instruct(messages: Sequence[Mapping[str, str]], mode: Mode) -> list[dict[str, str]]:
     """The chat with the instruction of this mode at the end of its last message."""
     *earlier, last = (dict(message) for message in messages)
-    return [*earlier, {**last, "content": f"{last['content'].strip()} {INSTRUCTIONS[mode]}"}]
+    return [*earlier, {**last, "content": f"{last['content'].strip()} {INSTRUCTIONS[mode]}".lstrip()}]

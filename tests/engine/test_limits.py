@@ -9,6 +9,7 @@ import pytest
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, Request
+from multiverse.engine.sampler import Sampler
 from multiverse.errors import RequestError
 from multiverse.structure import Role, TokenDialect, parse, render
 from tests.engine.steering import GREEDY, NESTED, PolicySampler, always_fork, prompt_ids, run_documents, two_paths
@@ -183,6 +184,23 @@ def test_end_of_text_can_be_ignored(llm: LLM) -> None:
     assert (generation.finish_reason, generation.token_ids) == ("length", (end,) * 7)
     (generation,) = llm.generate("Q", SamplingParams(max_tokens=7))
     assert (generation.finish_reason, generation.token_ids, generation.text) == ("stop", (end,), "")
+
+
+@pytest.mark.parametrize("dialect", [True, False], ids=["dialect", "plain"])
+def test_the_end_of_text_waits_for_min_tokens(llm: LLM, dialect: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = int(llm.tokenizer.eos_token_id)
+    if not dialect:
+        monkeypatch.setattr(llm.engine, "info", llm.engine.info._replace(tokens=None))
+    llm.engine.sampler = Sampler()
+    eager = {"temperature": 0, "logit_bias": {end: 1e5}, "max_depth": 0}
+    (alone,) = llm.generate("Q", SamplingParams(**eager))
+    assert (alone.finish_reason, alone.token_ids) == ("stop", (end,))
+    (later,) = llm.generate("Q", SamplingParams(**eager, min_tokens=6))
+    assert (later.finish_reason, later.token_ids.index(end), len(later.token_ids)) == ("stop", 6, 7)
+    (never,) = llm.generate("Q", SamplingParams(**eager, min_tokens=6, max_tokens=6))
+    assert (never.finish_reason, len(never.token_ids), end in never.token_ids) == ("length", 6, False)
+    (through,) = llm.generate("Q", SamplingParams(**eager, min_tokens=6, max_tokens=8, ignore_eos=True))
+    assert through.token_ids == (end,) * 8
 
 
 def test_a_malformed_other_request_changes_nothing(llm: LLM) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,20 +45,28 @@ def row(request: Request, uniform: float) -> tuple[Request, Branch]:
     return request, branch
 
 
-def measured(logits: list[float], params: SamplingParams, prompt: tuple[int, ...] = (0,)) -> dict[int, float]:
+def measured(
+    logits: list[float], params: SamplingParams, prompt: tuple[int, ...] = (0,), generated: tuple[int, ...] = ()
+) -> dict[int, float]:
     """How much of the unit interval leads to each token."""
     request = bare_request(None, prompt, params)
+    for token in generated:
+        request.advance(request.trunk, token, None)
     rows = [row(request, (i + 0.5) / GRID) for i in range(GRID)]
     tokens = Sampler().sample(torch.tensor([logits] * GRID), rows).tokens
     return {token: tokens.count(token) / GRID for token in set(tokens)}
 
 
-def naive(logits: list[float], params: SamplingParams, seen: Set[int] = frozenset()) -> dict[int, float]:
-    """The distribution that the parameters describe."""
+def naive(
+    logits: list[float], params: SamplingParams, seen: Set[int] = frozenset(), counts: Mapping[int, int] = MappingProxyType({})
+) -> dict[int, float]:
+    """The distribution that the parameters describe, where some tokens were seen and some generated so often."""
     penalty = params.repetition_penalty
     scores = [
         (score / penalty if score > 0 else score * penalty) if token in seen else score for token, score in enumerate(logits)
     ]
+    for token, count in counts.items():
+        scores[token] -= params.frequency_penalty * count + params.presence_penalty
     weights = {token: math.exp(score / params.temperature) for token, score in enumerate(scores)}
     # Likeliest first; among equals, the lower id.
     order = sorted(weights, key=lambda token: (-weights[token], token))
@@ -111,6 +120,44 @@ def test_repetition_penalty_on_what_was_seen() -> None:
     assert_same(found, naive(LOGITS, params, {0, 1, 6}))
     greedy = bare_request(None, (0, 6), SamplingParams(temperature=0, repetition_penalty=2.0))
     assert Sampler().sample(torch.tensor([LOGITS]), [row(greedy, 0.5)]).tokens == [3]
+
+
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {"presence_penalty": 1.5},
+        {"frequency_penalty": 0.75},
+        {"presence_penalty": -0.5, "frequency_penalty": -0.25},
+        {"presence_penalty": 0.7, "frequency_penalty": 0.4, "repetition_penalty": 1.8},
+    ],
+    ids=str,
+)
+def test_penalties_of_generated_tokens_leave_the_prompt_s_alone(penalties: dict[str, float]) -> None:
+    params = SamplingParams(temperature=1, top_p=1, **penalties)
+    found = measured(LOGITS, params, prompt=(0, 1), generated=(3, 6, 3, 3, 1))
+    assert_same(found, naive(LOGITS, params, {0, 1, 3, 6}, {3: 3, 6: 1, 1: 1}))
+
+
+def test_a_branch_counts_the_generated_tokens_that_its_next_one_may_attend_to() -> None:
+    tokens = TOKENS["multiverse"]
+    request = bare_request(tokens, tokens.encode("Q short"), replace(GREEDY, frequency_penalty=0.1))
+    script = Script(NESTED, tokens)
+    encoded = encode(NESTED, tokens)
+    layout = encoded.layout
+    index_of = {path: index for index, path in paths_of(encoded).items()}
+    chosen = 0
+    for branch in chosen_for(request):
+        if len(branch.token_ids) == len(script.by_path[branch.path]):
+            continue
+        next_token = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]][len(branch.token_ids)]
+        counts = Counter(encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j))
+        assert branch.seen is not None
+        found = dict(zip(branch.seen.ids.tolist(), branch.seen.counts.tolist(), strict=True))
+        assert {token: count for token, count in found.items() if count} == counts
+        assert set(found) == {*counts, *request.prompt}
+        request.advance(branch, encoded.token_ids[next_token], None)
+        chosen += 1
+    assert chosen == layout.forced.count(False)
 
 
 Order = Callable[[list[Branch]], list[Branch]]

@@ -166,6 +166,26 @@ def test_the_instruction_ends_the_users_messages(scripted: Site) -> None:
     assert prompt_of(scripted, own) == f"user: three {sequential}\nassistant: "
 
 
+def test_messages_may_be_empty_and_have_names(scripted: Site) -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "", "name": "rules"},
+        {"role": "user", "content": "", "name": "Ada"},
+        {"role": "assistant", "content": "", "name": "Bob"},
+        {"role": "user", "content": [{"type": "text", "text": "plain"}, {"type": "text", "text": ""}]},
+    ]
+    asked = INSTRUCTIONS["parallel"]
+    assert prompt_of(scripted, messages) == f"system: \nuser: {asked}\nassistant: \nuser: plain {asked}\nassistant: "
+    assert scripted.client.post("/v1/chat/completions", json={"messages": messages, "temperature": 0}).status_code == 200
+    assert scripted.chat("").status_code == 200
+
+
+def test_a_template_that_writes_names_gets_them(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "{% for m in messages %}{{ m['name'] or m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    monkeypatch.setattr(scripted.llm.tokenizer, "chat_template", template)
+    messages = [{"role": "user", "content": "Hi", "name": "Ada"}, {"role": "assistant", "content": "Yes", "name": "Bob"}]
+    assert prompt_of(scripted, messages, multiverse={"mode": "as-is"}) == "Ada: Hi\nBob: Yes\n"
+
+
 def test_earlier_reasoning_is_prefilled_as_it_was_generated(scripted: Site) -> None:
     first = scripted.chat("nested").json()
     message, usage = first["choices"][0]["message"], first["usage"]
@@ -189,8 +209,7 @@ def test_invalid_history_is_refused(scripted: Site) -> None:
     assert refused({"role": "assistant", "content": "x", "reasoning": cut})["param"] == "messages.1.reasoning"
     two = {"role": "assistant", "content": "x", "reasoning": "a", "reasoning_content": "b"}
     assert refused(two)["param"] == "messages.1.reasoning"
-    assert refused({"role": "assistant", "content": " "})["param"] == "messages.1.content"
-    assert refused({"role": "user", "content": ""})["param"] == "messages.1.content"
+    assert refused({"role": "assistant"})["param"] == "messages.1.content"
     tagged = refused({"role": "user", "content": MULTIVERSE.goal.close})
     assert tagged["param"] == "messages"
     assert "grammar" in tagged["message"]
@@ -208,6 +227,14 @@ NEUTRAL: list[dict[str, Any]] = [
     {"response_format": {"type": "text"}},
     {"service_tier": "auto"},
     {"store": False},
+    {"store": True},
+    {"presence_penalty": None},
+    {"min_tokens": 0},
+    {"priority": 3},
+    {"guided_json": None, "structured_outputs": None, "use_beam_search": False, "length_penalty": 1},
+    {"bad_words": [], "allowed_token_ids": None, "logits_processors": None, "best_of": 1},
+    {"spaces_between_special_tokens": True, "add_special_tokens": False, "echo": False},
+    {"add_generation_prompt": True, "continue_final_message": False, "chat_template_kwargs": {}, "include_reasoning": True},
     {"verbosity": "medium"},
     {"logprobs": False},
     {"n": 1},
@@ -236,14 +263,28 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"audio": {"voice": "alloy", "format": "mp3"}}, "audio"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"moderation": {"model": "m"}}, "moderation"),
-    ({"presence_penalty": 0.5}, "presence_penalty"),
-    ({"frequency_penalty": -0.5}, "frequency_penalty"),
+    ({"presence_penalty": 2.5}, "presence_penalty"),
+    ({"frequency_penalty": -2.1}, "frequency_penalty"),
+    ({"min_tokens": -1}, "min_tokens"),
+    ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
+    ({"priority": "high"}, "priority"),
+    ({"guided_choice": ["a", "b"]}, "guided_choice"),
+    ({"guided_regex": "a+"}, "guided_regex"),
+    ({"structured_outputs": {"json": {}}}, "structured_outputs"),
+    ({"use_beam_search": True}, "use_beam_search"),
+    ({"length_penalty": 0.5}, "length_penalty"),
+    ({"bad_words": ["x"]}, "bad_words"),
+    ({"allowed_token_ids": [3]}, "allowed_token_ids"),
+    ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
+    ({"continue_final_message": True}, "continue_final_message"),
+    ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+    ({"include_reasoning": False}, "include_reasoning"),
+    ({"metadata": {"a": "b" * 513}}, "metadata.a"),
     ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
     ({"prompt_cache_options": {"mode": "implicit"}}, "prompt_cache_options"),
     ({"prompt_cache_retention": "24h"}, "prompt_cache_retention"),
     ({"response_format": {"type": "json_object"}}, "response_format.type"),
     ({"service_tier": "flex"}, "service_tier"),
-    ({"store": True}, "store"),
     ({"verbosity": "low"}, "verbosity"),
     ({"web_search_options": {}}, "web_search_options"),
     ({"logit_bias": {"x": 1}}, "logit_bias.x"),
@@ -282,7 +323,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"content": "x"}]}, "messages.0.role"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
-    ({"messages": [{"role": "user", "content": "x", "name": "Ada"}]}, "messages.0.name"),
+    ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages.0.name"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content.0.type"),
     ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "messages.0.tool_calls"),
     ({"messages": [{"role": "user"}]}, "messages.0.content"),

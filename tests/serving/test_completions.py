@@ -62,9 +62,9 @@ def test_each_prompt_has_its_own_default_of_max_tokens(scripted: Site, monkeypat
     sent: list[list[SamplingParams]] = []
     submit = scripted.service.submit
 
-    def watch(prompts: Any, params: Any, param: Any) -> Any:
+    def watch(prompts: Any, params: Any, param: Any, **others: Any) -> Any:
         sent.append(params)
-        return submit(prompts, params, param)
+        return submit(prompts, params, param, **others)
 
     monkeypatch.setattr(scripted.service, "submit", watch)
     ids = scripted.llm.tokenizer.encode("plain")
@@ -94,6 +94,46 @@ def test_logprobs_in_the_old_form(scripted: Site) -> None:
         if name in ("tokens", "text_offset"):
             assert streamed == values
         assert len(streamed) == len(values)
+
+
+def test_penalties_and_min_tokens_are_the_engine_s(mini: Site) -> None:
+    prompt, given = "3+4=", {"presence_penalty": 1.5, "frequency_penalty": -0.5, "repetition_penalty": 1.1, "min_tokens": 30}
+    text = mini.complete(prompt, max_tokens=30, **given).json()["choices"][0]["text"]
+    (expected,) = mini.llm.generate(prompt, SamplingParams(temperature=0, max_tokens=30, **given))  # type: ignore[arg-type]
+    assert text == expected.text
+    assert len(expected.token_ids) == 30
+    (plain,) = mini.llm.generate(prompt, SamplingParams(temperature=0, max_tokens=30, min_tokens=30))
+    assert text != plain.text
+
+
+def test_a_lower_priority_is_a_higher_one_of_the_engine(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    submit = scripted.llm.engine.submit
+
+    def watch(*arguments: Any, **others: Any) -> Any:
+        seen.append(others["priority"])
+        return submit(*arguments, **others)
+
+    monkeypatch.setattr(scripted.llm.engine, "submit", watch)
+    assert scripted.complete("plain", priority=7).status_code == 200
+    assert scripted.chat("plain", priority=-2).status_code == 200
+    assert scripted.chat("plain").status_code == 200
+    assert seen == [-7, 2, 0]
+
+
+def test_special_tokens_at_the_beginning_can_be_left_out(scripted: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = scripted.llm.tokenizer
+    encode = tokenizer.encode
+    monkeypatch.setattr(
+        tokenizer,
+        "encode",
+        lambda text, add_special_tokens=True: [7] * add_special_tokens + encode(text, add_special_tokens=False),
+    )
+    counts = [
+        scripted.complete("plain", **fields).json()["usage"]["prompt_tokens"]
+        for fields in ({}, {"add_special_tokens": True}, {"add_special_tokens": False})
+    ]
+    assert counts == [6, 6, 5]
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -107,7 +107,7 @@ def test_errors(client: Any, site: Site) -> None:
         client.chat.completions.create(model="gpt-4", messages=MESSAGES)
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model=MODEL, messages=MESSAGES, frequency_penalty=1)
+        client.chat.completions.create(model=MODEL, messages=MESSAGES, frequency_penalty=3)
     assert (bad.value.param, bad.value.type) == ("frequency_penalty", "invalid_request_error")
     with pytest.raises(openai.AuthenticationError), openai.OpenAI(base_url=f"{site.url}/v1", api_key="x") as stranger:
         stranger.models.list()

@@ -31,36 +31,45 @@ class Span:
 
 
 class SeenTokens:
-    """The distinct tokens that a branch can see, in the order in which they came: the repetition penalty needs them."""
+    """The distinct tokens that a branch attends to, and how often each was generated: the penalties need them."""
 
     def __init__(self) -> None:
-        self._known: set[int] = set()
+        self._places: dict[int, int] = {}
         self._ids: NDArray[np.int64] = np.empty(64, dtype=np.int64)
+        self._counts: NDArray[np.int64] = np.zeros(64, dtype=np.int64)
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """The tokens; a view that stays valid, and does not grow."""
-        return self._ids[: len(self._known)]
+        """The tokens, in the order in which they came; a view that stays valid, and does not grow."""
+        return self._ids[: len(self._places)]
 
-    def add(self, token: int) -> None:
-        """The branch sees another token."""
-        if token in self._known:
-            return
-        count = len(self._known)
-        if count == len(self._ids):
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How often each of `ids` was generated: 0 for those of the prompt alone. A view that changes with the next token."""
+        return self._counts[: len(self._places)]
+
+    def add(self, token: int, times: int = 1) -> None:
+        """The branch attends to another token; `times` is how often it was generated."""
+        place = self._places.setdefault(token, len(self._places))
+        if place == len(self._ids):
             self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
-        self._ids[count] = token
-        self._known.add(token)
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[place] = token
+        self._counts[place] += times
 
-    def update(self, tokens: NDArray[np.int64] | list[int]) -> None:
-        """The branch sees more tokens."""
-        for token in tokens if isinstance(tokens, list) else tokens.tolist():
-            self.add(token)
+    def join(self, children: list[SeenTokens]) -> None:
+        """The branch attends to its children from here on, which were copies of it when they began."""
+        before = self.counts.copy()
+        for child in children:
+            own = child.counts.copy()
+            own[: len(before)] -= before
+            for token, times in zip(child.ids.tolist(), own.tolist(), strict=True):
+                self.add(token, times)
 
     def copy(self) -> SeenTokens:
-        """What a child sees when it begins."""
+        """What a child attends to when it begins."""
         other = SeenTokens()
-        other._known, other._ids = self._known.copy(), self._ids.copy()
+        other._places, other._ids, other._counts = self._places.copy(), self._ids.copy(), self._counts.copy()
         return other
 
 
@@ -84,7 +93,7 @@ class Branch:
         closing: the limit for which it is being closed; `None` if it is not.
         stream: its text as it grows; `None` unless the request is listened to or has stop strings.
         roles: classifies its tokens; `None` unless the request is listened to.
-        seen: the tokens that it can see; `None` unless there is a repetition penalty.
+        seen: the tokens that it attends to; `None` unless there is a penalty.
     """
 
     index: int

@@ -62,14 +62,16 @@ class Limits:
     def choices(self, branch: Branch) -> Choices:
         """The tokens that a branch may sample next: by the grammar (unless ``guard=False``) and by the limits."""
         machine, tokens = branch.machine, self._model.tokens
+        early = self._ends if self._tree.num_generated < self._params.min_tokens else frozenset()
         if machine is None or tokens is None:
-            return Choices(None, ())
+            return Choices(None, tuple(early))
         banned = set(self._over_limit(branch))
         if not self._params.guard:
-            return Choices(None, tuple(banned))
+            return Choices(None, (*banned, *early))
         only, illegal, may_end = allowed_tokens(machine)
         banned.update(illegal)
-        ends = self._model.stop_ids if not self._params.ignore_eos else frozenset()
+        ends = self._ends
+        may_end = may_end and not (early and only != ())
         if only is not None:
             if len(only) > len(tokens.roles):
                 # Passed on unchanged, so that the sampler finds its mask of them by identity.
@@ -77,6 +79,11 @@ class Limits:
             kept = tuple(token for token in only if token not in banned) or only
             return Choices((*kept, *ends) if may_end else kept, ())
         return Choices(None, tuple(banned if may_end else banned | ends))
+
+    @property
+    def _ends(self) -> frozenset[int]:
+        """Tokens that end the text."""
+        return self._model.stop_ids if not self._params.ignore_eos else frozenset()
 
     def _over_limit(self, branch: Branch) -> Iterator[int]:
         """Tags that would exceed a limit."""

@@ -26,7 +26,12 @@ class SamplingParams(Options):
         top_p: keep the smallest set of likeliest tokens whose probability reaches this, in (0, 1].
         top_k: keep this many likeliest tokens; 0 keeps all.
         min_p: drop tokens less likely than this share of the likeliest one, in [0, 1].
-        repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch can see; 1 is off.
+        repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch attends to, those of the
+            prompt included; 1 is off.
+        presence_penalty, frequency_penalty: subtracted from the logits of generated tokens, the second times their number; 0 is
+            off. As with `repetition_penalty`, what counts is what the branch attends to: its own tokens, those of the branches
+            it was forked from and of the paths that it joined, tags included, but not those of its siblings. The order is bias,
+            repetition, frequency, presence.
         logit_bias: added to the logits of these token ids before anything else; -100 bans a token, 100 practically forces it.
         seed: makes a request reproducible; each branch has its own random stream, derived from the seed and its position in the
             tree, independent of the rest of the batch. `None` draws a new seed.
@@ -37,6 +42,8 @@ class SamplingParams(Options):
             ban tags; and the engine writes no more than the heads of paths and conclusions. Models trained here need it: their
             loss leaves out all forced tokens.
         max_tokens: limit on all generated tokens, over all branches, forced ones included.
+        min_tokens: the end-of-text token is not chosen before so many tokens were generated, over all branches, unless the
+            grammar allows nothing else. Other limits are not moved by it.
         max_critical_path_tokens: limit on the longest chain of generated tokens, parallel or sequential.
         thinking_budget: limit on the longest chain of generated tokens up to the end of the thinking; the answer is not
             counted.
@@ -91,6 +98,24 @@ class SamplingParams(Options):
         metavar="R",
         group=_SAMPLING,
     )
+    presence_penalty: float = option(
+        0.0,
+        "Subtracted from the logits of tokens that were generated; 0 is off.",
+        ge=-2,
+        le=2,
+        allowed="from -2 to 2 (0 is off)",
+        metavar="X",
+        group=_SAMPLING,
+    )
+    frequency_penalty: float = option(
+        0.0,
+        "The same, times how often the token was generated; 0 is off.",
+        ge=-2,
+        le=2,
+        allowed="from -2 to 2 (0 is off)",
+        metavar="X",
+        group=_SAMPLING,
+    )
     logit_bias: Mapping[int, float] = option(
         factory=dict,
         help="Added to the logits of these token ids; -100 bans a token.",
@@ -104,6 +129,14 @@ class SamplingParams(Options):
     )
     guard: bool = option(True, "Keep the model to the grammar; without, limits cut the text off.", group=_SAMPLING)
     max_tokens: int = like(CommonOptions, "max_tokens")
+    min_tokens: int = option(
+        0,
+        "Generate at least so many tokens, over all branches, before the end of text may come.",
+        ge=0,
+        allowed="0 or more, and at most max_tokens",
+        metavar="N",
+        group=_LIMITS,
+    )
     max_critical_path_tokens: int | None = option(
         None,
         "Longest chain of generated tokens altogether.",
@@ -170,6 +203,8 @@ class SamplingParams(Options):
             raise self.invalid("temperature")
         if not all(self.stop):
             raise self.invalid("stop")
+        if self.min_tokens > self.max_tokens:
+            raise self.invalid("min_tokens")
         if not all(isinstance(token, int) and -1e6 < bias < 1e6 for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
 
@@ -178,3 +213,8 @@ class SamplingParams(Options):
         """`stop` as a tuple."""
         assert isinstance(self.stop, tuple)
         return self.stop
+
+    @property
+    def penalises(self) -> bool:
+        """Whether there is a penalty of tokens that have occurred."""
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0

@@ -2,7 +2,7 @@
 
 A row's token depends only on its own logits, parameters and random stream, not on the other rows of the batch.
 
-Shape legend: B rows, V vocabulary.
+Shape legend: B rows, V vocabulary, S distinct tokens that a branch attends to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backends.transfer import download, upload
-from .branch import Branch, Top
+from .branch import Branch, SeenTokens, Top
 from .params import SamplingParams
 from .request import Request
 
@@ -90,10 +90,9 @@ class Sampler:
                 ids = list(params.logit_bias)
                 biases = [params.logit_bias[i] for i in ids]
                 logits_BV[index, upload(ids, device)] += upload(biases, device, torch.float32)
-            if params.repetition_penalty != 1.0:
+            if params.penalises:
                 assert branch.seen is not None
-                seen = upload(branch.seen.ids, device)
-                _penalise(logits_BV[index], seen, params.repetition_penalty)
+                _penalise(logits_BV[index], branch.seen, params)
             choice = request.limits.choices(branch)
             if choice.only is not None:
                 only = self._as_index(choice.only, device)
@@ -172,10 +171,16 @@ def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
     return values
 
 
-def _penalise(logits_V: Tensor, seen: Tensor, penalty: float) -> None:
-    """Repetition penalty of CTRL (arXiv 1909.05858), in place."""
-    scores = logits_V[seen]
-    logits_V[seen] = torch.where(scores > 0, scores / penalty, scores * penalty)
+def _penalise(logits_V: Tensor, seen: SeenTokens, params: SamplingParams) -> None:
+    """Repetition penalty of CTRL (arXiv 1909.05858), then OpenAI's frequency and presence penalties, in place."""
+    ids_S = upload(seen.ids, logits_V.device)
+    scores_S = logits_V[ids_S]
+    if (penalty := params.repetition_penalty) != 1.0:
+        scores_S = torch.where(scores_S > 0, scores_S / penalty, scores_S * penalty)
+    if params.frequency_penalty or params.presence_penalty:
+        counts_S = upload(seen.counts, logits_V.device)
+        scores_S = scores_S - params.frequency_penalty * counts_S - params.presence_penalty * (counts_S > 0)
+    logits_V[ids_S] = scores_S
 
 
 def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:

@@ -91,9 +91,10 @@ class BranchTree:
             span.branch.prompt_ids += span.token_ids
             self.segments.append((span.branch, start, start + len(span.token_ids)))
         self.trunk.allowance = params.max_branches
-        if params.repetition_penalty != 1.0:
+        if params.penalises:
             self.trunk.seen = SeenTokens()
-            self.trunk.seen.update(prompt)
+            for token in prompt:
+                self.trunk.seen.add(token, times=0)
         self.prompt_positions = self.furthest = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
         self.num_generated = self.steps = 0
@@ -217,9 +218,7 @@ class BranchTree:
         parent.steps = max(child.steps for child in parent.children)
         parent.allowance += sum(child.allowance for child in parent.children)
         if parent.seen is not None:
-            for child in parent.children:
-                assert child.seen is not None
-                parent.seen.update(child.seen.ids)
+            parent.seen.join([child.seen for child in parent.children if child.seen is not None])
         parent.machine.resume()
 
     def end(self, branch: Branch) -> None:

@@ -26,6 +26,7 @@ from . import chat, completions, info, logs, requests, responses
 from .errors import ApiError, as_api_error, body, invalid, server_error
 from .metrics import CONTENT_TYPE
 from .middleware import middleware
+from .neutral import NEUTRAL
 from .params import check_model
 from .parse import dialect_of, replay
 
@@ -302,7 +303,7 @@ def _validation(errors: Sequence[Any], given: Any) -> ApiError:
     if first["type"] == "missing":
         return invalid(f"{param} is missing", param, "missing_parameter")
     wanted = " or ".join(dict.fromkeys(_say(error) for error in said))
-    hint = next((requests.NEUTRAL[name] for name in param.split(".") if name in requests.NEUTRAL), wanted)
+    hint = next((NEUTRAL[name] for name in param.split(".") if name in NEUTRAL), wanted)
     value = first.get("input")
     if first["type"] == "union_tag_invalid":
         value = first["ctx"]["tag"]

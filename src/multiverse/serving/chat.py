@@ -10,7 +10,7 @@ from ..streaming import opens_thinking
 from . import logs
 from .choice import Choice, Piece, chat_logprobs, text_of
 from .form import Form, Json
-from .params import check_request, sampling_params, with_usage
+from .params import check_request, priority_of, sampling_params, with_usage
 from .prompts import chat_prompt, mode_of
 from .requests import ChatRequest
 from .sse import event_stream
@@ -84,7 +84,7 @@ async def complete(request: ChatRequest, service: Service) -> Response:
     prompt = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
     params = sampling_params(request, service, [prompt], "messages")
 
-    events = await service.submit([prompt], params, "messages")
+    events = await service.submit([prompt], params, "messages", priority=priority_of(request))
     tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)
     choices = [Choice(index, tokens, thinking=thinking) for index in range(params[0].n)]
     form = ChatForm(service, choices, include_usage=with_usage(request))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .choice import Choice, Piece, text_logprobs, text_of
 from .errors import invalid
 from .form import Form, Json
-from .params import check_request, sampling_params, with_usage
+from .params import check_request, priority_of, sampling_params, with_usage
 from .requests import CompletionRequest
 from .sse import event_stream
 
@@ -75,10 +76,10 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
     if request.multiverse is not None and request.multiverse.mode is not None:
         raise invalid("multiverse.mode is for chats: write the instruction into the prompt", "multiverse.mode")
     given = _several(request.prompt)
-    prompts = await asyncio.to_thread(_encode, service.llm, given)
+    prompts = await asyncio.to_thread(_encode, service.llm, given, special=request.add_special_tokens is not False)
     params = sampling_params(request, service, prompts, "prompt")
 
-    events = await service.submit(prompts, params, "prompt")
+    events = await service.submit(prompts, params, "prompt", priority=priority_of(request))
     samples = params[0].n
     choices = [Choice(index) for index in range(len(prompts) * samples)]
     form = TextForm(service, choices, len(prompts), include_usage=with_usage(request))
@@ -98,5 +99,6 @@ def _several(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str 
     return list(several)
 
 
-def _encode(llm: LLM, prompts: Sequence[str | list[int]]) -> list[list[int]]:
-    return [list(llm.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt for prompt in prompts]
+def _encode(llm: LLM, prompts: Sequence[str | list[int]], *, special: bool) -> list[list[int]]:
+    encode = partial(llm.tokenizer.encode, add_special_tokens=special)
+    return [list(encode(prompt)) if isinstance(prompt, str) else prompt for prompt in prompts]

@@ -52,6 +52,11 @@ def with_usage(request: Sampling) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
 
+def priority_of(request: Sampling) -> int:
+    """The engine's priority, of which the higher goes first; in requests, as in vLLM's, it is the lower."""
+    return -(request.priority or 0)
+
+
 def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[int]], param: str) -> list[SamplingParams]:
     """A request's sampling parameters for each prompt, once it has been checked against them.
 
@@ -93,7 +98,7 @@ def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingP
         "ignore_eos": bool(request.ignore_eos),
         "max_seconds": config.request_timeout,
     }
-    for name in ("top_p", "min_p", "repetition_penalty"):
+    for name in ("top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens"):
         if getattr(request, name) is not None:
             given[name] = getattr(request, name)
     if request.temperature is not None:

@@ -46,12 +46,11 @@ def chat_prompt(llm: LLM, messages: Sequence[Message], mode: Instruction) -> lis
 
 def _plain(llm: LLM, message: Message, number: int, mode: Instruction, structured: list[str]) -> Mapping[str, str]:
     content = _text(message.content)
+    named = {"name": message.name} if message.name is not None else {}
     if isinstance(message, AssistantMessage):
-        return {"role": "assistant", "content": _answer(llm, message, content, number, structured)}
-    if not content.strip():
-        raise invalid(f"the {message.role} message is empty: write something", f"messages.{number}.content")
+        return {"role": "assistant", "content": _answer(llm, message, content, number, structured), **named}
     role = "system" if message.role == "developer" else message.role
-    plain = {"role": role, "content": content}
+    plain = {"role": role, "content": content, **named}
     # Earlier questions had it too when they were answered. A message that ends with an instruction gets no second one.
     if role == "user" and mode != "as-is" and not content.rstrip().endswith(tuple(INSTRUCTIONS.values())):
         (plain,) = instruct([plain], mode)
@@ -72,8 +71,8 @@ def _answer(llm: LLM, message: AssistantMessage, content: str, number: int, stru
     elif message.reasoning_content not in (None, reasoning):
         raise invalid("reasoning and reasoning_content differ: give one of them", param)
     if reasoning is None:
-        if not content.strip():
-            raise invalid("the assistant message is empty: leave it out", f"messages.{number}.content")
+        if message.content is None:
+            raise invalid("the assistant message has no content: leave it out", f"messages.{number}.content")
         structured.append(content)
         return content
     tokens = llm.engine.tokens

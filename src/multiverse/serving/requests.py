@@ -1,7 +1,7 @@
 """Bodies of requests: OpenAI's, with one field of our own.
 
 Types are strict and unknown fields are refused, so that nothing a client asks for is silently ignored. What OpenAI has and this
-server does not is accepted only with the value that changes nothing (`NEUTRAL` has the reasons).
+server does not is accepted only with the value that changes nothing (see `neutral.py`).
 
 Limits and descriptions of sampling parameters are those that `SamplingParams` declares; stricter ones are given here.
 """
@@ -11,42 +11,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from ..engine.params import SamplingParams
 from ..errors import RequestError
 from ..options import declared, types
 from ..prompting import Instruction
 from .errors import ApiError, invalid
+from .neutral import Empty, NeutralChat, NeutralCompletion, NeutralSampling, RequestModel
 
 MOST_STOPS = 16
 MOST_CHOICES = 128
 MOST_PROMPTS = 256
 _SEED = 1 << 63
-
-NEUTRAL: dict[str, str] = {
-    "audio": "this server writes text only: leave it out",
-    "best_of": "every sample is returned: leave it out, and use n",
-    "frequency_penalty": "only 0 is possible: use repetition_penalty instead",
-    "function_call": "this server has no tools: leave it out",
-    "functions": "this server has no tools: leave it out",
-    "modalities": 'only ["text"] is possible',
-    "moderation": "this server has no moderation: leave it out",
-    "prediction": "predicted output is not supported: leave it out",
-    "presence_penalty": "only 0 is possible: use repetition_penalty instead",
-    "prompt_cache_options": "the prefix cache needs no options: leave it out",
-    "prompt_cache_retention": 'only "in_memory" is possible',
-    "response_format": 'only {"type": "text"} is possible: ask for the form in the prompt, and check the answer',
-    "service_tier": 'only "auto" and "default" are possible',
-    "store": "this server stores nothing: leave it out",
-    "suffix": "this server only continues a prompt: leave it out",
-    "tool_choice": 'this server has no tools: leave it out ("none" and "auto" change nothing)',
-    "tool_calls": "this server has no tools: leave the message out, or put its text in content",
-    "tools": "this server has no tools: leave it out",
-    "verbosity": 'only "medium" is possible: ask for the length in the prompt',
-    "web_search_options": "this server does not search the web: leave it out",
-}
-"""Why a parameter is refused with any value that would change the result."""
 
 
 def _utf8(text: str) -> str:
@@ -61,14 +38,7 @@ def _utf8(text: str) -> str:
 Text = Annotated[str, AfterValidator(_utf8)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 Count = Annotated[int, Field(ge=1, lt=1 << 31)]
-Empty = Annotated[list[Any], Field(max_length=0)]
 Stop = Annotated[Text, Field(min_length=1, max_length=1000)]
-
-
-class RequestModel(BaseModel):
-    """Base of all requests."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _sampling(name: str, description: str = "", **limits: Any) -> Any:
@@ -116,7 +86,7 @@ class StreamOptions(RequestModel):
     include_obfuscation: Literal[False] | None = Field(None, description="This server does not pad its chunks.")
 
 
-class Sampling(RequestModel):
+class Sampling(NeutralSampling):
     """Fields that chat and text completions share."""
 
     model: Text | None = Field(None, description="The served model's name (see `/v1/models`); none takes the one there is.")
@@ -126,6 +96,8 @@ class Sampling(RequestModel):
     top_k: int | None = _sampling("top_k", "Keep this many likeliest tokens; 0 and -1 keep all.", ge=-1)
     min_p: float | None = _sampling("min_p", "Drop tokens less likely than this share of the likeliest.")
     repetition_penalty: float | None = _sampling("repetition_penalty", le=1000)
+    presence_penalty: float | None = _sampling("presence_penalty")
+    frequency_penalty: float | None = _sampling("frequency_penalty")
     seed: int | None = _sampling("seed", ge=-_SEED, lt=_SEED)
     n: int | None = _sampling("n", "Number of choices.", le=MOST_CHOICES, lt=None)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
@@ -135,11 +107,14 @@ class Sampling(RequestModel):
         None, description="Token id (as a text) to bias."
     )
     ignore_eos: bool | None = Field(None, description="Go on after the end-of-text token, for benchmarks.")
+    min_tokens: int | None = _sampling("min_tokens")
+    priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = Field(
+        None, description="Requests with a lower one go first, and preempt others if memory runs short. Default: 0."
+    )
+    spaces_between_special_tokens: bool | None = Field(None, description="Accepted: the tokenizer adds none.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     multiverse: Extension | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(None, description="Only 0.")
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = Field(None, description="Only 0.")
     user: Text | None = Field(None, description="Noted in the server's log.")
     prompt_cache_key: Text | None = Field(None, description="Accepted: the prefix cache needs no key.")
 
@@ -151,6 +126,7 @@ class TextPart(RequestModel):
     text: Text
 
 
+Name = Annotated[Text, Field(max_length=64)]
 Content = Text | Annotated[list[TextPart], Field(min_length=1)]
 
 
@@ -159,7 +135,7 @@ class UserMessage(RequestModel):
 
     role: Literal["user", "system", "developer"]
     content: Content
-    name: None = Field(None, description="Chat templates have no place for names.")
+    name: Name | None = Field(None, description="Given to the chat template, which may write it or not.")
 
 
 class AssistantMessage(RequestModel):
@@ -172,7 +148,7 @@ class AssistantMessage(RequestModel):
     content: Content | None = None
     reasoning: Text | None = Field(None, description="The answer's `reasoning`, as it came.")
     reasoning_content: Text | None = Field(None, description="The same under its other name.")
-    name: None = None
+    name: Name | None = Field(None, description="Given to the chat template, which may write it or not.")
     refusal: None = None
     audio: None = None
     annotations: Empty | None = None
@@ -189,7 +165,10 @@ class TextFormat(RequestModel):
     type: Literal["text"]
 
 
-class ChatRequest(Sampling):
+Metadata = Annotated[dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]], Field(max_length=16)]
+
+
+class ChatRequest(Sampling, NeutralChat):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -200,31 +179,17 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: TextFormat | None = None
-    metadata: Annotated[dict[str, Annotated[Text, Field(max_length=512)]], Field(max_length=16)] | None = Field(
-        None, description="Noted in the server's log."
-    )
+    metadata: Metadata | None = Field(None, description="Noted in the server's log.")
     safety_identifier: Text | None = Field(None, description="Noted in the server's log.")
-    audio: None = None
-    function_call: Literal["none"] | None = None
-    functions: Empty | None = None
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
-    moderation: None = None
-    parallel_tool_calls: bool | None = Field(None, description="Accepted: without tools it changes nothing.")
-    prediction: None = None
-    prompt_cache_options: None = None
-    prompt_cache_retention: Literal["in_memory"] | None = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    tools: Empty | None = None
-    verbosity: Literal["medium"] | None = None
-    web_search_options: None = None
+    store: bool | None = Field(None, description="Accepted: this server stores nothing.")
+    add_special_tokens: Literal[False] | None = Field(None, description="Only false: the chat template writes them.")
+    echo: Literal[False] | None = Field(None, description="Only false.")
 
 
 Tokens = Annotated[list[TokenId], Field(min_length=1)]
 
 
-class CompletionRequest(Sampling):
+class CompletionRequest(Sampling, NeutralCompletion):
     """`POST /v1/completions`: raw text is continued, tags included."""
 
     prompt: (
@@ -235,8 +200,8 @@ class CompletionRequest(Sampling):
     )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Number of likeliest tokens to report.")
     echo: bool | None = Field(None, description="Begin the text with the prompt; not with `logprobs`.")
-    best_of: Literal[1] | None = None
-    suffix: Literal[""] | None = None
+    add_special_tokens: bool | None = Field(None, description="Begin texts as the model wants it. Default: true.")
+    response_format: TextFormat | None = None
 
 
 class Instructed(RequestModel):

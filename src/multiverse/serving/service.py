@@ -77,7 +77,7 @@ class Service:
         await self.close()
 
     async def submit(
-        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], param: str | None = None
+        self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], param: str | None = None, *, priority: int = 0
     ) -> EventStream:
         """Admit a request and send it to the engine; returns once it is in the batch, or has ended.
 
@@ -87,6 +87,7 @@ class Service:
             prompts: token ids of each.
             params: how to sample, for each prompt: `n` samples of each (see `AsyncEngine.stream` for their order).
             param: field of the request that the prompts come from, for errors.
+            priority: higher goes first, and preempts lower if there is no memory left.
 
         Raises:
             ApiError: the request was not admitted, the engine refused it, or its deadline passed while it was waiting.
@@ -99,7 +100,9 @@ class Service:
         most = self.config.request_timeout
         bounded = [replace(own, max_seconds=min(own.max_seconds, most)) for own in params]
         try:
-            events = self._engine.stream(prompts, bounded, observe=lambda index, event: measures[index].feed(event))
+            events = self._engine.stream(
+                prompts, bounded, priority=priority, observe=lambda index, event: measures[index].feed(event)
+            )
             exchange.at_end(partial(self._end, events, measures))
             admitted = await events.admitted()
         except RequestError as error:
