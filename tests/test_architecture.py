@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BELOW_SERVING = {
     "models",
     "errors",
+    "threads",
     "options",
     "common",
     "structure",
@@ -35,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
     "models": {"errors"},
-    "backends": {"errors", "attention", "models"},
+    "backends": {"errors", "threads", "attention", "models"},
     "engine": {"errors", "options", "common", "structure", "attention", "backends", "models"},
     "llm": {"errors", "structure", "engine", "models"},
     "streaming": {"errors", "structure", "engine"},
@@ -45,12 +46,13 @@ ALLOWED: dict[str, set[str]] = {
     "serving": BELOW_SERVING,
     "evaluation": {*BELOW_SERVING, "data"},
     "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},
-    "__init__": {"engine", "llm"},
+    "__init__": {"engine", "llm", "threads"},
     "__main__": {"cli"},
 }
 TORCH_FREE = [
     "multiverse",
     "multiverse.errors",
+    "multiverse.threads",
     "multiverse.streaming",
     "multiverse.options",
     "multiverse.common",

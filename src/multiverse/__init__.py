@@ -2,12 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import threads
+
 if TYPE_CHECKING:
     from .engine import Generation, SamplingParams, Usage
     from .llm import LLM
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "Generation", "SamplingParams", "Usage", "__version__"]
+
+
+threads.prepare()  # here, since it has to come before torch is loaded
 
 
 def __getattr__(name: str) -> Any:

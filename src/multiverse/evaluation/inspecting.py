@@ -5,7 +5,6 @@ Needs inspect, so it is imported by inspect and by `run.evaluate` only.
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from inspect_ai.scorer import Score, Scorer, Target, accuracy, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from ..prompting import Mode, ask
+from ..threads import usable_cores
 from .benchmarks import BENCHMARKS, Benchmark, Question, questions
 from .config import EvaluationConfig
 from .graders.verdict import Verdict
@@ -27,7 +27,7 @@ from .journal import Key
 from .response import Response
 from .sample import Sample
 
-_GRADERS = os.cpu_count() or 2
+_GRADERS = usable_cores()
 """Answers of one benchmark that are graded at once: a tested program may use a core and gigabytes of memory."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -17,11 +16,12 @@ def describe_machine(device: str = "auto") -> str:
     import transformers
 
     from ..backends import on_gpu
+    from ..threads import usable_cores
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     gpu = (
         f", {torch.cuda.get_device_name(None if device == 'auto' else device)}, CUDA {torch.version.cuda}"
         if on_gpu(device)

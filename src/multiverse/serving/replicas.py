@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, first_line, require
+from ..threads import usable_cores
 from . import logs
 from .config import ScaleConfig, ServerConfig
 from .gateway import Gateway, PoolFullError, ReplicaLostError, Report
@@ -84,7 +85,7 @@ class RayPool:
         logs.log("starting Ray" if self._own else "joining Ray", replicas=scale.replicas)
         given: dict[str, Any] = {"namespace": "multiverse", "log_to_driver": True, "logging_level": logging.ERROR}
         if self._own:
-            cores = max(os.cpu_count() or 1, resources["num_cpus"] * scale.most)
+            cores = max(usable_cores(), resources["num_cpus"] * scale.most)
             given |= {"include_dashboard": False, "num_cpus": cores, "object_store_memory": _STORE}
         try:
             ray.init(**given)
@@ -212,7 +213,7 @@ def _resources(options: Mapping[str, Any], scale: ScaleConfig) -> dict[str, Any]
     device = str(options.get("device") or "auto")
     if on_gpu(device):
         return {"num_gpus": ranks, "num_cpus": ranks}
-    return {"num_cpus": max(1, (os.cpu_count() or 1) // scale.most)}
+    return {"num_cpus": max(1, usable_cores() // scale.most)}
 
 
 def _reason(error: Exception) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ... import threads
 from ..batch import Batch
 from ..buckets import BucketPlan
 from ..invariant.attention import PaddedTiles
@@ -27,6 +30,8 @@ MAX_KERNEL_ROWS = 16
 """Rows of a group up to which the attention kernel is used: faster in measurements. Larger groups are gathered for SDPA."""
 TRIM_INTERVAL = 10.0
 """Seconds between two calls of `trim`, which takes a few milliseconds."""
+_SMALL = 32 << 20
+"""Parameters up to which a model is computed by one thread where threads spin while they wait for each other."""
 
 
 class CpuBackend(TorchBackend):
@@ -36,17 +41,23 @@ class CpuBackend(TorchBackend):
 
     Attributes:
         library: the native kernels; `None` until `prepare` has found that the model uses them.
+        single: whether one thread computes all: the model is small, and torch was loaded before its threads could be told to
+            wait passively (see `multiverse.threads`), so that more would be slow beside any other process.
     """
 
     library: ctypes.CDLL | None = None
+    single = False
 
     def __init__(self, device: torch.device = CPU, *, packed_linears: bool = True, deterministic: bool = False) -> None:
         super().__init__(device, deterministic=deterministic)
         self._packed_linears = packed_linears
         self._trimmed_at = time.monotonic()
+        if not threads.chosen():  # torch was loaded first, and knows nothing of quotas
+            torch.set_num_threads(min(torch.get_num_threads(), threads.usable_cores()))
 
     def replace_modules(self, model: Any, name: str) -> None:
         """Replace layers and modules by native ones, and the remaining linear layers by packed ones."""
+        self.single = threads.spins() and model.num_parameters() <= _SMALL
         dtype = next(model.parameters()).dtype
         library = kernels() if self._packed_linears and dtype in (torch.bfloat16, torch.float32) else None
         if library is not None and dtype == torch.bfloat16 and use_kernels(model, library, invariant=self.deterministic):
@@ -65,7 +76,8 @@ class CpuBackend(TorchBackend):
 
     def run(self, batch: Batch) -> Tensor:
         """As `Backend.run`; now and then returns free memory to the system."""
-        logits = super().run(batch)
+        with _one_thread(self.single):
+            logits = super().run(batch)
         if time.monotonic() - self._trimmed_at >= TRIM_INTERVAL:
             trim()
             self._trimmed_at = time.monotonic()
@@ -112,3 +124,17 @@ class CpuBackend(TorchBackend):
                 call.scale,
             )
         )
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Context in which torch computes by this thread alone, if that is wanted."""
+    before = torch.get_num_threads()
+    if not wanted or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
