@@ -11,6 +11,7 @@ from .engine.engine import Engine, EngineOptions
 from .engine.model import load
 from .errors import RequestError, StructureError
 from .models.about import asked, read_about
+from .prompting import read_instructed
 from .structure import DIALECTS, Dialect, Document, detect, encode, encode_chat, layout, parse, read_dialect, resolve
 
 Prompt = str | Sequence[int]
@@ -63,6 +64,7 @@ class LLM:
         model_path: the name, folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
         about: what the model says of itself to people; `None` if its folder says nothing.
+        instructed: whether questions to it end with the instruction of a mode: it has the tags, and its training had it.
         engine: the engine, for callers that step it themselves.
 
     Raises:
@@ -97,6 +99,7 @@ class LLM:
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
         self.about = read_about(loaded.source)
+        self.instructed = tokens is not None and read_instructed(loaded.model.config)
         self.engine = Engine(loaded, tokens, **options)
 
     def generate(

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partialmethod
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
     assert losses(out) == seen
 
 
+# torch's compiler asks for it, and hides the warning in a way that a filter for errors precedes.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize(
     "change",
     [
@@ -117,23 +120,32 @@ def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
         {"lora": Lora(rank=2)},
         {"gradient_checkpointing": True},
         {"packing": False, "micro_batch_size": 1},
+        {"instruct": False},
+        {"compile": True},
+        {"compile": True, "lora": Lora(rank=2), "gradient_checkpointing": True},
     ],
-    ids=["plain", "sharing", "adapters", "checkpointing", "unpacked"],
+    ids=["plain", "sharing", "adapters", "checkpointing", "unpacked", "uninstructed", "compiled", "compiled-adapters"],
 )
-def test_the_loss_of_the_first_step_is_what_the_engine_scores(config: Config, change: dict[str, Any]) -> None:
+def test_the_loss_of_the_first_step_is_what_the_engine_scores(
+    config: Config, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole way, from the file to the log: any other mask, position, label or division would show here."""
     from multiverse.structure import parse
     from multiverse.training import IGNORED, Featurizer, View
+
+    # Traced and differentiated as always; only the compilation of the kernels is left out, which takes minutes.
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="aot_eager"))
 
     config = replace(config, mixture=[1.0], global_batch_size=12, max_steps=1, **change)
     folder = train(replace(config, optimizer=Optimizer(lr=0.0)))  # the model as it is prepared, and as it is logged
     llm = LLM(folder, kv_memory=8 << 20)
     assert llm.engine.tokens is not None
+    assert llm.instructed == config.instruct
     make = Featurizer(llm.tokenizer, llm.engine.tokens, View(share_every=config.share_every))
     total = count = 0.0
     for line in Path(config.data[0]).read_text().splitlines():
         question, answer = (message["content"] for message in json.loads(line)["messages"])
-        features = make([{"role": "user", "content": question}], parse(answer), "parallel")
+        features = make([{"role": "user", "content": question}], parse(answer), "parallel" if config.instruct else None)
         scored = llm.score([list(features.token_ids)], share_every=config.share_every)[0]
         values = [v for v, label in zip(scored.logprobs, features.labels, strict=True) if label != IGNORED and v is not None]
         total, count = total - sum(values), count + features.num_loss_tokens

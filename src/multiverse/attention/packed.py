@@ -199,5 +199,6 @@ def _flex(device: str) -> Any:
 
 def register() -> str:
     """Register the attention with transformers; returns its name."""
-    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+    # In compiled layers it stays as it is: its masks differ in every batch.
+    AttentionInterface.register(PACKED_ATTENTION, torch.compiler.disable(packed_attention))
     return PACKED_ATTENTION

@@ -136,7 +136,7 @@ class Conversation:
         from ..prompting import instruct
 
         asked: list[Message] = [*self.messages, {"role": "user", "content": question}]
-        if self.mode != "as-is":
+        if self.partner.instructed or not self.partner.structured:
             asked = [*instruct(asked, self.mode)]
         started = time.monotonic()
         self.question, self.events = question, []

@@ -11,7 +11,7 @@ import typer
 
 from ..engine.params import SamplingParams
 from ..options import Options, like, option
-from ..prompting import Mode
+from ..prompting import Instruction
 from ..serving.config import ServerConfig
 from .declared import Fields, Json, expand_options
 from .errors import InputError
@@ -31,7 +31,7 @@ _PROMPT = "Prompt"
 class PromptOptions(Options):
     """How the question is put to the model."""
 
-    mode: Mode = like(ServerConfig, "mode", group=_PROMPT)
+    mode: Instruction = like(ServerConfig, "mode", group=_PROMPT)
     raw: bool = option(False, "Continue the text as it is: no chat template, no instruction.", group=_PROMPT)
 
 
@@ -109,7 +109,7 @@ def _events(llm: LLM, question: str, params: SamplingParams, prompt: PromptOptio
         return llm.stream(question, params)
     if getattr(llm.tokenizer, "chat_template", None) is None:
         raise InputError(f"the model {llm.model_path!r} has no chat template: use --raw")
-    return llm.stream(ask(question, prompt.mode), params)
+    return llm.stream(ask(question, prompt.mode if llm.instructed else "as-is"), params)
 
 
 def _finished(events: Iterator[Event]) -> Iterator[Generation]:

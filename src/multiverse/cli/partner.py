@@ -32,12 +32,14 @@ class Partner(Protocol):
 
     Attributes:
         name: of the model.
-        structured: whether the model forks, so that questions ask for it.
+        structured: whether the model forks.
+        instructed: whether questions end with the instruction of a mode.
         about: what the model says of itself.
     """
 
     name: str
     structured: bool
+    instructed: bool
     about: About | None
 
     def is_unlike(self, question: str) -> bool:
@@ -67,7 +69,7 @@ class Local:
 
     def __init__(self, llm: LLM, params: SamplingParams, name: str) -> None:
         self.llm, self.params, self.name = llm, params, name
-        self.structured = llm.engine.tokens is not None
+        self.structured, self.instructed = llm.engine.tokens is not None, llm.instructed
         self.about = llm.about
         self._reply: Message | None = None
         # The conversation so far, as text and as the tokens of prompt and answers.

@@ -67,6 +67,7 @@ class Remote:
         entry = models[names.index(model) if model is not None else 0]
         self.name = str(entry.get("id"))
         self.structured = entry.get("owned_by") == OWNER
+        self.instructed = self.structured and bool(entry.get("instructed", True))
         self.about = _about(entry) if self.structured else None
         if self.extension and not self.structured:
             raise ServerError(

@@ -32,6 +32,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from ..engine.async_engine import AsyncEngine
 from ..engine.params import SamplingParams
 from ..errors import EngineError, RequestError
+from ..prompting import without_instruction
 from .config import MAX_TOKENS
 from .response import Response
 
@@ -130,6 +131,8 @@ class EngineAPI(ChatAPI):
         config: GenerateConfig,  # noqa: ARG002
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
+        if self.llm.engine.tokens is not None and not self.llm.instructed:
+            chat, extension = without_instructions(chat, extension)
         given.setdefault("max_tokens", MAX_TOKENS)
         # Only requested limits end a generation: a path may be as long as the whole.
         extension = {"max_branch_tokens": given["max_tokens"], "max_seconds": _WEEK, **extension}
@@ -188,6 +191,12 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
     if unknown:
         raise RequestError(f"{unknown[0]} is not supported: leave it out")
     return given, extension
+
+
+def without_instructions(chat: list[dict[str, str]], extension: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A question for a model that was trained without instructions: ``sequential`` becomes a limit on the depth."""
+    chat, mode = without_instruction(chat)
+    return chat, {"max_depth": 0, **extension} if mode == "sequential" else extension
 
 
 @modelapi(name="multiverse")

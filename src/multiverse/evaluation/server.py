@@ -16,7 +16,7 @@ from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
 from ..errors import RequestError
 from ..structure import DIALECTS, MULTIVERSE, Dialect
 from .config import MAX_TOKENS
-from .providers import ChatAPI
+from .providers import ChatAPI, without_instructions
 from .response import Response, is_malformed
 
 _TIMEOUT = openai.Timeout(600.0, connect=30.0, pool=None)
@@ -61,16 +61,19 @@ class ServerAPI(ChatAPI):
         self._url = base_url.rstrip("/")
         self._dialect: Dialect | None = None
         self._ours: bool | None = None
+        self._instructed = True
 
     async def respond(
         self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`; raises `ServerError` if the server refuses."""
-        body = {**given, "messages": chat}
+        body: dict[str, Any] = {**given, "messages": chat}
         streamed, began = _StreamedResponse(), time.monotonic()
         try:
             async with self._connect() as client:
                 if await self._is_ours(client):
+                    if not self._instructed:
+                        body["messages"], extension = without_instructions(chat, extension)
                     # The instruction of the mode is part of the question already.
                     limits = {"max_branch_tokens": body.get("max_tokens", MAX_TOKENS), **extension}
                     body["multiverse"] = {"mode": "as-is", **limits}
@@ -138,6 +141,7 @@ class ServerAPI(ChatAPI):
             entry = entries[self.model_name]
             self._dialect = DIALECTS.get(str(entry.get("dialect")))
             self._ours = entry.get("owned_by") == _OWNER
+            self._instructed = entry.get("dialect") is None or bool(entry.get("instructed", True))
         return self._ours
 
 

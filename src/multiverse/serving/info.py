@@ -29,6 +29,7 @@ def model(service: Service) -> dict[str, Any]:
         "max_model_len": service.llm.engine.loaded.max_positions,
         "dialect": tokens.dialect.name if tokens is not None else None,
         "about": asdict(service.llm.about) if service.llm.about is not None else None,
+        "instructed": service.llm.instructed,
     }
 
 

@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 
 
 def mode_of(given: Instruction | None, llm: LLM, config: ServerConfig) -> Instruction:
-    """Which instruction ends the user's messages; a model that cannot fork gets none unless it is asked for."""
-    if given is not None:
-        return given
-    return config.mode if llm.engine.tokens is not None else "as-is"
+    """Which instruction ends the user's messages.
+
+    A model that cannot fork gets none unless it is asked for, and one that was trained without none at all.
+    """
+    if llm.engine.tokens is None:
+        return given if given is not None else "as-is"
+    if not llm.instructed:
+        return "as-is"
+    return given if given is not None else config.mode
 
 
 def chat_prompt(llm: LLM, messages: Sequence[Message], mode: Instruction) -> list[int]:

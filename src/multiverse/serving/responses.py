@@ -307,6 +307,7 @@ class Model(ResponseModel):
     max_model_len: int
     dialect: str | None = Field(description="Name of the tag set that it writes; null for a plain model.")
     about: About | None = Field(description="What it says of itself to people; null if its folder has no about.json.")
+    instructed: bool = Field(description="Whether questions end with the instruction of a mode, as they did in its training.")
 
 
 class ModelList(ResponseModel):

@@ -1,4 +1,4 @@
-"""Gradient checkpointing and LoRA adapters."""
+"""Gradient checkpointing, LoRA adapters and compiled layers."""
 
 from __future__ import annotations
 
@@ -52,6 +52,17 @@ def enable_training(model: Any, config: Config, prepared: Prepared) -> Any:
     # Of the vocabulary the trained rows only: by itself peft would save the whole embedding, because it has grown.
     adapted.save_pretrained = partial(adapted.save_pretrained, save_embedding_layers=False)  # type: ignore[method-assign]
     return adapted
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each decoder layer for itself, in place, as torchtitan does: the layers are alike, so one compilation serves all.
+
+    Attention is not compiled; see `attention.packed.register`.
+    """
+    repeated = set(model._no_split_modules or ())
+    for module in model.modules():
+        if type(module).__name__ in repeated:
+            module.compile()
 
 
 @contextmanager

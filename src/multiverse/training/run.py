@@ -15,6 +15,7 @@ from ..attention.packed import Kind
 from ..data import Fault
 from ..data.write import write_faults
 from ..errors import ConfigError
+from ..prompting import write_instructed
 from .callbacks import GracefulStop, InterruptedRunError, Log, Progress
 from .card import LOG, base_of
 from .config import Config, check_extra, dump, flatten, load_stored, without_effect
@@ -22,7 +23,7 @@ from .corpus import RowDataset
 from .curve import plot_curve
 from .export import CONFIG, Export
 from .loading import ProgressCallback, RunInputs, load_inputs, load_model, world_size
-from .lora import enable_training
+from .lora import compile_layers, enable_training
 
 FAULTS, CURVE = "faults.jsonl", "curve.svg"
 # Settings that may change when a run is resumed, since the loss does not depend on them.
@@ -37,6 +38,7 @@ MAY_CHANGE = (
     "fsdp",
     "mask",
     "gradient_checkpointing",
+    "compile",
     "save_dtype",
 )
 
@@ -96,16 +98,20 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     model, tokenizer, saved_dtype = load_model(config)
     base = base_of(config)
     inputs = load_inputs(config, model, tokenizer, on_progress)
+    write_instructed(model.config, config.instruct)
     if main:
         _init_folder(config, out, inputs.faults, fresh)
+    adapted = enable_training(model, config, inputs.prepared)
+    if config.compile:
+        compile_layers(adapted)
     trainer = StructuredTrainer(
         config,
         kind,
-        model=enable_training(model, config, inputs.prepared),
+        model=adapted,
         args=training_arguments(config, inputs, accumulation),
         train_dataset=RowDataset(inputs.schedule.rows, inputs.corpus.features),
         eval_dataset=inputs.validation or None,
-        data_collator=Collator(tokenizer.pad_token_id, kind),
+        data_collator=Collator(tokenizer.pad_token_id, kind, config.compile),
         callbacks=[MarkComplete(), Log(out / LOG), Progress(inputs.schedule.steps, console), stop := GracefulStop()],
     )
     checkpoint = None if fresh else newest_checkpoint(out)

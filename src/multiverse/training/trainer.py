@@ -135,15 +135,14 @@ def refuse_sequence_sharding(accelerator: Any) -> None:
 
 
 class Collator:
-    """Rows of features to a batch; with block masks in few distinct shapes, since attention is compiled for each."""
+    """Rows of features to a batch; with block masks and compiled layers in few shapes, since each shape is compiled."""
 
-    def __init__(self, pad_id: int, kind: Kind) -> None:
-        self.pad_id, self.kind = pad_id, kind
+    def __init__(self, pad_id: int, kind: Kind, compiled: bool = False) -> None:
+        self.pad_id = pad_id
+        self.multiples = (BLOCK, SEGMENT_BUCKET) if kind == "block" else (BLOCK if compiled else 1, 1)
 
     def __call__(self, rows: Sequence[Sequence[Features]]) -> Batch:
-        if self.kind == "block":
-            return collate(rows, self.pad_id, BLOCK, SEGMENT_BUCKET)
-        return collate(rows, self.pad_id)
+        return collate(rows, self.pad_id, *self.multiples)
 
 
 class MarkComplete(TrainerCallback):
