@@ -17,7 +17,7 @@ CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -55,6 +55,12 @@ reference: setup  ## write docs/cli.md, docs/configuration.md and docs/modules.m
 
 proofs: setup  ## the slow tests (many more random trees)
 	$(BIN)/pytest -m slow
+
+# lm-eval has dependencies of its own, and shares no environment with the server that it asks.
+lm-eval: setup  ## run lm-eval, unmodified and in .venv-lm-eval, against the server: log-likelihoods, texts, chats
+	test -x .venv-lm-eval/bin/lm_eval || { $(PYTHON) -m venv .venv-lm-eval && \
+		.venv-lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]'; }
+	$(BIN)/pytest -m slow tests/serving/test_conformance_lm_eval.py
 
 soak: setup  ## soak test: ten minutes of two hundred requests on a pool sized for twenty
 	mkdir -p runs

@@ -210,22 +210,18 @@ class LLM:
         return self.about.is_unlike(own.mean(request.logprobs))
 
     def _scored(self, request: ScoringRequest) -> Score:
-        own = [
-            (branch, number, request.scores.get((branch.index, number)))
-            for branch, start, end in request.tree.segments
-            for number in range(start, end)
-        ]
+        owners = [branch.label for branch, start, end in request.tree.segments for _ in range(start, end)]
         if self.engine.tokens is None:
-            positions, forced = tuple(range(len(own))), (False,) * len(own)
+            positions, forced = tuple(range(len(owners))), (False,) * len(owners)
         else:
             where = layout(request.prompt, self.engine.tokens)
             positions, forced = where.positions, where.forced
         return Score(
             token_ids=tuple(request.prompt),
             positions=positions,
-            branches=tuple(branch.label for branch, _, _ in own),
+            branches=tuple(owners),
             forced=forced,
-            logprobs=tuple(None if by_engine else value for (_, _, value), by_engine in zip(own, forced, strict=True)),
+            logprobs=tuple(score.logprob if score is not None else None for score in request.prompt_scores or ()),
         )
 
     def _run(

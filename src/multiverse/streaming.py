@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from .engine.events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from .engine.events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
 from .structure import Role, TextRole, TokenDialect
 
 Kind = Literal["start", "goal", "token", "fork", "branch_end", "join", "finish"]
@@ -110,8 +110,13 @@ def opens_thinking(prompt: Sequence[int], tokens: TokenDialect | None) -> bool:
 
 
 def wire_events(event: Event) -> list[WireEvent]:
-    """An engine's event in the wire form: one, or two for a token that ends an outline's label or opens a goal."""
+    """An engine's event in the wire form: one, or two for a token that ends an outline's label or opens a goal.
+
+    None for the log-probabilities of a prompt, with which nothing is to be shown.
+    """
     match event:
+        case PromptEvent():
+            return []
         case TokenEvent():
             return _token(event)
         case ForkEvent():
@@ -237,7 +242,7 @@ class DocumentOrder:
             case FinishEvent():
                 for node in self._all:  # also those that were cut short
                     node.end()
-            case JoinEvent():
+            case JoinEvent() | PromptEvent():
                 pass
         ready: list[TokenEvent] = []
         while (token := next(self._walk, None)) is not None:

@@ -49,6 +49,7 @@ from multiverse.errors import RequestError
         ("max_seconds", float("nan"), "above 0"),
         ("top_logprobs", -1, "from 0 to 100"),
         ("top_logprobs", 101, "from 0 to 100"),
+        ("prompt_logprobs", -1, "from 0 to 100, or None"),
         ("share_every", 0, "1 or more, or None (paths stay apart)"),
     ],
 )
@@ -77,7 +78,7 @@ def test_stop_is_one_string_or_several(stop: Any, strings: tuple[str, ...]) -> N
         {"max_tokens": 1}, {"max_depth": 0}, {"max_branches": 0}, {"max_width": 1}, {"n": 1}, {"n": 9}, {"logit_bias": {}},
         {"logit_bias": {0: -100, 5: 100}}, {"max_critical_path_tokens": None}, {"max_critical_path_tokens": 1},
         {"thinking_budget": None}, {"thinking_budget": 0}, {"reserved_tokens": None}, {"reserved_tokens": 0},
-        {"max_branch_tokens": 1},
+        {"max_branch_tokens": 1}, {"max_tokens": 0, "prompt_logprobs": 0},
         {"max_seconds": 1e-9}, {"max_seconds": float("inf")}, {"top_logprobs": 0}, {"top_logprobs": 100}, {"share_every": None},
         {"share_every": 1}, {"guard": False},
     ],

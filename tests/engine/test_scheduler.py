@@ -317,7 +317,7 @@ def test_scoring_reads_everything_and_so_much_a_forward() -> None:
     one = scheduler()
     tokens = list(range(600))
     for _ in range(2):  # the second time, nothing is taken from the cache
-        request = ScoringRequest(0, tokens, None, ModelInfo(None, lambda ids: "?" * len(ids), 1 << 20))
+        request = ScoringRequest(0, tokens, SamplingParams(max_tokens=1), ModelInfo(None, lambda ids: "?" * len(ids), 1 << 20))
         one.add(request)
         seen = []
         while request.queues.prefill:

@@ -321,13 +321,20 @@ def test_answers_are_as_described(scripted: Site) -> None:
 
     responses.ChatCompletion.model_validate(scripted.chat("nested", logprobs=True, top_logprobs=2).json())
     responses.TextCompletion.model_validate(scripted.complete("nested", logprobs=2).json())
+    about: dict[str, Any] = {"prompt_logprobs": 1, "return_token_ids": True}
+    responses.TextCompletion.model_validate(scripted.complete("nested", **about).json())
+    responses.ChatCompletion.model_validate(scripted.chat("nested", **about).json())
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}, "multiverse": {"branches": True}}
-    for chunk in chunks(scripted.chat("nested", logprobs=True, **options)):
+    for chunk in chunks(scripted.chat("nested", logprobs=True, **about, **options)):
         responses.ChatChunk.model_validate(chunk)
-    for chunk in chunks(scripted.complete("nested", logprobs=2, **options)):
+    for chunk in chunks(scripted.complete("nested", logprobs=2, **about, **options)):
         responses.TextChunk.model_validate(chunk)
     responses.Parsed.model_validate(scripted.client.post("/parse", json={"text": render(NESTED)}).json())
-    for path, schema in (("/v1/models", responses.ModelList), ("/get_model_info", responses.ModelInfo)):
+    for path, schema in (
+        ("/v1/models", responses.ModelList),
+        ("/get_model_info", responses.ModelInfo),
+        ("/tokenizer_info", responses.TokenizerInfo),
+    ):
         schema.model_validate(scripted.client.get(path).json())
 
 

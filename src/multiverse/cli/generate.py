@@ -45,7 +45,7 @@ def generate(
     sampling: Annotated[
         SamplingParams,
         Fields(
-            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "share_every"),
+            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "share_every"),
             defaults={"temperature": 0.0, "top_p": 1.0},
         ),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .branch import Branch, Span
-    from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+    from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
     from .generation import Generation, Usage
     from .params import SamplingParams
     from .prefix_cache import PrefixCache
@@ -30,6 +30,7 @@ __all__ = [
     "JoinEvent",
     "ModelInfo",
     "PrefixCache",
+    "PromptEvent",
     "Request",
     "SamplingParams",
     "Scheduler",
@@ -50,6 +51,7 @@ _MODULES = {
     "FinishEvent": "events",
     "ForkEvent": "events",
     "JoinEvent": "events",
+    "PromptEvent": "events",
     "TokenEvent": "events",
     "Generation": "generation",
     "Usage": "generation",

@@ -377,7 +377,7 @@ def _promise() -> Future[None]:
 def _update_admitted(mailbox: Mailbox, requests: Iterable[Request]) -> bool:
     """Set `Mailbox.admitted` once that is certain; returns whether it has just become so."""
     if mailbox.admitted is None:
-        firsts = [request for request in requests if request.leader is None]
+        firsts = [request for request in requests if request.leader is None or request.leader.scoring]
         if all(request.admitted_at is not None for request in firsts):
             mailbox.admitted = True
         elif any(request.finish_reason is not None and request.admitted_at is None for request in firsts):

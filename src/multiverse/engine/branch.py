@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,20 @@ from .text import TextStream
 
 Top = tuple[tuple[int, float], ...]
 """The likeliest tokens at one place, with their log-probabilities, likeliest first."""
+
+
+class TokenScore(NamedTuple):
+    """How likely a given token was, under the model's own distribution.
+
+    Attributes:
+        logprob: its log-probability.
+        rank: its place among all tokens, the likeliest being 1.
+        top: the likeliest tokens at its place, as many as were asked for.
+    """
+
+    logprob: float
+    rank: int
+    top: Top = ()
 
 
 @dataclass(eq=False)

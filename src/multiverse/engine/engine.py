@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -105,6 +105,9 @@ class Engine:
             RequestError: the prompt is empty, too long, or breaks the grammar of its own tags.
         """
         self.check(prompt, params)
+        scoring = None
+        if params.prompt_logprobs is not None and leader is None:
+            scoring = leader = self._scoring(prompt, params.share_every, top=params.prompt_logprobs, priority=priority)
         request = Request(
             next(self._ids),
             prompt,
@@ -115,11 +118,13 @@ class Engine:
             priority=priority,
             leader=leader,
         )
+        if scoring is not None:
+            self.scheduler.add(scoring)
         self.scheduler.add(request)
         return request
 
     def submit_scoring(self, token_ids: list[int], share_every: int | None = None, *, cached: bool = True) -> ScoringRequest:
-        """Queue a text whose own tokens are to be scored; its `scores` hold the result when it has finished.
+        """Queue a text whose own tokens are to be scored; its `prompt_scores` are the result when it has finished.
 
         Args:
             share_every: as in `SamplingParams`.
@@ -129,9 +134,13 @@ class Engine:
             RequestError: as `submit`.
         """
         self.check(token_ids, SamplingParams(max_tokens=1))
-        request = ScoringRequest(next(self._ids), token_ids, share_every, self.info, cached=cached)
+        request = self._scoring(token_ids, share_every, cached=cached)
         self.scheduler.add(request)
         return request
+
+    def _scoring(self, token_ids: list[int], share_every: int | None, **options: Any) -> ScoringRequest:
+        params = SamplingParams(max_tokens=1, share_every=share_every)
+        return ScoringRequest(next(self._ids), token_ids, params, self.info, **options)
 
     def check(self, prompt: list[int], params: SamplingParams) -> None:
         """Raise `RequestError` if the request could never run."""
@@ -206,7 +215,7 @@ class Engine:
         for chunk in batch.scored:
             assert isinstance(chunk.request, ScoringRequest)
             targets = chunk.branch.prompt_ids[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
-            values = score(logits_BV[at : at + len(targets)], targets)
+            values = score(logits_BV[at : at + len(targets)], targets, chunk.request.top)
             chunk.request.add_scores(chunk.branch, chunk.first + 1, values)
             at += len(chunk.token_ids)
 
@@ -239,6 +248,8 @@ class Engine:
             self.scheduler.finish(request)
             if self.rounds is not None:
                 self.rounds.drop(request)
+            if request.scored_by is not None and request.scored_by is request.leader:
+                self.abort(request.scored_by)  # it may have been for nothing
         return finished
 
     def abort(self, request: Request) -> None:

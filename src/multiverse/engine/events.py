@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..structure import TextRole
+from .branch import TokenScore
 from .generation import Generation
 
 
@@ -114,6 +115,17 @@ class BranchEndEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptEvent:
+    """The prompt was scored (`SamplingParams.prompt_logprobs`); comes before any token.
+
+    Attributes:
+        scores: per token of the prompt, `None` for the first one and for those that the engine would write.
+    """
+
+    scores: tuple[TokenScore | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FinishEvent:
     """The request has finished.
 
@@ -126,4 +138,4 @@ class FinishEvent:
     counts: Counts = field(default=_NONE, compare=False)
 
 
-Event = TokenEvent | ForkEvent | BranchEndEvent | JoinEvent | FinishEvent
+Event = PromptEvent | TokenEvent | ForkEvent | BranchEndEvent | JoinEvent | FinishEvent

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import StructureError
 from ..structure import Dialect, Document, TokenDialect, markdown_text, parse
-from .branch import Branch, Top
+from .branch import Branch, TokenScore, Top
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
 
@@ -81,6 +81,8 @@ class Generation:
         logprobs: per token, `None` for forced ones; `None` altogether unless asked for.
         top_logprobs: per token, the likeliest tokens and their log-probabilities, likeliest first, likewise.
         prompt_token_ids: the prompt.
+        prompt_logprobs: per token of the prompt, `None` for the first one and for those that the engine would write; `None`
+            altogether unless asked for.
     """
 
     text: str
@@ -97,6 +99,7 @@ class Generation:
     structure_error: str | None = None
     top_logprobs: tuple[Top | None, ...] | None = field(default=None, repr=False)
     closed: tuple[tuple[str, str], ...] = ()
+    prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
 
 
 def build_generation(

@@ -129,7 +129,7 @@ class Limits:
         Returns:
             The finish reason, if the request ends at once.
         """
-        closable = self._model.tokens is not None and self._params.guard
+        closable = self._model.tokens is not None and self._params.guard and self._params.max_tokens > 0
         if seconds >= self._params.max_seconds and self.met != "deadline":
             self._begin_closing("deadline")
             if not closable or not prompt_computed:

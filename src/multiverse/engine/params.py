@@ -59,6 +59,9 @@ class SamplingParams(Options):
         logprobs: report the log-probability of every sampled token, under the model's own distribution (temperature 1,
             no penalty, no bias, no guard, no cut).
         top_logprobs: report the log-probabilities of this many likeliest tokens too, under the same distribution.
+        prompt_logprobs: report the log-probability of every token of the prompt, and those of so many likeliest ones, under the
+            same distribution and the layout that the prompt's tags give it. For that the whole prompt is computed, and nothing
+            taken from the prefix cache.
         share_every: ablation. Paths of one block attend to each other's earlier chunks of this many positions; with `None`
             they do not, as in training.
 
@@ -128,7 +131,12 @@ class SamplingParams(Options):
         (), "End before this text; may be given again.", allowed="non-empty strings", metavar="TEXT", group=_LIMITS
     )
     guard: bool = option(True, "Keep the model to the grammar; without, limits cut the text off.", group=_SAMPLING)
-    max_tokens: int = like(CommonOptions, "max_tokens")
+    max_tokens: int = like(
+        CommonOptions,
+        "max_tokens",
+        ge=0,
+        allowed="1 or more (with prompt_logprobs also 0: the prompt is scored, and that is all)",
+    )
     min_tokens: int = option(
         0,
         "Generate at least so many tokens, over all branches, before the end of text may come.",
@@ -194,6 +202,15 @@ class SamplingParams(Options):
         metavar="N",
         group=_SAMPLING,
     )
+    prompt_logprobs: int | None = option(
+        None,
+        "Report the log-probability of every token of the prompt, and of the N likeliest ones beside it.",
+        ge=0,
+        le=100,
+        allowed="from 0 to 100, or None",
+        metavar="N",
+        group=_SAMPLING,
+    )
     share_every: int | None = like(CommonOptions, "share_every")
 
     def __post_init__(self) -> None:
@@ -203,6 +220,8 @@ class SamplingParams(Options):
             raise self.invalid("temperature")
         if not all(self.stop):
             raise self.invalid("stop")
+        if not self.max_tokens and self.prompt_logprobs is None:
+            raise self.invalid("max_tokens")
         if self.min_tokens > self.max_tokens:
             raise self.invalid("min_tokens")
         if not all(isinstance(token, int) and -1e6 < bias < 1e6 for token, bias in self.logit_bias.items()):

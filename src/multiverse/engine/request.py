@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from ..errors import StructureError
 from ..structure import Fork, TokenRole, Transition, required_tokens
-from .branch import Branch, Top
+from .branch import Branch, TokenScore, Top
 from .computed import ComputedTokens
-from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, TokenEvent
+from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
 from .generation import Generation, Usage, build_generation
 from .limits import Limits
 from .params import SamplingParams
@@ -30,7 +31,8 @@ class Request:
         listening: collect events (`events`) for a caller that drains them.
         sample: number of this one among `params.n` of one prompt.
         priority: higher goes first.
-        leader: a request with the same prompt, which computes it for both.
+        leader: a request with the same prompt, which computes it for both; with `params.prompt_logprobs` the first is one that
+            scores it (`ScoringRequest`).
 
     Attributes:
         tree: its branches, with what was generated on each.
@@ -44,6 +46,9 @@ class Request:
         closed: label path of each path that was closed for a limit, with the limit.
         started_at, admitted_at, finished_at: monotonic seconds; `admitted_at` is `None` until it first runs.
         prompt_computed: whether the prompt has been computed.
+        scored_by: the request that scores the prompt; `None` if nobody asked for that.
+        prompt_scores: of each token of the prompt, `None` for the first one and for those that the engine would write; `None`
+            altogether before they are there.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         preemptions: how often it was preempted.
         node: the prefix cache's node at which the slots end that the cache owns; `None` while it does not run. The scheduler
@@ -81,10 +86,16 @@ class Request:
         self.closed: list[tuple[str, str]] = []
         self.events: list[Event] = []
         self.prompt_computed = False
+        self.scored_by: Request | None = None
+        if leader is not None and params.prompt_logprobs is not None:
+            self.scored_by = leader if leader.scoring else leader.scored_by
+        self.prompt_scores: tuple[TokenScore | None, ...] | None = None
         self.cached_tokens = self.preemptions = 0
         self.node: Node | None = None
         scoring = self.scoring
-        self.tree = BranchTree(prompt, params, model, sample=sample, listening=listening, may_end_in_block=scoring)
+        # Nothing is generated after a prompt that is only scored.
+        within = scoring or not params.max_tokens
+        self.tree = BranchTree(prompt, params, model, sample=sample, listening=listening, may_end_in_block=within)
         self.queues = TokenQueues(self.tree, params.share_every, model.max_positions, reuse=not scoring)
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
@@ -149,13 +160,29 @@ class Request:
 
     def check_limits(self, now: float) -> None:
         """Before a step: close by force, or end, if the request comes near a limit."""
-        if not self.num_generated:
+        self._take_scores()
+        if self.finish_reason is not None:
+            return
+        if not self.num_generated and self.params.max_tokens:
             self._append_forced(self.trunk)  # what must follow a tag at the end of the prompt
         reason = self.limits.update(now - self.started_at, prompt_computed=self.prompt_computed)
         if reason is not None:
             self.finish_reason = reason
         while self.finish_reason is None and (step := self.limits.next_closing()) is not None:
             self.force(*step)
+
+    def _take_scores(self) -> None:
+        """Take the scores of the prompt when they are there; without any tokens to generate, that is all."""
+        scored_by = self.scored_by
+        if scored_by is None or self.prompt_scores is not None or scored_by.finish_reason is None:
+            return
+        if scored_by.prompt_scores is None:
+            self.fail("error", scored_by.error or "the prompt could not be scored")
+            return
+        self.prompt_scores = scored_by.prompt_scores
+        self._emit(PromptEvent(self.prompt_scores))
+        if not self.params.max_tokens:
+            self.admitted_at, self.finish_reason = scored_by.admitted_at, "length"
 
     def release(self) -> None:
         """The request is over: drop what was still to be computed, and references in circles."""
@@ -295,11 +322,11 @@ class Request:
             critical_path_tokens=tree.furthest - tree.prompt_positions,
             critical_path_steps=tree.steps,
             seconds=self.finished_at - self.started_at,
-            cached_tokens=self.cached_tokens,
+            cached_tokens=self.cached_tokens if self.scored_by is None else 0,  # all of it was computed to be scored
             preemptions=self.preemptions,
             queue_seconds=(self.admitted_at or self.finished_at) - self.started_at,
         )
-        return build_generation(
+        generation = build_generation(
             tree,
             self.model,
             self.params,
@@ -309,3 +336,4 @@ class Request:
             closed=tuple(self.closed),
             usage=usage,
         )
+        return replace(generation, prompt_logprobs=self.prompt_scores)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backends.transfer import download, upload
-from .branch import Branch, SeenTokens, Top
+from .branch import Branch, SeenTokens, TokenScore, Top
 from .params import SamplingParams
 from .request import Request
 
@@ -164,11 +164,18 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     return Own(index, wanted, logits_BV[upload(index, logits_BV.device)].log_softmax(dim=-1))
 
 
-def score(logits_BV: Tensor, targets: list[int]) -> list[float]:
-    """Log-probability of one target per row."""
+def score(logits_BV: Tensor, targets: list[int], top: int = 0) -> list[TokenScore]:
+    """How likely one target per row is, and the `top` likeliest tokens of each row."""
+    logprobs_BV = logits_BV.log_softmax(dim=-1)
     target_B = torch.tensor(targets, device=logits_BV.device)
-    values: list[float] = logits_BV.log_softmax(dim=-1).gather(1, target_B[:, None])[:, 0].tolist()
-    return values
+    value_B1 = logprobs_BV.gather(1, target_B[:, None])
+    ranks = ((logprobs_BV > value_B1).sum(dim=-1) + 1).tolist()
+    likeliest: list[Top] = [()] * len(targets)
+    if top:
+        best = logprobs_BV.topk(min(top, logprobs_BV.shape[-1]))
+        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        likeliest = [tuple(zip(ids, values, strict=True)) for ids, values in rows]
+    return [TokenScore(*row) for row in zip(value_B1[:, 0].tolist(), ranks, likeliest, strict=True)]
 
 
 def _penalise(logits_V: Tensor, seen: SeenTokens, params: SamplingParams) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .branch import Branch
+from collections.abc import Sequence
+
+from ..structure import layout
+from .branch import Branch, TokenScore
 from .params import SamplingParams
 from .request import Request
 from .tree import ModelInfo
@@ -11,31 +14,53 @@ from .tree import ModelInfo
 class ScoringRequest(Request):
     """A text whose own tokens are scored; nothing is generated, and nothing comes from the prefix cache.
 
-    Attributes:
-        scores: log-probability of each own token but a branch's first, by branch index and number within the branch.
+    Args:
+        top: how many of the likeliest tokens are reported at each place.
         cached: whether the text goes to the prefix cache when it is scored, for prompts that begin like it.
+
+    Attributes:
+        scores: of each own token but a branch's first, by branch index and number within the branch.
     """
 
     scoring = True
 
     def __init__(
-        self, request_id: int, token_ids: list[int], share_every: int | None, model: ModelInfo, *, cached: bool = True
+        self,
+        request_id: int,
+        token_ids: list[int],
+        params: SamplingParams,
+        model: ModelInfo,
+        *,
+        top: int = 0,
+        cached: bool = True,
+        priority: int = 0,
     ) -> None:
-        super().__init__(request_id, token_ids, SamplingParams(max_tokens=1, share_every=share_every), model)
-        self.scores: dict[tuple[int, int], float] = {}
-        self.cached = cached
+        super().__init__(request_id, token_ids, params, model, priority=priority)
+        self.scores: dict[tuple[int, int], TokenScore] = {}
+        self.top, self.cached = top, cached
 
     @property
     def logprobs(self) -> tuple[float | None, ...]:
         """Of a text without tags: of its tokens in order, `None` for the first."""
-        return tuple(self.scores.get((self.trunk.index, number)) for number in range(len(self.prompt)))
+        own = (self.scores.get((self.trunk.index, number)) for number in range(len(self.prompt)))
+        return tuple(score.logprob if score is not None else None for score in own)
 
-    def add_scores(self, branch: Branch, first: int, values: list[float]) -> None:
+    def add_scores(self, branch: Branch, first: int, values: Sequence[TokenScore]) -> None:
         """Keep the scores of a branch's tokens from number `first` on; the request is over when nothing is left to compute."""
         for number, value in enumerate(values, first):
             self.scores[branch.index, number] = value
         if not self.queues.prefill:
-            self.finish_reason = "stop"
+            self._finish()
 
     def check_limits(self, now: float) -> None:
         """There are none."""
+
+    def _finish(self) -> None:
+        self.finish_reason = "stop"
+        own = [
+            self.scores.get((branch.index, number)) for branch, start, end in self.tree.segments for number in range(start, end)
+        ]
+        tokens = self.model.tokens
+        # What the engine writes itself is no choice of the model, and has siblings that it looks the same from.
+        forced = layout(self.prompt, tokens).forced if tokens is not None else (False,) * len(own)
+        self.prompt_scores = tuple(None if by_engine else score for score, by_engine in zip(own, forced, strict=True))

@@ -163,6 +163,11 @@ def _add_tools(app: FastAPI, service: Service) -> None:
         """A text or a chat as token ids."""
         return JSONResponse(await info.tokenize(request, service))
 
+    @app.get("/tokenizer_info", response_model=responses.TokenizerInfo, tags=["text"])
+    async def tokenizer_info() -> JSONResponse:
+        """The tokenizer's special tokens and chat template."""
+        return JSONResponse(info.tokenizer_info(service))
+
     @app.post("/detokenize", response_model=responses.Detokenized, responses=refusals, tags=["text"])
     async def detokenize(request: requests.DetokenizeRequest) -> JSONResponse:
         """Token ids as text, tags included."""

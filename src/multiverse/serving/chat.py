@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..streaming import opens_thinking
 from . import logs
-from .choice import Choice, Piece, chat_logprobs, text_of
+from .choice import Choice, Piece, text_of
 from .form import Form, Json
-from .params import check_request, priority_of, sampling_params, with_usage
+from .logprobs import chat_logprobs
+from .params import check_request, priority_of, sampling_params
 from .prompts import chat_prompt, mode_of
 from .requests import ChatRequest
 from .sse import event_stream
@@ -27,7 +28,16 @@ class ChatForm(Form):
     prefix = "chatcmpl"
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
-    logprobs = False
+
+    def __init__(
+        self, service: Service, request: ChatRequest, choices: Sequence[Choice], prompts: Sequence[Sequence[int]]
+    ) -> None:
+        super().__init__(service, request, choices, prompts)
+        self.logprobs = bool(request.logprobs)
+
+    def preface(self) -> Json:
+        """What was asked about the prompt."""
+        return self.about_prompt(self.choices[0])
 
     def whole(self, choice: Choice) -> Json:
         """The message."""
@@ -62,7 +72,7 @@ class ChatForm(Form):
         return {"delta": {}, "logprobs": None}
 
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
-        return chat_logprobs(pieces, self.service.decode) if self.logprobs else None
+        return chat_logprobs(pieces, self.names) if self.logprobs else None
 
 
 async def complete(request: ChatRequest, service: Service) -> Response:
@@ -86,11 +96,11 @@ async def complete(request: ChatRequest, service: Service) -> Response:
 
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
     tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)
-    choices = [Choice(index, tokens, thinking=thinking) for index in range(params[0].n)]
-    form = ChatForm(service, choices, include_usage=with_usage(request))
-    form.logprobs = bool(request.logprobs)
+    skipped = service.special_ids if request.skip_special_tokens else frozenset()
+    choices = [Choice(index, tokens, thinking=thinking, skipped=skipped) for index in range(params[0].n)]
+    form = ChatForm(service, request, choices, [prompt])
     if request.multiverse is not None and request.multiverse.branches:
-        return event_stream(form.branch_chunks(events, len(prompt)))
+        return event_stream(form.branch_chunks(events))
     if request.stream:
         return event_stream(form.chunks(events))
     return JSONResponse(await form.answer(events))

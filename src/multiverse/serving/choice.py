@@ -1,26 +1,23 @@
-"""One choice of an answer: its text, in document order, split into reasoning and content; log-probabilities and usage.
+"""One choice of an answer: its text, in document order, split into reasoning and content; usage.
 
 Streamed or sent whole, a choice's text is put together here, so the two cannot differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
-from ..engine.events import Event, FinishEvent, ForkEvent, TokenEvent
+from ..engine.branch import TokenScore
+from ..engine.events import Event, FinishEvent, ForkEvent, PromptEvent, TokenEvent
 from ..engine.generation import Generation
 from ..streaming import DocumentOrder
 from ..structure import Document, MarkdownWriter, Role, TokenDialect, render
 
-LOWEST = -9999.0
-"""Stands for a log-probability of minus infinity, which JSON cannot hold; the same as OpenAI's."""
-
 _FINISH = {"stop": "stop", "length": "length", "budget": "length", "deadline": "length"}
 
 Section = Literal["reasoning", "content"]
-Decode = Callable[[int], str]
-"""Text of a token by itself."""
 
 
 class Piece(NamedTuple):
@@ -48,6 +45,7 @@ class Choice:
         index: number of the choice.
         tokens: the dialect that the model writes; `None` makes everything content, as it was generated, tags included.
         thinking: the prompt has opened the thinking.
+        skipped: tokens whose text is left out.
 
     Attributes:
         pieces: what has been given out; kept only for answers that are sent whole.
@@ -55,15 +53,26 @@ class Choice:
         thought: whether there is a thinking.
         reasoning_tokens: tokens of the thinking so far, its tags included, in document order.
         forks: blocks so far.
+        prompt_scores: log-probabilities of the prompt's tokens, once they are there.
         generation: the result, once it is there.
     """
 
-    def __init__(self, index: int, tokens: TokenDialect | None = None, *, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        index: int,
+        tokens: TokenDialect | None = None,
+        *,
+        thinking: bool = False,
+        skipped: frozenset[int] = frozenset(),
+    ) -> None:
         self.index = index
         self.pieces: list[Piece] = []
         self.length = self.reasoning_tokens = self.forks = 0
         self.generation: Generation | None = None
+        self.prompt_scores: Sequence[TokenScore | None] = ()
         self._order = DocumentOrder()
+        self._skipped = skipped
+        self._token_ids: list[int] = []
         self._tokens = tokens
         self._tags: dict[int, Role] = {}
         if tokens is not None:
@@ -82,14 +91,23 @@ class Choice:
             self.forks += 1
         elif isinstance(event, FinishEvent):
             self.generation = event.generation
+        elif isinstance(event, PromptEvent):
+            self.prompt_scores = event.scores
         pieces: list[Piece] = []
-        for token in self._order.feed(event):
+        for given in self._order.feed(event):
+            token = replace(given, text="") if given.token_id in self._skipped else given
+            self._token_ids.append(token.token_id)
             if self._tokens is None:
                 pieces.append(Piece("content", token.text, token))
             else:
                 self._sort(token, pieces, self._tokens.dialect.sep)
         self.length += sum(len(piece.text) for piece in pieces)
         return pieces
+
+    def take_token_ids(self) -> list[int]:
+        """The tokens that were given out since the last time, in document order."""
+        taken, self._token_ids = self._token_ids, []
+        return taken
 
     def _sort(self, token: TokenEvent, pieces: list[Piece], sep: str) -> None:
         role = self._tags.get(token.token_id) if not token.branch else None
@@ -187,52 +205,3 @@ def usage_of(choices: Sequence[Choice], prompts: int = 1) -> dict[str, Any]:
             "seconds": max(own.seconds for own in usages),
         },
     }
-
-
-def chat_logprobs(pieces: Sequence[Piece], decode: Decode) -> dict[str, Any]:
-    """Log-probabilities of these pieces' tokens: those of the content, and, as no other server has them, of the reasoning."""
-    sections: dict[str, list[dict[str, Any]]] = {"content": [], "reasoning": []}
-    for piece in pieces:
-        if piece.token is not None:
-            sections[piece.section].append(_logprob(piece.token, decode))
-    return {"content": sections["content"], "refusal": None, "reasoning": sections["reasoning"]}
-
-
-def _logprob(token: TokenEvent, decode: Decode) -> dict[str, Any]:
-    entry = {
-        **_named(token.token_id, token.logprob if token.logprob is not None else 0.0, decode),
-        "top_logprobs": [_named(token_id, value, decode) for token_id, value in token.top or ()],
-    }
-    if token.forced:  # the engine wrote it: there was nothing to choose
-        entry["forced"] = True
-    return entry
-
-
-def _named(token_id: int, logprob: float, decode: Decode) -> dict[str, Any]:
-    text = decode(token_id)
-    whole = "\ufffd" not in text  # else it is a part of a character, which has no text of its own
-    return {"token": text, "logprob": max(LOWEST, logprob), "bytes": list(text.encode()) if whole else None}
-
-
-def text_logprobs(pieces: Sequence[Piece], offset: int, decode: Decode) -> dict[str, Any]:
-    """Log-probabilities in the form of text completions; `None` where the engine wrote the token.
-
-    Args:
-        offset: length of the text before these pieces.
-    """
-    tokens, values, tops, offsets = [], [], [], []
-    for piece in pieces:
-        if piece.token is not None:
-            tokens.append(piece.text)
-            values.append(max(LOWEST, piece.token.logprob) if piece.token.logprob is not None else None)
-            top = piece.token.top
-            tops.append({_distinct(id_, decode): max(LOWEST, value) for id_, value in top} if top is not None else None)
-            offsets.append(offset)
-        offset += len(piece.text)
-    return {"tokens": tokens, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
-
-
-def _distinct(token_id: int, decode: Decode) -> str:
-    """A token's text; parts of characters, which all look the same, go by their number."""
-    text = decode(token_id)
-    return f"token_id:{token_id}" if "\ufffd" in text else text

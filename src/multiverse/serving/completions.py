@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .choice import Choice, Piece, text_logprobs, text_of
+from .choice import Choice, Piece, text_of
 from .errors import invalid
 from .form import Form, Json
-from .params import check_request, priority_of, sampling_params, with_usage
+from .logprobs import TextLogprobs, text_offsets
+from .params import check_request, priority_of, sampling_params
 from .requests import CompletionRequest
 from .sse import event_stream
 
@@ -24,41 +25,79 @@ if TYPE_CHECKING:
 class TextForm(Form):
     """The form of text completions.
 
-    Attributes:
-        logprobs: whether they were asked for.
-        echo: the prompt of each choice, to begin its text with; empty if not asked for.
+    Args:
+        service, request, choices, prompts: as in `Form`.
+        texts: each prompt as a text, to begin the answers with; empty if that was not asked for.
     """
 
     prefix = "cmpl"
     kind = chunk_kind = "text_completion"
-    logprobs = False
-    echo: Sequence[str] = ()
+
+    def __init__(
+        self,
+        service: Service,
+        request: CompletionRequest,
+        choices: Sequence[Choice],
+        prompts: Sequence[Sequence[int]],
+        texts: Sequence[str],
+    ) -> None:
+        super().__init__(service, request, choices, prompts)
+        self._logprobs = request.logprobs
+        self._texts = [text for text in texts for _ in range(len(choices) // len(prompts))]
+        self.scored = self.scored or (bool(texts) and request.logprobs is not None)
 
     def whole(self, choice: Choice) -> Json:
-        """The text."""
-        text = text_of(choice.pieces, "content")
-        return {"text": self._prompt(choice) + text, "logprobs": self._logprobs(choice.pieces, 0)}
+        """The text, behind the prompt if that is to be echoed."""
+        echo = self._echo(choice)
+        columns = self._echoed(choice)
+        if columns is not None:
+            columns.add_pieces(choice.pieces, len(echo))
+        return {"text": echo + text_of(choice.pieces, "content"), "logprobs": _json(columns), **self.about_prompt(choice)}
 
     def opening(self, choice: Choice) -> Json | None:
-        """The prompt, if it is to be echoed."""
-        return {"text": self._prompt(choice), "logprobs": None} if self.echo else None
+        """The prompt, if it is to be echoed, and what was asked about it."""
+        about = self.about_prompt(choice)
+        if not self._texts and not about:
+            return None
+        return {"text": self._echo(choice), "logprobs": _json(self._echoed(choice)) if self._texts else None, **about}
 
     def delta(self, choice: Choice, pieces: Sequence[Piece]) -> Json | None:
         """More of the text."""
         text = text_of(pieces, "content")
-        if not text and not (pieces and self.logprobs):
+        if not text and not (pieces and self._logprobs is not None):
             return None
-        return {"text": text, "logprobs": self._logprobs(pieces, choice.length - len(text))}
+        columns = self._columns()
+        if columns is not None:
+            columns.add_pieces(pieces, len(self._echo(choice)) + choice.length - len(text))
+        return {"text": text, "logprobs": _json(columns)}
 
     def empty(self) -> Json:
         """A chunk without text."""
         return {"text": "", "logprobs": None}
 
-    def _prompt(self, choice: Choice) -> str:
-        return self.echo[choice.index] if self.echo else ""
+    def _echo(self, choice: Choice) -> str:
+        return self._texts[choice.index] if self._texts else ""
 
-    def _logprobs(self, pieces: Sequence[Piece], offset: int) -> dict[str, Any] | None:
-        return text_logprobs(pieces, offset, self.service.decode) if self.logprobs else None
+    def _columns(self) -> TextLogprobs | None:
+        return TextLogprobs(self.names, self._logprobs) if self._logprobs is not None else None
+
+    def _echoed(self, choice: Choice) -> TextLogprobs | None:
+        """Log-probabilities of the echoed prompt."""
+        columns = self._columns()
+        if columns is None or not self._texts:
+            return columns
+        prompt = self.prompt_of(choice)
+        offsets = text_offsets(prompt, self._echo(choice), self.names)
+        for token_id, score, offset in zip(prompt, choice.prompt_scores, offsets, strict=True):
+            if score is None:
+                columns.add(token_id, None, None, offset)
+            else:
+                columns.add(token_id, score.logprob, score.top, offset)
+        return columns
+
+
+def _json(columns: TextLogprobs | None) -> Json | None:
+    return columns.to_json() if columns is not None else None
 
 
 async def complete(request: CompletionRequest, service: Service) -> Response:
@@ -71,8 +110,6 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
     from starlette.responses import JSONResponse
 
     check_request(request, service)
-    if request.echo and request.logprobs is not None:
-        raise invalid("logprobs cannot be given for an echoed prompt: leave one of the two out", "logprobs")
     if request.multiverse is not None and request.multiverse.mode is not None:
         raise invalid("multiverse.mode is for chats: write the instruction into the prompt", "multiverse.mode")
     given = _several(request.prompt)
@@ -81,14 +118,12 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
 
     events = await service.submit(prompts, params, "prompt", priority=priority_of(request))
     samples = params[0].n
-    choices = [Choice(index) for index in range(len(prompts) * samples)]
-    form = TextForm(service, choices, len(prompts), include_usage=with_usage(request))
-    form.logprobs = request.logprobs is not None
-    if request.echo:
-        texts = [prompt if isinstance(prompt, str) else service.llm.engine.decode(prompt) for prompt in given]
-        form.echo = [text for text in texts for _ in range(samples)]
+    skipped = service.special_ids if request.skip_special_tokens else frozenset()
+    choices = [Choice(index, skipped=skipped) for index in range(len(prompts) * samples)]
+    texts = [own if isinstance(own, str) else service.llm.engine.decode(own) for own in given] if request.echo else []
+    form = TextForm(service, request, choices, prompts, texts)
     if request.multiverse is not None and request.multiverse.branches:
-        return event_stream(form.branch_chunks(events, len(prompts[0])))
+        return event_stream(form.branch_chunks(events))
     if request.stream:
         return event_stream(form.chunks(events))
     return JSONResponse(await form.answer(events))

@@ -12,13 +12,16 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..engine.events import Event
+from ..engine.events import Event, PromptEvent
 from ..streaming import WireEvent, wire_events
 from . import sse
 from .choice import Choice, Piece, usage_of
+from .logprobs import TokenNames, prompt_logprobs
+from .params import with_usage
 
 if TYPE_CHECKING:
     from ..engine.event_stream import EventStream
+    from .requests import Sampling
     from .service import Service
 
 Json = dict[str, Any]
@@ -29,9 +32,13 @@ class Form(ABC):
 
     Args:
         service: answers the request.
+        request: says what the answer holds.
         choices: one per sample, those of a prompt next to each other.
-        prompts: number of prompts.
-        include_usage: end a stream with the usage.
+        prompts: token ids of each prompt.
+
+    Attributes:
+        names: how tokens are called.
+        scored: whether the prompt's log-probabilities come first.
     """
 
     prefix: str
@@ -41,8 +48,13 @@ class Form(ABC):
     chunk_kind: str
     """`object` of a chunk."""
 
-    def __init__(self, service: Service, choices: Sequence[Choice], prompts: int = 1, *, include_usage: bool = False) -> None:
-        self.service, self.choices, self.prompts, self.include_usage = service, choices, prompts, include_usage
+    def __init__(
+        self, service: Service, request: Sampling, choices: Sequence[Choice], prompts: Sequence[Sequence[int]]
+    ) -> None:
+        self.service, self.choices, self.prompts = service, choices, prompts
+        self.include_usage, self.token_ids = with_usage(request), bool(request.return_token_ids)
+        self.names = TokenNames(service.bytes_of, as_ids=bool(request.return_tokens_as_token_ids))
+        self.scored = self._prompt_logprobs = request.prompt_logprobs is not None
 
     @abstractmethod
     def whole(self, choice: Choice) -> Json:
@@ -60,6 +72,29 @@ class Form(ABC):
     def empty(self) -> Json:
         """Fields of a chunk without text."""
 
+    def preface(self) -> Json:
+        """Fields of the whole answer, and of the first chunk, about the prompt."""
+        return {}
+
+    def prompt_of(self, choice: Choice) -> Sequence[int]:
+        """The prompt that a choice continues."""
+        return self.prompts[choice.index * len(self.prompts) // len(self.choices)]
+
+    def about_prompt(self, choice: Choice) -> Json:
+        """What vLLM says of a choice's prompt, as far as it was asked for."""
+        prompt = self.prompt_of(choice)
+        fields: Json = {"prompt_token_ids": list(prompt)} if self.token_ids else {}
+        if self._prompt_logprobs:
+            fields["prompt_logprobs"] = prompt_logprobs(prompt, choice.prompt_scores, self.names)
+        return fields
+
+    def _delta(self, choice: Choice, events: Sequence[Event]) -> Json | None:
+        """Fields of a chunk with what these events make ready, token ids included."""
+        pieces = [piece for event in events for piece in choice.feed(event)]
+        fields = self.delta(choice, pieces)
+        ids = choice.take_token_ids() if self.token_ids else []
+        return {**(fields if fields is not None else self.empty()), "token_ids": ids} if ids else fields
+
     async def answer(self, events: EventStream) -> Json:
         """The whole answer.
 
@@ -71,19 +106,24 @@ class Form(ABC):
             choice = self.choices[index]
             choice.pieces += choice.feed(event)
             self._check(choice)
-        choices = [choice.end(self.whole(choice)) for choice in self.choices]
-        return {**self._header(self.kind), "choices": choices, "usage": usage_of(self.choices, self.prompts)}
+        choices = []
+        for choice in self.choices:
+            ids = {"token_ids": choice.take_token_ids()} if self.token_ids else {}
+            choices.append(choice.end({**self.whole(choice), **ids}))
+        usage = usage_of(self.choices, len(self.prompts))
+        return {**self._header(self.kind), "choices": choices, "usage": usage, **self.preface()}
 
     async def chunks(self, events: EventStream) -> AsyncIterator[list[Json]]:
         """The chunks of a stream as they become ready; an empty list when nothing has come for a while. Raises as `answer`."""
         head = self._header(self.chunk_kind)
-        openings = [(choice, self.opening(choice)) for choice in self.choices]
-        if some := [self._chunk(head, _open(choice, fields)) for choice, fields in openings if fields is not None]:
+        if not self.scored and (some := [chunk for choice in self.choices for chunk in self._begin(head, choice)]):
             yield some
         async for batch in events.batches(sse.PING_SECONDS):
             chunks: list[Json] = []
             for choice, own in self._by_choice(batch):
-                fields = self.delta(choice, [piece for event in own for piece in choice.feed(event)])
+                fields = self._delta(choice, own)
+                if self.scored and any(isinstance(event, PromptEvent) for event in own):
+                    chunks += self._begin(head, choice)
                 if fields is not None:
                     chunks.append(self._chunk(head, _open(choice, fields)))
                 if choice.generation is not None:
@@ -97,7 +137,7 @@ class Form(ABC):
         if self.include_usage:
             yield [self._usage(head)]
 
-    async def branch_chunks(self, events: EventStream, prompt_tokens: int) -> AsyncIterator[list[Json]]:
+    async def branch_chunks(self, events: EventStream) -> AsyncIterator[list[Json]]:
         """Every event of the one generation as a chunk of its own, with the ordinary text that it makes ready."""
         head, began = self._header(self.chunk_kind), time.monotonic()
         (choice,) = self.choices
@@ -106,13 +146,20 @@ class Form(ABC):
             timed = replace(wired, seconds=round(time.monotonic() - began, 6))
             return {**self._chunk(head, fields), "multiverse": timed.to_json()}
 
-        opening = self.opening(choice)
-        start = WireEvent("start", id=head["id"], model=head["model"], prompt_tokens=prompt_tokens)
-        yield [chunk(start, _open(choice, opening if opening is not None else self.empty()))]
+        def start() -> Json:
+            opening = self.opening(choice)
+            wired = WireEvent("start", id=head["id"], model=head["model"], prompt_tokens=len(self.prompts[0]))
+            return {**chunk(wired, _open(choice, opening if opening is not None else self.empty())), **self.preface()}
+
+        if not self.scored:
+            yield [start()]
         async for batch in events.batches(sse.PING_SECONDS):
             chunks: list[Json] = []
             for _, event in batch:
-                fields = self.delta(choice, choice.feed(event))
+                fields = self._delta(choice, [event])
+                if isinstance(event, PromptEvent):
+                    chunks += [start()] if self.scored else []
+                    continue
                 *before, last = wire_events(event)
                 chunks += [chunk(wired, _open(choice, self.empty())) for wired in before]
                 own = fields if fields is not None else self.empty()
@@ -122,6 +169,13 @@ class Form(ABC):
         self._check(choice)
         if self.include_usage:
             yield [self._usage(head)]
+
+    def _begin(self, head: Json, choice: Choice) -> list[Json]:
+        """The chunk before a choice's first text, if there is one; the first of all says what is to be said of the prompt."""
+        fields, about = self.opening(choice), self.preface() if choice is self.choices[0] else {}
+        if fields is None and not about:
+            return []
+        return [{**self._chunk(head, _open(choice, fields if fields is not None else self.empty())), **about}]
 
     def _by_choice(self, batch: Sequence[tuple[int, Event]]) -> Iterator[tuple[Choice, list[Event]]]:
         """The events by choice, in the order of each one's first."""
@@ -147,7 +201,7 @@ class Form(ABC):
         return chunk
 
     def _usage(self, head: Json) -> Json:
-        return {**head, "choices": [], "usage": usage_of(self.choices, self.prompts)}
+        return {**head, "choices": [], "usage": usage_of(self.choices, len(self.prompts))}
 
 
 def _open(choice: Choice, fields: Json) -> Json:

@@ -67,6 +67,19 @@ def model_info(service: Service) -> dict[str, Any]:
     }
 
 
+def tokenizer_info(service: Service) -> dict[str, Any]:
+    """What clients that tokenise by `/tokenize` have to know besides, under vLLM's names."""
+    tokenizer = service.llm.tokenizer
+    special = {f"{name}_token": getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "pad", "unk")}
+    return {
+        "tokenizer_class": type(tokenizer).__name__,
+        "vocab_size": len(tokenizer),
+        "model_max_length": service.llm.engine.loaded.max_positions,
+        "chat_template": getattr(tokenizer, "chat_template", None),
+        **{name: str(token) if token is not None else None for name, token in special.items()},
+    }
+
+
 async def tokenize(request: TokenizeRequest, service: Service) -> dict[str, Any]:
     """A text or a chat as token ids."""
     check_model(request.model, service.model_name)

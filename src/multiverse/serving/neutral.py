@@ -28,21 +28,27 @@ NEUTRAL: dict[str, str] = {
     "guided_json": "use response_format",
     "guided_regex": "no grammar but that of the model's tags is enforced: ask for the form in the prompt",
     "guided_whitespace_pattern": "there is nothing to choose: leave it out",
-    "include_reasoning": "the reasoning is always sent: ignore it, or set reasoning_effort to none",
+    "include_reasoning": "the reasoning is always sent, beside the content: leave it out, or set reasoning_effort to none",
+    "include_stop_str_in_output": "texts end before what stops them",
     "kv_transfer_params": "keys and values stay in one server: leave it out",
     "length_penalty": "it is for beam search, which this server does not do: leave it out",
     "logits_processors": "this server runs no code of its clients: use logit_bias",
+    "max_repetition_pattern_size": "repetition is not looked for: use a penalty",
     "media_io_kwargs": "this server reads text only: leave it out",
     "mm_processor_kwargs": "this server reads text only: leave it out",
+    "min_repetition_pattern_size": "repetition is not looked for: use a penalty",
     "modalities": 'only ["text"] is possible',
     "moderation": "this server has no moderation: leave it out",
     "prediction": "predicted output is not supported: leave it out",
     "prompt_cache_options": "the prefix cache needs no options: leave it out",
     "prompt_cache_retention": 'only "in_memory" is possible',
     "prompt_embeds": "send the prompt as text or token ids",
+    "repetition_detection": "repetition is not looked for: use a penalty",
+    "repetition_min_count": "repetition is not looked for: use a penalty",
     "request_id": "send the header X-Request-Id: it is noted in the log and comes back",
     "response_format": 'only {"type": "text"} is possible: ask for the form in the prompt, and check the answer',
     "service_tier": 'only "auto" and "default" are possible',
+    "stop_token_ids": "use stop, with the tokens' texts",
     "structural_tag": "no grammar but that of the model's tags is enforced: ask for the form in the prompt",
     "structured_outputs": "use response_format",
     "suffix": "this server only continues a prompt: leave it out",
@@ -81,11 +87,17 @@ class NeutralSampling(RequestModel):
     guided_json: None = None
     guided_regex: None = None
     guided_whitespace_pattern: None = None
+    include_stop_str_in_output: Literal[False] | None = None
     kv_transfer_params: None = None
     length_penalty: Annotated[float, Field(ge=1, le=1)] | None = None
     logits_processors: Empty | None = None
+    max_repetition_pattern_size: Literal[0] | None = None
+    min_repetition_pattern_size: Literal[0] | None = None
     mm_processor_kwargs: _EmptyObject | None = None
+    repetition_detection: None = None
+    repetition_min_count: Literal[0] | None = None
     request_id: None = None
+    stop_token_ids: Empty | None = None
     structural_tag: None = None
     structured_outputs: None = None
     thinking_token_budget: None = None

@@ -108,7 +108,7 @@ def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingP
     if request.seed is not None:
         given["seed"] = request.seed & _SEED_MASK
     given |= _extended(request.multiverse)
-    given |= _logprobs(request)
+    given |= _logprobs(request, score_only=not given["max_tokens"])
     if isinstance(request, ChatRequest) and request.reasoning_effort is not None:
         given["thinking_budget"] = _effort(request, request.reasoning_effort, config)
     try:
@@ -149,13 +149,16 @@ def _extended(extension: Extension | None) -> dict[str, Any]:
     return given
 
 
-def _logprobs(request: Sampling) -> dict[str, Any]:
+def _logprobs(request: Sampling, *, score_only: bool) -> dict[str, Any]:
+    of_prompt = {"prompt_logprobs": request.prompt_logprobs}
     if isinstance(request, ChatRequest):
         if request.top_logprobs and not request.logprobs:
             raise invalid(f"top_logprobs={request.top_logprobs} needs logprobs: true", "top_logprobs")
-        return {"logprobs": bool(request.logprobs), "top_logprobs": request.top_logprobs or 0}
+        return {"logprobs": bool(request.logprobs), "top_logprobs": request.top_logprobs or 0, **of_prompt}
     assert isinstance(request, CompletionRequest)
-    return {"logprobs": request.logprobs is not None, "top_logprobs": request.logprobs or 0}
+    if score_only or (request.echo and request.logprobs is not None):
+        of_prompt = {"prompt_logprobs": max(request.prompt_logprobs or 0, request.logprobs or 0)}
+    return {"logprobs": request.logprobs is not None, "top_logprobs": request.logprobs or 0, **of_prompt}
 
 
 def _effort(request: Sampling, effort: str, config: ServerConfig) -> int | None:

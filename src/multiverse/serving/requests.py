@@ -84,6 +84,7 @@ class StreamOptions(RequestModel):
 
     include_usage: bool | None = Field(None, description="Send the usage in a last chunk without choices.")
     include_obfuscation: Literal[False] | None = Field(None, description="This server does not pad its chunks.")
+    continuous_usage_stats: Literal[False] | None = Field(None, description="The usage comes at the end.")
 
 
 class Sampling(NeutralSampling):
@@ -110,6 +111,12 @@ class Sampling(NeutralSampling):
     min_tokens: int | None = _sampling("min_tokens")
     priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = Field(
         None, description="Requests with a lower one go first, and preempt others if memory runs short. Default: 0."
+    )
+    prompt_logprobs: int | None = _sampling("prompt_logprobs", le=20)
+    return_token_ids: bool | None = Field(None, description="Also return the token ids of the prompt and of the answer.")
+    return_tokens_as_token_ids: bool | None = Field(None, description="Call tokens `token_id:5` in log-probabilities.")
+    skip_special_tokens: bool | None = Field(
+        None, description="Leave special tokens, and the tags of the structure, out of texts. Default: false."
     )
     spaces_between_special_tokens: bool | None = Field(None, description="Accepted: the tokenizer adds none.")
     stream: bool | None = None
@@ -199,7 +206,7 @@ class CompletionRequest(Sampling, NeutralCompletion):
         | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_PROMPTS)]
     )
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Number of likeliest tokens to report.")
-    echo: bool | None = Field(None, description="Begin the text with the prompt; not with `logprobs`.")
+    echo: bool | None = Field(None, description="Begin the text, and the log-probabilities, with the prompt.")
     add_special_tokens: bool | None = Field(None, description="Begin texts as the model wants it. Default: true.")
     response_format: TextFormat | None = None
 

@@ -95,7 +95,24 @@ class NamedLogprob(ResponseModel):
 
     token: str
     logprob: float
-    bytes: list[int] | None
+    bytes: list[int] = Field(description="Those of the token, which may be a part of a character.")
+
+
+class RankedLogprob(ResponseModel):
+    """A token at a place of the prompt."""
+
+    logprob: float
+    rank: int = Field(description="Its place among all tokens, the likeliest being 1.")
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, RankedLogprob] | None]
+_PROMPT_LOGPROBS = Field(
+    None,
+    description="With `prompt_logprobs`: by token id; null for the first token, and for those that the engine would write.",
+)
+_PROMPT_TOKEN_IDS = Field(None, description="With `return_token_ids`.")
+_TOKEN_IDS = Field(None, description="With `return_token_ids`: of all branches, in document order.")
 
 
 class TokenLogprob(NamedLogprob):
@@ -131,6 +148,7 @@ class ChatChoice(ResponseModel):
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
     multiverse: ChoiceExtension
+    token_ids: list[int] | None = _TOKEN_IDS
 
 
 class ChatCompletion(ResponseModel):
@@ -142,6 +160,8 @@ class ChatCompletion(ResponseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
+    prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
 
 
 class ChatDelta(ResponseModel):
@@ -161,6 +181,7 @@ class ChatChunkChoice(ResponseModel):
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason | None
     multiverse: ChoiceExtension | None = None
+    token_ids: list[int] | None = _TOKEN_IDS
 
 
 class EventCounts(ResponseModel):
@@ -222,6 +243,8 @@ class ChatChunk(ResponseModel):
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
     multiverse: WireEvent | None = None
+    prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
+    prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
 
 
 class TextLogprobs(ResponseModel):
@@ -241,6 +264,9 @@ class TextChoice(ResponseModel):
     logprobs: TextLogprobs | None
     finish_reason: FinishReason
     multiverse: ChoiceExtension
+    prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
+    prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
+    token_ids: list[int] | None = _TOKEN_IDS
 
 
 class TextCompletion(ResponseModel):
@@ -262,6 +288,9 @@ class TextChunkChoice(ResponseModel):
     logprobs: TextLogprobs | None
     finish_reason: FinishReason | None
     multiverse: ChoiceExtension | None = None
+    prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
+    prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
+    token_ids: list[int] | None = _TOKEN_IDS
 
 
 class TextChunk(ResponseModel):
@@ -324,6 +353,19 @@ class Tokenized(ResponseModel):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
+
+
+class TokenizerInfo(ResponseModel):
+    """Answer of `GET /tokenizer_info`."""
+
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    chat_template: str | dict[str, str] | None
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    unk_token: str | None
 
 
 class Detokenized(ResponseModel):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.async_engine import AsyncEngine
 from ..engine.event_stream import EventStream
+from ..engine.token_bytes import TokenBytes
 from ..errors import RequestError
 from . import logs
 from .admission import Admission
@@ -45,6 +46,7 @@ class Service:
         llm, config: as given.
         model_name: the name by which clients ask for the model.
         metrics: of this server.
+        bytes_of: the bytes of a token.
         admission: counts the generations of all requests.
     """
 
@@ -56,6 +58,7 @@ class Service:
         self.admission.failed = lambda: not self.alive
         self.started_at = int(time.time())
         llm.engine.scheduler.max_requests = config.max_concurrent
+        self.bytes_of = TokenBytes(llm.tokenizer).of
         self._engine = AsyncEngine(llm.engine)
         self._closed = False
 
@@ -134,9 +137,11 @@ class Service:
             measure.close("shutdown" if self._engine.closed else failure)
         events.close()
 
-    def decode(self, token_id: int) -> str:
-        """Text of a token by itself."""
-        return self.llm.engine.decode([token_id])
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Special tokens of the tokenizer, and the tags of the dialect."""
+        tokens = self.llm.engine.tokens
+        return frozenset([*self.llm.tokenizer.all_special_ids, *(tokens.roles if tokens is not None else ())])
 
     def failed(self, generation: Generation) -> ApiError | None:
         """The error for a finished generation that is no answer; `None` if it is one."""
