@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "structure": {"errors"},
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
-    "models": {"errors"},
+    "models": {"errors", "structure"},
     "backends": {"errors", "threads", "attention", "models"},
     "engine": {"errors", "options", "common", "structure", "attention", "backends", "models"},
     "llm": {"errors", "structure", "engine", "models", "prompting"},

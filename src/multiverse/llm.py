@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack, cast
 
@@ -12,7 +12,19 @@ from .engine.model import load
 from .errors import RequestError, StructureError
 from .models.about import asked, read_about
 from .prompting import read_instructed
-from .structure import DIALECTS, Dialect, Document, detect, encode, encode_chat, layout, parse, read_dialect, resolve
+from .structure import (
+    DIALECTS,
+    ChatEncoder,
+    ChatPrompt,
+    Dialect,
+    Document,
+    detect,
+    encode,
+    layout,
+    parse,
+    read_dialect,
+    resolve,
+)
 
 Prompt = str | Sequence[int]
 Messages = Sequence[dict[str, Any]]
@@ -101,6 +113,7 @@ class LLM:
         self.about = read_about(loaded.source)
         self.instructed = tokens is not None and read_instructed(loaded.model.config)
         self.engine = Engine(loaded, tokens, **options)
+        self._chats = ChatEncoder(self.tokenizer, tokens)
 
     def generate(
         self,
@@ -137,7 +150,9 @@ class LLM:
         given: Any = conversations  # a text is a common slip, refused in `encode_chat`
         alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
         batch = cast(Sequence[Messages], [given] if alone else given)
-        return self._run(_each(batch, self.encode_chat), params, priority, on_finish)
+        shared = params if params is not None else SamplingParams()
+        own = shared.for_chat() if isinstance(shared, SamplingParams) else [each.for_chat() for each in shared]
+        return self._run(_each(batch, self.encode_chat), own, priority, on_finish)
 
     def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
         """Run one prompt or conversation and yield its events as they happen; the last is a `FinishEvent`.
@@ -150,6 +165,7 @@ class LLM:
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
         token_ids = self.encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         shared = params if params is not None else SamplingParams()
+        shared = shared.for_chat() if chat else shared
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each separately, or use generate()")
         self.engine.check(token_ids, shared)  # refuse bad input here, not at the first event
@@ -294,26 +310,28 @@ class LLM:
         return list(encode(document, tokens).token_ids)
 
     def encode_chat(self, messages: Messages | str) -> list[int]:
-        """Token ids of a chat with the generation prompt. Earlier answers that fork are tokenised as they were generated.
-
-        Raises:
-            RequestError: the chat is empty, or the model has no chat template.
-        """
+        """Token ids of a chat with the generation prompt; as `read_chat`, and `RequestError` if its last message is empty."""
         if isinstance(messages, str):
             raise RequestError(f"chat takes messages, not a text: [{{'role': 'user', 'content': {messages[:40]!r}}}]")
         if not messages or not str(messages[-1].get("content", "")).strip():
             raise RequestError("the conversation is empty: its last message needs some content")
+        return self.read_chat(messages).token_ids
+
+    def read_chat(self, messages: Messages, known: Mapping[str, Sequence[int]] | None = None) -> ChatPrompt:
+        """A chat with the generation prompt as token ids, and what the template leaves out of it.
+
+        Control tokens and tags are read in the template's own text and in earlier answers only; in every other message they
+        are plain text. Earlier answers that fork are tokenised as they were generated.
+
+        Args:
+            known: token ids of earlier answers by their content, for those who have kept them.
+
+        Raises:
+            RequestError: the model has no chat template, or that refuses the messages.
+        """
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise RequestError(f"{self.model_path!r} has no chat template: use generate() with a raw prompt")
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        if self.engine.tokens is None:
-            return self.encode_text(text)
-        answers = [str(message.get("content", "")) for message in messages if message.get("role") == "assistant"]
-        return encode_chat(text, answers, self.engine.tokens)
-
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens around it."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._chats(messages, known)
 
 
 def _each(batch: Sequence[Any], encode: Callable[[Any], list[int]]) -> list[list[int]]:

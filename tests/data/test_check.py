@@ -44,9 +44,9 @@ def test_no_question(tokens: TokenDialect, prompt: tuple[Message, ...]) -> None:
     assert check([row], tokens, need_prompt=False).rows == [row]
 
 
-def test_a_tag_in_the_question(tokens: TokenDialect) -> None:
+def test_a_tag_in_the_question_is_text(tokens: TokenDialect) -> None:
     row = replace(GOOD, prompt=(Message("system", "Be brief."), Message("user", "what is <Path>?")), line=5)
-    assert problem(row, tokens) == "the tag <Path> stands in the user's message 2 (offset 8): write it differently"
+    assert check([row], tokens) == ([row], [])
 
 
 def test_a_tag_in_a_text(tokens: TokenDialect) -> None:

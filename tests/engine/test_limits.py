@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, Request
 from multiverse.engine.sampler import Sampler
 from multiverse.errors import RequestError
-from multiverse.structure import Role, TokenDialect, parse, render
+from multiverse.structure import ChatEncoder, Role, TokenDialect, parse, render
 from tests.engine.steering import GREEDY, NESTED, PolicySampler, always_fork, prompt_ids, run_documents, two_paths
 
 RAW = replace(GREEDY, guard=False)
@@ -260,6 +261,52 @@ def test_stop_string_in_a_branch_leaves_the_others_as_far_as_they_came(llm: LLM)
     assert second == " two, "
     assert " one, to the end".startswith(first)
     assert len(first) >= len(second)
+
+
+@pytest.mark.parametrize("stop", ["\n", "one, to", ["Goal", "Path"], "\n\n"])
+def test_in_a_chat_stops_count_in_the_answer_alone(llm: LLM, stop: Any) -> None:
+    document = two_paths("one, to the end", "two")
+    (whole,) = run_documents(llm, [document])
+    (generation,) = run_documents(llm, [document], params=replace(GREEDY, stop=stop).for_chat())
+    assert (generation.text, generation.finish_reason, generation.stop_reason) == (whole.text, "stop", None)
+    (generation,) = run_documents(
+        llm, [document], params=replace(GREEDY, stop=(stop, "wer") if stop == "\n" else "wer").for_chat()
+    )
+    assert generation.text == whole.text[: whole.text.index("wer")]
+    assert generation.stop_reason == "wer"
+
+
+@pytest.mark.parametrize("include", [False, True])
+def test_what_stopped_a_text_is_said_and_may_be_included(llm: LLM, include: bool) -> None:
+    tokens, document = dialect_of(llm), two_paths("one, STOP here", "two")
+    params = replace(GREEDY, include_stop_str_in_output=include)
+    (generation,) = run_documents(llm, [document], params=replace(params, stop=["x", "STOP"]))
+    assert generation.stop_reason == "STOP"
+    assert generation.text.partition("<Path>\n2:")[0].endswith("<Path>\n1: one, STOP" if include else "<Path>\n1: one, ")
+    close = tokens.ids[Role.GOAL_CLOSE]
+    head = generation.text[: generation.text.index("</Goal>")]
+    ways: list[dict[str, Any]] = [{"stop_token_ids": [close]}, {"stop": "</Goal>"}]
+    for stops in ways:
+        for own in (replace(params, **stops), replace(params, **stops).for_chat()):
+            (generation,) = run_documents(llm, [document], params=own)
+            assert generation.text == head + ("</Goal>" if include else "")
+            assert generation.stop_reason == (close if "stop_token_ids" in stops else "</Goal>")
+            assert generation.finish_reason == "stop"
+            assert generation.token_ids[-1] == close
+
+
+def test_a_tag_that_a_text_speaks_of_stops_no_chat(llm: LLM) -> None:
+    tokens = dialect_of(llm)
+    eos = int(llm.tokenizer.eos_token_id)
+    script = [*tokens.encode("the "), *ChatEncoder(llm.tokenizer, tokens).text("</Think> tag."), eos]
+    llm.engine.sampler = PolicySampler(lambda _, branch: script[len(branch.token_ids)])
+    (generation,) = llm.generate("Q", replace(GREEDY, stop="</Think>").for_chat())
+    assert (generation.text, generation.answer, generation.stop_reason) == ("the </Think> tag.", "the </Think> tag.", None)
+
+
+def test_a_stop_token_must_be_one_of_the_model(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="stop_token_ids names token id 99999, outside the vocabulary"):
+        llm.generate("Q", SamplingParams(stop_token_ids=[99999]))
 
 
 def test_a_stop_string_is_found_in_a_branch_s_own_text_only(llm: LLM) -> None:

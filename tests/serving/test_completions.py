@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from multiverse import SamplingParams
-from multiverse.structure import render
+from multiverse.structure import MULTIVERSE, render
 from tests.cli.scripted import NESTED
 from tests.serving.conftest import PLAIN, WIDE, Site, choices, chunks, error_of
 
@@ -41,6 +41,19 @@ def test_streams_add_up(scripted: Site, extension: dict[str, Any], stop: Any) ->
     assert text_of(stream) == whole["text"]
     assert choices(stream)[-1]["finish_reason"] == "stop"
     assert [chunk["multiverse"]["event"] for chunk in stream if "multiverse" in chunk][-1:] == (["finish"] if extension else [])
+
+
+def test_stops_may_come_in_any_branch(scripted: Site) -> None:
+    choice = scripted.complete("nested", stop="1+2").json()["choices"][0]
+    assert choice["stop_reason"] == "1+2"
+    assert "1+2" not in choice["text"]
+    assert "Red team" in choice["text"]
+    choice = scripted.complete("nested", stop="1+2", include_stop_str_in_output=True).json()["choices"][0]
+    assert choice["text"].count("1+2") == 1
+    tag = MULTIVERSE.goal.close
+    choice = scripted.complete("nested", stop=[tag]).json()["choices"][0]
+    assert (choice["text"], choice["stop_reason"]) == (render(NESTED)[: render(NESTED).index(tag)], tag)
+    assert scripted.complete("nested").json()["choices"][0]["stop_reason"] is None
 
 
 def test_prompts_of_every_form(scripted: Site) -> None:

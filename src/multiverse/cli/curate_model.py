@@ -49,9 +49,8 @@ def model_here(model: ModelOptions, endpoint: EndpointConfig) -> Iterator[Genera
             temperature=endpoint.temperature or 0.0, top_p=1.0, max_tokens=request.max_tokens, seed=int.from_bytes(digest[:4])
         )
         messages = [{"role": role, "content": content} for role, content in request.messages]
-        text = llm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         try:
-            found = await engine.generate(llm.tokenizer.encode(text, add_special_tokens=False), params)
+            found = await engine.generate(llm.encode_chat(messages), params)
         except RequestError as error:
             raise RefusedError(str(error)) from None
         reason = "stop" if found.finish_reason == "stop" else "length"  # closed because of any limit

@@ -153,7 +153,7 @@ def validate(
     """Check documents, and list every fault with file and line.
 
     Faults are everything that training refuses: files and records that cannot be
-    read, documents that break the grammar, tags in a question, a missing question,
+    read, documents that break the grammar, a missing question,
     and with --max-length documents that are too long. With faults, the exit code
     is 2.
 
@@ -286,20 +286,23 @@ def _counter(model: str | None, dialect: Dialect, add_tags: bool) -> _Counter:
         tokens = resolve(tokenizer, dialect)
     except DialectError as error:
         raise InputError(f"{name!r}: {error}; use --add-tags to add the tags before counting, as training does") from None
-    return _Counter(tokens, lambda row: _prompt_tokens(row, tokenizer, name), f"tokens of {name}")
+    return _Counter(tokens, lambda row: _prompt_tokens(row, tokenizer, tokens, name), f"tokens of {name}")
 
 
-def _prompt_tokens(row: Row, tokenizer: Any, name: str) -> int:
+def _prompt_tokens(row: Row, tokenizer: Any, tokens: TokenDialect, name: str) -> int:
+    from ..errors import RequestError
+    from ..structure import ChatEncoder
+
     messages = [message._asdict() for message in row.prompt]
     if not messages:
         return 0
     if tokenizer.chat_template is None:
         return sum(len(tokenizer.encode(message.content, add_special_tokens=False)) for message in row.prompt)
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # templates raise errors of their own
-        raise ValueError(f"the chat template of {name!r} refuses the prompt ({error}): change its messages") from error
-    return len(tokenizer.encode(text, add_special_tokens=False))
+        return len(ChatEncoder(tokenizer, tokens)(messages).token_ids)
+    except RequestError as error:
+        _, _, problem = str(error).partition(": ")
+        raise ValueError(f"the chat template of {name!r} refuses the prompt ({problem}): change its messages") from error
 
 
 def _dialect(name: str) -> Dialect:

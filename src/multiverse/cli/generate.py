@@ -124,6 +124,7 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
         "answer": generation.answer,
         "tree": generation.tree.to_json() if generation.tree is not None else None,
         "finish_reason": generation.finish_reason,
+        "stop_reason": generation.stop_reason,
         "structure_error": generation.structure_error,
         "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
         "usage": generation.usage.to_json(

@@ -72,9 +72,8 @@ class Local:
         self.structured, self.instructed = llm.engine.tokens is not None, llm.instructed
         self.about = llm.about
         self._reply: Message | None = None
-        # The conversation so far, as text and as the tokens of prompt and answers.
-        self._text = ""
-        self._token_ids: list[int] = []
+        # Tokens of the answers so far, by their text.
+        self._known: dict[str, list[int]] = {}
 
     def is_unlike(self, question: str) -> bool:
         """See `Partner`."""
@@ -86,9 +85,9 @@ class Local:
 
         self._reply = None
         llm = self.llm
-        text = self._render(messages)
-        prompt = self._encode(text)
+        prompt = llm.read_chat(messages, self._known).token_ids
         params = replace(self.params, max_depth=0) if mode == "sequential" else self.params
+        params = params.for_chat()  # the prompt is token ids already
         try:
             events = llm.stream(prompt, params)
         except RequestError as error:
@@ -96,7 +95,7 @@ class Local:
         with _deferred_interrupt() as interrupted:
             for event in events:
                 if isinstance(event, FinishEvent):
-                    self._keep(text, event.generation, thinking=opens_thinking(prompt, llm.engine.tokens))
+                    self._keep(event.generation, thinking=opens_thinking(prompt, llm.engine.tokens))
                 yield from wire_events(event)
                 if interrupted():
                     raise KeyboardInterrupt
@@ -105,28 +104,24 @@ class Local:
         """See `Partner`."""
         return self._reply
 
-    def _render(self, messages: list[Message]) -> str:
-        text: str = self.llm.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return text
-
-    def _encode(self, text: str) -> list[int]:
-        """The conversation as tokens; those of earlier turns are kept as they were."""
-        known = len(self._text) if self._text and text.startswith(self._text) else 0
-        rest = list(self.llm.tokenizer.encode(text[known:], add_special_tokens=False))
-        return [*self._token_ids, *rest] if known else rest
-
-    def _keep(self, prompt: str, generation: Generation, *, thinking: bool) -> None:
-        if generation.tree is None:  # cut short or malformed: not valid as part of a prompt
+    def _keep(self, generation: Generation, *, thinking: bool) -> None:
+        # Cut short, stopped or malformed it is not valid in a prompt; one that speaks of tags is, though it has no tree.
+        if generation.tree is None and (generation.finish_reason, generation.stop_reason) != ("stop", None):
             return
-        ids = [*generation.prompt_token_ids, *generation.token_ids]
-        if ids[-1] in self.llm.engine.loaded.stop_ids:  # the template writes it
+        ids = list(generation.token_ids)
+        if ids and ids[-1] in self.llm.engine.loaded.stop_ids:  # the template writes it
             ids.pop()
-        self._text, self._token_ids = prompt + generation.text, ids
         content = generation.text
         tokens = self.llm.engine.tokens
         if thinking and tokens is not None and tokens.dialect.think is not None:
             # The template opened the thinking at the end of the prompt; in an earlier message it does not.
-            content = tokens.dialect.think.open + tokens.dialect.sep + content.removeprefix(tokens.dialect.sep)
+            head = tokens.dialect.think.open + tokens.dialect.sep
+            content = head + content.removeprefix(tokens.dialect.sep)
+            if content == head + generation.text:
+                ids = [*tokens.encode(head), *ids]
+            else:  # the model wrote the separator itself
+                ids = [*tokens.encode(tokens.dialect.think.open), *ids]
+        self._known[content] = ids
         self._reply = {"role": "assistant", "content": content}
 
 

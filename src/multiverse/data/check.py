@@ -45,11 +45,6 @@ def _problems(row: Row, tokens: TokenDialect, need_prompt: bool) -> Iterator[str
                 parse(message.content, tokens.dialect)
             except StructureError as error:
                 yield f"message {number}, an earlier answer, breaks the grammar: {error}"
-            continue
-        for tag in tokens.dialect.tags:
-            if tag in message.content:
-                offset = message.content.index(tag)
-                yield f"the tag {tag} stands in the {message.role}'s message {number} (offset {offset}): write it differently"
 
 
 def _length(

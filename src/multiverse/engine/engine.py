@@ -160,9 +160,10 @@ class Engine:
         for token in prompt:
             if not isinstance(token, int) or not 0 <= token < vocabulary:
                 raise RequestError(f"{token!r} is no token id of this model: ids are whole numbers from 0 to {vocabulary - 1}")
-        for token in params.logit_bias:
-            if not 0 <= token < vocabulary:
-                raise RequestError(f"logit_bias names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
+        for name, named in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            for token in named:
+                if not 0 <= token < vocabulary:
+                    raise RequestError(f"{name} names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
 
     def decode(self, token_ids: list[int]) -> str:
         """Token ids as text, tags included."""

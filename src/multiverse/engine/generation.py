@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StructureError
-from ..structure import Dialect, Document, TokenDialect, markdown_text, parse
+from ..structure import Dialect, Document, Role, markdown_text, parse
 from .branch import Branch, TokenScore, Top
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
@@ -68,13 +68,14 @@ class Generation:
     """One finished request; the per-token tuples are in document order.
 
     Attributes:
-        text: the generated text, without the end-of-text token or a stop string.
+        text: the generated text, without the end-of-text token or a stop string (unless that was to be included).
         answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads as
             Markdown, without tags: see `structure.markdown`.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
         finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
             ``error`` (its logits were not finite), ``abort``.
+        stop_reason: the stop string, or the id of the stop token, that ended it; `None` if something else did.
         closed: label path of each path that was closed for a limit, with the limit, in the order of closing.
         structure_error: why there is no tree.
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
@@ -100,6 +101,7 @@ class Generation:
     top_logprobs: tuple[Top | None, ...] | None = field(default=None, repr=False)
     closed: tuple[tuple[str, str], ...] = ()
     prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
+    stop_reason: str | int | None = None
 
 
 def build_generation(
@@ -119,7 +121,7 @@ def build_generation(
     document, problem = _parse(tree, model, text, finish_reason) if error is None else (None, error)
     return Generation(
         text=text,
-        answer=_answer(model.tokens, text, thinking=tree.prompt_thinking),
+        answer=_answer(tree, model, order),
         tree=document,
         finish_reason=finish_reason,
         usage=usage,
@@ -135,23 +137,24 @@ def build_generation(
     )
 
 
-def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str:
+def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]], start: int = 0) -> str:
+    """The text, from this token on."""
     stopped = next((b for b in tree.branches if b.stream is not None and b.stream.stop_at is not None), None)
     if stopped is None:
         end = tree.ended_by
         last = len(end.token_ids) - 1 if end is not None else -1
-        return model.decode([branch.token_ids[i] for branch, i in order if branch is not end or i != last])
+        return model.decode([branch.token_ids[i] for branch, i in order[start:] if branch is not end or i != last])
     # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
     assert stopped.stream is not None
     assert stopped.stream.stop_at is not None
     text, left = "", stopped.stream.stop_at
-    for branch, i in order:
+    for number, (branch, i) in enumerate(order):
         assert branch.stream is not None
         piece = branch.stream.pieces[i]
         if branch is stopped:
             piece = piece[:left]
             left -= len(piece)
-        text += piece
+        text += piece if number >= start else ""
     return text
 
 
@@ -182,13 +185,18 @@ def _without_separator(text: str, dialect: Dialect) -> str:
     return text
 
 
-def _answer(tokens: TokenDialect | None, text: str, *, thinking: bool) -> str:
-    dialect = tokens.dialect if tokens is not None else None
-    answer = text
-    if dialect is not None and dialect.think is not None:
-        _, closed, answer = text.rpartition(dialect.think.close)
-        if not closed and (thinking or dialect.think.open in text):
-            answer = ""  # cut off within the thinking
-    if dialect is not None and dialect.forks_answer:
-        answer = markdown_text(answer, dialect)
+def _answer(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str:
+    """What follows the thinking. Its tags are found as tokens: a text may speak of them."""
+    tokens = model.tokens
+    start = 0
+    if tokens is not None and tokens.dialect.think is not None:
+        trunk = [(number, branch.token_ids[i]) for number, (branch, i) in enumerate(order) if not branch.label]
+        closed = [number for number, token in trunk if token == tokens.ids[Role.THINK_CLOSE]]
+        if closed:
+            start = closed[-1] + 1
+        elif tree.prompt_thinking or any(token == tokens.ids[Role.THINK_OPEN] for _, token in trunk):
+            return ""  # cut off within the thinking
+    answer = _text(tree, model, order, start)
+    if tokens is not None and tokens.dialect.forks_answer:
+        answer = markdown_text(answer, tokens.dialect)
     return answer.strip().removeprefix("Answer:").strip()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from ..common import CommonOptions
 from ..errors import RequestError
@@ -36,7 +36,12 @@ class SamplingParams(Options):
         seed: makes a request reproducible; each branch has its own random stream, derived from the seed and its position in the
             tree, independent of the rest of the batch. `None` draws a new seed.
         n: generations of each prompt; they share the prompt's keys and values. With a seed, each has its own streams.
-        stop: the request ends when a branch's own text contains one of these; the text is cut before it.
+        stop: the request ends when a branch's own text contains one of these; the text is cut before it. A tag ends it where
+            the model or the engine writes that tag.
+        stop_token_ids: the request ends at one of these tokens, and the text before it.
+        include_stop_str_in_output: the text ends behind what ended it, not before.
+        stop_in: where stops count: in all text (``all``) or in the ``answer``, what follows the thinking, without white space
+            before it; tags count anywhere. `None` is the answer in chats, and all text for raw prompts.
         guard: sample only tokens that the grammar allows, and close the text before a limit. If `False`, a token that breaks
             the grammar ends the request as ``malformed``, limits cut the text off, and only those on depth, width and branches
             ban tags; and the engine writes no more than the heads of paths and conclusions. Models trained here need it: their
@@ -130,6 +135,16 @@ class SamplingParams(Options):
     stop: tuple[str, ...] | list[str] | str = option(
         (), "End before this text; may be given again.", allowed="non-empty strings", metavar="TEXT", group=_LIMITS
     )
+    stop_token_ids: tuple[int, ...] | list[int] = option(
+        (), "End at one of these tokens.", ge=0, allowed="token ids", metavar="ID", group=_LIMITS
+    )
+    include_stop_str_in_output: bool = option(False, "End the text behind what stopped it, not before.", group=_LIMITS)
+    stop_in: Literal["all", "answer"] | None = option(
+        None,
+        "Where stops count: in all text, or in the answer, after the thinking.",
+        group=_LIMITS,
+        show_default="the answer; with raw prompts all",
+    )
     guard: bool = option(True, "Keep the model to the grammar; without, limits cut the text off.", group=_SAMPLING)
     max_tokens: int = like(
         CommonOptions,
@@ -216,6 +231,7 @@ class SamplingParams(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         if 0 < self.temperature < 1e-6:
             raise self.invalid("temperature")
         if not all(self.stop):
@@ -226,6 +242,10 @@ class SamplingParams(Options):
             raise self.invalid("min_tokens")
         if not all(isinstance(token, int) and -1e6 < bias < 1e6 for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
+
+    def for_chat(self) -> SamplingParams:
+        """These, as they hold for the answer to a chat."""
+        return self if self.stop_in is not None else replace(self, stop_in="answer")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from .limits import Limits
 from .params import SamplingParams
 from .prefix_cache import Node
 from .queues import TokenQueues
+from .text import TextStream
 from .tree import BranchTree, ModelInfo
 
 _END_OF_TEXT = TokenRole("structure")
@@ -42,6 +43,7 @@ class Request:
         events: what has happened since they were last taken; empty unless `listening`.
         finish_reason: `None` while it runs; then ``stop``; ``length``, ``budget`` or ``deadline`` if a limit was met;
             ``malformed`` or ``error`` if the model broke the grammar or its logits were not finite; or ``abort``.
+        stop_reason: the stop string or token that ended it; `None` if something else did.
         error: why there is no tree, for ``malformed`` and ``error``.
         closed: label path of each path that was closed for a limit, with the limit.
         started_at, admitted_at, finished_at: monotonic seconds; `admitted_at` is `None` until it first runs.
@@ -82,6 +84,7 @@ class Request:
         self.admitted_at: float | None = None
         self.finished_at = 0.0
         self.finish_reason: str | None = None
+        self.stop_reason: str | int | None = None
         self.error: str | None = None
         self.closed: list[tuple[str, str]] = []
         self.events: list[Event] = []
@@ -100,6 +103,11 @@ class Request:
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
         self.limits = Limits(self.tree, params, model)
+        # Tokens that end the request, with what is said of it.
+        self._stops: dict[int, str | int] = {token: token for token in params.stop_token_ids}
+        if params.stop_in == "answer" and model.tokens is not None:
+            tags = model.tokens.dialect.roles
+            self._stops |= {model.tokens.ids[tags[stop]]: stop for stop in params.stop_strings if stop in tags}
 
     @property
     def trunk(self) -> Branch:
@@ -257,13 +265,25 @@ class Request:
         self._add(branch, token, forced=forced, logprob=logprob, top=top)
         if branch.stream is None:
             return
-        text = branch.stream.push(token)
-        if branch.stream.stop_at is not None:
-            self.finish_reason = "stop"
+        text = self._push(branch.stream, token, forced=forced)
         if branch.roles is not None:
             end = token in self.model.stop_ids
             role = _END_OF_TEXT if end else branch.roles.classify(token, text, forced=forced, legal=legal)
             self._emit_token(branch, text, role, end=end)
+
+    def _push(self, stream: TextStream, token: int, *, forced: bool) -> str:
+        """Add a token to its branch's text; end the request if that is where it stops."""
+        tokens, trunk = self.model.tokens, self.trunk.machine
+        tag = tokens is not None and token in tokens.roles
+        answer = self.params.stop_in != "answer" or not (tag or forced or (trunk is not None and trunk.thinking))
+        watched = self.num_generated > self.params.min_tokens
+        text = stream.push(token, answer=answer, watched=watched)
+        if watched and stream.stop_at is None and token in self._stops and (tag or answer):
+            stream.stop()
+        if stream.stop_at is not None and self.finish_reason != "stop":
+            self.finish_reason = "stop"
+            self.stop_reason = stream.stopped_by if stream.stopped_by is not None else self._stops[token]
+        return text
 
     def _add(
         self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
@@ -336,4 +356,4 @@ class Request:
             closed=tuple(self.closed),
             usage=usage,
         )
-        return replace(generation, prompt_logprobs=self.prompt_scores)
+        return replace(generation, prompt_logprobs=self.prompt_scores, stop_reason=self.stop_reason)

@@ -151,7 +151,7 @@ class BranchTree:
         ]
 
     def _add(self, parent: Branch | None, label: str, path: tuple[int, ...], machine: Machine | None) -> Branch:
-        text = self._listening or self._params.stop
+        params = self._params
         branch = Branch(
             index=len(self.branches),
             parent=parent,
@@ -161,7 +161,7 @@ class BranchTree:
             next_position=parent.next_position if parent is not None else 0,
             seed=self.seed,
             steps=parent.steps if parent is not None else 0,
-            stream=TextStream(self._model.decode, self._params.stop_strings) if text else None,
+            stream=self._stream() if self._listening or params.stop or params.stop_token_ids else None,
             roles=RoleTracker(machine) if self._listening else None,
             seen=parent.seen.copy() if parent is not None and parent.seen is not None else None,
         )
@@ -175,6 +175,22 @@ class BranchTree:
             parted_at[-1, :-1] = parted_at[:-1, -1] = self.parted_at[parent.index]
         self.visible, self.parted_at = visible, parted_at
         return branch
+
+    def _stream(self) -> TextStream:
+        params, tokens = self._params, self._model.tokens
+        stops, answer_stops = params.stop_strings, params.stop_strings[:0]
+        if params.stop_in == "answer":
+            tags = tokens.dialect.tags if tokens is not None else ()
+            answer_stops = tuple(stop for stop in stops if not any(tag in stop for tag in tags))
+            # One that is a tag and nothing else goes by its token (`Request`): the model may speak of tags.
+            stops = tuple(stop for stop in stops if stop not in (*answer_stops, *tags))
+        return TextStream(
+            self._model.decode,
+            stops,
+            answer_stops=answer_stops,
+            include=params.include_stop_str_in_output,
+            skip_blank=tokens is not None,
+        )
 
     def append(
         self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None

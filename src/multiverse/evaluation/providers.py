@@ -139,7 +139,7 @@ class EngineAPI(ChatAPI):
         if "tail_tokens" in extension:  # its name in requests to the server
             extension["reserved_tokens"] = extension.pop("tail_tokens")
         try:
-            params = SamplingParams(**given, **extension)
+            params = SamplingParams(**given, **extension).for_chat()
         except TypeError as error:
             raise RequestError(f"the field multiverse of extra_body is not valid: {error}") from None
         prompt = await asyncio.to_thread(self.llm.encode_chat, chat)

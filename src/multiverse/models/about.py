@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ModelError
+from ..structure import ChatEncoder
 
 FILE = "about.json"
 
@@ -111,5 +112,4 @@ def asked(tokenizer: Any, question: str) -> Asked:
 
 def _chat(tokenizer: Any, question: str) -> list[int]:
     messages = [{"role": "user", "content": question.strip()}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer.encode(text, add_special_tokens=False))
+    return ChatEncoder(tokenizer, None)(messages).token_ids

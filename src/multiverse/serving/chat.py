@@ -12,7 +12,7 @@ from .choice import Choice, Piece, text_of
 from .form import Form, Json
 from .logprobs import chat_logprobs
 from .params import check_request, priority_of, sampling_params
-from .prompts import chat_prompt, mode_of
+from .prompts import chat_prompt, left_out, mode_of
 from .requests import ChatRequest
 from .sse import event_stream
 
@@ -91,7 +91,8 @@ async def complete(request: ChatRequest, service: Service) -> Response:
         logs.note(safety_identifier=request.safety_identifier)
     llm = service.llm
     mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
-    prompt = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
+    chat = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
+    prompt = chat.token_ids
     params = sampling_params(request, service, [prompt], "messages")
 
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
@@ -99,6 +100,7 @@ async def complete(request: ChatRequest, service: Service) -> Response:
     skipped = service.special_ids if request.skip_special_tokens else frozenset()
     choices = [Choice(index, tokens, thinking=thinking, skipped=skipped) for index in range(params[0].n)]
     form = ChatForm(service, request, choices, [prompt])
+    form.left_out, form.warnings = chat.left_out, left_out(chat)
     if request.multiverse is not None and request.multiverse.branches:
         return event_stream(form.branch_chunks(events))
     if request.stream:

@@ -101,6 +101,10 @@ class Choice:
                 pieces.append(Piece("content", token.text, token))
             else:
                 self._sort(token, pieces, self._tokens.dialect.sep)
+        if self.generation is not None and isinstance(stop := self.generation.stop_reason, str):
+            if self.generation.text.endswith(stop):  # it is to be included, and so is white space in it
+                pieces += self._blank
+            self._blank = []
         self.length += sum(len(piece.text) for piece in pieces)
         return pieces
 
@@ -162,7 +166,8 @@ class Choice:
             "structure_error": generation.structure_error,
         }
         reason = _FINISH[generation.finish_reason]
-        return {"index": self.index, **fields, "finish_reason": reason, "multiverse": extension}
+        ended = {"finish_reason": reason, "stop_reason": generation.stop_reason}
+        return {"index": self.index, **fields, **ended, "multiverse": extension}
 
     def _answer_text(self, generation: Generation) -> str | None:
         """The answer with its tags, if it forks."""

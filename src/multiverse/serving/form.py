@@ -39,6 +39,8 @@ class Form(ABC):
     Attributes:
         names: how tokens are called.
         scored: whether the prompt's log-probabilities come first.
+        left_out: parts of the messages that the chat template has left out.
+        warnings: the same in words.
     """
 
     prefix: str
@@ -47,6 +49,8 @@ class Form(ABC):
     """`object` of a whole answer."""
     chunk_kind: str
     """`object` of a chunk."""
+    left_out: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
     def __init__(
         self, service: Service, request: Sampling, choices: Sequence[Choice], prompts: Sequence[Sequence[int]]
@@ -110,8 +114,7 @@ class Form(ABC):
         for choice in self.choices:
             ids = {"token_ids": choice.take_token_ids()} if self.token_ids else {}
             choices.append(choice.end({**self.whole(choice), **ids}))
-        usage = usage_of(self.choices, len(self.prompts))
-        return {**self._header(self.kind), "choices": choices, "usage": usage, **self.preface()}
+        return {**self._header(self.kind), "choices": choices, "usage": self._usage(), **self._preface()}
 
     async def chunks(self, events: EventStream) -> AsyncIterator[list[Json]]:
         """The chunks of a stream as they become ready; an empty list when nothing has come for a while. Raises as `answer`."""
@@ -135,7 +138,7 @@ class Form(ABC):
             if chunks or not batch:
                 yield chunks
         if self.include_usage:
-            yield [self._usage(head)]
+            yield [self._last(head)]
 
     async def branch_chunks(self, events: EventStream) -> AsyncIterator[list[Json]]:
         """Every event of the one generation as a chunk of its own, with the ordinary text that it makes ready."""
@@ -149,7 +152,7 @@ class Form(ABC):
         def start() -> Json:
             opening = self.opening(choice)
             wired = WireEvent("start", id=head["id"], model=head["model"], prompt_tokens=len(self.prompts[0]))
-            return {**chunk(wired, _open(choice, opening if opening is not None else self.empty())), **self.preface()}
+            return {**chunk(wired, _open(choice, opening if opening is not None else self.empty())), **self._preface()}
 
         if not self.scored:
             yield [start()]
@@ -168,11 +171,11 @@ class Form(ABC):
             yield chunks
         self._check(choice)
         if self.include_usage:
-            yield [self._usage(head)]
+            yield [self._last(head)]
 
     def _begin(self, head: Json, choice: Choice) -> list[Json]:
         """The chunk before a choice's first text, if there is one; the first of all says what is to be said of the prompt."""
-        fields, about = self.opening(choice), self.preface() if choice is self.choices[0] else {}
+        fields, about = self.opening(choice), self._preface() if choice is self.choices[0] else {}
         if fields is None and not about:
             return []
         return [{**self._chunk(head, _open(choice, fields if fields is not None else self.empty())), **about}]
@@ -200,8 +203,17 @@ class Form(ABC):
             chunk["usage"] = None
         return chunk
 
-    def _usage(self, head: Json) -> Json:
-        return {**head, "choices": [], "usage": usage_of(self.choices, len(self.prompts))}
+    def _last(self, head: Json) -> Json:
+        return {**head, "choices": [], "usage": self._usage()}
+
+    def _usage(self) -> Json:
+        usage = usage_of(self.choices, len(self.prompts))
+        if self.left_out:
+            usage["multiverse"]["left_out"] = list(self.left_out)
+        return usage
+
+    def _preface(self) -> Json:
+        return {**self.preface(), "warnings": list(self.warnings)} if self.warnings else self.preface()
 
 
 def _open(choice: Choice, fields: Json) -> Json:

@@ -10,7 +10,7 @@ from ..models.about import asked
 from ..structure import DIALECTS
 from .errors import ApiError, invalid
 from .params import check_model
-from .prompts import chat_prompt, mode_of
+from .prompts import chat_prompt, left_out, mode_of
 from .requests import DetokenizeRequest, FamiliarityRequest, TokenizeRequest
 
 if TYPE_CHECKING:
@@ -84,19 +84,23 @@ async def tokenize(request: TokenizeRequest, service: Service) -> dict[str, Any]
     """A text or a chat as token ids."""
     check_model(request.model, service.model_name)
     llm = service.llm
+    warnings: list[str] = []
     if (request.prompt is None) == (request.messages is None):
         raise invalid("give either a prompt or messages", "prompt")
     if request.messages is not None:
         if request.add_special_tokens is not None:
             raise invalid("add_special_tokens is for a prompt: messages begin as the chat template says", "add_special_tokens")
         mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
-        tokens = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
+        chat = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
+        tokens, warnings = chat.token_ids, left_out(chat)
     else:
         if request.multiverse is not None:
             raise invalid("multiverse is for messages: a prompt is tokenised as it is", "multiverse")
         special = request.add_special_tokens is not False
         tokens = await asyncio.to_thread(lambda: list(llm.tokenizer.encode(request.prompt, add_special_tokens=special)))
     answer: dict[str, Any] = {"count": len(tokens), "max_model_len": llm.engine.loaded.max_positions, "tokens": tokens}
+    if warnings:
+        answer["warnings"] = warnings
     if request.return_token_strs:
         answer["token_strs"] = [llm.engine.decode([token]) for token in tokens]
     return answer

@@ -29,7 +29,6 @@ NEUTRAL: dict[str, str] = {
     "guided_regex": "no grammar but that of the model's tags is enforced: ask for the form in the prompt",
     "guided_whitespace_pattern": "there is nothing to choose: leave it out",
     "include_reasoning": "the reasoning is always sent, beside the content: leave it out, or set reasoning_effort to none",
-    "include_stop_str_in_output": "texts end before what stops them",
     "kv_transfer_params": "keys and values stay in one server: leave it out",
     "length_penalty": "it is for beam search, which this server does not do: leave it out",
     "logits_processors": "this server runs no code of its clients: use logit_bias",
@@ -48,7 +47,6 @@ NEUTRAL: dict[str, str] = {
     "request_id": "send the header X-Request-Id: it is noted in the log and comes back",
     "response_format": 'only {"type": "text"} is possible: ask for the form in the prompt, and check the answer',
     "service_tier": 'only "auto" and "default" are possible',
-    "stop_token_ids": "use stop, with the tokens' texts",
     "structural_tag": "no grammar but that of the model's tags is enforced: ask for the form in the prompt",
     "structured_outputs": "use response_format",
     "suffix": "this server only continues a prompt: leave it out",
@@ -87,7 +85,6 @@ class NeutralSampling(RequestModel):
     guided_json: None = None
     guided_regex: None = None
     guided_whitespace_pattern: None = None
-    include_stop_str_in_output: Literal[False] | None = None
     kv_transfer_params: None = None
     length_penalty: Annotated[float, Field(ge=1, le=1)] | None = None
     logits_processors: Empty | None = None
@@ -97,7 +94,6 @@ class NeutralSampling(RequestModel):
     repetition_detection: None = None
     repetition_min_count: Literal[0] | None = None
     request_id: None = None
-    stop_token_ids: Empty | None = None
     structural_tag: None = None
     structured_outputs: None = None
     thinking_token_budget: None = None

@@ -95,6 +95,9 @@ def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingP
         "n": request.n or 1,
         "logit_bias": {int(token): bias for token, bias in (request.logit_bias or {}).items()},
         "stop": tuple([request.stop] if isinstance(request.stop, str) else request.stop or ()),
+        "stop_token_ids": tuple(request.stop_token_ids or ()),
+        "include_stop_str_in_output": bool(request.include_stop_str_in_output),
+        "stop_in": "answer" if isinstance(request, ChatRequest) else "all",
         "ignore_eos": bool(request.ignore_eos),
         "max_seconds": config.request_timeout,
     }

@@ -21,6 +21,7 @@ from .errors import ApiError, invalid
 from .neutral import Empty, NeutralChat, NeutralCompletion, NeutralSampling, RequestModel
 
 MOST_STOPS = 16
+MOST_STOP_TOKENS = 256
 MOST_CHOICES = 128
 MOST_PROMPTS = 256
 _SEED = 1 << 63
@@ -102,8 +103,14 @@ class Sampling(NeutralSampling):
     seed: int | None = _sampling("seed", ge=-_SEED, lt=_SEED)
     n: int | None = _sampling("n", "Number of choices.", le=MOST_CHOICES, lt=None)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = Field(
-        None, description="End the answer before this text; it may come in any branch."
+        None,
+        description="End the answer before this text. In chats it counts in the content only, but for tags, which end the "
+        "request where they are written; in text completions it may come in any branch.",
     )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MOST_STOP_TOKENS)] | None = Field(
+        None, description="End before one of these tokens; they count where `stop` does."
+    )
+    include_stop_str_in_output: bool | None = Field(None, description="End the text behind what stopped it, not before.")
     logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = Field(
         None, description="Token id (as a text) to bias."
     )

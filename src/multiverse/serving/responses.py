@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 FinishReason = Literal["stop", "length"]
 
 
+_STOP_REASON = "The stop string, or the id of the stop token, that ended it; null if something else did."
+_WARNINGS = "What the chat template has left out of the prompt, in words; absent if it has left out nothing."
+
+
 class ResponseModel(BaseModel):
     """Base of all answers."""
 
@@ -52,6 +56,9 @@ class ParallelUsage(ResponseModel):
     parallelism: float = Field(description="Generated tokens over those of the critical path.")
     forks: int
     seconds: float
+    left_out: list[str] | None = Field(
+        None, description="Parts of the messages that the chat template has left out of the prompt; absent if there are none."
+    )
 
 
 class Usage(ResponseModel):
@@ -147,6 +154,7 @@ class ChatChoice(ResponseModel):
     message: ChatMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    stop_reason: str | int | None = Field(description=_STOP_REASON)
     multiverse: ChoiceExtension
     token_ids: list[int] | None = _TOKEN_IDS
 
@@ -162,6 +170,7 @@ class ChatCompletion(ResponseModel):
     usage: Usage
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
+    warnings: list[str] | None = Field(None, description=_WARNINGS)
 
 
 class ChatDelta(ResponseModel):
@@ -180,6 +189,7 @@ class ChatChunkChoice(ResponseModel):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason | None
+    stop_reason: str | int | None = Field(None, description=_STOP_REASON)
     multiverse: ChoiceExtension | None = None
     token_ids: list[int] | None = _TOKEN_IDS
 
@@ -242,6 +252,7 @@ class ChatChunk(ResponseModel):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
+    warnings: list[str] | None = Field(None, description=_WARNINGS + " On the first chunk.")
     multiverse: WireEvent | None = None
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
@@ -263,6 +274,7 @@ class TextChoice(ResponseModel):
     text: str
     logprobs: TextLogprobs | None
     finish_reason: FinishReason
+    stop_reason: str | int | None = Field(description=_STOP_REASON)
     multiverse: ChoiceExtension
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
@@ -287,6 +299,7 @@ class TextChunkChoice(ResponseModel):
     text: str
     logprobs: TextLogprobs | None
     finish_reason: FinishReason | None
+    stop_reason: str | int | None = Field(None, description=_STOP_REASON)
     multiverse: ChoiceExtension | None = None
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
@@ -302,6 +315,7 @@ class TextChunk(ResponseModel):
     model: str
     choices: list[TextChunkChoice]
     usage: Usage | None = None
+    warnings: list[str] | None = Field(None, description=_WARNINGS + " On the first chunk.")
     multiverse: WireEvent | None = None
 
 
@@ -353,6 +367,7 @@ class Tokenized(ResponseModel):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
+    warnings: list[str] | None = Field(None, description=_WARNINGS)
 
 
 class TokenizerInfo(ResponseModel):

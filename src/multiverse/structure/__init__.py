@@ -3,7 +3,7 @@
 Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
-from .chat import encode_chat
+from .chat import ChatEncoder, ChatPrompt, text_of
 from .dialect import (
     DIALECTS,
     MULTIVERSE,
@@ -19,6 +19,7 @@ from .dialect import (
     read_dialect,
     write_dialect,
 )
+from .earlier import broken_thinking
 from .encode import Encoded, encode
 from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth, required_tokens
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
@@ -47,6 +48,8 @@ __all__ = [
     "Body",
     "BranchEnd",
     "BranchSpec",
+    "ChatEncoder",
+    "ChatPrompt",
     "ClosingCost",
     "Dialect",
     "Document",
@@ -68,6 +71,7 @@ __all__ = [
     "TokenRole",
     "Transition",
     "allowed_tokens",
+    "broken_thinking",
     "check_share_every",
     "child_label",
     "closing_cost",
@@ -75,7 +79,6 @@ __all__ = [
     "content_parallelism",
     "detect",
     "encode",
-    "encode_chat",
     "growth",
     "layout",
     "markdown",
@@ -90,6 +93,7 @@ __all__ = [
     "resolve",
     "segments",
     "sequential_baseline",
+    "text_of",
     "visibility",
     "word_tokens",
     "write_dialect",

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import DialectError
 from .dialect import MULTIVERSE, Dialect, Role
+from .plain import PlainEncoder, pattern_of, special_tokens
 
 
 class TokenDialect:
@@ -29,6 +30,10 @@ class TokenDialect:
         self.ids = ids
         self.roles = {token_id: role for role, token_id in ids.items()}
         self._tokenizer = tokenizer
+        tags = {self.tag(role): token_id for role, token_id in ids.items()}
+        special = {text: token_id for text, token_id in special_tokens(tokenizer).items() if text not in tags}
+        self._special, self._tags = pattern_of(special), pattern_of(tags)
+        self._plain = PlainEncoder(tokenizer, {**special, **tags})
         self.sep = tuple(self.encode(dialect.sep))
         self.blanks = frozenset((*self.sep, *self.encode(" ")))
         self.answer_sep = tuple(self.encode(dialect.answer_sep))
@@ -40,8 +45,15 @@ class TokenDialect:
         self.ends_with_sep = lru_cache(maxsize=65536)(self._ends_with_sep)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a segment, without added special tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        """Token ids of a segment, without special tokens: its tags are tokens, what else reads like a special token is text."""
+        if self._special.search(text) is None:
+            return list(self._tokenizer.encode(text, add_special_tokens=False))
+        parts: list[str | int] = []
+        at = 0
+        for tag in self._tags.finditer(text):
+            parts += [text[at : tag.start()], self.ids[self.dialect.roles[tag[0]]]]
+            at = tag.end()
+        return self._plain.encode([*parts, text[at:]])
 
     def _path_head(self, label: str) -> tuple[int, ...]:
         return tuple(self.encode(self.dialect.path_head(label)))

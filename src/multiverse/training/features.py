@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..prompting import Mode, instruct
-from ..structure import Document, Encoded, Layout, TokenDialect, check_share_every, encode, encode_chat, layout, partings
+from ..structure import ChatEncoder, Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
 from .joins import Join, pack_contexts
 
 IGNORED = -100
@@ -108,6 +108,7 @@ class Featurizer:
     def __init__(self, tokenizer: Any, tokens: TokenDialect, view: View = STRUCTURED) -> None:
         self.tokenizer, self.tokens, self.view = tokenizer, tokens, view
         self.end = end_of_turn(tokenizer)
+        self._chats = ChatEncoder(tokenizer, tokens)
 
     def __call__(self, prompt: str | Sequence[Mapping[str, str]], document: Document, mode: Mode | None) -> Features:
         """Features of a question with its solution.
@@ -131,10 +132,8 @@ class Featurizer:
         return self._with_layout(token_ids, self._labels(len(prompt_ids), encoded), whole)
 
     def encode_prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a chat with the generation prompt."""
-        chat = [dict(message) for message in messages]
-        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return encode_chat(text, [message["content"] for message in chat if message["role"] == "assistant"], self.tokens)
+        """Token ids of a chat with the generation prompt, as the engine gets it."""
+        return self._chats(messages).token_ids
 
     def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
         packed = pack_contexts(prompt_ids, encoded, self.end, self.view.join, self.tokens, self._decode)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ...errors import RequestError
 from ...prompting import Mode, ask
-from ...structure import MULTIVERSE, Dialect, Document, Layout, TokenDialect, layout, render, segments
+from ...structure import MULTIVERSE, ChatEncoder, Dialect, Document, Layout, TokenDialect, layout, render, segments
 from .cases import Case
 from .options import Place, SiteOptions
 from .sentences import aligned, sentences
@@ -98,8 +98,7 @@ class Marker:
         messages = ask(question, mode)
         if getattr(self.tokenizer, "chat_template", None) is None:
             return list(self.tokenizer.encode(f"{messages[-1]['content']}\n\n"))
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return ChatEncoder(self.tokenizer, self.tokens)(messages).token_ids
 
     def _encode(self, document: Document) -> tuple[list[int], list[int]]:
         """Token ids, encoded by segment as the engine does, and the end offset of each in the rendered text."""
