@@ -107,9 +107,7 @@ class Soak:
         family = self.rng.choice(sorted(CALCULATIONS))
         mode: Mode = self.rng.choice(["parallel", "sequential"])
         chat = ask(generate(family, 1, seed=seed)[0].question, mode)
-        text = self.llm.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        token_ids: list[int] = self.llm.tokenizer.encode(text, add_special_tokens=False)
-        return token_ids
+        return self.llm.encode_chat(chat)
 
     def submit(self) -> None:
         """Submit one more request."""

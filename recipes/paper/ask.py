@@ -14,7 +14,7 @@ from multiverse.engine.model import LoadedModel
 from multiverse.engine.params import SamplingParams
 from multiverse.errors import StructureError
 from multiverse.prompting import ask
-from multiverse.structure import TokenDialect, markdown, parse, resolve
+from multiverse.structure import ChatEncoder, TokenDialect, markdown, parse, resolve
 from multiverse.tasks import Problem
 
 from .arms import Arm, Decoding
@@ -79,8 +79,7 @@ class Respondent:
 
 def prompt_ids(tokens: TokenDialect, tokenizer: Any, question: str, arm: Arm) -> list[int]:
     """Token ids of a question with the generation prompt."""
-    text = tokenizer.apply_chat_template(ask(question, arm.mode), tokenize=False, add_generation_prompt=True)
-    return tokens.encode(text)
+    return ChatEncoder(tokenizer, tokens)(ask(question, arm.mode)).token_ids
 
 
 def answer_of(generation: Generation) -> Answer:
