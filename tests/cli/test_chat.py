@@ -180,6 +180,8 @@ def test_chat_on_a_terminal(writes: Writes, run: Run, typed: Callable[..., Termi
     saved = json.loads(file.read_text())
     assert (saved["format"], saved["version"], saved["question"]) == ("multiverse-recording", 1, "/slash")
     assert [message["role"] for message in saved["messages"]] == ["user", "assistant"] * 2
+    assert [turn["question"] for turn in saved["turns"]] == ["How many?", "/slash"]
+    assert saved["turns"][1]["runs"] == saved["runs"]
     (recorded,) = saved["runs"]
     moments = [WireEvent.from_json(values) for values in recorded["moments"]]
     assert (recorded["mode"], moments[-1].event) == ("sequential", "finish")
@@ -414,6 +416,39 @@ def test_chat_with_a_server_on_a_terminal(serve: Callable[..., Endpoint], run: R
     shown = screen.getvalue()
     for wanted in ("one · as-is", "Two teams.", "It is 34.", "5 tokens", "4 of 9 prompt tokens from the cache"):
         assert wanted in shown, wanted
+
+
+def test_sampling_parameters_of_a_chat_reach_the_server(
+    serve: Callable[..., Endpoint], nested_events: list[Event], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve("multiverse", of_ours(nested_events))
+    own = "--top-p 0.9 --top-k 5 --min-p 0.1 --seed 3 --stop END --stop FIN --max-tokens 99 --min-tokens 2"
+    ours = "--max-depth 2 --reserved-tokens 20 --max-width 3 --no-guard"
+    piped(monkeypatch, "How many?\n")
+    assert run("chat", "--url", server.url, *own.split(), *ours.split()).code == 0
+    body = server.asked[0]
+    wanted = {"top_p": 0.9, "top_k": 5, "min_p": 0.1, "seed": 3, "stop": ["END", "FIN"], "max_completion_tokens": 99}
+    wanted |= {"min_tokens": 2}
+    assert {name: body[name] for name in wanted} == wanted
+    limits = {"max_depth": 2, "tail_tokens": 20, "max_width": 3, "guard": False}
+    assert body["multiverse"] == {"branches": True, "mode": "as-is", **limits}
+    assert "temperature" not in body  # what is not given is the server's to choose
+    assert "--max-seconds is for a model that is loaded here" in run("chat", "--url", server.url, "--max-seconds", "3").err
+
+
+def test_a_seed_makes_a_chat_reproducible(run: Run, writes: Writes, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes(lambda _: NESTED)
+    given: list[SamplingParams] = []
+    local = Local.__init__
+
+    def note(self: Local, llm: LLM, params: SamplingParams, name: str) -> None:
+        given.append(params)
+        local(self, llm, params, name)
+
+    monkeypatch.setattr(Local, "__init__", note)
+    piped(monkeypatch, "How many?\n")
+    assert run("chat", "--seed", "7", "--top-k", "3", "--max-seconds", "60").code == 0
+    assert given == [SamplingParams(temperature=0.0, top_p=1.0, seed=7, top_k=3, max_seconds=60)]
 
 
 @pytest.mark.parametrize(

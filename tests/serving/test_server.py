@@ -27,6 +27,7 @@ import httpx
 
 from multiverse.cli import main
 from multiverse.cli.loading import ModelOptions
+from multiverse.cli.serve import announce
 from multiverse.errors import RequestError
 from multiverse.serving import server
 from multiverse.serving.app import create_app
@@ -157,6 +158,21 @@ def test_an_empty_key_file_is_refused(serve: Serve, tmp_path: Path) -> None:
     assert "holds no key" in err
 
 
+@pytest.mark.parametrize(
+    ("listens", "opens"),
+    [
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/"),
+        ("http://0.0.0.0:80", "http://127.0.0.1:80/"),
+        ("http://[::]:80", "http://[::1]:80/"),
+    ],
+)
+def test_the_page_s_address_is_one_that_a_browser_can_open(
+    listens: str, opens: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    announce(listens)
+    assert capsys.readouterr().out == f"the page: {opens}\n"
+
+
 def test_an_address_in_use() -> None:
     with server.listen(ServerConfig(port=0)) as first:
         first.listen()
@@ -174,10 +190,10 @@ class Process:
     """`multiverse serve` with the embedded model."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.log = folder / "log"
+        self.log, self.out = folder / "log", folder / "out"
         args = [sys.executable, "-m", "multiverse", "serve", "--port", "0", "--kv-memory", "0.05", *options]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(args, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        with self.log.open("wb") as log, self.out.open("wb") as out:
+            self.process = subprocess.Popen(args, stdout=out, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
         self.url = self.wait_for("ready")["url"]
 
     def lines(self) -> list[dict[str, Any]]:
@@ -217,6 +233,7 @@ def test_sigterm_finishes_running_requests_and_refuses_new_ones(tmp_path: Path) 
         # The first runs long enough for all that follows.
         answers = [own.ask(ignore_eos=True, max_tokens=300), *(own.ask() for _ in range(3))]
         begun = [next(lines) for lines in answers]
+        assert own.out.read_text() == f"the page: {own.url}/\n"
         own.process.send_signal(signal.SIGTERM)
         own.wait_for("draining")
         late = httpx.post(f"{own.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "hello"}]})

@@ -26,7 +26,6 @@ from .tasks import tasks
 from .train import train
 
 app = typer.Typer(
-    add_completion=False,
     context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from .partner import Message, Partner
 
 MODES: tuple[Instruction, ...] = get_args(Instruction)
+FIELDS = {
+    *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+    *("seed", "stop", "max_tokens", "min_tokens", "ignore_eos"),
+}
+"""Sampling parameters that are fields of a request; the others are fields of `multiverse`, which only our server knows."""
+WIRE_NAMES = {"max_tokens": "max_completion_tokens", "reserved_tokens": "tail_tokens"}
 HELP = """\
   /new              begin another conversation
   /mode [NAME]      instruction that ends questions: parallel, sequential, or as-is
@@ -69,8 +75,12 @@ def chat(
         dict[str, Any],
         Fields(
             of=SamplingParams,
-            only=("temperature", "max_tokens", "thinking_budget"),
-            show_default={"temperature": "0, or the server's", "max_tokens": "2048, or the server's"},
+            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "share_every"),
+            show_default={
+                "temperature": "0, or the server's",
+                "top_p": "1, or the server's",
+                "max_tokens": "2048, or the server's",
+            },
         ),
     ],
 ) -> None:
@@ -90,9 +100,7 @@ def chat(
 
         if model.deterministic:
             raise InputError(NOT_AT_A_SERVER)
-        names = {"temperature": "temperature", "max_tokens": "max_completion_tokens"}
-        fields = {names[name]: value for name, value in sampling.items() if name in names}
-        extension = {name: value for name, value in sampling.items() if name not in names}
+        fields, extension = _wire(sampling)
         partner = Remote(options.url, model.model, options.api_key, fields, extension)
     else:
         from .partner import Local
@@ -103,6 +111,18 @@ def chat(
         partner = Local(llm, SamplingParams(**{"temperature": 0.0, "top_p": 1.0, **sampling}), model.name)
     mode = options.mode if options.mode is not None else "parallel" if partner.structured else "as-is"
     Chat(Conversation(partner, mode, options.system)).run()
+
+
+def _wire(sampling: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sampling parameters as a request's own fields, by the names of OpenAI and vLLM, and as those of `multiverse`."""
+    if "max_seconds" in sampling:
+        raise InputError("--max-seconds is for a model that is loaded here: a server has its own limit")
+    fields: dict[str, Any] = {}
+    extension: dict[str, Any] = {}
+    for name, value in sampling.items():
+        own = fields if name in FIELDS else extension
+        own[WIRE_NAMES.get(name, name)] = list(value) if isinstance(value, tuple) else value
+    return fields, extension
 
 
 class Conversation:
@@ -120,12 +140,13 @@ class Conversation:
         # Of the last answer: the question as it was typed, and the events with their times.
         self.question = ""
         self.events: list[WireEvent] = []
+        self.turns: list[dict[str, Any]] = []  # the complete ones, as they are saved
         self.begin()
 
     def begin(self) -> None:
         """Begin anew."""
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
-        self.question, self.events = "", []
+        self.question, self.events, self.turns = "", [], []
 
     def ask(self, question: str) -> Iterator[WireEvent]:
         """Ask; question and answer are kept if the answer is complete.
@@ -148,22 +169,29 @@ class Conversation:
         reply = self.partner.reply()
         if reply is not None:
             self.messages = [*asked, reply]
+            self.turns.append(self._turn())
+
+    def _turn(self) -> dict[str, Any]:
+        """The last question and its answer as a turn of the server's page."""
+        moments = [event.to_json() for event in self.events]
+        return {"question": self.question, "model": self.partner.name, "runs": [{"mode": self.mode, "moments": moments}]}
 
     def save(self, file: Path) -> None:
-        """Write the conversation, and the last answer in the format that the server's page replays.
+        """Write the conversation in the format that the server's page opens: the last answer, and all turns if there are more.
 
         Raises:
             InputError: there is no answer, or the file exists already or cannot be written.
         """
         if not self.events:
             raise InputError("there is nothing to save: ask something first")
+        last = self._turn()
+        turns = self.turns if last in self.turns else [*self.turns, last]
         recording = {
             "format": "multiverse-recording",
             "version": 1,
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-            "question": self.question,
-            "model": self.partner.name,
-            "runs": [{"mode": self.mode, "moments": [event.to_json() for event in self.events]}],
+            **last,
+            **({"turns": turns} if len(turns) > 1 else {}),
             "messages": self.messages,
         }
         try:

@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 from ..options import Option, Options, alternatives, declared, types
+from .complete import OF_FIELD, among
 from .errors import InputError
 
 # Options that belong to no dataclass and that several commands have.
@@ -218,6 +219,8 @@ class _Section:
             show_envvar=False,
             show_default=shown,
         )
+        choices = _choices(hint)
+        info.autocompletion = among(lambda: choices) if choices else OF_FIELD.get(name)
         required = default is MISSING
         return inspect.Parameter(
             name,

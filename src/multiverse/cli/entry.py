@@ -38,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
+    from . import help as helping
     from .app import app
 
     command = typer.main.get_command(app)
+    helping.install(command)
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         code = command.main(args, "multiverse", standalone_mode=False)

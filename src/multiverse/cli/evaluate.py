@@ -18,6 +18,7 @@ from ..options import Options, like, option
 from ..prompting import Mode
 from ..serving.config import ServerConfig
 from .bars import bars
+from .complete import among, benchmark_names
 from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
 from .jsonio import print_json
@@ -76,7 +77,9 @@ class Modes(Options):
 
 @expand_options
 def run(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help=NAMES, show_default=False)],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help=NAMES, show_default=False, autocompletion=among(benchmark_names))
+    ],
     config: EvaluationConfig,
     sampling: Annotated[
         SamplingParams,

@@ -55,8 +55,8 @@ def generate(
 
     On a terminal, branches are drawn side by side while they are generated.
     Piped, the text is streamed, followed by the answer and the token counts.
-    With --mode sequential nothing forks. What the model says of itself, and a warning about a question
-    that is unlike those it was trained on, go to stderr.
+    With --mode sequential nothing forks. What the model says of itself, and a
+    warning about a question that is unlike those it was trained on, go to stderr.
 
     [bold]Examples[/bold]
     multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \\

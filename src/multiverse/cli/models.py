@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .complete import among, model_names
 from .declared import Json
 
 _GIB = 1 << 30
@@ -87,7 +88,13 @@ def _count(number: int) -> str:
 
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name, hub id, GGUF file or adapter's folder.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="Name, hub id, GGUF file or adapter's folder.",
+            show_default=False,
+            autocompletion=among(model_names),
+        ),
     ],
     as_json: Json = False,
 ) -> None:

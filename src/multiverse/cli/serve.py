@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -78,13 +79,22 @@ def _serve(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None)
     if scale is not None:
         from ..serving.replicas import run
 
-        run(config, model.arguments(), scale)
+        run(config, model.arguments(), scale, announce)
         return
     from ..serving import server
     from ..serving.service import Service
 
     own = server.listen(config)
-    server.serve(Service(model.load(), config), own)
+    server.serve(Service(model.load(), config), own, announce)
+
+
+def announce(url: str) -> None:
+    """Say where the page is, as an address that a browser on this machine can open. Log lines go to stderr, this does not."""
+    for everywhere, here in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        url = url.replace(everywhere, here)
+    with suppress(OSError):  # a server needs nobody who reads this
+        typer.echo(f"the page: {url}/")
+        sys.stdout.flush()
 
 
 def _keys(given: tuple[str, ...], file: Path | None) -> tuple[str, ...]:

@@ -8,13 +8,17 @@ from typing import Annotated, Any, cast
 import typer
 
 from ..evaluation.config import SHAPE, EvaluationConfig
+from .complete import among, family_names
 from .declared import Fields, Limit, Seed, Split, expand_options
 from .errors import InputError, known
 
 
 @expand_options
 def tasks(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="One of those below.", show_default=False)],
+    family: Annotated[
+        str,
+        typer.Argument(metavar="FAMILY", help="One of those below.", show_default=False, autocompletion=among(family_names)),
+    ],
     shape: Annotated[dict[str, Any], Fields(of=EvaluationConfig, only=SHAPE)],
     limit: Limit = 10,
     seed: Seed = 0,
@@ -27,14 +31,14 @@ def tasks(
     the same problems everywhere.
 
     [bold]Families[/bold]
-    worksheet   calculations and their sum        --width 2 to 6, --steps 1 to 8
-    cases       one rule, tried on each case      --width 2 to 5, --steps 1 to 6
-    countdown   reach a target from numbers       --width 3 or 4
-    nested      blocks in blocks                  --width 2 or 3, --depth 2 or 3, --steps 1 to 8
-    chain       step after step: nothing to fork  --steps 2 to 16
-    lookup      questions about one text          --width 2 to 8
-    listing     small independent questions       --width 2 to 8
-    sorting     items into classes by a rule      --width 2 to 8
+    worksheet  calculations and their sum    --width 2-6, --steps 1-8
+    cases      one rule, tried on each case  --width 2-5, --steps 1-6
+    countdown  reach a target from numbers   --width 3-4
+    nested     blocks in blocks              --width 2-3, --depth 2-3, --steps 1-8
+    chain      step after step, no fork      --steps 2-16
+    lookup     questions about one text      --width 2-8
+    listing    small independent questions   --width 2-8
+    sorting    items into classes by a rule  --width 2-8
 
     The last three have natural wording only. [bold]--wording natural[/bold] draws names, things and phrasings from large lists;
     a third of each, and a range of numbers, is held out from training questions ([bold]--split train[/bold]) and used in test
