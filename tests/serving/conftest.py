@@ -15,11 +15,14 @@ import pytest
 from multiverse import LLM
 from multiverse.structure import Block, Document
 from tests.cli.scripted import NESTED, scripted_llm
+from tests.needs import missing
 
 if TYPE_CHECKING:
     import httpx
+    from playwright.sync_api import Browser, Page
 
     from multiverse.serving.service import Service
+    from tests.serving.playback import Playback
 
 WIDE = Document(
     (Block(tuple(f"part {n}" for n in range(6)), tuple((f"{n} and {'more ' * n}é€.",) for n in range(6)), "All."),), "Answer: 6"
@@ -157,3 +160,67 @@ def mini(mini_model: LLM) -> Iterator[Site]:
     """multiverse-mini, which answers."""
     with serving(mini_model) as site:
         yield site
+
+
+# The page in a browser, before a server that plays recorded generations back.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    from tests.serving.browser import chromium, find_chromium
+
+    path = find_chromium()
+    if path is None:
+        missing("Chromium is not installed (apt-get install chromium)")
+    with chromium(path) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def played() -> Iterator[Playback]:
+    from tests.serving.playback import Playback
+
+    with Playback() as playback:
+        yield playback
+
+
+@pytest.fixture
+def server(played: Playback) -> Iterator[Playback]:
+    from tests.serving.pages import LINE, NESTED
+
+    played.answer = lambda body: LINE if body.get("multiverse", {}).get("mode") == "sequential" else NESTED
+    played.refusal = played.key = played.about = played.notice = None
+    played.hold(None)
+    played.requests.clear()
+    played.hung_up.clear()
+    yield played
+    played.go()
+
+
+@pytest.fixture
+def errors() -> Iterator[list[str]]:
+    """Errors of the page so far; a test that expects some clears the list."""
+    errors: list[str] = []
+    yield errors
+    assert errors == []
+
+
+@pytest.fixture
+def page(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
+    """The page on a desktop, with empty storage."""
+    from tests.serving.browser import new_page
+    from tests.serving.pages import visit
+
+    with new_page(browser, errors) as page:
+        yield visit(page, server)
+
+
+@pytest.fixture
+def phone(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
+    """The page on a phone."""
+    from tests.serving.browser import new_page
+    from tests.serving.pages import visit
+
+    with new_page(browser, errors, 390, 844, phone=True) as page:
+        yield visit(page, server)

@@ -15,9 +15,12 @@ from typing import Any
 
 STATIC = files("multiverse.serving") / "static"
 
-TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "woff2": "font/woff2"}
 
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'none'"
+)
 """Stricter than what the server sends along: the page must live with it."""
 
 Answer = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
@@ -86,6 +89,13 @@ class Playback:
         self._server.server_close()
 
 
+def _choice(moment: dict[str, Any]) -> dict[str, Any]:
+    """The ordinary part of a chunk: the answer as content, all else that is written as reasoning."""
+    text = moment.get("text") if moment["event"] == "token" else None
+    delta = {"content" if moment.get("role") == "answer" else "reasoning": text} if text else {}
+    return {"index": 0, "delta": delta}
+
+
 def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -99,8 +109,8 @@ def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
                     self.reply({"object": "list", "data": [model]})
                 return
             name = "index.html" if path == "/" else path.removeprefix("/static/")
-            file = STATIC / name
-            if "/" in name or not file.is_file():
+            file = STATIC.joinpath(*name.split("/"))
+            if ".." in name or not file.is_file():
                 self.error(404, f"there is no {path}")
                 return
             self.send(200, TYPES[name.rpartition(".")[2]], file.read_bytes())
@@ -134,7 +144,7 @@ def _handler(playback: Playback) -> type[BaseHTTPRequestHandler]:
                 for number, moment in enumerate(moments):
                     if number == playback.held and not playback.wait(self.connection):
                         return
-                    chunk = moment if "error" in moment else {"choices": [{"index": 0, "delta": {}}], "multiverse": moment}
+                    chunk = moment if "error" in moment else {"choices": [_choice(moment)], "multiverse": moment}
                     self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                     self.wfile.flush()
                 self.wfile.write(b"data: [DONE]\n\n")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -15,139 +16,22 @@ from multiverse.evaluation.sample import Sample
 from multiverse.serving.parse import replay
 from multiverse.structure import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, render
 from tests.cli.scripted import FORKED
-from tests.needs import missing
-from tests.serving.browser import chromium, find_chromium, new_page, wait_until
+from tests.serving.browser import new_page, wait_until
 from tests.serving.conftest import Site
 from tests.serving.imagined import Moment, Plan, generation
-from tests.serving.playback import STATIC, Playback
-
-QUESTION = "What do Mia and Tom have together?"
-
-NESTED = generation(
-    [
-        "Two people.",
-        Plan(
-            [
-                (
-                    "Mia",
-                    [
-                        "Mia counts twice.",
-                        Plan([("left hand", ["one two three four"]), ("right hand", ["one two"])], "four and two make six"),
-                        "Mia has 6.",
-                    ],
-                ),
-                ("Tom", ["Tom counts slowly and has, after a long while in which nothing else happens at all, exactly 4."]),
-            ],
-            "six and four make ten",
-        ),
-    ],
-    "10",
+from tests.serving.pages import (
+    LINE,
+    NESTED,
+    QUESTION,
+    ask,
+    at,
+    finished,
+    give,
+    texts,
+    view_documents,
+    visit,
 )
-
-LINE = generation(["Mia has 6 and Tom has 4 which makes ten in all, slowly counted."], "10")
-
-
-def at(event: str, moments: list[Moment] = NESTED, *, branch: str = "") -> int:
-    """Number of events up to and including this one."""
-    return next(n for n, moment in enumerate(moments, 1) if (moment["event"], moment["branch"]) == (event, branch))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = find_chromium()
-    if path is None:
-        missing("Chromium is not installed (apt-get install chromium)")
-    with chromium(path) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def played() -> Iterator[Playback]:
-    with Playback() as playback:
-        yield playback
-
-
-@pytest.fixture
-def server(played: Playback) -> Iterator[Playback]:
-    played.answer = lambda body: LINE if body.get("multiverse", {}).get("mode") == "sequential" else NESTED
-    played.refusal = played.key = played.about = played.notice = None
-    played.hold(None)
-    played.requests.clear()
-    played.hung_up.clear()
-    yield played
-    played.go()
-
-
-@pytest.fixture
-def errors() -> Iterator[list[str]]:
-    """Errors of the page so far; a test that expects some clears the list."""
-    errors: list[str] = []
-    yield errors
-    assert errors == []
-
-
-def visit(page: Page, server: Playback) -> Page:
-    page.goto(server.url)
-    wait_until(page, "document.querySelector('#model').textContent === 'multiverse-mini'")
-    return page
-
-
-@pytest.fixture
-def page(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
-    """The page on a desktop, with empty storage."""
-    with new_page(browser, errors) as page:
-        yield visit(page, server)
-
-
-@pytest.fixture
-def phone(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
-    """The page on a phone."""
-    with new_page(browser, errors, 390, 844, phone=True) as page:
-        yield visit(page, server)
-
-
-def ask(page: Page, *, compare: bool = False, over: bool = True) -> None:
-    """Ask the question as a user would."""
-    if compare:
-        page.click("label.switch")
-    page.click("#question")
-    page.keyboard.insert_text(QUESTION)
-    page.keyboard.press("Enter")
-    if over:
-        finished(page, 2 if compare else 1)
-
-
-def finished(page: Page, runs: int = 1, seconds: float = 60) -> None:
-    wait_until(
-        page,
-        f"document.querySelectorAll('.run[data-state=over]').length === {runs} && !document.body.hasAttribute('data-busy')",
-        seconds,
-    )
-
-
-def texts(page: Page, selector: str) -> list[str]:
-    """The text of everything that a selector finds and that can be seen."""
-    found: list[str] = page.evaluate(
-        f"[...document.querySelectorAll({json.dumps(selector)})].filter(e => e.checkVisibility())"
-        ".map(e => e.textContent.trim())"
-    )
-    return found
-
-
-def give(page: Page, name: str, text: str) -> None:
-    """Open a file."""
-    page.evaluate(
-        "(() => { const all = new DataTransfer();"
-        f" all.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));"
-        " const input = document.querySelector('#file');"
-        " input.files = all.files; input.dispatchEvent(new Event('change')); })()"
-    )
-
-
-def view_documents(page: Page) -> None:
-    page.keyboard.press("d")
-    wait_until(page, "document.querySelector('#document-form').checkVisibility()")
-
+from tests.serving.playback import STATIC, Playback
 
 # ---- watching
 
@@ -232,11 +116,11 @@ def test_the_page_says_what_the_model_is_and_what_it_is_not_for(browser: Browser
         assert texts(page, "#notice") == [server.notice]
         assert ("/familiarity", {"question": QUESTION, "model": "multiverse-mini"}) in server.requests
         assert not page.is_visible("#about .example")
-        page.reload()
         server.notice = None
+        page.keyboard.press("n")  # another conversation
         page.click("#about button")
         finished(page)
-        assert page.input_value("#question") == example
+        assert texts(page, ".bubble") == [example]
         assert not page.is_visible("#notice")
 
 
@@ -410,7 +294,7 @@ def test_a_saved_generation_opens_again(page: Page, server: Playback, tmp_path: 
     give(page, name, json.dumps(saved))
     finished(page, 2)
     assert page.evaluate("document.querySelector('#stage').textContent") == before
-    assert page.evaluate("document.querySelector('#question').value") == QUESTION
+    assert texts(page, ".bubble") == [QUESTION]
 
 
 def test_a_plain_list_of_events_opens_too(page: Page) -> None:
@@ -419,7 +303,16 @@ def test_a_plain_list_of_events_opens_too(page: Page) -> None:
     assert texts(page, ".answer .text") == ["10"]
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"runs": [{"moments": [{}]}]}', '{"version": 9, "runs": [{"moments": []}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{}",
+        "[]",
+        '{"runs": [{"moments": [{}]}]}',
+        '{"version": 9, "runs": [{"moments": []}]}',
+        '[{"event": "fork", "branch": ""}]',
+    ],
+)
 def test_a_file_of_something_else_is_refused(page: Page, content: str) -> None:
     give(page, "other.json", content)
     wait_until(page, "!document.querySelector('#notice').hidden")
@@ -449,7 +342,7 @@ def test_a_sample_s_file_is_parsed_and_drawn(page: Page, server: Playback) -> No
     finished(page)
     assert server.requests == [("/parse", {"text": "what was written: 6 · 4"})]
     assert texts(page, ".answer .text") == ["10"]
-    assert page.evaluate("document.querySelector('#question').value") == QUESTION
+    assert texts(page, ".bubble") == [QUESTION]
     assert texts(page, "#notice") == [NOTE]
     assert page.evaluate("document.querySelector('#notice').dataset.kind") == "note"
     ask(page)
@@ -738,14 +631,19 @@ def test_lanes_are_spread_evenly_over_the_rows_that_they_take(page: Page) -> Non
 # ---- the files
 
 
+def own_files() -> list[Any]:
+    """The page's files without the libraries that it comes with."""
+    return [file for file in STATIC.iterdir() if file.is_file()]
+
+
 def test_the_page_is_whole_and_loads_nothing_from_elsewhere() -> None:
-    files = {file.name: file.read_text() for file in STATIC.iterdir()}
+    files = {file.name: file.read_text() for file in own_files()}
     index = files["index.html"]
     for name in re.findall(r'(?:src|href)="static/([^"]+)"', index):
         assert name in files
     for name, text in files.items():
         for imported in re.findall(r'from "\./([^"]+)"', text):
-            assert imported in files, f"{name} imports {imported}"
+            assert STATIC.joinpath(*imported.split("/")).is_file(), f"{name} imports {imported}"
         addresses = set(re.findall(r"https?://[^\s\"')]+", text)) - {"http://www.w3.org/2000/svg"}
         assert not addresses, f"{name} speaks of {addresses}"
         assert not re.findall(r'(?:src|href|action)="/', text), f"{name} has an address that a path prefix would break"
@@ -754,7 +652,7 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere() -> None:
 
 def test_only_the_dialects_spell_tags() -> None:
     tags = {tag for dialect in DIALECTS.values() for tag in dialect.tags} | set(MULTIVERSE.tags)
-    for file in STATIC.iterdir():
+    for file in own_files():
         if file.name != "index.html":  # there, tags of other dialects would be HTML's own
             assert not [tag for tag in tags if tag in file.read_text()], file.name
     index = (STATIC / "index.html").read_text()
@@ -776,7 +674,7 @@ def test_a_running_generation_does_not_leave_the_document_viewer(page: Page, ser
 
 
 def test_security_headers_of_the_page() -> None:
-    for file in STATIC.iterdir():
+    for file in own_files():
         text = file.read_text()
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text), file.name
 

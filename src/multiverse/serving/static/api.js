@@ -67,13 +67,13 @@ export async function parse(text, dialect) {
   return (await (await call("parse", body)).json()).events;
 }
 
-/** Ask, and yield the moments of the answer as they come. */
-export async function* ask({ question, model, mode, options, signal }) {
+/** Ask, and yield the moments of the answer as they come. What later requests have to send back gathers in `reply`. */
+export async function* ask({ messages, model, mode, options, signal }, reply) {
   const { thinking_budget, ...rest } = options;
   const body = {
     ...rest,
     model,
-    messages: [{ role: "user", content: question }],
+    messages,
     stream: true,
     multiverse: { branches: true, mode, ...(thinking_budget === undefined ? {} : { thinking_budget }) },
   };
@@ -82,6 +82,11 @@ export async function* ask({ question, model, mode, options, signal }) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new ApiError(chunk.error.message ?? "The server stopped with an error.", 500);
+    for (const { delta, multiverse } of chunk.choices ?? []) {
+      reply.content += delta?.content ?? "";
+      reply.reasoning += delta?.reasoning ?? delta?.reasoning_content ?? "";
+      if (multiverse?.answer_text) reply.whole = multiverse.answer_text; // of an answer that forks: with its tags
+    }
     if (chunk.multiverse?.event) yield chunk.multiverse;
   }
 }

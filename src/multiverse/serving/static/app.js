@@ -1,268 +1,79 @@
 // The page: what the parts do together.
 
-import { showAbout, unlike } from "./about.js";
-import { ApiError, ask, key, models, parse, setKey } from "./api.js";
+import { showAbout } from "./about.js";
+import { ApiError, key, models, setKey } from "./api.js";
+import { Chat } from "./chat.js";
+import { copy } from "./copy.js";
 import { byId, el } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
+import { Files } from "./files.js";
+import { History, retitle } from "./history.js";
 import { listen } from "./keyboard.js";
-import { Player, SPEEDS, Track } from "./player.js";
-import { Reader } from "./reader.js";
-import { download, pack, unpack, unpackLink } from "./recording.js";
-import { Stage } from "./stage.js";
+import { invalidField, openOptions, restoreOptions } from "./options.js";
+import { place } from "./panel.js";
+import { SPEEDS } from "./player.js";
+import { download, pack, packLink } from "./recording.js";
+import * as scene from "./scene.js";
 import { nextTheme, showTheme } from "./theme.js";
-import { Timeline } from "./timeline.js";
-import { NAMES, number, parallelism, seconds, steps, times } from "./words.js";
 
-const player = new Player();
-const reader = new Reader(player);
-const timeline = new Timeline(byId("chart"), (value, axis) => {
-  if (axis === "tokens") player.seekTokens(value);
-  else player.seekTime(value);
-  wake();
+const LONG_LINK = 32_000; // characters; what many programs that pass links on take
+
+let served = ""; // the model that this server offers
+let refused = null; // what to ask again once there is a key
+
+const page = { arrange, askKey, explain, model, notice, remember };
+const chat = (page.chat = new Chat(page));
+const files = new Files(page);
+const past = new History({
+  current: () => chat.conversation.id,
+  open: openChat,
+  gone: (ids) => ids.includes(chat.conversation.id) && newChat(),
+  rename: async (id, title) => {
+    if (id === chat.conversation.id) chat.conversation.title = title;
+    await retitle(id, title);
+  },
 });
 
-let stages = [];
-let question = "";
-let model = "";
-let served = ""; // the model that this server offers
-let controller = null; // of the request that runs
-let chosenSpeed = false;
-let following = false; // keep what is being written in view
+scene.onChange(() => {
+  document.body.toggleAttribute("data-busy", chat.controller !== null);
+  if (!files.document) chat.tell();
+});
 
-// ---- what is shown
-
-function show(tracks, mode) {
-  player.load(tracks, mode);
-  stages = tracks.map((track) => new Stage(track, (lane) => reader.open(track, lane)));
-  byId("stage").replaceChildren(...stages.map((stage) => stage.el));
-  byId("stage").dataset.runs = String(tracks.length);
-  timeline.load(tracks);
-  delete document.body.dataset.empty;
-  byId("dock").hidden = false;
-  byId("save").disabled = false;
-  byId("run-tabs").hidden = tracks.length < 2;
-  byId("run-tabs").replaceChildren(
-    ...tracks.map((track, index) => {
-      const tab = el("button", { type: "button" }, NAMES[track.mode] ?? track.mode, " ", el("span", { class: "clock" }));
-      tab.addEventListener("click", () => showRun(index));
-      return tab;
-    }),
-  );
-  showRun(0);
-  notice("");
-  if (!chosenSpeed) player.speed = 1;
-  wake();
-}
-
-/** Nothing came: back to the beginning. */
-function clear() {
-  player.load([], "idle");
-  stages = [];
-  following = false;
-  timeline.load([]);
-  byId("stage").replaceChildren();
-  byId("run-tabs").hidden = true;
-  byId("dock").hidden = true;
-  byId("save").disabled = true;
-  document.body.dataset.empty = "";
-}
-
-/** Where there is no room for two runs side by side, one is shown. */
-function showRun(index) {
-  byId("stage").dataset.shown = String(index);
-  stages.forEach((stage, number) => stage.el.toggleAttribute("data-shown", number === index));
-  [...byId("run-tabs").children].forEach((tab, number) => tab.setAttribute("aria-pressed", String(number === index)));
-}
-
-let awake = false;
-let restless = 0; // until when things may still move
-
-/** Draw in the next frame, and go on as long as something moves. */
-function wake() {
-  if (awake) return;
-  awake = true;
-  player.stamp = performance.now();
-  requestAnimationFrame(frame);
-}
-
-function frame(now) {
-  awake = player.tick(now);
-  let changed = false;
-  for (const stage of stages) changed = stage.draw() || changed;
-  const clocks = player.tracks.map(clockOf);
-  timeline.draw(clocks);
-  stages.forEach((stage, index) => {
-    const { run } = stage;
-    const { total, critical_path } = run.tokens;
-    const facts = total ? `${number(total)} tokens, longest chain ${number(critical_path)} in ${steps(run.tokens)} steps` : "";
-    const name = NAMES[stage.track.mode] ?? stage.track.mode;
-    stage.tell(name, clocks[index], stage.track.began === null ? "runs when the other is done" : facts);
-    const clock = byId("run-tabs").children[index]?.lastElementChild;
-    if (clock) clock.textContent = seconds(clocks[index]);
-  });
-  controls();
-  if (changed) announce();
-  if (changed) restless = now + 200;
-  if (following && now < restless) follow();
-  awake ||= now < restless;
-  reader.draw();
-  if (awake) requestAnimationFrame(frame);
-}
-
-/** Seconds of a run at the moment shown: while it runs, those of the clock on the wall. */
-function clockOf(track) {
-  if (player.mode !== "live") return Math.min(player.time, track.duration);
-  if (track.done || !track.began) return track.duration;
-  return Math.max(track.duration, (performance.now() - track.began) / 1000);
-}
-
-function controls() {
-  const playing = player.mode === "playing" || player.mode === "live";
-  const play = byId("play");
-  play.dataset.state = playing ? "playing" : "paused";
-  play.setAttribute("aria-label", playing ? "Pause" : player.atEnd ? "Replay" : "Play");
-  byId("speed").value = String(player.speed);
-  const share = player.duration ? Math.round((100 * player.time) / player.duration) : 100;
-  byId("chart").setAttribute("aria-valuenow", String(share));
-  byId("chart").setAttribute("aria-valuetext", `${seconds(player.time)}, ${player.tracks[0]?.run.tokens.total ?? 0} tokens`);
-  byId("saving").textContent = verdict();
-  document.body.toggleAttribute("data-busy", controller !== null);
-  document.body.dataset.player = player.mode;
-}
-
-/** What came of it, in one line. */
-function verdict() {
-  const [first, second] = player.tracks;
-  if (!first?.done || !first.full.finish) return "";
-  if (second?.done && second.full.finish?.finish_reason === "stop" && first.measured) {
-    const ratio = second.duration / first.duration;
-    return ratio >= 1
-      ? `${seconds(first.duration)} in parallel, ${seconds(second.duration)} in a line: ${times(ratio)} as fast`
-      : `${seconds(first.duration)} in parallel, ${seconds(second.duration)} in a line: sequential was ${times(1 / ratio)} as fast`;
-  }
-  if (second) return "";
-  const { tokens } = first.full;
-  if (!first.full.forks) return "Nothing was forked.";
-  return `${number(tokens.total)} tokens in ${steps(tokens)} steps: ${times(parallelism(tokens))} parallel`;
-}
-
-let told = "";
-
-/** For those who listen: forks, joins and the answer of the first run. */
-function announce() {
-  const run = player.tracks[0]?.run;
-  if (!run) return;
-  const moment = run.last;
-  let text = told;
-  const answer = run.forkedAnswer ? run.finish?.answer : run.shownAnswer;
-  if (run.finish) text = answer ? `Answer: ${answer}` : "Over.";
-  else if (moment?.event === "fork") text = `Forked into ${moment.labels.length} branches${moment.branch ? ` in ${moment.branch}` : ""}.`;
-  else if (moment?.event === "join") text = `Joined ${moment.labels.length} branches.`;
-  if (text !== told) byId("status").textContent = told = text;
-}
-
-/** Keep the block that is being written, or else the end, in view. */
-function follow() {
-  const stage = stages[Number(byId("stage").dataset.shown)] ?? stages[0];
-  const live = stages.find((one) => one.track.began && !one.run.finish) ?? stage;
-  const tree = stages.every((one) => one.run.finish) ? byId("stage") : live.tree;
-  const top = document.querySelector(".top").getBoundingClientRect().bottom;
-  const bottom = byId("dock").getBoundingClientRect().top - 24;
-  const blocks = tree.querySelectorAll(":scope > .trunk > .block");
-  const block = live.run.trunk.stage === "waiting" && !live.run.finish ? blocks[blocks.length - 1] : null;
-  const box = (block ?? tree).getBoundingClientRect();
-  let by = box.bottom > bottom ? box.bottom - bottom : 0;
-  if (block) by = Math.min(by, box.top - top);
-  if (by > 1) scrollBy({ top: by, behavior: "instant" });
-}
-
-for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => (following = false), { passive: true });
+// ---- what is said beside the answer
 
 /** Say what went wrong, or, as a note, what one should know of what is shown. */
 function notice(text, button, kind = "problem") {
   const box = byId("notice");
   box.dataset.kind = kind;
-  box.replaceChildren(text, ...(button ? [" ", button] : []));
+  box.replaceChildren(el("span", {}, text), ...(button ? [button] : []));
   box.hidden = !text;
 }
 
-// ---- asking
-
-function options() {
-  const chosen = { temperature: Number(byId("temperature").value || 0) };
-  for (const [id, name] of [["max-tokens", "max_tokens"], ["seed", "seed"], ["budget", "thinking_budget"]]) {
-    if (byId(id).value !== "") chosen[name] = Number(byId(id).value);
+/** Say why there is no answer, or only a part of one. Where nothing came, the question goes back to where it was written. */
+function explain(error, question, again, nothing) {
+  if (nothing && !byId("question").value) {
+    byId("question").value = question;
+    grow();
   }
-  return chosen;
-}
-
-async function askNow() {
-  if (controller) {
-    controller.abort();
-    return;
-  }
-  const text = byId("question").value.trim();
-  if (!text) {
-    byId("question").focus();
-    return;
-  }
-  question = text;
-  model = served;
-  byId("options").open = false;
-  const tracks = [new Track("parallel")];
-  if (byId("compare").checked) tracks.push(new Track("sequential"));
-  controller = new AbortController();
-  following = true;
-  show(tracks, "live");
-  byId("question").blur();
-  try {
-    if (!served) introduce((await models(controller.signal))[0]);
-    model = served;
-    unlike(text, model, controller.signal).then((said) => said && byId("notice").hidden && notice(said, undefined, "note"));
-    for (const track of tracks) await listenTo(track, text, controller.signal);
-  } catch (error) {
-    explain(error);
-  } finally {
-    for (const track of tracks) close(track);
-    controller = null;
-    if (!tracks[0].moments.length) clear();
-    player.finish();
-    wake();
-  }
-}
-
-/** One run after the other: each has the machine to itself, so their clocks can be compared. */
-async function listenTo(track, text, signal) {
-  track.began = performance.now();
-  for await (const moment of ask({ question: text, model, mode: track.mode, options: options(), signal })) {
-    track.add(moment);
-    if (moment.model) model = moment.model;
-    wake();
-  }
-  close(track);
-}
-
-/** Nothing more will come; a run that was broken off gets an end. */
-function close(track) {
-  if (track.done) return;
-  if (!track.full.finish && track.moments.length) track.add({ event: "finish", branch: "", finish_reason: "abort" });
-  track.done = true;
-}
-
-function explain(error) {
   if (error.name === "AbortError") return;
   if (!(error instanceof ApiError)) {
     notice(`Something went wrong on this page: ${error.message}`);
     throw error;
   }
+  const repeat = () => {
+    if (byId("question").value.trim() === question) byId("question").value = "";
+    grow();
+    again();
+  };
   if (error.status === 401) {
+    refused = repeat;
     askKey(error.message);
     return;
   }
-  const again = el("button", { type: "button" }, "Try again");
-  again.addEventListener("click", askNow);
-  if (error.status === 429) notice(`The server is busy${error.retryAfter ? `; it asks to wait ${error.retryAfter} s` : ""}.`, again);
-  else notice(error.message, error.status === 0 || error.status >= 500 ? again : undefined);
+  const button = el("button", { type: "button" }, "Try again");
+  button.addEventListener("click", repeat);
+  if (error.status === 429) notice(`The server is busy${error.retryAfter ? `; it asks to wait ${error.retryAfter} s` : ""}.`, button);
+  else notice(error.message, error.status === 0 || error.status >= 500 ? button : undefined);
 }
 
 function askKey(message) {
@@ -273,28 +84,32 @@ function askKey(message) {
 }
 
 byId("key-dialog").addEventListener("close", () => {
+  const repeat = refused;
+  refused = null;
   if (byId("key-dialog").returnValue !== "ok") return;
   setKey(byId("key").value.trim());
   notice("");
   greet();
-  if (location.hash === "#document") showDocument();
-  else if (byId("question").value.trim() && !player.tracks.some((track) => track.moments.length)) askNow();
+  if (location.hash === "#document") files.showDocument();
+  else repeat?.();
 });
-byId("key-cancel").addEventListener("click", () => byId("key-dialog").close());
-byId("key-button").addEventListener("click", () => askKey(""));
+
+// ---- the model
 
 /** The model's name, and what it says of itself. */
 function introduce(entry) {
   served = entry?.id ?? "";
+  chat.window = entry?.max_model_len ?? 0;
   byId("model").textContent = served;
-  showAbout(entry?.about ?? null, (example) => {
-    byId("question").value = example;
-    grow();
-    askNow();
-  });
+  showAbout(entry?.about ?? null, (example) => chat.ask(example));
 }
 
-/** Say which model answers here. */
+/** The model to ask. A server that did not answer before may do so now. */
+async function model(signal) {
+  if (!served) introduce((await models(signal))[0]);
+  return served;
+}
+
 async function greet() {
   try {
     introduce((await models())[0]);
@@ -303,187 +118,114 @@ async function greet() {
   }
 }
 
-// ---- documents and files
+// ---- where things stand
 
-async function showDocument() {
-  const problem = byId("source-problem");
-  problem.hidden = true;
-  const text = byId("source").value;
-  if (!text.trim()) {
-    byId("source").focus();
-    return;
+/** The composer stands in the middle of an empty page, and else at the bottom, below the time line. */
+function arrange() {
+  const empty = chat.empty && !files.document;
+  document.body.toggleAttribute("data-empty", empty);
+  document.body.dataset.shows = files.document ? "document" : "chat";
+  if (byId("dock").hidden !== empty) {
+    byId("dock").hidden = empty;
+    (empty ? byId("start") : byId("dock")).append(byId("notice"), byId("ask-form"));
   }
-  try {
-    const track = new Track("document", false);
-    track.began = 0;
-    for (const moment of await parse(text, byId("dialect").value)) track.add(moment);
-    close(track);
-    question = "";
-    model = "";
-    following = false;
-    show([track], "paused");
-  } catch (error) {
-    if (error.status === 401) {
-      askKey(error.message);
-      return;
-    }
-    if (!(error instanceof ApiError)) throw error;
-    problem.textContent = error.message;
-    problem.hidden = false;
-    const line = Number(/line (\d+)/.exec(error.message)?.[1] ?? 0);
-    if (line) selectLine(byId("source"), line);
-  }
+  byId("question").placeholder = chat.empty ? "Ask something that has parts…" : "Ask on…";
 }
 
-function selectLine(area, line) {
-  const before = area.value.split("\n").slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0);
-  const end = area.value.indexOf("\n", before);
-  area.focus();
-  area.setSelectionRange(before, end < 0 ? area.value.length : end);
+/** What a reload shows again. In the state of this entry of the tab's history: other tabs have other conversations. */
+function remember(id) {
+  history.replaceState({ chat: id, draft: byId("question").value }, "");
 }
 
-async function openFile(file) {
-  const text = await file.text();
-  if (controller) controller.abort();
-  let value;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    location.hash = "#document";
-    byId("source").value = text;
-    await showDocument();
-    return;
-  }
-  try {
-    await openRecording(unpack(value));
-  } catch (error) {
-    notice(`${file.name}: ${error.message}`);
-  }
+// Browsers differ in which of these comes when, and in which a page may still write.
+for (const leaving of ["beforeunload", "pagehide"]) {
+  addEventListener(leaving, () => {
+    if (chat.controller) chat.save();
+    remember(chat.empty ? null : chat.conversation.id);
+  });
 }
 
-/** A sample that a report has put into the address; it goes from there once it is opened. */
-async function openLink() {
-  const packed = location.hash.slice("#sample=".length);
-  history.replaceState(null, "", "#ask");
-  if (controller) controller.abort();
-  let recording;
-  try {
-    recording = await unpackLink(packed);
-  } catch {
-    notice("This address holds no sample that can be read. Was it cut short? Open the sample's file instead.");
-    return;
-  }
-  await openRecording(recording);
-}
-
-async function openRecording(recording) {
-  const tracks = [];
-  for (const run of recording.runs) {
-    const track = await trackOf(run);
-    if (!track) return;
-    tracks.push(track);
-  }
+async function openChat(id) {
   location.hash = "#ask";
-  question = recording.question;
-  model = recording.model;
-  byId("question").value = question;
-  grow();
-  following = false;
-  show(tracks, "paused");
-  if (recording.note) notice(recording.note, undefined, "note");
+  files.document = null;
+  notice("");
+  if (!(await chat.restore(id))) notice("This conversation is no longer here.");
+  else remember(id);
 }
 
-/** A run as a track. One that holds only a text is parsed by the server; if that fails, the text is shown with its fault. */
-async function trackOf(run) {
-  let { moments } = run;
-  if (!moments) {
-    try {
-      moments = await parse(run.text, run.dialect);
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      location.hash = "#document";
-      byId("source").value = run.text;
-      byId("dialect").value = run.dialect;
-      await showDocument();
-      return null;
-    }
+function newChat() {
+  location.hash = "#ask";
+  files.document = null;
+  notice("");
+  chat.begin();
+  byId("question").focus();
+}
+
+async function begin() {
+  const { chat: id, draft } = history.state ?? {};
+  if (location.hash.startsWith("#sample=")) {
+    await files.openLink();
+    return;
   }
-  const track = new Track(run.mode, moments.some((moment) => moment.seconds > 0));
-  track.began = 0;
-  for (const moment of moments) track.add(moment);
-  close(track);
-  return track;
+  arrange();
+  if (id && chat.empty) await chat.restore(id);
+  if (draft && !byId("question").value) byId("question").value = draft;
+  grow();
 }
-
-function save() {
-  if (!player.tracks.length) return;
-  const name = download(pack(question, model, player.tracks));
-  byId("status").textContent = `Saved as ${name}`;
-}
-
-// ---- controls
 
 function route() {
-  if (location.hash.startsWith("#sample=")) openLink();
+  if (!history.state?.chat && !chat.empty) remember(chat.conversation.id);
   const viewer = location.hash === "#document";
-  following = false; // whoever goes elsewhere is not to be scrolled back
+  scene.setFollowing(false); // whoever goes elsewhere is not to be scrolled back
+  if (!viewer) files.leave();
   byId("ask-form").hidden = viewer;
   byId("document-form").hidden = !viewer;
   byId("tab-ask").toggleAttribute("aria-current", !viewer);
   byId("tab-document").toggleAttribute("aria-current", viewer);
-  if (document.body.dataset.view) scrollTo(0, 0);
+  const moved = document.body.dataset.view && document.body.dataset.view !== (viewer ? "document" : "ask");
   document.body.dataset.view = viewer ? "document" : "ask";
+  if (moved && viewer) scrollTo(0, 0);
+  else if (moved) chat.toLast();
 }
 
-function replay() {
-  if (!player.tracks.length) return false;
-  if (!chosenSpeed && player.atEnd) player.speed = player.comfortable;
-  following = player.mode === "paused";
-  player.toggle();
-  wake();
-  return true;
+// ---- asking and saving
+
+function askNow() {
+  if (chat.controller) {
+    chat.stop();
+    return;
+  }
+  const text = byId("question").value.trim();
+  const field = invalidField();
+  if (field) {
+    openOptions();
+    field.reportValidity();
+  } else if (text) {
+    byId("question").value = "";
+    grow();
+    byId("question").blur();
+    chat.ask(text);
+  } else byId("question").focus();
 }
 
-function faster(by) {
-  const at = SPEEDS.indexOf(player.speed) + by;
-  player.speed = SPEEDS[Math.min(SPEEDS.length - 1, Math.max(0, at))];
-  chosenSpeed = true;
-  wake();
+function shownTurns() {
+  if (!files.document) return chat.exchanges;
+  return [{ question: "", model: "", runs: [files.document] }];
 }
 
-function setAxis(axis) {
-  timeline.axis = axis;
-  for (const name of ["tokens", "seconds"]) byId(`axis-${name}`).setAttribute("aria-pressed", String(name === axis));
-  wake();
+function save() {
+  if (!scene.player.tracks.length) return;
+  const name = download(pack(shownTurns()));
+  byId("status").textContent = `Saved as ${name}`;
 }
 
-function fold() {
-  const folded = byId("dock").toggleAttribute("data-folded");
-  byId("fold").setAttribute("aria-expanded", String(!folded));
-}
-
-/** Focus the next branch, or the one before. */
-function moveLane(by) {
-  const heads = [...document.querySelectorAll(".run .head")].filter((head) => head.offsetParent !== null);
-  if (!heads.length) return;
-  const at = heads.indexOf(document.activeElement);
-  const to = heads[at < 0 ? (by > 0 ? 0 : heads.length - 1) : (at + by + heads.length) % heads.length];
-  to.focus();
-  to.scrollIntoView({ block: "nearest" });
-}
-
-function step(count) {
-  if (!player.tracks.length) return false;
-  player.step(count);
-  wake();
-  return true;
-}
-
-function toEdge(time) {
-  if (!player.tracks.length) return false;
-  player.seekTime(time);
-  wake();
-  return true;
+/** Copy an address that holds what is shown. */
+async function shareLink() {
+  if (!scene.player.tracks.length) return;
+  const address = `${location.href.split("#")[0]}#sample=${await packLink(shownTurns())}`;
+  if (!(await copy(address, "Link copied"))) notice("This browser lets the page copy nothing here: save a file instead.");
+  else if (address.length > LONG_LINK) notice(`The link is copied. It holds ${address.length.toLocaleString("en-GB")} characters, which some programs cut short: a saved file is safer.`, undefined, "note");
+  else notice("The link is copied. It holds the whole conversation; the server keeps none of it.", undefined, "note");
 }
 
 /** Where the browser does not do it by itself, questions grow with what is written. */
@@ -494,49 +236,68 @@ function grow() {
   area.style.height = `${area.scrollHeight}px`;
 }
 
+function write() {
+  location.hash = "#ask";
+  route();
+  byId("question").select();
+}
+
+// ---- controls
+
+const onClick = {
+  "key-cancel": () => byId("key-dialog").close(),
+  "key-button": () => askKey(""),
+  play: scene.replay,
+  fold: scene.fold,
+  "axis-tokens": () => scene.setAxis("tokens"),
+  "axis-seconds": () => scene.setAxis("seconds"),
+  save,
+  link: shareLink,
+  open: () => byId("file").click(),
+  new: newChat,
+  history: () => past.show(),
+  theme: nextTheme,
+  help: () => byId("help-dialog").showModal(),
+  current: () => {
+    const text = scene.player.tracks[0]?.full.text ?? "";
+    if (text) byId("source").value = text.trim();
+    byId("source").focus();
+  },
+};
+for (const [id, act] of Object.entries(onClick)) byId(id).addEventListener("click", act);
+byId("menu").addEventListener("toggle", (event) => event.newState === "open" && place(byId("menu"), byId("more")));
+byId("menu").addEventListener("click", () => byId("menu").matches(":popover-open") && byId("menu").hidePopover());
+
 byId("ask-form").addEventListener("submit", (event) => {
   event.preventDefault();
   askNow();
 });
 byId("document-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  showDocument();
+  files.showDocument();
 });
 byId("question").addEventListener("input", grow);
 byId("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
-    if (!controller) askNow();
+    if (!chat.controller) askNow();
+  } else if (event.key === "ArrowUp" && !event.target.value && chat.last && !chat.controller) {
+    event.preventDefault();
+    chat.last.edit();
   }
 });
 byId("source").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) {
     event.preventDefault();
-    showDocument();
+    files.showDocument();
   }
 });
-byId("current").addEventListener("click", () => {
-  const text = player.tracks[0]?.full.text ?? "";
-  if (text) byId("source").value = text.trim();
-  byId("source").focus();
-});
-byId("play").addEventListener("click", replay);
-byId("fold").addEventListener("click", fold);
-byId("axis-tokens").addEventListener("click", () => setAxis("tokens"));
-byId("axis-seconds").addEventListener("click", () => setAxis("seconds"));
 byId("speed").replaceChildren(...SPEEDS.map((speed) => el("option", { value: String(speed) }, `${speed}×`)));
-byId("speed").addEventListener("change", () => {
-  player.speed = Number(byId("speed").value);
-  chosenSpeed = true;
-});
-byId("save").addEventListener("click", save);
-byId("open").addEventListener("click", () => byId("file").click());
+byId("speed").addEventListener("change", () => scene.setSpeed(Number(byId("speed").value)));
 byId("file").addEventListener("change", () => {
-  if (byId("file").files[0]) openFile(byId("file").files[0]);
+  if (byId("file").files[0]) files.open(byId("file").files[0]);
   byId("file").value = "";
 });
-byId("theme").addEventListener("click", nextTheme);
-byId("help").addEventListener("click", () => byId("help-dialog").showModal());
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.dataset.drop = "";
@@ -547,53 +308,55 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   delete document.body.dataset.drop;
-  if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files[0]) files.open(event.dataTransfer.files[0]);
 });
-addEventListener("hashchange", route);
-// Sizes settle later than what has changed them: lanes are arranged anew, the time line grows.
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#sample=")) files.openLink();
+  route();
+});
 const resized = new ResizeObserver(() => {
-  restless = performance.now() + 200;
-  wake();
+  // What is focused or scrolled to is not to lie below the dock.
+  document.documentElement.style.scrollPaddingBottom = `${byId("dock").offsetHeight + 16}px`;
+  scene.unsettle();
 });
 for (const id of ["chart", "stage", "dock"]) resized.observe(byId(id));
 
 byId("examples").replaceChildren(
   ...EXAMPLES.map(([name, text]) => {
     const button = el("button", { type: "button", title: text }, el("b", {}, name), el("span", {}, text));
-    button.addEventListener("click", () => {
-      byId("question").value = text;
-      grow();
-      askNow();
-    });
+    button.addEventListener("click", () => chat.ask(text));
     return el("li", {}, button);
   }),
 );
 
 listen({
-  "/": () => {
-    location.hash = "#ask";
-    route();
-    byId("question").select();
-  },
-  Escape: () => controller?.abort(),
-  " ": replay,
-  ArrowLeft: (event) => step(event.shiftKey ? -10 : -1),
-  ArrowRight: (event) => step(event.shiftKey ? 10 : 1),
-  Home: () => toEdge(0),
-  End: () => toEdge(player.duration),
-  "<": () => faster(-1),
-  ">": () => faster(1),
-  j: () => moveLane(1),
-  k: () => moveLane(-1),
+  "/": write,
+  Escape: () => chat.stop(),
+  " ": scene.replay,
+  ArrowLeft: (event) => scene.step(event.shiftKey ? -10 : -1),
+  ArrowRight: (event) => scene.step(event.shiftKey ? 10 : 1),
+  Home: () => scene.toEdge(0),
+  End: () => scene.toEdge(scene.player.duration),
+  "<": () => scene.faster(-1),
+  ">": () => scene.faster(1),
+  j: () => scene.moveLane(1),
+  k: () => scene.moveLane(-1),
   c: () => byId("compare").click(),
-  a: () => setAxis(timeline.axis === "tokens" ? "seconds" : "tokens"),
+  a: scene.otherAxis,
   s: save,
   o: () => byId("file").click(),
+  l: shareLink,
+  n: newChat,
+  h: () => past.show(),
+  e: () => chat.last?.edit(),
+  r: () => chat.last?.does.again(),
   d: () => (location.hash = location.hash === "#document" ? "#ask" : "#document"),
   t: nextTheme,
   "?": () => byId("help-dialog").showModal(),
 });
 
 showTheme();
+restoreOptions();
 route();
+begin();
 greet();

@@ -29,6 +29,13 @@ export class Track {
     this.full.feed(moment);
   }
 
+  /** Nothing more will come; a run that was broken off gets an end. */
+  close() {
+    if (this.done) return;
+    if (!this.full.finish && this.moments.length) this.add({ event: "finish", branch: "", finish_reason: "abort" });
+    this.done = true;
+  }
+
   get duration() {
     return this.times.length ? this.times[this.times.length - 1] : 0;
   }

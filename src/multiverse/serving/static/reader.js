@@ -1,20 +1,45 @@
 // One branch by itself, at a size for reading, with what is nested in it.
 
 import { Block, everyLane } from "./model.js";
+import { copy } from "./copy.js";
 import { byId, el } from "./dom.js";
+import { Markdown, renderedLine } from "./markdown.js";
 import { number } from "./words.js";
 
-function body(lane) {
-  return lane.items.flatMap((item) => {
-    if (!(item instanceof Block)) return item.text.trim() ? [el("p", {}, item.text.trim())] : [];
+/** What a branch says as elements; those of a text that is known already are kept, and go on. */
+function body(lane, views) {
+  const shown = (item, name, open) => {
+    const text = item.text.trim();
+    if (!text) return [];
+    if (!views.has(item)) views.set(item, new Markdown(el("div", { class: name })));
+    const view = views.get(item);
+    if (view.text !== text || view.open !== open) view.update(text, open);
+    return [view.root];
+  };
+  return lane.items.flatMap((item, index) => {
+    const open = lane.stage === "running" && index === lane.items.length - 1;
+    if (!(item instanceof Block)) return shown(item, "md", open);
     const children = item.lanes.map((child) => {
-      const section = el("section", {}, el("h3", {}, el("span", { class: "chip" }, child.label), ` ${child.title.trim()}`), ...body(child));
+      const title = el("span");
+      renderedLine(title, child.title.trim());
+      const section = el("section", {}, el("h3", {}, el("span", { class: "chip" }, child.label), " ", title), ...body(child, views));
       section.style.setProperty("--h", child.hue);
       return section;
     });
-    const conclusion = item.conclusion.text.trim();
-    return [...children, ...(conclusion ? [el("p", { class: "conclusion" }, conclusion)] : [])];
+    return [...children, ...shown(item.conclusion, "md conclusion", open)];
   });
+}
+
+/** What a branch says, with what is nested in it, as it was written. */
+function plain(lane, level = "#") {
+  return lane.items
+    .flatMap((item) => {
+      if (!(item instanceof Block)) return [item.text.trim()];
+      const inner = item.lanes.map((child) => `${level}# ${child.label} ${child.title.trim()}\n\n${plain(child, `${level}#`)}`);
+      return [...inner, item.conclusion.text.trim()];
+    })
+    .filter(Boolean)
+    .join("\n\n");
 }
 
 export class Reader {
@@ -23,6 +48,7 @@ export class Reader {
     this.dialog = byId("lane-dialog");
     byId("lane-before").addEventListener("click", () => this.move(-1));
     byId("lane-after").addEventListener("click", () => this.move(1));
+    byId("lane-copy").addEventListener("click", () => this.lane && copy(plain(this.lane)));
     this.dialog.addEventListener("keydown", (event) => {
       if (event.key === "ArrowLeft" || event.key === "k") this.move(-1);
       if (event.key === "ArrowRight" || event.key === "j") this.move(1);
@@ -37,6 +63,7 @@ export class Reader {
     this.track = track;
     this.id = lane.id;
     this.drawn = "";
+    this.views = new Map();
     this.draw(true);
     if (!this.dialog.open) this.dialog.showModal();
     byId("lane-text").scrollTop = 0;
@@ -56,10 +83,11 @@ export class Reader {
     const lane = everyLane(this.track.run.trunk).find((one) => one.id === this.id);
     if (!lane) return; // not yet, at the moment shown
     this.drawn = state;
+    this.lane = lane;
     this.dialog.style.setProperty("--h", lane.hue);
     byId("lane-chip").textContent = lane.label;
-    byId("lane-title").textContent = lane.title.trim();
+    renderedLine(byId("lane-title"), lane.title.trim());
     byId("lane-facts").textContent = `${number(lane.tokens)} tokens of its own`;
-    byId("lane-text").replaceChildren(...body(lane));
+    byId("lane-text").replaceChildren(...body(lane, this.views));
   }
 }

@@ -5,6 +5,7 @@
 
 import { Block } from "./model.js";
 import { el, svg } from "./dom.js";
+import { Markdown, renderedLine } from "./markdown.js";
 import { seconds } from "./words.js";
 
 const GAP = 12;
@@ -36,8 +37,10 @@ const sizes = new ResizeObserver((entries) => {
 class TextView {
   constructor(item) {
     this.item = item;
-    this.node = document.createTextNode("");
-    this.el = el("div", { class: `text is-${item.role}` }, this.node);
+    this.text = "";
+    this.open = false; // whether more is to come
+    this.el = el("div", { class: `text md is-${item.role}` });
+    this.markdown = new Markdown(this.el);
     this.stuck = true;
     this.el.view = this;
     sizes.observe(this.el);
@@ -46,11 +49,11 @@ class TextView {
     });
   }
 
-  update(text = this.item.text.trim()) {
-    const shown = this.node.data;
-    if (text === shown) return false;
-    if (text.startsWith(shown)) this.node.appendData(text.slice(shown.length));
-    else this.node.data = text;
+  update(open, text = this.item.text.trim()) {
+    if (text === this.text && open === this.open) return false;
+    this.text = text;
+    this.open = open;
+    this.markdown.update(text, open);
     this.el.hidden = !text;
     return true;
   }
@@ -105,7 +108,9 @@ class BlockView {
         outer.view.arrange(outer.clientWidth);
       }
     }
-    if (this.conclusion.update()) touched.push(this.conclusion);
+    const { lane } = block;
+    const open = this.stage.running(lane) && lane.items[lane.items.length - 1] === block;
+    if (this.conclusion.update(open)) touched.push(this.conclusion);
   }
 
   /** Put the lanes into columns and draw the lines that lead to them. */
@@ -181,15 +186,15 @@ class LaneView {
       }
       // Only the last block and what follows it can change.
       if (view instanceof BlockView) view.update(touched);
-      else if (view.update()) touched.push(view);
+      else if (view.update(this.stage.running(lane) && index === lane.items.length - 1)) touched.push(view);
     });
   }
 
   frame() {
     const { lane } = this;
     const title = lane.title.trim();
-    if (this.title.textContent !== title) {
-      this.title.textContent = title;
+    if (this.title.title !== title) {
+      renderedLine(this.title, title);
       this.title.title = title;
     }
     const count = lane.tokens ? String(lane.tokens) : "";
@@ -237,6 +242,11 @@ export class Stage {
     for (const lane of this.run.lanes.values()) this.run.dirty.add(lane);
   }
 
+  /** Whether a lane is being written, at the moment shown. */
+  running(lane) {
+    return lane.stage === "running" && !this.run.finish;
+  }
+
   /** Bring the page up to where the run is. Returns whether anything changed. */
   draw() {
     if (this.track.generation !== this.generation) this.restart();
@@ -246,13 +256,13 @@ export class Stage {
     const touched = [];
     for (const lane of run.dirty) this.views.get(lane)?.update(touched);
     run.dirty.clear();
-    if (this.answer.update(run.shownAnswer)) {
+    if (this.answer.update(!run.finish, run.shownAnswer)) {
       this.answerBox.toggleAttribute("data-short", run.shownAnswer.length <= 40);
       this.answerBox.hidden = !run.shownAnswer;
       touched.push(this.answer);
     }
     for (const view of touched) view.settle();
-    this.waiting.hidden = run.trunk.items.length > 0 || run.finish !== null || this.answer.node.data !== "";
+    this.waiting.hidden = run.trunk.items.length > 0 || run.finish !== null || this.answer.text !== "";
     this.el.dataset.state = run.finish ? "over" : "running";
     const ending = endingOf(run);
     this.ending.textContent = ending;

@@ -7,6 +7,8 @@ import { NAMES, number, parallelism, seconds, times } from "./words.js";
 
 const TALLEST = 12;
 const LOWEST = 3;
+const CLEAR = 6; // pixels between a count and what stands beside it
+const TICK = 8; // pixels of line that remain before the tick at its end
 
 /** Where each lane's bar stands: a parent in the middle of its children, as many rows as branches can run at once. */
 function rows(trunk) {
@@ -61,6 +63,7 @@ class Line {
     this.clock = el("span", { class: "clock" });
     this.facts = el("span", { class: "facts" });
     this.svg = svg("svg", { "aria-hidden": "true" });
+    this.lengths = new Map(); // of texts that were measured
     this.el = el("div", { class: "line", "data-mode": track.mode }, el("div", { class: "line-head" }, this.name, this.clock, this.facts), this.svg);
   }
 
@@ -119,18 +122,32 @@ class Line {
     this.svg.replaceChildren(...nodes);
   }
 
-  /** A line as long as a count, with the count at its end. */
+  /** A line as long as a count, with the count behind its end; where there is no room for that, in a gap of the line. */
   measure(nodes, x, top, count, words, width, name) {
     if (!count) return top + 15;
     const end = x(count);
-    const label = `${number(count)} ${words}`;
-    const room = 7 * label.length;
-    const outside = end + 8 + room < width;
-    nodes.push(svg("path", { class: `measure ${name}`, d: `M0.5 ${top + 4}v6M${end - 0.5} ${top + 4}v6M0.5 ${top + 7}H${outside ? end : Math.max(0, end - room)}` }));
-    const text = svg("text", { class: `measured ${name}`, x: outside ? end + 6 : end - 5, y: top + 11, "text-anchor": outside ? "start" : "end" });
+    const text = svg("text", { class: `measured ${name}`, y: top + 11 });
     text.append(svg("tspan", { class: "count" }, number(count)), ` ${words}`);
+    const room = this.lengthOf(text) + 2 * CLEAR;
+    const outside = end + room < width;
+    const from = outside ? end : Math.max(0, Math.min(end - TICK, width) - room);
+    const line = outside ? `M0.5 ${top + 7}H${end}` : `M0.5 ${top + 7}H${from}M${from + room} ${top + 7}H${end}`;
+    nodes.push(svg("path", { class: `measure ${name}`, d: `M0.5 ${top + 4}v6M${end - 0.5} ${top + 4}v6${line}` }));
+    text.setAttribute("x", from + CLEAR);
     nodes.push(text);
     return top + 15;
+  }
+
+  /** How wide a text is, in the fonts of this machine. */
+  lengthOf(text) {
+    const words = text.textContent;
+    if (!this.lengths.has(words)) {
+      if (this.lengths.size > 200) this.lengths.clear();
+      this.svg.append(text);
+      this.lengths.set(words, text.getComputedTextLength());
+      text.remove();
+    }
+    return this.lengths.get(words);
   }
 
   tell(clock) {
