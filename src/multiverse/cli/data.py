@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import typer
 
 from ..errors import DialectError
+from .data_output import count, headline, print_table, report, summary, warn_of_duplicates
 from .declared import DialectName, Fields, Json, OnError, Out, Plot, Seed, Split, expand_options
 from .errors import InputError, known
 from .groups import HELP_OPTIONS
@@ -20,7 +21,7 @@ from .jsonio import print_json
 from .loading import ModelOptions, open_tokenizer
 
 if TYPE_CHECKING:
-    from ..data import Fault, Loaded, Row, Statistics
+    from ..data import Loaded, Row
     from ..structure import Dialect, TokenDialect
 
 Item = TypeVar("Item")
@@ -93,6 +94,9 @@ def build(
             "--sequential-baseline", help="Write the sequential baseline of every document: no tags, goals or conclusions."
         ),
     ] = False,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Leave out documents that are the same as an earlier one, prompt included.")
+    ] = False,
     on_error: OnError = "stop",
     as_json: Json = False,
 ) -> None:
@@ -108,7 +112,7 @@ def build(
     multiverse data build problems.jsonl --out sequential --sequential-baseline
     multiverse data build owner/traces --out dataset -m my/model --max-length 8192
     """
-    from ..data import card, publish, survey
+    from ..data import card, distinct, publish, survey
     from ..data import split as divide
     from ..data.publish import check_folder
 
@@ -116,13 +120,15 @@ def build(
     check_folder(out)
     counter = _counter(model.model, tags, add_tags)
     loaded = _checked(_load(sources, tags, split), counter, max_length, promptless)
-    _report(loaded.faults)
+    report(loaded.faults)
     if loaded.faults and on_error == "stop":
-        raise InputError(f"{_summary(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
+        raise InputError(f"{summary(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
     if not loaded.rows:
         raise InputError("no document is left to write")
+    repeated = warn_of_duplicates(loaded.rows, "--unique leaves them out" if not unique else "they are left out")
+    rows = distinct(loaded.rows) if unique else loaded.rows
     # Split before converting: the side depends on the question alone.
-    divided = divide(loaded.rows, validation, seed)._asdict()
+    divided = divide(rows, validation, seed)._asdict()
     sides = {name: _sequential(rows) if baseline else rows for name, rows in divided.items()}
     if not sides["train"]:
         raise InputError(f"--validation {validation} leaves no document to train on: lower it, or give another --seed")
@@ -131,10 +137,18 @@ def build(
     publish(sides, out, text, tags, faults=loaded.faults)
     sizes = {name: len(rows) for name, rows in sides.items()}
     if as_json:
-        print_json({"out": str(out), **sizes, "faults": len(loaded.faults), "statistics": statistics.as_json()})
+        print_json(
+            {
+                "out": str(out),
+                **sizes,
+                "faults": len(loaded.faults),
+                "duplicates": len(repeated),
+                "statistics": statistics.as_json(),
+            }
+        )
         return
-    _print_table(statistics, counter.counted)
-    left_out = f", {_count(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
+    print_table(statistics, counter.counted)
+    left_out = f", {count(len(loaded.faults), 'fault')} in faults.jsonl" if loaded.faults else ""
     typer.echo(f"\n{out}: {sizes['train']:,} to train on, {sizes['validation']:,} for validation{left_out}")
 
 
@@ -164,15 +178,18 @@ def validate(
     """
     tags = _dialect(dialect)
     loaded = _checked(_load(sources, tags, split), _counter(model.model, tags, add_tags), max_length, promptless)
+    repeated = warn_of_duplicates(loaded.rows)
     if as_json:
-        print_json({"documents": len(loaded.rows), "faults": [fault._asdict() for fault in loaded.faults]})
+        same = [duplicate._asdict() for duplicate in repeated]
+        print_json({"documents": len(loaded.rows), "faults": [fault._asdict() for fault in loaded.faults], "duplicates": same})
         if loaded.faults:
             raise typer.Exit(2)
     elif loaded.faults:
-        _report(loaded.faults)
-        raise InputError(_summary(loaded))
+        report(loaded.faults)
+        raise InputError(summary(loaded))
     else:
-        typer.echo(f"{_count(len(loaded.rows), 'document')}, no fault")
+        same_ones = f", {count(len(repeated), 'duplicate')}" if repeated else ""
+        typer.echo(f"{count(len(loaded.rows), 'document')}, no fault{same_ones}")
 
 
 @data.command()
@@ -199,7 +216,7 @@ def sequential(
     loaded = _load([source], tags, split)
     _refuse_faults(loaded)
     write_rows(_sequential(loaded.rows, conclusions), out, tags)
-    typer.echo(f"{out}: {_count(len(loaded.rows), 'document')}")
+    typer.echo(f"{out}: {count(len(loaded.rows), 'document')}")
 
 
 @data.command()
@@ -233,13 +250,14 @@ def stats(
     counter = _counter(model.model, tags, add_tags)
     loaded = _load(sources, tags, split)
     _refuse_faults(loaded)
+    repeated = warn_of_duplicates(loaded.rows)
     statistics = survey(_with_progress(loaded.rows, "counting"), counter.tokens)
     if plot is not None:
-        draw(statistics, plot, title=f"{_title(statistics)} · {counter.counted}")
+        draw(statistics, plot, title=f"{headline(statistics)} · {counter.counted}")
     if as_json:
-        print_json({"counted": counter.counted, **statistics.as_json()})
+        print_json({"counted": counter.counted, "duplicates": len(repeated), **statistics.as_json()})
     else:
-        _print_table(statistics, counter.counted)
+        print_table(statistics, counter.counted)
 
 
 @data.command()
@@ -342,23 +360,8 @@ def _sequential(rows: Iterable[Row], conclusions: bool = False) -> list[Row]:
 
 def _refuse_faults(loaded: Loaded) -> None:
     if loaded.faults:
-        _report(loaded.faults)
-        raise InputError(f"{_summary(loaded)}: correct them first")
-
-
-def _report(faults: Iterable[Fault]) -> None:
-    from .style import clean
-
-    for fault in faults:
-        typer.echo(" ".join(clean(str(fault)).split()), err=True)
-
-
-def _summary(loaded: Loaded) -> str:
-    return f"{_count(len(loaded.faults), 'fault')} beside {_count(len(loaded.rows), 'good document')}"
-
-
-def _count(number: int, one: str) -> str:
-    return f"{number:,} {one}{'' if number == 1 else 's'}"
+        report(loaded.faults)
+        raise InputError(f"{summary(loaded)}: correct them first")
 
 
 def _with_progress(items: Iterable[Item], what: str) -> Iterable[Item]:
@@ -377,24 +380,3 @@ def _status(what: str) -> Iterator[None]:
 
     with Console(stderr=True, quiet=not sys.stderr.isatty()).status(what):
         yield
-
-
-def _title(statistics: Statistics) -> str:
-    return f"{_count(len(statistics.shapes), 'document')}, {statistics.forked:.0%} fork"
-
-
-def _print_table(statistics: Statistics, counted: str) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    from ..data.statistics import NAMES, cells
-
-    console = Console()
-    # Not the table's title, which would be wrapped to the width of the table.
-    console.print(Text(f"{_title(statistics)} · {counted}", "bold"), soft_wrap=True)
-    headings = (Column(name, justify="right") for name in ("mean", "median", "min", "p90", "max"))
-    table = Table("a document has", *headings, box=None, collapse_padding=True, pad_edge=False)
-    for name, title in NAMES.items():
-        table.add_row(title, *cells(name, statistics.summaries.get(name)))
-    console.print(table)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from ..errors import StructureError
 from ..structure import TokenDialect, encode, parse, render
-from .row import Fault, Loaded, Row
+from .row import Duplicate, Fault, Loaded, Row
 
 
 def check(
@@ -34,6 +35,31 @@ def check(
         if not problems:
             checked.rows.append(row)
     return checked
+
+
+def duplicates(rows: Iterable[Row]) -> list[Duplicate]:
+    """The rows that are the same as an earlier one, in order."""
+    first: dict[Any, str] = {}
+    found = []
+    for row in rows:
+        key = _content(row)
+        if key in first:
+            found.append(Duplicate(row.source, row.line, first[key]))
+        else:
+            first[key] = f"{row.source}:{row.line}"
+    return found
+
+
+def distinct(rows: Iterable[Row]) -> list[Row]:
+    """The rows without those that are the same as an earlier one."""
+    first: dict[Any, Row] = {}
+    for row in rows:
+        first.setdefault(_content(row), row)
+    return list(first.values())
+
+
+def _content(row: Row) -> Any:
+    return row.prompt, row.document, row.sequential
 
 
 def _problems(row: Row, tokens: TokenDialect, need_prompt: bool) -> Iterator[str]:

@@ -53,7 +53,7 @@ def _read_xml(dialect: Dialect, path: Path, columns: Columns | None) -> Iterator
     source, beside = str(path), path.with_suffix(".txt")
     try:
         # The newline at the end of a text file is not part of the document.
-        found = document(decode(path.read_bytes()).removesuffix("\n"), dialect)
+        found = document(decode(path.read_bytes()).replace("\r\n", "\n").removesuffix("\n"), dialect)
     except StructureError as error:
         line = 1 if error.line is None else error.line
         yield Fault(source, line, f"offset {error.offset}: {error.problem}, expected {error.expected}")
@@ -64,7 +64,7 @@ def _read_xml(dialect: Dialect, path: Path, columns: Columns | None) -> Iterator
     prompt: tuple[Message, ...] = ()
     if beside.is_file():
         try:
-            prompt = (Message("user", decode(beside.read_bytes()).strip()),)
+            prompt = (Message("user", decode(beside.read_bytes()).replace("\r\n", "\n").strip()),)
         except ValueError as error:
             yield Fault(str(beside), 1, str(error))
             return

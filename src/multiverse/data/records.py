@@ -50,13 +50,13 @@ def row_of(record: Any, source: str, line: int, dialect: Dialect) -> Row | Fault
 
 
 def document(text: str, dialect: Dialect) -> Document:
-    """Parse a document.
+    """Parse a document. Lines that end in CRLF, as on Windows, are read as if they ended in LF.
 
     Raises:
         ValueError: the text is empty, holds invalid characters, or is written in another dialect.
         StructureError: it breaks the grammar.
     """
-    checked(text, "the document")
+    text = checked(text, "the document").replace("\r\n", "\n")
     if not text.strip():
         raise ValueError("the document is empty")
     try:

@@ -66,6 +66,22 @@ class Fault(NamedTuple):
         return f"{self.source}:{self.line}: {self.problem}"
 
 
+class Duplicate(NamedTuple):
+    """A row that is the same as an earlier one: the same prompt, document and sequential solution.
+
+    Attributes:
+        source, line: of the row.
+        first: source and line of the earlier one.
+    """
+
+    source: str
+    line: int
+    first: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: the same as {self.first}"
+
+
 class Loaded(NamedTuple):
     """Rows, and faults in place of the others."""
 

@@ -162,9 +162,31 @@ def _parse_lines(stream: Iterable[bytes], source: str) -> Iterator[Record | Faul
         yield Fault(source, 1, "the file holds only blank lines")
 
 
+class _NotStrictError(ValueError):
+    """Python reads this, but it is no JSON, or not what its writer meant."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _NotStrictError(
+            f"the key {shorten_text(twice)!r} stands {names.count(twice)} times in one object: keep one of them"
+        )
+    return record
+
+
+def _no_number(name: str) -> Any:
+    raise _NotStrictError(f"{name} is no JSON: write a number, a text or null")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
+
+
 def _parse_line(line: str) -> Any:
     try:
-        return json.loads(line)
+        return _DECODER.decode(line)
     except json.JSONDecodeError as error:
         if error.pos >= len(line) or error.msg.startswith("Unterminated"):
             raise ValueError(f"the line breaks off in column {len(line)}: write one whole object per line") from None
@@ -180,7 +202,14 @@ def _read_json(path: Path, columns: Columns | None) -> Iterator[Record | Fault]:
         yield from _parse_list(data, source)
         return
     try:
-        record = json.loads(data)
+        record = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_number)
+    except _NotStrictError as error:
+        try:
+            json.loads(data)
+        except ValueError:  # one record a line, of which one is faulty
+            yield from _parse_lines(io.BytesIO(data), source)
+        else:
+            yield Fault(source, 1, str(error))
     except (ValueError, RecursionError):
         yield from _parse_lines(io.BytesIO(data), source)
     else:
@@ -189,7 +218,7 @@ def _read_json(path: Path, columns: Columns | None) -> Iterator[Record | Fault]:
 
 def _parse_list(data: bytes, source: str) -> Iterator[Record | Fault]:
     """The records of one list, each with the line on which it begins."""
-    decoder = json.JSONDecoder()
+    lenient = json.JSONDecoder()  # finds the end of a record that is not strict
     line, seen = 1, 0
     try:
         text = decode(data)
@@ -198,9 +227,12 @@ def _parse_list(data: bytes, source: str) -> Iterator[Record | Fault]:
             at += len(_SEPARATORS.match(text, at)[0])  # type: ignore[index]
             if text.startswith("]", at):
                 break
-            record, end = decoder.raw_decode(text, at)
+            _, end = lenient.raw_decode(text, at)
             line, seen = line + text.count("\n", seen, at), at
-            yield Record(source, line, record)
+            try:
+                yield Record(source, line, _DECODER.decode(text[at:end]))
+            except _NotStrictError as error:
+                yield Fault(source, line, str(error))
             at = end
     except json.JSONDecodeError as error:
         yield Fault(source, error.lineno, f"not JSON from here on (column {error.colno}: {error.msg})")
@@ -299,8 +331,12 @@ def _scan_hub(
 
 def shorten(error: Exception) -> str:
     """The message of an exception on one line of at most 200 characters, or the name of its class."""
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 200 else f"{text[:200]}...") or type(error).__name__
+    return shorten_text(" ".join(str(error).split())) or type(error).__name__
+
+
+def shorten_text(text: str) -> str:
+    """At most 200 characters of a text."""
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 READERS: Mapping[str, Reader] = {".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}

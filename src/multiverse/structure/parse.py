@@ -20,10 +20,24 @@ def parse(text: str, dialect: Dialect = MULTIVERSE) -> Document:
     """
     try:
         return _Parser(text, dialect).document()
+    except StructureError:
+        if (crlf := text.find("\r\n")) < 0 or not _reads(text.replace("\r\n", "\n"), dialect):
+            raise
+        line = text.count("\n", 0, crlf) + 1
+        problem = "the lines end in CRLF, as on Windows"
+        raise StructureError(problem, expected="lines that end in LF: convert them", offset=crlf, line=line) from None
     except RecursionError:
         raise StructureError(
             "blocks are nested too deeply", expected="a document with fewer nested blocks", offset=0, line=1
         ) from None
+
+
+def _reads(text: str, dialect: Dialect) -> bool:
+    try:
+        _Parser(text, dialect).document()
+    except StructureError:
+        return False
+    return True
 
 
 class _Piece(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .mathematics import last_box
+from .equivalence import last_box
 from .verdict import Verdict
 
 LETTERS = "ABCDEFGHIJ"

@@ -1,8 +1,8 @@
 """Mathematics: whether two answers are equivalent.
 
-They are compared by math-verify, which may not terminate, and whose own time limit needs the main thread of a process. So it
-runs in worker processes (see `math_worker.py`), which are reused, confined like the sandbox of programs, and killed and
-replaced after a time limit.
+They are read and compared by `equivalence`, and by math-verify where that cannot read one of them. Answers can be made to take
+forever, and math-verify's own time limit needs the main thread of a process. So both run in worker processes (see
+`math_worker.py`), which are reused, confined like the sandbox of programs, and killed and replaced after a time limit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import re
 import select
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ExtraError, MultiverseError
+from .equivalence import last_box
 from .verdict import Verdict
 
 SECONDS = 10.0
@@ -115,7 +115,8 @@ class MathGrader:
     def grade(self, expected: str, answer: str) -> Verdict:
         """Whether an answer is equivalent to the expected one.
 
-        The answer is the content of its last box (``\\boxed{}``), or, without one, the last expression that can be parsed.
+        The answer is the content of its last box (``\\boxed{}``), or, without one, what it says that the answer is, or its last
+        expression that can be read (`equivalence.candidates`).
 
         Raises:
             ExtraError: math-verify is not installed.
@@ -125,12 +126,10 @@ class MathGrader:
         taken = box if box is not None else answer.strip()
         if not taken:
             return Verdict(False, "", "there is no answer")
-        if _plain(taken) == _plain(expected):
+        if " ".join(taken.split()) == " ".join(expected.split()):
             return Verdict(True, taken)
         result = self._ask(expected, f"\\boxed{{{box}}}" if box is not None else taken)
-        if result["error"]:
-            return Verdict(False, taken, result["error"])
-        return Verdict(result["right"], taken)
+        return Verdict(result["right"], result["taken"] or taken, result["error"])
 
     def close(self) -> None:
         """Kill the workers; new ones are started on demand."""
@@ -151,7 +150,7 @@ class MathGrader:
                 result = worker.ask(expected, answer, self.seconds)
             except _TimeUpError:
                 worker.kill()
-                return {"right": False, "error": f"the comparison did not end within {self.seconds:g} seconds"}
+                return {"right": False, "taken": "", "error": f"the comparison did not end within {self.seconds:g} seconds"}
             except BaseException:
                 worker.kill()
                 raise
@@ -171,27 +170,3 @@ def shared() -> MathGrader:
 def grade_math(expected: str, answer: str) -> Verdict:
     """`MathGrader.grade` of the shared grader."""
     return shared().grade(expected, answer)
-
-
-def last_box(text: str) -> str | None:
-    """Content of the last closed box of a text, the innermost of nested ones; `None` if there is none."""
-    for found in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))):
-        depth = 1
-        for index in range(found.end(), len(text)):
-            if text[index] in "{}" and text[index - 1] != "\\":
-                depth += 1 if text[index] == "{" else -1
-            if depth == 0:
-                inner = text[found.end() : index].strip()
-                nested = last_box(inner)
-                return nested if nested is not None else inner
-    return None
-
-
-_DRESS = re.compile(r"\\(?:left|right|displaystyle|!|,|;|:|quad|qquad)(?![a-zA-Z])|\\[()\[\]]|[$\s~]")
-
-
-def _plain(text: str) -> str:
-    """An answer without markup that does not change its value: spaces, dollars, wrappers of plain words."""
-    text = re.sub(r"\\(?:text|mathrm|mbox|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    return _DRESS.sub("", text).rstrip(".")
