@@ -7,6 +7,7 @@
     ├── RequestError        a prompt or a sampling parameter cannot be honoured (also a ValueError)
     ├── ConfigError         a training configuration cannot be honoured (also a ValueError)
     ├── DataError           a data set holds faults, or cannot be written or published (also a ValueError)
+    ├── DiskError           the disk is full (also an OSError)
     ├── ExtraError          a library is missing that an extra of this package installs (also an ImportError)
     └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
 
@@ -15,7 +16,16 @@ Each message names the offending value and the remedy.
 
 from __future__ import annotations
 
-from importlib import import_module
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
 from typing import Any
 
 
@@ -70,16 +80,92 @@ class DataError(MultiverseError, ValueError):
     """A data set holds faults, which the message lists, or cannot be written or published."""
 
 
+class DiskError(MultiverseError, OSError):
+    """The disk is full, or a quota or the largest size of a file is reached."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Libraries in Rust and C++ say it in words of their own: safetensors, tokenizers; torch's writer of checkpoints.
+_SAYS_FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|PytorchStreamWriter failed|inline_container\.cc"
+)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Around code that writes a file or a folder, that of libraries included: an error of a full disk names the path.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    try:
+        yield
+    except MultiverseError:
+        raise
+    except Exception as error:
+        reason = _full(error)
+        if reason is None:
+            raise
+        written = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else str(path)
+        raise DiskError(
+            f"{written!r} cannot be written ({reason}{_free(Path(path))}): free some space, or choose another place"
+        ) from error
+
+
+def _full(error: BaseException | None) -> str | None:
+    """What an error says about a full disk; `None` if it is about something else."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error.strerror or os.strerror(error.errno)
+        if (found := _SAYS_FULL.search(str(error))) is not None:
+            return (
+                found[0] if found[0][0].isupper() and " " in found[0] and "Writer" not in found[0] else "the disk may be full"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _free(path: Path) -> str:
+    """The space that is free where a path is to be."""
+    for folder in (path, *path.absolute().parents):
+        try:
+            return f"; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free"
+        except OSError:
+            continue
+    return ""
+
+
+preferred_extra: ContextVar[str | None] = ContextVar("preferred_extra", default=None)
+"""The extra of the command that runs. Some libraries are in several extras: this one is named if it installs the library."""
+
+
 class ExtraError(MultiverseError, ImportError):
     """A library is missing.
 
     Args:
         library: what could not be imported.
-        extra: the extra of this package that installs it.
+        extra: the extra of this package that installs it; that of the command that runs is named instead if it does, too.
     """
 
     def __init__(self, library: str, extra: str) -> None:
+        preferred = preferred_extra.get()
+        if preferred is not None and library.lower() in _installed_by(preferred):
+            extra = preferred
         super().__init__(f"this needs {library}, which is not installed: pip install 'multiverse-llm[{extra}]'")
+
+
+@cache
+def _installed_by(extra: str) -> frozenset[str]:
+    """Names of the libraries that an extra of this package installs."""
+    try:
+        needed = metadata.requires("multiverse-llm") or []
+    except metadata.PackageNotFoundError:
+        return frozenset()
+    wanted = re.compile(rf"extra == ['\"]{re.escape(extra)}['\"]")
+    return frozenset(re.split(r"[^\w.-]", one)[0].lower() for one in needed if wanted.search(one))
 
 
 def require(name: str, extra: str) -> Any:

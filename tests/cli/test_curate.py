@@ -223,3 +223,45 @@ def test_live(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_old_names_of_options_are_refused(run: Run, world: World, old: str, new: str) -> None:
     failed(run("curate", *world.args, old, "3"), f"{old} is now called {new}")
+
+
+@pytest.fixture
+def useless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """An endpoint of which no answer is of any use."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    world = World(tmp_path, planted_rows(2))
+    world.up = served.Endpoint(lambda *_: "I cannot say.", world.rows)
+    with served.serving(world.up):
+        yield world
+
+
+def test_with_nothing_curated_there_is_nothing_to_train_on(run: Run, useless: World) -> None:
+    code, out, err = run("curate", *useless.args)
+    assert code == 2
+    assert "0 curated, 2 rejected" in out
+    assert "training data" not in out
+    last = err.splitlines()[-1]
+    assert last.startswith("error: none of 2 rows was curated (not JSON): there is nothing to train on; see ")
+    assert run("curate", *useless.args, "--json").code == 2
+
+
+def test_an_audit_says_what_it_listed_and_fails_if_that_is_nothing(run: Run, useless: World) -> None:
+    code, out, err = run("curate", "audit", *useless.args)
+    assert code == 2
+    assert out == f"{useless.out}: 0 of 2 traces listed, 0 instances\n  2 × not JSON\n"
+    assert err == "error: no trace could be listed (not JSON): check --model, or raise --attempts\n"
+
+
+def test_an_audit_with_some_traces_failed_is_an_audit(run: Run, useless: World) -> None:
+    replies = iter(['{"instances": []}'])
+    useless.up.answer = lambda *_: next(replies, "I cannot say.")
+    code, out, _ = run("curate", "audit", *useless.args, "--concurrency", "1", "--attempts", "1")
+    assert (code, out) == (0, f"{useless.out}: 1 of 2 traces listed, 0 instances\n  1 × not JSON\n")
+
+
+@pytest.mark.parametrize("command", [("curate",), ("curate", "audit")])
+def test_an_endpoint_that_cannot_be_reached(run: Run, world: World, command: tuple[str, ...]) -> None:
+    args = [*world.args[:-1], "http://127.0.0.1:9/v1"]
+    code, _, err = run(*command, *args)
+    assert code == 2
+    assert "http://127.0.0.1:9/v1 cannot be reached" in err.splitlines()[-1]

@@ -143,7 +143,11 @@ def test_validate(run: Run, good: Path, bad: Path) -> None:
     printed = json.loads(out)
     assert printed["documents"] == 2
     assert [(fault["source"], fault["line"]) for fault in printed["faults"]] == [(str(bad), 2), (str(bad), 4)]
-    assert json.loads(run("data", "validate", str(good), "--json").out) == {"documents": 20, "faults": []}
+    assert json.loads(run("data", "validate", str(good), "--json").out) == {
+        "documents": 20,
+        "faults": [],
+        "duplicates": [],
+    }
 
 
 def test_validate_a_missing_file(run: Run) -> None:
@@ -312,3 +316,22 @@ def test_a_bar_on_a_terminal(good: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "counting" in terminal.getvalue()
     json.loads(capsys.readouterr().out)
     assert not any(tag in terminal.getvalue() for tag in MULTIVERSE.tags)
+
+
+def test_exact_duplicates_are_reported(run: Run, good: Path, tmp_path: Path) -> None:
+    twice = (str(good), str(good))
+    code, out, err = run("data", "validate", *twice)
+    assert (code, out) == (0, "40 documents, no fault, 20 duplicates\n")
+    told = err.splitlines()
+    assert told[0] == f"warning: {good}:1: the same as {good}:1"
+    assert told[-2:] == ["warning: … and 10 more", "warning: 20 documents of 40 are exact duplicates"]
+    assert len(json.loads(run("data", "validate", *twice, "--json").out)["duplicates"]) == 20
+    assert json.loads(run("data", "stats", *twice, "--json").out)["duplicates"] == 20
+    assert "exact duplicates" in run("data", "stats", *twice).err
+    code, out, err = run("data", "build", *twice, "--out", str(tmp_path / "set"), "--validation", "0")
+    assert code == 0
+    assert "40 to train on" in out
+    assert err.endswith("20 documents of 40 are exact duplicates; --unique leaves them out\n")
+    code, out, err = run("data", "build", *twice, "--out", str(tmp_path / "set"), "--validation", "0", "--unique")
+    assert "20 to train on" in out
+    assert err.endswith("20 documents of 40 are exact duplicates; they are left out\n")

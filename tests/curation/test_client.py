@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from multiverse.curation.budget import Budget
-from multiverse.curation.client import Client, read_completion, seconds_after
+from multiverse.curation.client import Client, _TransientError, read_completion, seconds_after
 from multiverse.curation.config import EndpointConfig
 from multiverse.curation.errors import CurationError, EndpointError, RefusedError, StoppedError
 from multiverse.curation.limiter import ConcurrencyLimiter
@@ -392,3 +392,28 @@ def test_a_stopped_limiter() -> None:
             assert isinstance(error, CurationError)
 
     asyncio.run(stop())
+
+
+def test_an_endpoint_that_broke_off_ends_the_run_though_others_were_answered_before(tmp_path: Path) -> None:
+    answered = asyncio.Event()
+
+    async def generate(asked: Request) -> Completion:
+        if asked.row == "1":
+            answered.set()
+            return Completion("fine", "stop", 1, 1)
+        await answered.wait()
+        raise _TransientError("connection")
+
+    async def ask() -> list[Any]:
+        endpoint = EndpointConfig("http://127.0.0.1:9/v1", model="model", tries=4, backoff=0.001)
+        store = Store(tmp_path / "answers.sqlite")
+        try:
+            async with Client(endpoint, store, Budget(spent=store.usage()), generate=generate) as client:
+                return await asyncio.gather(client.ask(request("2")), client.ask(request("1")), return_exceptions=True)
+        finally:
+            store.close()
+
+    broken, fine = asyncio.run(ask())
+    assert fine.text == "fine"
+    assert type(broken) is EndpointError
+    assert "failed 4 times on the same request, last with: connection: check the endpoint" in str(broken)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from multiverse.data import Fault, Message, Row, check
+from multiverse.data import Fault, Message, Row, check, distinct, duplicates
 from multiverse.structure import Block, Document, TokenDialect, encode, render
 
 FORK = Document((Block(("a", "b"), (("x",), ("y",)), "z"),), "Answer: 1")
@@ -68,3 +68,14 @@ def test_a_prompt_that_the_template_refuses(tokens: TokenDialect) -> None:
 def test_every_problem_of_a_row_is_reported(tokens: TokenDialect) -> None:
     row = replace(GOOD, prompt=(Message("system", "<Goal> and </Goal>"),))
     assert len(check([row], tokens).faults) == 3
+
+
+def test_duplicates_are_found_and_left_out() -> None:
+    other = replace(GOOD, line=4, prompt=(Message("user", "R"),))
+    again, once_more = replace(GOOD, line=5), replace(GOOD, source="b.jsonl", line=1)
+    rows = [GOOD, other, again, once_more, replace(other, sequential=Document(None, "x"))]
+    assert [str(one) for one in duplicates(rows)] == [
+        "rows.jsonl:5: the same as rows.jsonl:3",
+        "b.jsonl:1: the same as rows.jsonl:3",
+    ]
+    assert distinct(rows) == [GOOD, other, rows[-1]]

@@ -347,3 +347,38 @@ def test_samples() -> None:
     assert not loaded.faults
     assert len(loaded.rows) == len(list(SAMPLES.glob("*.xml")))
     assert all(row.document.branches > 1 for row in loaded.rows)
+
+
+def test_windows_line_ends_are_read(tmp_path: Path, lines: Path) -> None:
+    lines.write_text(line_of({"question": "Q", "structured": TEXT.replace("\n", "\r\n")}))
+    assert one(read(lines)).document == FORK
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "a.xml").write_bytes(TEXT.replace("\n", "\r\n").encode() + b"\r\n")
+    (tmp_path / "alone" / "a.txt").write_bytes(b"one\r\ntwo\r\n")
+    row = one(read(tmp_path / "alone"))
+    assert (row.document, row.question) == (FORK, "one\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("field", "problem"),
+    [
+        ('"score": NaN', "NaN is no JSON: write a number, a text or null"),
+        ('"score": [1, -Infinity]', "-Infinity is no JSON: write a number, a text or null"),
+        ('"question": "again"', "the key 'question' stands 2 times in one object: keep one of them"),
+        ('"more": {"a": 1, "b": 2, "a": 3}', "the key 'a' stands 2 times in one object: keep one of them"),
+    ],
+)
+def test_what_python_reads_and_json_is_not_is_a_fault(tmp_path: Path, field: str, problem: str) -> None:
+    good, bad = (
+        line_of({"question": "Q", "structured": TEXT}),
+        line_of({"question": "Q", "structured": TEXT})[:-2] + f", {field}}}\n",
+    )
+    forms = {"a.jsonl": good + bad + good, "b.json": f"[\n{good},{bad},{good}]", "c.json": good + bad + good}
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        loaded = read(tmp_path / name)
+        assert len(loaded.rows) == 2, name
+        assert [(found.source, found.problem) for found in loaded.faults] == [(str(tmp_path / name), problem)], name
+    assert read(tmp_path / "a.jsonl").faults[0].line == 2
+    (tmp_path / "d.json").write_text(json.dumps(json.loads(good), indent=1)[:-2] + f", {field}}}")
+    assert fault(read(tmp_path / "d.json")).problem == problem

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from multiverse.errors import DataError
+from multiverse.errors import DataError, DiskError
 from multiverse.evaluation.journal import Journal
 from multiverse.evaluation.sample import RUN, SAMPLES, Run, Sample, read_run
 
@@ -62,3 +64,41 @@ def test_other_runs_are_refused(tmp_path: Path) -> None:
     (tmp_path / RUN).write_text("{")
     with pytest.raises(DataError, match="no evaluation that can be read"):
         Journal(tmp_path, RUN_HEAD)
+
+
+@pytest.mark.parametrize(
+    ("torn", "problem"), [('{"task": "cha', "torn"), ("[1]", "no sample"), ('{"task": "chain"}', "no sample")]
+)
+def test_a_torn_line_inside_is_named_with_file_and_line(tmp_path: Path, torn: str, problem: str) -> None:
+    journal = Journal(tmp_path, RUN_HEAD)
+    journal.add(sample())
+    with (tmp_path / SAMPLES).open("a") as file:
+        file.write(f"{torn}\n")
+    journal.add(sample("1"))
+    message = f"{tmp_path / SAMPLES}:2: the line is {problem}: remove it, and its question is asked again"
+    with pytest.raises(DataError) as caught:
+        read_run(tmp_path)
+    assert str(caught.value) == message
+    with pytest.raises(DataError, match=":2: "):
+        Journal(tmp_path, RUN_HEAD)
+
+
+def test_a_full_disk_is_named_and_leaves_no_torn_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, RUN_HEAD)
+    journal.add(sample())
+    before = (tmp_path / SAMPLES).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handled = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))  # the next line does not fit
+    try:
+        with pytest.raises(
+            DiskError, match=rf"{SAMPLES}' cannot be written \(File too large; .* MB are free\): free some space"
+        ):
+            journal.add(sample("1"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handled)
+    assert (tmp_path / SAMPLES).read_bytes() == before
+    assert set(journal.finished) == {("chain", "0", 0)}
+    journal.add(sample("1"))
+    assert len(read_run(tmp_path).samples) == 2

@@ -155,3 +155,25 @@ def test_the_key_is_sent(theirs: Endpoint, monkeypatch: pytest.MonkeyPatch) -> N
         api = ServerAPI("their-model", f"{theirs.url}/v1", given)
         asked(api)
         assert theirs.keys[-1] == f"Bearer {wanted}"
+
+
+def test_an_evaluation_begins_with_few_questions_at_once(model_folders: dict[str, Path]) -> None:
+    api = EngineAPI("scripted", llm=scripted_llm(model_folders["qwen3"], write))
+    inside: list[int] = []
+
+    async def one(busy: set[int], number: int) -> None:
+        async with api._admitted(32):
+            busy.add(number)
+            inside.append(len(busy))
+            await asyncio.sleep(0)
+            busy.discard(number)
+
+    async def all_at_once() -> None:
+        busy: set[int] = set()
+        await asyncio.gather(*(one(busy, number) for number in range(200)))
+        await api.aclose()
+
+    asyncio.run(all_at_once())
+    assert len(inside) == 200
+    assert max(inside[:8]) == 8
+    assert 8 < max(inside) <= 32

@@ -69,6 +69,19 @@ def test_pass_at_k_is_there_only_where_every_question_was_asked_again() -> None:
     assert apart.groups[0].estimates["pass@1"].mean == 0.25
 
 
+def test_pass_at_k_for_the_powers_of_two_and_all_samples() -> None:
+    rights = [(True, False, False, False, True, False), (False,) * 6]  # of six samples: two right, none right
+    made = [sample(number, right, epoch=epoch) for number, all_ in enumerate(rights) for epoch, right in enumerate(all_)]
+    group = report([run("a", made)]).groups[0]
+    assert list(group.passes) == [2, 4, 6]
+    # 1 - C(4, k) / C(6, k) for the first question, 0 for the second.
+    assert group.passes[2].mean == pytest.approx((1 - 6 / 15) / 2)
+    assert group.passes[4].mean == pytest.approx((1 - 1 / 15) / 2)
+    assert group.passes[6].mean == pytest.approx(1 / 2)
+    assert group.summary()["pass@2"] == pytest.approx(0.3)
+    assert group.to_json()["pass@4"]["mean"] == pytest.approx(7 / 15)
+
+
 def test_one_run_in_both_modes_is_compared_with_itself() -> None:
     (comparison,) = report([run("a", both_modes())]).comparisons
     assert (comparison.first.mode, comparison.second.mode, comparison.questions) == ("sequential", "parallel", 8)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..errors import preferred_extra
 from .chat import chat
 from .curate import curate
 from .data import data
@@ -24,6 +25,9 @@ from .serve import serve
 from .show import show
 from .tasks import tasks
 from .train import train
+
+_EXTRAS = {"train": "train", "data": "train", "curate": "curate", "serve": "serve", "chat": "chat", "eval": "eval"}
+"""The extra that each command needs, where it needs one."""
 
 app = typer.Typer(
     context_settings=HELP_OPTIONS,
@@ -58,6 +62,7 @@ def multiverse(
     multiverse eval worksheet --limit 50
     multiverse show document.xml
     """
+    preferred_extra.set(_EXTRAS.get(context.invoked_subcommand or ""))
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

@@ -22,7 +22,7 @@ from ..prompting import Instruction
 from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
-from .introduce import introduce, warn_unlike
+from .introduce import introduce, warn_tagless, warn_unlike
 from .loading import NOT_AT_A_SERVER, ModelOptions
 from .watch import watch
 
@@ -108,6 +108,8 @@ def chat(
         llm = model.load()
         if getattr(llm.tokenizer, "chat_template", None) is None:
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
+        if options.mode == "parallel":
+            warn_tagless(llm, model.name)
         partner = Local(llm, SamplingParams(**{"temperature": 0.0, "top_p": 1.0, **sampling}), model.name)
     mode = options.mode if options.mode is not None else "parallel" if partner.structured else "as-is"
     Chat(Conversation(partner, mode, options.system)).run()

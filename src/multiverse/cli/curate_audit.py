@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from .style import COLORS, clean
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..curation.audit import Listed
     from ..curation.client import Client
     from ..curation.errors import CurationError
     from ..curation.review import Review
@@ -89,7 +91,8 @@ def audit(
         if not endpoint.model:
             raise InputError("--model is missing: name the model that is to list the instances")
         endpoint = replace(endpoint, api_key=api_key())
-        _list(Traces(source, limit), out, endpoint, config, budget)
+        found = _list(Traces(source, limit), out, endpoint, config, budget)
+        found.report(out, to_stderr=as_json)
 
     from ..curation.review import Review
 
@@ -102,7 +105,46 @@ def audit(
         _print_table(opened, out, as_json=as_json)
 
 
-def _list(source: Traces, out: Path, endpoint: EndpointConfig, config: CurationConfig, limits: BudgetConfig) -> None:
+@dataclass
+class _Found:
+    """What a listing has found so far.
+
+    Attributes:
+        traces: that the model was asked about.
+        problems: traces of which no completion was valid, by what was wrong.
+    """
+
+    traces: int = 0
+    instances: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+
+    def add(self, listed: Listed) -> None:
+        """Count a trace."""
+        self.traces += 1
+        self.instances += len(listed.instances)
+        if listed.problem:
+            self.problems[listed.problem.partition(":")[0]] += 1
+
+    def report(self, out: Path, *, to_stderr: bool) -> None:
+        """Print it.
+
+        Raises:
+            CurationError: nothing could be listed of any trace.
+        """
+        from ..curation.errors import CurationError
+
+        failed = self.problems.total()
+        lines = [f"{out}: {self.traces - failed:,} of {self.traces:,} traces listed, {self.instances:,} instances"]
+        lines += [f"  {number:,} × {problem}" for problem, number in self.problems.most_common(8)]
+        for line in lines:
+            typer.echo(clean(line), err=to_stderr)
+        if failed == self.traces:
+            raise CurationError(
+                f"no trace could be listed ({self.problems.most_common(1)[0][0]}): check --model, or raise --attempts"
+            )
+
+
+def _list(source: Traces, out: Path, endpoint: EndpointConfig, config: CurationConfig, limits: BudgetConfig) -> _Found:
     from ..curation.budget import Budget
     from ..curation.client import Client
     from ..curation.output import STORE
@@ -118,12 +160,16 @@ def _list(source: Traces, out: Path, endpoint: EndpointConfig, config: CurationC
         raise InputError(f"{str(out)!r} cannot be used ({error.strerror}): give another folder with --out") from None
     with contextlib.closing(Store(out / STORE)) as store:
         client = Client(endpoint, store, Budget(limits, store.usage()))
-        ended = asyncio.run(_listing(traces, out, client, config))
+        found = _Found()
+        ended = asyncio.run(_listing(traces, out, client, config, found))
     if ended is not None:
         raise ended
+    return found
 
 
-async def _listing(traces: list[Trace], out: Path, client: Client, config: CurationConfig) -> CurationError | None:
+async def _listing(
+    traces: list[Trace], out: Path, client: Client, config: CurationConfig, found: _Found
+) -> CurationError | None:
     """List the instances of all traces; returns the error that ended it early, if any."""
     from rich.console import Console
     from rich.progress import Progress
@@ -132,7 +178,6 @@ async def _listing(traces: list[Trace], out: Path, client: Client, config: Curat
     from ..curation.errors import CurationError
     from ..data.write import whole
 
-    done = 0
     bar = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), redirect_stdout=False)
     async with client:
         with bar, whole(out / CANDIDATES) as part, part.open("w", encoding="utf-8") as stream:
@@ -140,10 +185,10 @@ async def _listing(traces: list[Trace], out: Path, client: Client, config: Curat
             try:
                 async for listed in list_all(traces, client.ask, config, at_once=2 * client.config.concurrency):
                     stream.write(line(listed))
-                    done += 1
-                    bar.update(task, completed=done)
+                    found.add(listed)
+                    bar.update(task, completed=found.traces)
             except CurationError as error:
-                if not done:
+                if not found.traces:
                     raise  # keep what an earlier run has listed
                 return error
     return None

@@ -28,10 +28,10 @@ def run_job(job: Job, traces: Callable[[], Iterable[Trace]], *, as_json: bool, *
         traces, options: see `Job.start`.
 
     Raises:
-        CurationError: what ended the run early.
+        CurationError: what ended the run early; or no row was curated.
         typer.Exit: the run was interrupted.
     """
-    from ..curation.errors import StoppedError
+    from ..curation.errors import CurationError, StoppedError
 
     on_start = options.pop("on_start", None)
     progress = Progress(job.rows)
@@ -52,6 +52,11 @@ def run_job(job: Job, traces: Callable[[], Iterable[Trace]], *, as_json: bool, *
         raise typer.Exit(130)
     if result.ended is not None:
         raise result.ended
+    if not result.curated and result.rejected:
+        raise CurationError(
+            f"none of {result.rejected:,} rows was curated{_commonest(result)}: there is nothing to train on; see "
+            f"{result.out / 'report.html'}"
+        )
 
 
 class Progress:
@@ -147,7 +152,14 @@ def _print_summary(result: Result) -> None:
         reasons = sorted(result.totals["reasons"].items(), key=lambda item: -item[1])
         for reason, number in reasons[:8]:
             typer.echo(f"  {number:,} × {reason}")
-        typer.echo(f"report: {result.out / 'report.html'}, training data: {result.out / 'data'}")
+        data = f", training data: {result.out / 'data'}" if result.totals["curated"] else ""
+        typer.echo(f"report: {result.out / 'report.html'}{data}")
+
+
+def _commonest(result: Result) -> str:
+    """The commonest reason why rows were rejected, in brackets."""
+    reasons = result.totals["reasons"] if result.totals is not None else {}
+    return f" ({max(reasons, key=lambda reason: reasons[reason])})" if reasons else ""
 
 
 def _parallelism(totals: Mapping[str, Any]) -> str:

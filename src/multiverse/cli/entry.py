@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the reader of standard output closed it, 2 bad input, 130 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -56,7 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)  # a line for each faulty row
         return BAD_INPUT
-    except (MultiverseError, OSError) as error:
+    except MultiverseError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            _discard_output()
+            return _fail(f"standard output or a file cannot be written ({error.strerror}): free some space")
         return _fail(str(error))
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
@@ -102,7 +108,11 @@ def _given_value(param: Any, args: list[str]) -> tuple[str, str] | None:
 
 
 def _output_closed() -> int:
+    _discard_output()
+    return 1
+
+
+def _discard_output() -> None:
     # The interpreter flushes stdout again at exit, which would fail.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1

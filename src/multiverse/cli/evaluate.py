@@ -21,6 +21,7 @@ from .bars import bars
 from .complete import among, benchmark_names
 from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
+from .introduce import warn_tagless
 from .jsonio import print_json
 from .loading import NOT_AT_A_SERVER, ModelOptions
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.run import Progress
     from ..evaluation.sample import Sample
+    from ..llm import LLM
 
 NAMES = (
     "aime24, aime25, math500, gpqa, ifeval, livecodebench; "
@@ -112,7 +114,7 @@ def run(
     config = replace(config, benchmarks=benchmarks(names), sampling=sampling, data=parse_data(data))
     modes = asked.modes
     sets = load(config)  # errors in the questions are found before a model is loaded
-    name, open_api = provider(source, model)
+    name, open_api = provider(source, model, parallel="parallel" in modes)
     with _progress() as progress:
         runs = [
             evaluate(
@@ -176,8 +178,11 @@ def parse_data(pairs: list[str] | None) -> dict[str, str]:
     return found
 
 
-def provider(source: Source, model: ModelOptions) -> tuple[str, Callable[[], ModelAPI]]:
+def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> tuple[str, Callable[[], ModelAPI]]:
     """A model's name and the function that makes its provider; the model itself is loaded once, when that is first called.
+
+    Args:
+        parallel: whether questions are asked in parallel mode: then a model without tags is said to have none.
 
     Raises:
         ExtraError: inspect is not installed.
@@ -200,7 +205,12 @@ def provider(source: Source, model: ModelOptions) -> tuple[str, Callable[[], Mod
 
         return f"{found.base} {found.name}", open_server
 
-    llm = cache(model.load)
+    @cache
+    def llm() -> LLM:
+        loaded = model.load()
+        if parallel:
+            warn_tagless(loaded, model.name)
+        return loaded
 
     def open_engine() -> ModelAPI:
         from ..evaluation.providers import in_process

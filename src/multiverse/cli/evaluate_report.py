@@ -111,6 +111,10 @@ def print_results(summed: Report) -> None:
                 shares = f"{row['forked']:.0%}", str(row["cut_short"])
                 table.add_row(Text(group.task), group.mode, str(row["answers"]), right, *means, *shares)
         console.print(table)
+        for group in summed.groups:
+            if group.number == number and group.passes:
+                passes = (f"pass@{k} {format_mean(PASS, estimate)}%" for k, estimate in group.passes.items())
+                console.print(Text(f"{group.task} {group.mode}: {', '.join(passes)}"), soft_wrap=True)
         console.print()
 
 

@@ -15,7 +15,7 @@ from ..prompting import Instruction
 from ..serving.config import ServerConfig
 from .declared import Fields, Json, expand_options
 from .errors import InputError
-from .introduce import introduce, warn_unlike
+from .introduce import introduce, warn_tagless, warn_unlike
 from .jsonio import print_json
 from .loading import ModelOptions
 from .watch import watch
@@ -72,6 +72,8 @@ def generate(
     text = _question(question)
     llm = model.load()
     introduce(llm.about)
+    if prompt.mode == "parallel" and not prompt.raw:
+        warn_tagless(llm, model.name)
     if not prompt.raw and llm.is_unlike(text):
         warn_unlike(llm.about)
     events = _events(llm, text, sampling, prompt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..llm import LLM
     from ..models.about import About
 
 
@@ -18,6 +19,12 @@ def warn_unlike(about: About | None) -> None:
     """The question is unlike those that this model was trained on."""
     if about is not None:
         _say(about.notice, "yellow")
+
+
+def warn_tagless(llm: LLM, name: str) -> None:
+    """A model without tags was asked to think in parallel."""
+    if llm.engine.tokens is None:
+        _say(f"{name} has no tags to fork with: it answers as any other model, without forks", "yellow")
 
 
 def _say(text: str, style: str) -> None:

@@ -122,7 +122,10 @@ class Client:
     async def _retried(self, request: Request, key: str) -> Completion:
         config = self.config
         draw, before = random.Random(f"{config.seed}/{key}"), self.paid.calls
+        lately = before
         for number in range(1, config.tries + 1):
+            if number == config.tries // 2:
+                lately = self.paid.calls
             try:
                 return await self._limited(request)
             except _TransientError as error:
@@ -132,7 +135,8 @@ class Client:
                 doubled = min(config.backoff * 2 ** (number - 1), _LONGEST_BACKOFF)
                 await self.limiter.sleep(max(wait, doubled * draw.uniform(0.5, 1)))
         message = f"{config.address} failed {config.tries} times on the same request, last with: {kind}"
-        if self.paid.calls > before:
+        # An endpoint that broke off answered others just before: only who was answered since then counts.
+        if self.paid.calls > (lately if kind == "connection" else before):
             raise RefusedError(f"{message}; other requests succeeded meanwhile")
         raise EndpointError(f"{message}: check the endpoint and start again; completions are stored")
 

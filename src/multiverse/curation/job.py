@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..data import FAULTS, Fault
 from ..data.write import write_faults
+from ..errors import writing
 from . import manifest, output
 from .budget import Budget
 from .client import Client
@@ -111,10 +112,11 @@ class Job:
             RunError: the folder or the run in it does not fit.
             StoreError: the store cannot be used, or another run uses it.
             DataError: an output cannot be written.
+            DiskError: the disk is full; completions so far are stored.
         """
         began = time.monotonic()
         output.prepare(self.out)
-        with closing(Store(self.out / output.STORE)) as store:
+        with writing(self.out), closing(Store(self.out / output.STORE)) as store:
             description = self.describe()
             if fresh:
                 output.clear(self.out)

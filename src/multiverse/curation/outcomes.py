@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..data.records import checked
-from ..errors import DataError, StructureError
+from ..errors import DataError, StructureError, writing
 from ..structure import Dialect, Document, parse, place, render
 from .errors import RunError
 from .types import Curated, Outcome, Rejected, Trace, Usage
@@ -148,8 +148,9 @@ class Outcomes:
 
     def write(self, found: dict[str, Any]) -> None:
         """Write the next row."""
-        self._file.write(line(found))
-        self._file.flush()
+        with writing(self._file.name):
+            self._file.write(line(found))
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

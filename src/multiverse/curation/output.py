@@ -50,7 +50,7 @@ def prepare(out: Path) -> None:
         raise RunError(f"{str(out)!r} cannot be used ({error.strerror}): give another folder") from error
     if foreign and not (out / manifest.MANIFEST).exists():
         raise RunError(f"{str(out)!r} holds {foreign[0]!r}, which does not belong to a run: give a new folder")
-    require("pyarrow.parquet", "train")
+    require("pyarrow.parquet", "curate")
 
 
 def clear(out: Path) -> None:
@@ -205,7 +205,7 @@ class _ParquetWriter:
 
     def __init__(self, path: Path, dialect: Dialect) -> None:
         self.path, self.dialect, self.rows = path, dialect, 0
-        self._arrow, self._parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
+        self._arrow, self._parquet = require("pyarrow", "curate"), require("pyarrow.parquet", "curate")
         self._writer: Any = None
         self._pending: list[dict[str, Any]] = []
 

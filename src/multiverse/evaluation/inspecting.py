@@ -42,6 +42,7 @@ class TaskConfig:
         budgeted: an answer that was closed for a budget is graded like one that finished with `stop`.
         finished: samples that are not asked again.
         on_finish: called with each new sample.
+        before_asking: called before each question; what it raises is the question's error.
     """
 
     mode: Mode
@@ -50,6 +51,7 @@ class TaskConfig:
     budgeted: bool = False
     finished: Mapping[Key, Sample] = field(default_factory=dict)
     on_finish: Callable[[Sample], None] = lambda _: None
+    before_asking: Callable[[], None] = lambda: None
 
 
 def build_task(benchmark: Benchmark, asked: list[Question], config: TaskConfig) -> Task:
@@ -82,6 +84,7 @@ def _solver(benchmark: str, config: TaskConfig) -> Callable[[], Solver]:
             if key in config.finished:
                 state.output = ModelOutput.from_content(str(state.model), config.finished[key].text)
                 return state
+            config.before_asking()
             return await generate(state, seed=sample_seed(config.seed, *key))
 
         return solve

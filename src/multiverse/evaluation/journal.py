@@ -7,13 +7,14 @@ for the samples that are there. An incomplete last line, of a process that was k
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, writing
 from .sample import RUN, SAMPLES, Run, Sample, read_run, write_run
 
 Key = tuple[str, str, int]
@@ -45,11 +46,21 @@ class Journal:
             raise DataError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
 
     def add(self, sample: Sample) -> None:
-        """Append a sample; when this returns, the operating system has it."""
-        line = json.dumps(asdict(sample), ensure_ascii=False) + "\n"
-        with self._lock:
-            with (self.folder / SAMPLES).open("a", encoding="utf-8") as file:
-                file.write(line)
+        """Append a sample; when this returns, the operating system has it.
+
+        Raises:
+            DiskError: the disk is full; nothing of the sample is left in the file.
+        """
+        line = (json.dumps(asdict(sample), ensure_ascii=False) + "\n").encode()
+        path = self.folder / SAMPLES
+        with self._lock, writing(path), path.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                if (written := file.write(line)) < len(line):
+                    file.write(line[written:])  # raises what the matter is
+            except OSError:
+                file.truncate(before)
+                raise
             self.finished[key(sample)] = sample
 
     def close(self, seconds: float) -> Run:

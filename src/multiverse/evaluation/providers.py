@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ from .response import Response
 if TYPE_CHECKING:
     from ..llm import LLM
 
+_FEW = 8
+"""Questions that are always answered at once."""
 _WEEK = 7 * 86_400.0
 """Seconds that a request may take, including the wait for others of its evaluation."""
 
@@ -122,13 +126,15 @@ class EngineAPI(ChatAPI):
         self.llm = llm
         self._lock = threading.Lock()
         self._engine: AsyncEngine | None = None
+        self._places: asyncio.Semaphore | None = None
+        self._room = 0  # by which the number of places may still grow
 
     async def respond(
         self,
         chat: list[dict[str, str]],
         given: dict[str, Any],
         extension: dict[str, Any],
-        config: GenerateConfig,  # noqa: ARG002
+        config: GenerateConfig,
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
         if self.llm.engine.tokens is not None and not self.llm.instructed:
@@ -143,7 +149,8 @@ class EngineAPI(ChatAPI):
         except TypeError as error:
             raise RequestError(f"the field multiverse of extra_body is not valid: {error}") from None
         prompt = await asyncio.to_thread(self.llm.encode_chat, chat)
-        generation = await self._running().generate(prompt, params)
+        async with self._admitted(config.max_connections or self.max_connections()):
+            generation = await self._running().generate(prompt, params)
         if generation.finish_reason in ("abort", "error"):
             raise EngineError(f"the generation failed ({generation.structure_error or generation.finish_reason})")
         return Response.from_generation(generation), generation.usage.prompt_tokens
@@ -155,9 +162,25 @@ class EngineAPI(ChatAPI):
     async def aclose(self) -> None:
         """Stop the engine's thread; running requests are aborted."""
         with self._lock:
-            engine, self._engine = self._engine, None
+            engine, self._engine, self._places = self._engine, None, None
         if engine is not None:
             await engine.aclose()
+
+    @asynccontextmanager
+    async def _admitted(self, most: int) -> AsyncIterator[None]:
+        """Wait for a place in the batch.
+
+        Answers that begin together end together, late. So an evaluation begins with a quarter of the questions that may be in
+        flight, and each answer that ends makes room for two: the first answers are kept early.
+        """
+        if self._places is None:
+            self._places = asyncio.Semaphore(max(_FEW, most // 4))
+            self._room = most - max(_FEW, most // 4)
+        async with self._places:
+            yield
+        if self._room > 0:
+            self._room -= 1
+            self._places.release()
 
     def _running(self) -> AsyncEngine:
         with self._lock:

@@ -84,12 +84,16 @@ class Group:
     @cached_property
     def pass_at_k(self) -> tuple[int, Estimate] | None:
         """pass@k for the largest k that all questions have samples for; `None` if that is 1."""
+        return max(self.passes.items(), default=None)
+
+    @cached_property
+    def passes(self) -> dict[int, Estimate]:
+        """pass@k for k = 2, 4, 8, ... and for the largest k that all questions have samples for."""
         asked = Counter(sample.id for sample in self.samples)
         right = Counter(sample.id for sample in self.samples if sample.right)
-        k = min(asked.values())
-        if k < 2:
-            return None
-        return k, mean_of([pass_at(k, n, right[question]) for question, n in asked.items()], list(asked))
+        most = min(asked.values())
+        ks = sorted({k for k in (*(2**power for power in range(1, most.bit_length())), most) if 2 <= k <= most})
+        return {k: mean_of([pass_at(k, n, right[question]) for question, n in asked.items()], list(asked)) for k in ks}
 
     def values(self, measure: Measure) -> dict[Hashable, list[float]]:
         """A measure's values under each question; the same id with another text is another question."""
@@ -108,6 +112,7 @@ class Group:
             "answers": len(samples),
             "accuracy": means["pass@1"],
             "stderr": 0.0 if math.isnan(error) else error,
+            **{f"pass@{k}": estimate.mean for k, estimate in self.passes.items()},
             **{name: means[name] for name in ("parallelism", "critical_path_tokens", "critical_path_steps", "total_tokens")},
             "forked": fmean(sample.forked for sample in samples),
             "malformed": sum(sample.malformed for sample in samples),
@@ -126,10 +131,7 @@ class Group:
             **{name: estimate_json(estimate) for name, estimate in self.estimates.items()},
             "finish_reasons": dict(finished.most_common()),
         }
-        if self.pass_at_k is not None:
-            k, estimate = self.pass_at_k
-            values[f"pass@{k}"] = estimate_json(estimate)
-        return values
+        return values | {f"pass@{k}": estimate_json(estimate) for k, estimate in self.passes.items()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError, MultiverseError, require
+from ..errors import DataError, DiskError, MultiverseError, require
 from ..prompting import INSTRUCTIONS, Mode
 from .benchmarks import BENCHMARKS, Question, questions
 from .config import FOLDERS, SHAPE, EvaluationConfig
@@ -97,6 +97,7 @@ def evaluate(
 
     Raises:
         DataError: questions cannot be read, or the folder holds another run.
+        DiskError: the disk is full; the answers so far are kept.
         EvaluationError: some questions could not be asked; the answers to the others are kept.
         KeyboardInterrupt: on Ctrl-C; finished samples are kept.
         ExtraError: inspect is not installed.
@@ -135,16 +136,26 @@ def _ask_missing(
 
     from .inspecting import TaskConfig, build_task
 
+    full: list[DiskError] = []
+
     def keep(sample: Sample) -> None:
-        journal.add(sample)
+        try:
+            journal.add(sample)
+        except DiskError as error:
+            full.append(error)
+            raise
         progress.finish(sample)
+
+    def check() -> None:
+        if full:
+            raise full[0]  # inspect goes on after errors, but no more answers can be kept
 
     keys = {name: _keys(config, name, asked) for name, asked in sets.items()}
     tasks = [
         build_task(
             BENCHMARKS[name],
             asked,
-            TaskConfig(mode, _epochs(config, name), config.seed, config.budget is not None, journal.finished, keep),
+            TaskConfig(mode, _epochs(config, name), config.seed, config.budget is not None, journal.finished, keep, check),
         )
         for name, asked in sets.items()
         if not keys[name] <= journal.finished.keys()
@@ -171,6 +182,7 @@ def _ask_missing(
             )
     finally:
         asyncio.run(api.aclose())
+    check()
     if not ended or any(log.status == "cancelled" for log in ended):
         raise KeyboardInterrupt  # inspect catches it and returns
     return ended

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, writing
 from ..prompting import Mode
 
 RUN, SAMPLES = "run.json", "samples.jsonl"
@@ -98,7 +98,8 @@ def write_run(folder: Path, run: Run) -> None:
     lines = (json.dumps(asdict(sample), ensure_ascii=False) for sample in run.samples)
     for name, text in ((SAMPLES, "".join(f"{line}\n" for line in lines)), (RUN, json.dumps(head, indent=1) + "\n")):
         part = folder / f"{name}.part"
-        part.write_text(text, encoding="utf-8")
+        with writing(folder / name):
+            part.write_text(text, encoding="utf-8")
         part.replace(folder / name)
 
 
@@ -112,21 +113,26 @@ def read_run(folder: Path) -> Run:
         head = json.loads((folder / RUN).read_text(encoding="utf-8"))
         # Not splitlines(), which also breaks at Unicode's other line ends.
         lines = (folder / SAMPLES).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        return Run(**head, samples=tuple(_samples(lines)))
+        return Run(**head, samples=tuple(_samples(folder / SAMPLES, lines)))
     except OSError as error:
         raise DataError(f"{folder} is no evaluation: {error.filename} cannot be read ({error.strerror})") from None
+    except DataError:
+        raise
     except (ValueError, TypeError) as error:
         raise DataError(f"{folder} is no evaluation that can be read: {error}") from None
 
 
-def _samples(lines: Iterable[str]) -> Iterator[Sample]:
+def _samples(path: Path, lines: Iterable[str]) -> Iterator[Sample]:
     known = {item.name for item in fields(Sample)}
     for number, line in enumerate(lines, 1):
         if not line:
             continue
-        values = json.loads(line)
+        try:
+            values = json.loads(line)
+        except ValueError:
+            raise DataError(f"{path}:{number}: the line is torn: remove it, and its question is asked again") from None
         if isinstance(values, dict) and "critical_path_tokens" in values:  # earlier versions did not count steps
             values.setdefault("critical_path_steps", values["critical_path_tokens"])
         if not isinstance(values, dict) or set(values) != known:
-            raise ValueError(f"line {number} of {SAMPLES} is no sample")
+            raise DataError(f"{path}:{number}: the line is no sample: remove it, and its question is asked again")
         yield Sample(**values)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from ..errors import MultiverseError
+from ..errors import MultiverseError, writing
 from .curve import read_log
 
 
@@ -34,7 +34,8 @@ class Log(TrainerCallback):
             return
         kept = read_log(self.path) if self.path.exists() else []
         kept = [record for record in kept if record["step"] <= state.global_step]
-        self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        with writing(self.path):
+            self.path.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._before = max((record["seconds"] for record in kept), default=0.0)
         self._began = time.monotonic()
 
@@ -46,7 +47,7 @@ class Log(TrainerCallback):
         }
         if state.is_world_process_zero and wanted:
             seconds = round(self._before + time.monotonic() - self._began, 2)
-            with self.path.open("a") as file:
+            with writing(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, "seconds": seconds, **wanted}) + "\n")
 
 

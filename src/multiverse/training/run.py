@@ -14,7 +14,7 @@ import torch
 from ..attention.packed import Kind
 from ..data import Fault
 from ..data.write import write_faults
-from ..errors import ConfigError
+from ..errors import ConfigError, writing
 from ..prompting import write_instructed
 from .callbacks import GracefulStop, InterruptedRunError, Log, Progress
 from .card import LOG, base_of
@@ -82,6 +82,7 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
 
     Raises:
         ConfigError, DataError, DialectError, ModelError: nothing was trained.
+        DiskError: the disk is full; the checkpoints that were complete are kept.
         ExtraError: a library is missing.
         InterruptedRunError: a signal stopped the run after it had written a checkpoint.
     """
@@ -100,7 +101,8 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     inputs = load_inputs(config, model, tokenizer, on_progress)
     write_instructed(model.config, config.instruct)
     if main:
-        _init_folder(config, out, inputs.faults, fresh)
+        with writing(out):
+            _init_folder(config, out, inputs.faults, fresh)
     adapted = enable_training(model, config, inputs.prepared)
     if config.compile:
         compile_layers(adapted)
@@ -115,15 +117,16 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
         callbacks=[MarkComplete(), Log(out / LOG), Progress(inputs.schedule.steps, console), stop := GracefulStop()],
     )
     checkpoint = None if fresh else newest_checkpoint(out)
-    with stop:
+    with writing(out), stop:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else False)
     if stop.requested:
         raise InterruptedRunError(
             f"stopped at step {trainer.state.global_step} of {inputs.schedule.steps}; start again to continue"
         )
-    if main:
-        plot_curve(out / LOG, out / CURVE, len(config.shares))
-    return Export(config, inputs, base, saved_dtype).write(trainer)
+    with writing(out):
+        if main:
+            plot_curve(out / LOG, out / CURVE, len(config.shares))
+        return Export(config, inputs, base, saved_dtype).write(trainer)
 
 
 def check_folder(config: Config, out: Path) -> None:
