@@ -6,6 +6,7 @@ import errno
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,6 @@ LIBRARIES = {"pyarrow": "train", "datasets": "train", "openai": "curate", "matpl
         ("curate", "datasets", "train"),  # curate does not install it
         ("eval", "pyarrow", "eval"),
         ("eval", "datasets", "eval"),
-        ("eval", "openai", "eval"),
         ("data", "pyarrow", "train"),
         ("train", "matplotlib", "train"),
         (None, "pyarrow", "train"),
@@ -86,53 +86,54 @@ def test_the_extra_of_the_command_is_named(command: str | None, library: str, ex
 
 
 CORE_ONLY = """
-import sys
-from importlib.abc import MetaPathFinder
-MISSING = set(sys.argv[1].split(","))
-class Absent(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in MISSING:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None
-sys.meta_path.insert(0, Absent())
+import json, sys
+from importlib.machinery import PathFinder
+missing, find = set(sys.argv[1].split(",")), PathFinder.find_spec
+def find_spec(cls, name, path=None, target=None):
+    return None if name.partition(".")[0] in missing else find(name, path, target)
+PathFinder.find_spec = classmethod(find_spec)
 from multiverse.cli import main
-sys.exit(main(sys.argv[2:]))
+from multiverse.errors import preferred_extra
+for args in json.loads(sys.argv[2]):
+    preferred_extra.set(None)
+    print(f"\\n{main(args)}", file=sys.stderr)
 """
 MISSING = """
-accelerate peft datasets pyarrow yaml matplotlib gguf openai rapidfuzz fastapi uvicorn prometheus_client inspect_ai
-math_verify langdetect scipy httpx httpx_sse ray triton
+accelerate peft datasets pyarrow matplotlib gguf openai rapidfuzz fastapi uvicorn prometheus_client inspect_ai
+math_verify langdetect scipy httpx_sse ray triton
 """
 
 
-@pytest.mark.parametrize(
-    ("args", "extra"),
-    [
-        (("curate", "IN", "--out", "OUT", "-m", "m"), "curate"),
-        (("curate", "audit", "IN", "--out", "OUT", "-m", "m"), "curate"),
-        (("curate", "dataflow", "IN", "--out", "OUT"), "curate"),
-        (("curate", "distill", "IN", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1"), "curate"),
-        (("curate", "compose", "IN", "IN2", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1"), "curate"),
-        (("eval", "worksheet", "--out", "OUT"), "eval"),
-        (("eval", "math500", "--data", "math500=PARQUET", "--out", "OUT"), "eval"),
-        (("train", "CONFIG"), "train"),
-        (("data", "build", "ROWS", "--out", "OUT", "--validation", "0"), "train"),
-        (("serve",), "serve"),
-        (("chat", "--url", "http://127.0.0.1:9"), "chat"),
-    ],
-)
-def test_with_core_dependencies_alone_every_command_names_its_extra(tmp_path: Path, args: tuple[str, ...], extra: str) -> None:
+COMMANDS = [
+    ("curate", ("curate", "IN.jsonl", "--out", "OUT", "-m", "m")),
+    ("curate", ("curate", "audit", "IN.jsonl", "--out", "OUT", "-m", "m")),
+    ("curate", ("curate", "dataflow", "SOLVED.jsonl", "--out", "OUT")),
+    ("curate", ("curate", "distill", "--family", "chain", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
+    ("curate", ("curate", "compose", "QUESTIONS.txt", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
+    ("eval", ("eval", "worksheet", "--out", "OUT")),
+    ("eval", ("eval", "math500", "--data", "math500=ROWS.parquet", "--out", "OUT")),
+    ("train", ("train", "CONFIG.yaml")),
+    ("train", ("data", "build", "ROWS.jsonl", "--out", "OUT", "--validation", "0")),
+    ("serve", ("serve",)),
+    ("chat", ("chat", "--url", "http://127.0.0.1:9")),
+]
+
+
+def test_with_core_dependencies_alone_every_command_names_its_extra(tmp_path: Path) -> None:
     record = {"question": "What is 2+2, and what is 3+3?", "reasoning": "2+2 is 4. 3+3 is 6.", "answer": "4 and 6"}
-    (tmp_path / "IN").with_suffix(".jsonl").write_text(json.dumps(record) + "\n")
-    lines = ("What is the capital of France?", "What is the capital of Spain?", "What is the capital of Italy?")
-    (tmp_path / "IN2.txt").write_text("\n".join(lines))
+    (tmp_path / "IN.jsonl").write_text(json.dumps(record) + "\n")
+    solved = {"question": "What is 2+2+3?", "answer": "2+2=<<2+2=4>>4. 4+3=<<4+3=7>>7.\n#### 7"}
+    (tmp_path / "SOLVED.jsonl").write_text(json.dumps(solved) + "\n")
+    questions = ("What is the capital of France?", "What is the capital of Spain?", "What is the capital of Italy?")
+    (tmp_path / "QUESTIONS.txt").write_text("\n".join(questions))
     (tmp_path / "ROWS.jsonl").write_text(json.dumps({"question": "Q", "structured": "Answer: 1"}) + "\n")
     (tmp_path / "CONFIG.yaml").write_text("model: m\ndata: [ROWS.jsonl]\nout: OUT\n")
-    (tmp_path / "PARQUET.parquet").write_bytes(b"PAR1")
-    names = {"IN": "IN.jsonl", "IN2": "IN2.txt", "ROWS": "ROWS.jsonl", "CONFIG": "CONFIG.yaml"}
-    given = [names.get(arg, arg.replace("=PARQUET", "=PARQUET.parquet")) for arg in args]
-    program = [sys.executable, "-c", CORE_ONLY, ",".join(MISSING.split()), *given]
-    ran = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert ran.returncode == 2, ran.stderr
-    last = ran.stderr.splitlines()[-1]
-    assert last.startswith("error: this needs "), last
-    assert last.endswith(f"which is not installed: pip install 'multiverse-llm[{extra}]'"), last
+    (tmp_path / "ROWS.parquet").write_bytes(b"PAR1")
+    program = [sys.executable, "-c", CORE_ONLY, ",".join(MISSING.split()), json.dumps([args for _, args in COMMANDS])]
+    ran = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line for line in ran.stderr.splitlines() if line]
+    ended = [(said, code) for said, code in pairwise(lines) if code.isdecimal()]
+    assert [code for _, code in ended] == ["2"] * len(COMMANDS), ran.stderr
+    for (extra, args), (said, _) in zip(COMMANDS, ended, strict=True):
+        assert said.startswith("error: this needs "), (args, said)
+        assert said.endswith(f", which is not installed: pip install 'multiverse-llm[{extra}]'"), (args, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ import torch
 import yaml
 
 from multiverse import LLM
-from multiverse.errors import ConfigError, DataError
+from multiverse.errors import ConfigError, DataError, DiskError
 from multiverse.structure import render
 from multiverse.tasks import problems
 from multiverse.training.config import Config, Lora, Optimizer, dump
@@ -413,3 +414,16 @@ def test_a_folder_with_splits_trains_on_one_and_is_measured_on_the_other(config:
 def test_a_share_for_validation_that_holds_no_document_is_no_reason_to_fail(config: Config) -> None:
     train(replace(config, validation=1e-9, max_steps=1))
     assert len(losses(Path(config.out))) == 1
+
+
+def test_a_disk_that_fills_up_is_an_error_that_names_the_path(config: Config) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # Python ignores the signal, so that writing fails
+    try:
+        with pytest.raises(DiskError, match="free some space") as caught:
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert config.out in str(caught.value)
+    assert not [path for path in Path(config.out).rglob("*") if path.is_file() and path.stat().st_size > 20_000]
+    assert train(config).name == "model"  # the rest of a checkpoint is in nobody's way

@@ -135,9 +135,9 @@ class _Found:
 
         failed = self.problems.total()
         lines = [f"{out}: {self.traces - failed:,} of {self.traces:,} traces listed, {self.instances:,} instances"]
-        lines += [f"  {number:,} × {problem}" for problem, number in self.problems.most_common(8)]
+        lines += [f"  {number:,} × {clean(problem)}" for problem, number in self.problems.most_common(8)]
         for line in lines:
-            typer.echo(clean(line), err=to_stderr)
+            typer.echo(line, err=to_stderr)
         if failed == self.traces:
             raise CurationError(
                 f"no trace could be listed ({self.problems.most_common(1)[0][0]}): check --model, or raise --attempts"

@@ -25,8 +25,9 @@ def warn_of_duplicates(rows: list[Row], remedy: str = "") -> list[Duplicate]:
     if len(found) > _LISTED:
         typer.echo(f"warning: … and {len(found) - _LISTED:,} more", err=True)
     if found:
-        share = f"{count(len(found), 'document')} of {len(rows):,} {'is' if len(found) == 1 else 'are'} an exact duplicate"
-        typer.echo(f"warning: {share}{'' if len(found) == 1 else 's'}{f'; {remedy}' if remedy else ''}", err=True)
+        are = "is an exact duplicate" if len(found) == 1 else "are exact duplicates"
+        share = f"{count(len(found), 'document')} of {len(rows):,} {are}"
+        typer.echo(f"warning: {share}{f'; {remedy}' if remedy else ''}", err=True)
     return found
 
 

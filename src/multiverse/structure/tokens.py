@@ -106,17 +106,17 @@ def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
     remedy = "add the dialect's tags with tokenizer.add_tokens(...) and resize the model's embeddings"
     encoded = {tag: list(tokenizer.encode(tag, add_special_tokens=False)) for tag in dialect.roles}
     unknown = getattr(tokenizer, "unk_token_id", None)
-    if all(len(token_ids) != 1 or token_ids[0] == unknown for token_ids in encoded.values()):
-        raise DialectError(f"this tokenizer has none of the tags of dialect {dialect.name!r}: {remedy}")
+    tagless = all(len(token_ids) != 1 or token_ids[0] == unknown for token_ids in encoded.values())
+    start = f"this tokenizer has none of the tags of dialect {dialect.name!r}: " if tagless else ""
     ids: dict[Role, int] = {}
     for tag, role in dialect.roles.items():
         name = f"the tag {tag} of dialect {dialect.name!r}"
         token_ids = encoded[tag]
         if len(token_ids) != 1:
-            raise DialectError(f"{name} is {len(token_ids)} tokens in this tokenizer, and must be exactly one: {remedy}")
+            raise DialectError(f"{start}{name} is {len(token_ids)} tokens in this tokenizer, and must be exactly one: {remedy}")
         token_id = token_ids[0]
         if token_id in ids.values() or token_id == unknown:
-            raise DialectError(f"{name} has no token of its own in this tokenizer (it maps to id {token_id}): {remedy}")
+            raise DialectError(f"{start}{name} has no token of its own in this tokenizer (it maps to id {token_id}): {remedy}")
         ids[role] = token_id
     return TokenDialect(dialect, ids, tokenizer)
 

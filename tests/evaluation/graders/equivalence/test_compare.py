@@ -178,6 +178,81 @@ C | \text{C}
 a=1, b=2 | b=2, a=1
 10 \text{ cm} | 100 mm
 2 x 3 | 6
+(1,2) | x=1, y=2
+(-\infty,\infty) | \text{all real numbers}
+\mathbb{R} | all real numbers
+5 | five
+5 | \text{five}
+\frac12 | \frac12 \text{ or } 0.5
+\frac13 | \frac13 = 0.333
+x = \frac13 | x = \frac13 = 0.333
+\pm 5 | x = 5 \text{ or } x = -5
+5,-5 | x = \pm 5
+3:45 | 03:45
+9.8 m/s^2 | 9.8
+5 m/s | 5
+5 \text{ m/s} | 5
+10 cubic centimeters | 10 cm^3
+\frac{\sqrt{6}+\sqrt{2}}{4} | \cos 15^\circ
+\sqrt{3+2\sqrt2} | 1+\sqrt2
+\frac{1}{1+i} | \frac{1-i}{2}
+\sqrt{-1} | i
+\binom{n}{2} | \frac{n(n-1)}{2}
+n! | n \cdot (n-1)!
+2^n 3^n | 6^n
+y=\frac12x+3 | 2y=x+6
+x^2+y^2=25 | y^2=25-x^2
+a_n=2n+1 | 2n+1
+\sin\theta\cos\theta | \frac12\sin 2\theta
+x\sqrt{x} | x^{3/2}
+|x-2| | |2-x|
+0.\overline{142857} | \frac17
+\pi r^2 | πr²
+12.5\% | \frac18
+−½ | -\frac{1}{2}
+2√3 | 2\sqrt{3}
+\frac{100000!}{99999!} | 100000
+6.02 \times 10^{23} | 6.02e23
+\frac12 m v^2 | 0.5 m v^2
+A, B, D | \text{A, B, and D}
+\{(1,2),(2,1)\} | (2,1),(1,2)
+[0,1]\cup[2,3] | [2,3]\cup[0,1]
+x<-1 \text{ or } x>1 | (-\infty,-1)\cup(1,\infty)
+-1<x<1 | (-1,1)
+|x|<1 | |x|<1
+10^6 | 1,000,000
+10^6 | 1\,000\,000
+10^6 | 1 000 000
+$x=5$ | 5
+\(5\) | 5
+\[5\] | $$5$$
+5 | {5}
+5 | \displaystyle 5
+5 | \mathbf{5}
+5 | \textbf{5}
+x+1 | \left(x+1\right)
+\frac{x+1}{2} | (x+1)/2
+e^{2} | \exp(2)
+2\ln 3 | \ln 9
+\frac{\pi}{2} | 90^\circ \cdot \frac{\pi}{180^\circ}
+-\sqrt3 | -3^{1/2}
+1+\frac12 | 1\frac12
+(2k+1)\pi | 2k\pi+\pi
+\frac{2}{3}x | \frac{2x}{3}
+3\text{ feet} | 36\text{ inches}
+16:9 | \frac{16}{9}
+x=-2 \text{ and } x=3 | \{-2,3\}
+\{x \mid x \ne 0\} | (-\infty,0)\cup(0,\infty)
+\left\{ x \,\middle|\, x>2 \right\} | (2,\infty)
+\{x : -1 \le x < 3\} | [-1,3)
+\{x \in \mathbb{R} \mid x^2 = 4\} | \{x \in \mathbb{R} \mid x^2=4\}
+1{,}234{,}567 | 1234567
+0.5 | \tfrac{1}{2}
+0.5 | \frac{1}{2}.
+\$5 | 5 dollars
+\$1{,}000 | 1000
+5^\circ | 5 deg
+5 \text{ degrees} | 5°
 """
 
 DIFFERENT = r"""
@@ -261,6 +336,34 @@ x+C | x
 \sqrt{2}\cdot 10^{-30} | 0
 5! | 5
 3^{-50} | 3^{-51}
+3:45 | 1:15
+12 | 1\ 2
+12 | 1\,2
+1,23 | 123
+1-10^{-20} | 1
+\sqrt{2}\cdot 10^{-50} | \sqrt{3}\cdot 10^{-50}
+\pi - 3.14159265358979323846 | 0
+2^{300000}+1 | 2^{300000}
+\frac13 | 0.333
+\frac13 | \frac13+10^{-30}
+x+\frac13 | x+0.333333
+\frac{x}{3} | 0.333333x
+10^{-7}x | 2\cdot10^{-7}x
+\{10^{-7}\} | \{2 \cdot 10^{-7}\}
+(10^{-7}, 1) | (2\cdot 10^{-7}, 1)
+[0,10^{-7}] | [0,2\cdot10^{-7}]
+\begin{pmatrix} 10^{-7} \\ 1 \end{pmatrix} | \begin{pmatrix} 2 \cdot 10^{-7} \\ 1 \end{pmatrix}
+x = 10^{-7} | x = 2 \cdot 10^{-7}
+f(x)=x^2 | g(x)=x^2
+(1,2) | x=2, y=1
+\frac{1}{100!} | \frac{1}{101!}
+(1/2)^{50} | (1/2)^{51}
+1 2 3 | 1,2,3
+2 3 | 23
+-5 | 5
+5 | \pm 5
+1:2 | 2:1
+\{1,2\} | (1,2)
 """
 
 # Forms of MATH's references, with numbers of our own: what the data set has is tested where it is.

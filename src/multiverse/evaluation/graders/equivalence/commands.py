@@ -17,9 +17,8 @@ PASSED = frozenset(
     "overline bar hat vec tilde widehat overrightarrow underline boxed fbox mathcal mathscr angle triangle".split()  # noqa: SIM905
 )
 """Commands whose argument is read as if they were not there."""
-_SETS = {"R": Span(negated(_INFINITY), _INFINITY, False, False)}
-_WORDS = "two three four five six seven eight nine ten eleven twelve".split()  # noqa: SIM905
-_BASES = {word: base for base, word in enumerate(_WORDS, 2)} | {"sixteen": 16}
+REALS = Span(negated(_INFINITY), _INFINITY, False, False)
+_BASES = {word: base for base, word in enumerate(vocabulary.NUMBERS)}
 
 
 class Commands(Brackets):
@@ -152,10 +151,8 @@ class Commands(Brackets):
             return Items("vector", tuple(as_form(item) for item in items))
         if name == "begin":
             return self.environment()
-        if name == "mathbb" or name == "Bbb":
-            letter = self.subscript()
-            if letter in _SETS:
-                return _SETS[letter]
+        if name in ("mathbb", "Bbb") and self.subscript() == "R":
+            return REALS
         raise Unreadable(f"\\{name} is not known")
 
     def _root(self) -> Node:

@@ -6,17 +6,20 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from .expression import Num, Op, Sym, minus, parts
+from .expression import Num, Op, Sym, TooLargeError, UndefinedError, minus, parts
 from .forms import Based, Builder, Form, Items, Joined, Matrix, Relation, Sets, Span, Value, Word
-from .number import proportional, same
+from .number import proportional, real_value, same
 from .reader import readings
 from .regions import NoRegionError, region, same_region
 
 _MOST_ITEMS = 200
+_CLOCK = re.compile(r"\d{1,2}:\d{2}")
 
 
 def equivalent(expected: str, answer: str) -> bool | None:
     """Whether an answer is equivalent to the expected one; `None` if one of the two cannot be read."""
+    if _CLOCK.fullmatch(expected.strip()) and _CLOCK.fullmatch(answer.strip()):
+        return expected.strip().lstrip("0") == answer.strip().lstrip("0")  # as ratios, 3:45 and 1:15 would be the same
     ours = readings(expected)
     theirs = readings(answer, comma=any(isinstance(form, Value) for form in ours))
     if not ours or not theirs:
@@ -48,6 +51,9 @@ def _single(form: Form) -> Form:
     """A set or a list of one thing is that thing; one relation in the form ``x in {a, b}`` gives what it says x is."""
     while isinstance(form, Items) and form.kind in ("set", "list", "tuple") and len(form.items) == 1:
         form = form.items[0]
+    if isinstance(form, Items) and form.kind == "list" and all(isinstance(item, Value) for item in form.items):
+        distinct = _distinct(form.items)
+        return distinct[0] if len(distinct) == 1 else form  # 1/2 or 0.5
     if isinstance(form, Builder):
         condition = form.condition
         if isinstance(condition, Relation) and condition.signs in (("=",), ("in",)) and isinstance(condition.sides[0], Value):
@@ -98,14 +104,27 @@ def _value(form: Relation) -> Form | None:
     if set(form.signs) - {"=", "~", "in"}:
         return None
     last = len(form.sides) - 1
-    while last > 1 and form.signs[last - 1] == "~":
+    while last > 1 and (form.signs[last - 1] == "~" or _rounds(form.sides[last], form.sides[last - 1])):
         last -= 1
-    if last == 1 and form.signs[0] == "~" and not _names_something(form.sides[0]):
+    about = form.signs[0] == "~" or _rounds(form.sides[last], form.sides[0])
+    if last == 1 and about and not _names_something(form.sides[0]):
         last = 0  # sqrt(2) is about 1.414
     value = form.sides[last]
     if value == Value(Num(Fraction(0))) and not _names_something(form.sides[0]):
         return None  # an equation
     return value
+
+
+def _rounds(form: Form, exact: Form) -> bool:
+    """Whether a decimal number is another value, rounded: 0.333 and 1/3."""
+    if not (isinstance(form, Value) and isinstance(form.expr, Num) and form.expr.decimal and isinstance(exact, Value)):
+        return False
+    digits = next((k for k in range(30) if 10**k % form.expr.value.denominator == 0), 0)
+    try:
+        difference = real_value(minus(exact.expr, form.expr))
+    except (UndefinedError, TooLargeError):
+        return False
+    return bool(0 < abs(difference) <= 0.51 * 10**-digits)
 
 
 def _has_names(form: Form) -> bool:
@@ -172,6 +191,7 @@ def _same_spans(one: Span, other: Span) -> bool:
 
 
 def _same_items(one: Items, other: Items) -> bool:
+    one, other = _coordinates(one, other), _coordinates(other, one)
     ordered = {"tuple", "vector", "row"}
     if one.kind in ordered or other.kind in ordered:
         kinds = {one.kind, other.kind}
@@ -184,6 +204,17 @@ def _same_items(one: Items, other: Items) -> bool:
     if "set" in (one.kind, other.kind):
         ours, theirs = _distinct(ours), _distinct(theirs)
     return len(ours) == len(theirs) and _matched(ours, theirs)
+
+
+def _coordinates(form: Items, other: Items) -> Items:
+    """``x = 1, y = 2`` as a tuple, if it is compared with one."""
+    if form.kind != "list" or other.kind != "tuple":
+        return form
+    labels = [item.sides[0] for item in form.items if isinstance(item, Relation) and _names_something(item.sides[0])]
+    values = [_assigned(item) for item in form.items]
+    if len(labels) < len(values) or any(label in labels[:index] for index, label in enumerate(labels)):
+        return form
+    return Items("tuple", tuple(value for value in values if value is not None))
 
 
 def _flat(form: Items) -> list[Form]:

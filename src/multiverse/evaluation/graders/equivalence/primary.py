@@ -35,7 +35,11 @@ class Primary(Commands):
                 left = Op("pmod" if token.text == "pmod" else "mod", (as_expr(left), as_expr(right)))
             elif token.kind == "word":
                 left, self.unit_ended = self._withunit_named(left), True
-            elif self.begins(token) and token.kind != "num" and not (self.unit_ended and token.kind == "name"):
+            elif (
+                self.begins(token)
+                and (token.kind != "num" or _is_operation(left))
+                and not (self.unit_ended and token.kind == "name")
+            ):
                 left, self.unit_ended = scaled(left, self.factor()), False
             elif token.kind == "name" and self.unit_ended and token.text in "CF":
                 self.take()  # degrees of temperature
@@ -112,10 +116,8 @@ class Primary(Commands):
 
     def _power(self, base: Node) -> Node:
         if self.token.text == "circ" or (self.token.text == "{" and self.after().text == "circ" and self.after(2).text == "}"):
-            while self.take().text != "circ":
-                pass
-            if self.token.text == "}":
-                self.take()
+            if self.take().text == "{":
+                self.at += 2
             return times(as_expr(base), Unit("deg"))
         if self.token.text == "prime" or self.token.text in ("T", "c"):
             raise Unreadable("a derivative or a transposed matrix")
@@ -157,3 +159,11 @@ class Primary(Commands):
         if token.text == "\\$":
             return times(as_expr(self.factor()), Unit("dollar"))
         raise Unreadable(f"unexpected {token.text!r}")
+
+
+def _is_operation(node: Node) -> bool:
+    """Whether a product goes on behind this with a numeral: two numerals side by side are no product."""
+    last = node
+    while isinstance(last, Op) and last.name == "*" and last.args:
+        last = last.args[-1]
+    return isinstance(last, Op)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
+from . import vocabulary
+from .commands import REALS
 from .expression import ZERO, Num, Op, Sym, divided, minus, plus
 from .forms import Form, Items, Joined, Relation, Sets, Unreadable, Value, Word
 from .nodes import Node, as_expr, as_form, is_expr, negative
@@ -107,7 +110,7 @@ class Reader(Primary):
         """What `item` reads, which may be a part of a larger expression."""
         words = self._leading_words()
         if words and self._at_end_of_item():
-            return Word(" ".join(words))
+            return _meant(" ".join(words))
         if words and (self.token.text in ("=", ":", "==") or self.token.text in _SIGN_COMMANDS):
             return self._relation(Sym(" ".join(words)))
         return self._relation(self.sets())
@@ -143,7 +146,7 @@ class Reader(Primary):
             signs.append(sign)
             words = self._leading_words()
             if words and self._at_end_of_item():
-                sides.append(Word(" ".join(words)))
+                sides.append(_meant(" ".join(words)))
             else:
                 sides.append(self.sets())
         if ":" in signs:
@@ -204,6 +207,13 @@ class Reader(Primary):
             self.take()
             return Op(token.text, (ZERO, as_expr(self.product())))
         return self.product()
+
+
+def _meant(words: str) -> Form:
+    """Words, or what they stand for: a small number, all real numbers."""
+    if words in vocabulary.NUMBERS:
+        return Value(Num(Fraction(vocabulary.NUMBERS.index(words))))
+    return REALS if words in ("all real numbers", "all reals", "the real numbers") else Word(words)
 
 
 def _several(items: list[Form], separators: set[str]) -> Form:

@@ -215,7 +215,7 @@ def _text_tokens(inner: str, spaced: bool, reading: Reading) -> list[Token]:
             alone = len(word) == 1 and word not in vocabulary.SINGLE and word != "a"
             tokens.append(Token("name", word, True) if alone else _word(word, True))
         else:
-            tokens += tokenize(prepare(piece), reading)[:-1] if piece.strip() else []
+            tokens += tokenize(piece, reading)[:-1]
     return tokens
 
 
@@ -230,7 +230,8 @@ def _word(word: str, spaced: bool) -> Token:
 def _letters(text: str, spaced: bool, reading: Reading, before: Token) -> list[Token]:
     """Plain letters: a known word, a unit, a product of variables, or any other word."""
     if len(text) == 1:
-        unit = reading.letter_units and spaced and before.kind == "num" and text in vocabulary.SINGLE
+        behind = (spaced and before.kind == "num") or before.text == "/"
+        unit = reading.letter_units and behind and text in vocabulary.SINGLE
         return [Token("word" if unit else "name", text, spaced)]
     if before.kind == "num" and text in vocabulary.UNITS:
         return [Token("word", text, spaced)]

@@ -69,6 +69,13 @@ COMPOUND = {
 SINGLE = frozenset("m s g h l L".split())  # noqa: SIM905
 """Units of one letter: behind a number and a space they may be meant, but so may a variable."""
 
+_SMALL = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty
+"""
+NUMBERS = _SMALL.split()
+"""Words of the numbers from 0."""
+
 MULTIPLES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 
 CHARACTERS = {
