@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 
+from ..errors import writing
 from .adapter import SETTINGS, WEIGHTS
 from .resolve import BASE
 from .weights import load_weights, read_config
@@ -24,17 +25,19 @@ def write_merged(adapter: Path, out: Path, dtype: str = "auto") -> None:
 
     Raises:
         ModelError: the adapter or its base cannot be read.
+        DiskError: the disk is full.
     """
     model = load_weights(str(adapter), dtype)
     _, tokenizer = read_config(str(adapter))
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        for file in adapter.iterdir():
-            if file.is_file() and file.name not in _NOT_COPIED and not (partial / file.name).exists():
-                shutil.copyfile(file, partial / file.name)
+        with writing(out):
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            for file in adapter.iterdir():
+                if file.is_file() and file.name not in _NOT_COPIED and not (partial / file.name).exists():
+                    shutil.copyfile(file, partial / file.name)
         config = json.loads((partial / "config.json").read_text())
         config.pop(BASE, None)
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

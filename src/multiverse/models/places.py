@@ -16,6 +16,8 @@ from tempfile import mkdtemp
 
 from filelock import FileLock
 
+from ..errors import writing
+
 VARIABLE = "MULTIVERSE_CACHE"
 OFFLINE = "HF_HUB_OFFLINE is set, so nothing is downloaded"
 
@@ -72,7 +74,8 @@ def made_whole(target: Path, progress: Progress) -> Iterator[Path | None]:
             shutil.rmtree(left, ignore_errors=True)
         partial = Path(mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            yield partial
+            with writing(target):
+                yield partial
             partial.chmod(0o755)
             partial.replace(target)
         finally:
