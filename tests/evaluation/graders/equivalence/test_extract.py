@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from multiverse.evaluation.graders.equivalence import candidates, equivalent, last_box
@@ -71,3 +73,14 @@ def test_the_first_candidate_that_can_be_read_is_the_answer(text: str, answer: s
 )
 def test_last_box(text: str, inner: str | None) -> None:
     assert last_box(text) == inner
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["\\boxed{", "$", "answer ", "{", "<answer>", "1 ", "**", "\\text{", "a^", "1,000", "|", "(1,", "x=", "-", "\\frac", "\\{"],
+)
+def test_hostile_texts_are_read_at_once(piece: str) -> None:
+    text = (piece * 20_000)[:20_000]
+    started = time.monotonic()
+    assert not any(equivalent("2", candidate) for candidate in candidates(text))
+    assert time.monotonic() - started < 5

@@ -28,23 +28,25 @@ def last_box(text: str) -> str | None:
 
     A box is ``\boxed{…}`` or ``\fbox{…}``, also with its backslash doubled or lost.
     """
-    for found in reversed(list(_BOX.finditer(text))):
-        inner = _closed(text, found.end())
-        if inner is not None:
-            nested = last_box(inner)
-            return nested if nested is not None else inner
+    closed = _closed(text)
+    boxes = [box.end() for box in _BOX.finditer(text) if box.end() in closed]
+    if boxes:
+        return text[boxes[-1] : closed[boxes[-1]]].strip()
     bare = _BARE_BOX.findall(text)
     return bare[-1] if bare else None
 
 
-def _closed(text: str, start: int) -> str | None:
-    depth = 1
-    for index in range(start, len(text)):
-        if text[index] in "{}" and text[index - 1] != "\\":
-            depth += 1 if text[index] == "{" else -1
-        if depth == 0:
-            return text[start:index].strip()
-    return None
+def _closed(text: str) -> dict[int, int]:
+    """Where each group in braces ends, by where its content begins."""
+    opened: list[int] = []
+    ends = {}
+    for index, letter in enumerate(text):
+        if letter in "{}" and (index == 0 or text[index - 1] != "\\"):
+            if letter == "{":
+                opened.append(index + 1)
+            elif opened:
+                ends[opened.pop()] = index
+    return ends
 
 
 def candidates(text: str) -> Iterator[str]:
