@@ -105,15 +105,15 @@ math_verify langdetect scipy httpx_sse ray triton
 
 
 COMMANDS = [
-    ("curate", ("curate", "IN.jsonl", "--out", "OUT", "-m", "m")),
-    ("curate", ("curate", "audit", "IN.jsonl", "--out", "OUT", "-m", "m")),
-    ("curate", ("curate", "dataflow", "SOLVED.jsonl", "--out", "OUT")),
-    ("curate", ("curate", "distill", "--family", "chain", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
-    ("curate", ("curate", "compose", "QUESTIONS.txt", "--out", "OUT", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
-    ("eval", ("eval", "worksheet", "--out", "OUT")),
-    ("eval", ("eval", "math500", "--data", "math500=ROWS.parquet", "--out", "OUT")),
+    ("curate", ("curate", "IN.jsonl", "--out", "OUT1", "-m", "m")),
+    ("curate", ("curate", "audit", "IN.jsonl", "--out", "OUT2", "-m", "m")),
+    ("curate", ("curate", "dataflow", "SOLVED.jsonl", "--out", "OUT3")),
+    ("curate", ("curate", "distill", "--family", "chain", "--out", "OUT4", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
+    ("curate", ("curate", "compose", "QUESTIONS.txt", "--out", "OUT5", "-m", "m", "--base-url", "http://127.0.0.1:9/v1")),
+    ("eval", ("eval", "worksheet", "--out", "OUT6")),
+    ("eval", ("eval", "math500", "--data", "math500=ROWS.parquet", "--out", "OUT7")),
     ("train", ("train", "CONFIG.yaml")),
-    ("train", ("data", "build", "ROWS.jsonl", "--out", "OUT", "--validation", "0")),
+    ("train", ("data", "build", "ROWS.jsonl", "--out", "OUT8", "--validation", "0")),
     ("serve", ("serve",)),
     ("chat", ("chat", "--url", "http://127.0.0.1:9")),
 ]
