@@ -245,15 +245,9 @@ def test_without_it_nothing_is_done_for_it(model_folders: dict[str, Path]) -> No
     assert all(own is None for own in ranks)
 
 
-def test_what_it_does_not_go_with_is_refused_by_name(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_what_it_does_not_go_with_is_refused_by_name() -> None:
     with pytest.raises(ModelError, match=r"deterministic=True does not go with tensor_parallel=2: .* leave deterministic off"):
         LLM(deterministic=True, tensor_parallel=2)
-    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, rope_parameters=rope, **SHAPE))
-    folder = save_model(tmp_path, model, tokenizer)
-    assert LLM(folder, kv_memory=1 << 20)
-    with pytest.raises(ModelError, match=r"rotary embeddings of type 'dynamic'"):
-        LLM(folder, kv_memory=1 << 20, deterministic=True)
 
 
 Spoil = Callable[[Tensor], Tensor]

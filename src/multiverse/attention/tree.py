@@ -9,6 +9,9 @@ Shape legend: N rows of the forward, H query heads, K key/value heads, D head si
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +21,7 @@ from transformers import AttentionInterface
 from ..errors import ModelError
 
 TREE_ATTENTION = "multiverse_tree"
+_running: ContextVar[TreeContext] = ContextVar("tree_context")
 
 
 class TreeContext(Protocol):
@@ -32,6 +36,16 @@ class TreeContext(Protocol):
             window: a row reads a slot only if it is less than `window` positions back; `None` for full attention.
         """
         ...
+
+
+@contextmanager
+def within(context: TreeContext) -> Iterator[None]:
+    """Set the context of attention whose layers do not pass on what the model was called with (StableLM, Nemotron)."""
+    token = _running.set(context)
+    try:
+        yield
+    finally:
+        _running.reset(token)
 
 
 def tree_attention(
@@ -52,11 +66,14 @@ def tree_attention(
     Raises:
         ModelError: the model was called without a context, or needs something that this attention does not compute.
     """
+    tree_context = tree_context or _running.get(None)
     if tree_context is None:
         raise ModelError(
             "tree attention runs inside the engine only: load the model through multiverse.LLM, or with another attention"
         )
     refuse_unsupported(module, kwargs, "tree attention cannot compute")
+    if getattr(module, "is_causal", True) is False:
+        raise ModelError(f"{type(module).__name__} attends to later tokens, too (is_causal is false): choose a decoder")
     query_NHD, key_NKD, value_NKV = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]

@@ -22,13 +22,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..attention.tree import register
+from ..attention.tree import register, within
 from ..errors import ModelError, first_line
 from .batch import Batch
 from .buckets import Bucket, BucketPlan
 from .invariant.attention import TilePlans
 from .invariant.check import check_invariant
 from .kv_pool import KVPool
+from .rotary import split_rotary
 
 _CPU_KV_MEMORY = 4 << 30
 _MIN_SLOTS = 16
@@ -45,6 +46,7 @@ class ForwardContext:
     tiles: Mapping[int | None, Any] = field(default_factory=dict)  # CudaBackend.plan: the other rows, per window of the layers
     plans: TilePlans | None = None  # plan: all rows, if the backend is deterministic (CudaBackend has them in `tiles`)
     layers: set[int] = field(default_factory=set)  # attend: layers that have run, to detect those that bypass this attention
+    repeated: set[int] = field(default_factory=set)  # attend: layers that have run before; their keys and values are overwritten
 
     @cached_property
     def bucket_plans(self) -> list[BucketPlan]:
@@ -55,6 +57,8 @@ class ForwardContext:
         self, layer: int, query_NHD: Tensor, key_NKD: Tensor, value_NKV: Tensor, scale: float, window: int | None
     ) -> Tensor:
         """Store keys and values of the rows, and return their attention output [N, H, V]."""
+        if layer in self.layers:
+            self.repeated.add(layer)
         self.layers.add(layer)
         self.pool.write(layer, self.slot_N, key_NKD, value_NKV)
         return self.backend.attend(query_NHD, layer, self, scale, window)
@@ -66,6 +70,8 @@ class Backend(ABC):
     Attributes:
         model: the transformers model, once prepared.
         name: the model's name in error messages.
+        short_positions: number of positions of the texts that are rotated with short factors (see `models/rope.py`); `None`
+            if all texts are rotated alike.
         pool, num_slots: keys and values, and for how many tokens, once allocated.
         deterministic: whether a row's result has the same bits whatever else is computed with it.
         max_rows_ahead: most rows of a forward after which `run_ahead` is worth calling; 0 if never.
@@ -76,6 +82,7 @@ class Backend(ABC):
     pool: KVPool
     num_slots: int
     max_rows_ahead = 0
+    short_positions: int | None = None
 
     def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
         self.device, self.deterministic = device, deterministic
@@ -88,6 +95,7 @@ class Backend(ABC):
         if next(model.parameters()).device != self.device:  # tensor-parallel shares are loaded onto their device
             model.to(self.device)
         model.set_attn_implementation(register())
+        self.short_positions = split_rotary(model, name)
 
     def allocate(self, kv_memory: int | None) -> Self:
         """A copy with a KV pool of its own; several engines may share one prepared model.
@@ -145,13 +153,14 @@ class Backend(ABC):
 
     def forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: ForwardContext) -> Tensor:
         """Run the model on tensors of the device; returns float32 logits of the rows in `keep`."""
-        output = self.model(
-            input_ids=token_N[None],
-            position_ids=position_N[None],
-            use_cache=False,
-            logits_to_keep=keep,
-            tree_context=context,
-        )
+        with within(context):
+            output = self.model(
+                input_ids=token_N[None],
+                position_ids=position_N[None],
+                use_cache=False,
+                logits_to_keep=keep,
+                tree_context=context,
+            )
         logits: Tensor = output.logits[0].float()
         return logits
 
@@ -177,19 +186,49 @@ class Backend(ABC):
 
     @torch.inference_mode()
     def _probe(self) -> int:
-        """Run one token, to learn the size of a slot and to check that every layer uses this attention."""
-        pool = KVPool(1)
-        zero = torch.zeros(1, dtype=torch.long, device=self.device)
-        context = ForwardContext(pool, self, zero, [Bucket(zero[None], zero[None], None, None, zero[None], zero[None])])
+        """Run two texts of one token, to learn the size of a slot and to check that the model can be run with fork and join.
+
+        Raises:
+            ModelError: it cannot.
+        """
+        pool, zero = KVPool(PROBE_SLOTS), torch.zeros(PROBE_SLOTS, dtype=torch.long, device=self.device)
+        slots = torch.arange(PROBE_SLOTS, device=self.device)
+        place = slots[:, None], slots[:, None], None, None, zero[:, None], zero[:, None]
+        context = ForwardContext(pool, self, slots, [Bucket(*place)])
         kind = f"{self.name!r} (model type {self.model.config.model_type!r})"
         try:
-            self.forward(zero, zero, zero, context)
+            logits_NV = self.forward(zero, zero, slots, context)
         except (AttributeError, TypeError, RuntimeError) as error:
             raise ModelError(f"{kind} cannot be run with fork and join: {first_line(error)}; choose another model") from error
-        layers = int(self.model.config.get_text_config().num_hidden_layers)
-        if len(context.layers) != layers:
+        except ModelError as error:
+            raise ModelError(f"{kind} cannot be run with fork and join: {error}") from None
+        if context.repeated:
             raise ModelError(
-                f"only {len(context.layers)} of the {layers} layers of {kind} use an attention that can be joined: "
+                f"{kind} computes attention more than once in a layer, with keys and values that tree attention does not keep "
+                f"apart: choose another model"
+            )
+        layers = int(self.model.config.get_text_config().num_hidden_layers)
+        if len(context.layers) < layers:
+            count = f"only {len(context.layers)}" if context.layers else "none"
+            raise ModelError(
+                f"{count} of the {layers} layers of {kind} use an attention that can be joined: "
                 f"choose a model in which every layer does"
             )
+        # Both are the same token at the same position, so all that is computed for them is the same, too.
+        results = [logits_NV, *pool.key_SKD.values(), *pool.value_SKV.values()]
+        if any(_far_apart(first, second) for first, second in results):
+            raise ModelError(
+                f"{kind} computes a token otherwise beside another text: it counts positions by itself, or has a state beside "
+                f"its attention, and cannot be forked and joined; choose another model"
+            )
         return pool.bytes_per_slot
+
+
+PROBE_SLOTS = 2
+"""Slots of the pool for the first forward."""
+
+
+def _far_apart(one: Tensor, two: Tensor) -> bool:
+    """Whether two rows differ by more than rounding, also that of another place in a batch."""
+    difference, size = (one.float() - two.float()).abs().max(), torch.maximum(one.float().abs().max(), two.float().abs().max())
+    return bool(difference > 0.05 * size)

@@ -60,7 +60,7 @@ class Batch:
     """
 
     token_N: Tensor  # engine: token ids, int64
-    position_N: Tensor  # engine: positions in the layout, int64
+    position_N: Tensor  # engine: positions in the layout, raised by `models.rope.LONG` in long texts, int64
     slot_N: Tensor  # engine: slot of the KV pool that each row's keys and values are written to, int64
     families: list[Family]  # engine: for each request its rows and the tokens that they may read
     logits_indices: list[int]  # engine: rows whose logits are returned, in this order

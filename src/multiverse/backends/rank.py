@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from ..models.weights import load_weights
-from .base import ForwardContext
+from .base import PROBE_SLOTS, ForwardContext
 from .kv_pool import KVPool
 from .tensor_parallel import TIMEOUT, Forward, Join, Resize, distributed_config, join_group, receive, send, to_bucket
 from .torch import TorchBackend
@@ -55,7 +55,7 @@ def main(descriptor: int) -> None:
 @torch.inference_mode()
 def _serve(connection: Connection, backend: TorchBackend) -> None:
     device = backend.device
-    backend.pool = KVPool(1)  # for rank 0's first forward, by which it learns the size of a slot
+    backend.pool = KVPool(PROBE_SLOTS)  # for rank 0's first forward, by which it learns the size of a slot
     while True:
         message: Any = receive(connection)
         match message:

@@ -42,12 +42,12 @@ class TorchBackend(Backend):
     def prepare(self, model: Any, name: str) -> None:
         """As `Backend.prepare`."""
         super().prepare(model, name)
-        self.replace_modules(model, name)
+        self.replace_modules(model)
 
-    def replace_modules(self, model: Any, name: str) -> None:
-        """Replace modules of a model by faster ones, or by deterministic ones, in place; `name` is for error messages."""
+    def replace_modules(self, model: Any) -> None:
+        """Replace modules of a model by faster ones, or by deterministic ones, in place."""
         if self.deterministic:
-            make_invariant(model, name)
+            make_invariant(model)
 
     def plan(self, batch: Batch) -> ForwardContext:
         """All rows in tiles, if deterministic, or else in buckets."""

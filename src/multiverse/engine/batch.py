@@ -39,6 +39,7 @@ def build(chunks: list[Chunk], *, ranked: bool = False) -> ScheduledBatch:
     scored: list[Chunk] = []
     scored_rows: list[int] = []
     families: list[Family] = []
+    positions: list[NDArray[np.int64]] = []
     for _, own in groupby(chunks, key=lambda chunk: chunk.request.id):
         start = len(tokens)
         for chunk in own:
@@ -50,9 +51,10 @@ def build(chunks: list[Chunk], *, ranked: bool = False) -> ScheduledBatch:
                 sampled.append(chunk)
                 sampled_rows.append(len(tokens) - 1)
         families.append(_family(chunk.request, start, len(tokens), ranked=ranked))
+        positions.append(families[-1].positions[start - len(tokens) :] + chunk.request.queues.shift)
     return ScheduledBatch(
         token_N=torch.tensor(tokens, dtype=torch.long),
-        position_N=torch.from_numpy(np.concatenate([family.positions[-len(family.rows) :] for family in families])),
+        position_N=torch.from_numpy(np.concatenate(positions)),
         slot_N=torch.from_numpy(np.concatenate([chunk.slots for chunk in chunks])),
         families=families,
         logits_indices=sampled_rows + scored_rows,
@@ -84,7 +86,7 @@ def next_batch(batch: ScheduledBatch, pool: SlotPool) -> Batch | None:
         families.append(
             family._replace(
                 slots=np.concatenate([family.slots, slot_N[rows]]),
-                positions=np.concatenate([family.positions, position_N.numpy()[rows]]),
+                positions=np.concatenate([family.positions, family.positions[-len(rows) :] + 1]),
                 owners=np.concatenate([family.owners, family.owners[-len(rows) :]]),
             )
         )

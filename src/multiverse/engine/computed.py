@@ -62,9 +62,9 @@ class ComputedTokens:
         """Remove all columns."""
         self.count = 0
 
-    def keys(self, order: Ints) -> Keys:
-        """Prefix cache keys of the columns in this order."""
-        return make_keys(self.token_ids[order], self.positions[order])
+    def keys(self, order: Ints, shift: int) -> Keys:
+        """Prefix cache keys of the columns in this order, with positions raised by `shift` (see `TokenQueues.shift`)."""
+        return make_keys(self.token_ids[order], self.positions[order] + shift)
 
     def document_order(self, segments: Iterable[tuple[Branch, int, int]]) -> Ints:
         """Columns in document order.

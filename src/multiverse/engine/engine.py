@@ -74,7 +74,9 @@ class Engine:
                 raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
         self.loaded = loaded
         self.tokens = tokens
-        self.info = ModelInfo(tokens, self.decode, loaded.max_positions, loaded.stop_ids)
+        self.info = ModelInfo(
+            tokens, self.decode, loaded.max_positions, loaded.stop_ids, short_positions=loaded.backend.short_positions
+        )
         self.backend = loaded.backend.allocate(kv_memory)
         self.slots = SlotPool(self.backend.num_slots)
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
@@ -148,8 +150,9 @@ class Engine:
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")
         if len(prompt) >= limit:
+            beyond = " (with more, its dynamic rotary embedding would change with every token)" if self.loaded.dynamic_rope else ""
             raise RequestError(
-                f"the prompt has {len(prompt)} tokens, and the model takes at most {limit - 1}: shorten the prompt"
+                f"the prompt has {len(prompt)} tokens, and the model takes at most {limit - 1}{beyond}: shorten the prompt"
             )
         if len(prompt) + params.max_tokens > self.slots.size:
             raise RequestError(

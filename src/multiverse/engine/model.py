@@ -14,6 +14,7 @@ from ..backends.base import Backend
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
 from ..errors import ModelError
 from ..models import resolve
+from ..models.rope import has_dynamic_rope
 from ..models.weights import load_weights, parse_dtype, read_config
 
 _UNLIMITED_POSITIONS = 1 << 20  # for models whose configuration states no maximum
@@ -29,6 +30,7 @@ class LoadedModel:
         model: the transformers model, prepared by the backend.
         backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
+        dynamic_rope: whether more of them would need other rotary embeddings for every length (see `models/rope.py`).
         stop_ids: tokens that end a text.
     """
 
@@ -39,6 +41,7 @@ class LoadedModel:
     backend: Backend
     max_positions: int
     stop_ids: frozenset[int]
+    dynamic_rope: bool = False
 
     @property
     def vocabulary(self) -> int:
@@ -112,6 +115,7 @@ def prepare(model: Any, tokenizer: Any, name: str, backend: Backend, source: str
         backend=backend,
         max_positions=int(limit or _UNLIMITED_POSITIONS),
         stop_ids=_stop_ids(model, tokenizer),
+        dynamic_rope=has_dynamic_rope(model.config),
     )
 
 

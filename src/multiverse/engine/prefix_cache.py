@@ -19,7 +19,7 @@ Keys = NDArray[np.int64]
 
 
 def make_keys(token_ids: NDArray[np.int64], positions: NDArray[np.int64]) -> Keys:
-    """Token id and position of each token, packed into one integer."""
+    """Token id and position of each token, packed into one integer; positions of long texts are raised by `LONG`."""
     return (positions << 32) | token_ids
 
 

@@ -6,10 +6,11 @@ from collections import deque
 
 import numpy as np
 
+from ..models.rope import LONG
 from .branch import Branch, Span
 from .computed import ComputedTokens, Ints
 from .prefix_cache import Keys, make_keys
-from .tree import BranchTree
+from .tree import BranchTree, ModelInfo
 
 
 class TokenQueues:
@@ -18,7 +19,7 @@ class TokenQueues:
     Args:
         tree: the request's branches.
         share_every: as in `SamplingParams`.
-        max_positions: longest chain of positions that the model was made for.
+        model: for its positions.
         reuse: whether computed tokens may come from the prefix cache.
 
     Attributes:
@@ -27,14 +28,20 @@ class TokenQueues:
         decode: the newest tokens of branches that go on, in a safe order: a parent's before its children's, the children's
             before those of the parent that resumes behind them.
         pending: the same for branches that have not begun; they come after `decode`, in waves if there is no room for all.
+        shift: `LONG` if the text is rotated with the long factors of a longrope embedding, else 0 (see `models/rope.py`).
+
+    Of a text that is rotated with the short factors, tokens behind their last position wait until nothing else can be computed:
+    then all of it is computed again with the long ones (`outgrow`). So a token's factors depend on its own position, not on
+    how far siblings have come that it cannot see.
     """
 
-    def __init__(self, tree: BranchTree, share_every: int | None, max_positions: int, *, reuse: bool = True) -> None:
-        self._tree, self._share_every, self._max_positions, self._reuse = tree, share_every, max_positions, reuse
+    def __init__(self, tree: BranchTree, share_every: int | None, model: ModelInfo, *, reuse: bool = True) -> None:
+        self._tree, self._share_every, self._max_positions, self._reuse = tree, share_every, model.max_positions, reuse
+        self._short_positions = model.short_positions
         self.prefill: deque[Span] = deque()
         self.decode: deque[Span] = deque()
         self.pending: deque[Span] = deque()
-        self.cacheable = 0
+        self.cacheable = self.shift = 0
         self._keys: Keys | None = None
         self._newest: dict[Branch, Span] = {}  # newest span of each branch that has one queued
 
@@ -51,6 +58,8 @@ class TokenQueues:
         Args:
             sample: compute the last token by itself, since the token after it is to be sampled.
         """
+        if self._short_positions is not None and any(self._ready(span) < len(span.token_ids) for span in spans):
+            self.shift = LONG
         self._set_prefill(spans, sum(len(span.token_ids) for span in spans))
         if sample:
             last = self.prefill.pop()
@@ -91,6 +100,29 @@ class TokenQueues:
         self._set_prefill([*lost, *self.prefill], len(order) + self.cacheable)
         computed.clear()
 
+    def outgrow(self, computed: ComputedTokens) -> None:
+        """Queue all computed tokens again, to be rotated with the long factors."""
+        self.shift = LONG
+        self.preempt(computed)
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether nothing can be computed any more with the short factors, and something with the long ones."""
+        if self._short_positions is None or self.shift or self.prefill or not (self.decode or self.pending):
+            return False
+        return not any(self._ready(span) for queue in (self.decode, self.pending) for span in queue)
+
+    @property
+    def going(self) -> bool:
+        """Whether there are tokens in `decode` that can be computed before those in `pending`."""
+        return any(self._ready(span) for span in self.decode)
+
+    def _ready(self, span: Span) -> int:
+        """Number of a span's tokens that can be computed with the factors in force."""
+        if self._short_positions is None or self.shift:
+            return len(span.token_ids)
+        return min(len(span.token_ids), max(0, self._short_positions - span.position))
+
     def skip(self, computed: ComputedTokens, slots: Ints) -> None:
         """The prefix cache has the first tokens of `prefill`, in these slots."""
         at = 0
@@ -103,8 +135,9 @@ class TokenQueues:
     def unfinished(self) -> bool:
         """Whether tokens of branches wait that could be computed now, but for room in a forward."""
         if self._share_every is not None:
-            return any(self._end_of_visible(span.branch, self._share_every) > span.position for span in self.decode)
-        return bool(self.decode or self.pending)
+            ready = (span for span in self.decode if self._ready(span))
+            return any(self._end_of_visible(span.branch, self._share_every) > span.position for span in ready)
+        return any(self._ready(span) for queue in (self.decode, self.pending) for span in queue)
 
     def clear(self) -> None:
         """Drop everything; breaks the references between spans and branches."""
@@ -123,7 +156,7 @@ class TokenQueues:
                 if len(tokens) >= self.cacheable:
                     break
                 tokens += span.token_ids
-                positions += range(span.position, span.position + len(span.token_ids))
+                positions += range(span.position + self.shift, span.position + self.shift + len(span.token_ids))
             front = slice(0, self.cacheable)
             self._keys = make_keys(np.array(tokens[front], dtype=np.int64), np.array(positions[front], dtype=np.int64))
         return self._keys
@@ -150,7 +183,7 @@ class TokenQueues:
 
     def take_prefill(self, budget: int) -> Span:
         """Take tokens off `prefill`, at most `budget`."""
-        span = self._take(self.prefill, budget)
+        span = self._take(self.prefill, self.prefill[0], budget)
         self.cacheable, self._keys = max(0, self.cacheable - len(span.token_ids)), None
         return span
 
@@ -158,18 +191,22 @@ class TokenQueues:
         """Take the next tokens of branches that go on, at most `budget`; `None` if none can be computed now."""
         if self._share_every is not None:
             return self._take_lowest(budget, self._share_every)
-        return self._take(self.decode, budget) if self.decode else None
+        return self._take_ready(self.decode, budget)
 
     def take_pending(self, budget: int) -> Span | None:
         """Take the first tokens of a branch that has not begun, at most `budget`."""
-        return self._take(self.pending, budget) if self.pending else None
+        return self._take_ready(self.pending, budget)
 
-    def _take(self, queue: deque[Span], budget: int) -> Span:
-        span = queue[0]
+    def _take_ready(self, queue: deque[Span], budget: int) -> Span | None:
+        span = next((span for span in queue if self._ready(span)), None)
+        return self._take(queue, span, min(budget, self._ready(span))) if span is not None else None
+
+    def _take(self, queue: deque[Span], span: Span, budget: int) -> Span:
         if len(span.token_ids) > budget:
             return span.cut(budget)
         self._taken(span)
-        return queue.popleft()
+        queue.remove(span)
+        return span
 
     def _taken(self, span: Span) -> None:
         if self._newest.get(span.branch) is span:
@@ -178,7 +215,7 @@ class TokenQueues:
     def _take_lowest(self, budget: int, share_every: int) -> Span | None:
         """With `share_every`: the lowest tokens of which all that they see of siblings has been computed."""
         for span in sorted(self.decode, key=lambda span: span.position):
-            count = min(budget, self._end_of_visible(span.branch, share_every) - span.position, len(span.token_ids))
+            count = min(budget, self._end_of_visible(span.branch, share_every) - span.position, self._ready(span))
             if count > 0:
                 if count < len(span.token_ids):
                     return span.cut(count)

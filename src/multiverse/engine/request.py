@@ -99,7 +99,7 @@ class Request:
         # Nothing is generated after a prompt that is only scored.
         within = scoring or not params.max_tokens
         self.tree = BranchTree(prompt, params, model, sample=sample, listening=listening, may_end_in_block=within)
-        self.queues = TokenQueues(self.tree, params.share_every, model.max_positions, reuse=not scoring)
+        self.queues = TokenQueues(self.tree, params.share_every, model, reuse=not scoring)
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
         self.limits = Limits(self.tree, params, model)

@@ -138,6 +138,8 @@ class Scheduler:
         """Fill one forward; empty only if no request waits or runs."""
         self._preempt_lower_priority()
         while True:
+            for request in [request for request in self.running if request.queues.outgrown]:
+                self._read_again(request)
             self._preempt_for_decode()
             forward = _Forward(self.max_batch_tokens, self.max_batch_branches)
             self._decode(forward, TokenQueues.take_decode)
@@ -185,7 +187,7 @@ class Scheduler:
                 budget = min(forward.tokens, self.available)
                 if forward.full or not budget:
                     break
-                if take is TokenQueues.take_pending and request.queues.decode:
+                if take is TokenQueues.take_pending and request.queues.going:
                     continue  # tokens of the parent did not fit
                 span = take(request.queues, budget)
                 if span is not None:
@@ -299,7 +301,7 @@ class Scheduler:
         order = self._cacheable(request)[: len(request.prompt) - 1]
         slots = request.computed.slots
         before = slots[order].copy()
-        node, kept = self.cache.insert(request.computed.keys(order), before)
+        node, kept = self.cache.insert(request.computed.keys(order, request.queues.shift), before)
         slots[order] = kept  # another request may have inserted them before
         doubles = before[before != kept]
         self.pool.give_back(doubles[self.pool.owns(doubles)])
@@ -313,6 +315,12 @@ class Scheduler:
         request.queues.preempt(request.computed)
         request.preemptions += 1
         self.preemptions += 1
+        self.add(request)
+
+    def _read_again(self, request: Request) -> None:
+        """A request has outgrown the short factors of its rotary embedding: compute all of it again with the long ones."""
+        self._leave(request, keep=True)
+        request.queues.outgrow(request.computed)
         self.add(request)
 
     def finish(self, request: Request) -> None:
@@ -340,7 +348,7 @@ class Scheduler:
             owned = self.pool.owns(slots[order])
             breaks = np.flatnonzero(owned[:-1] & ~owned[1:])
             order = order[: breaks[0] + 1] if len(breaks) else order
-            self.cache.insert(request.computed.keys(order), slots[order])
+            self.cache.insert(request.computed.keys(order, request.queues.shift), slots[order])
         self.pool.give_back(slots[self.pool.owns(slots)])
         self.cache.unlock(node)
         if not keep:

@@ -25,12 +25,14 @@ class ModelInfo(NamedTuple):
         decode: token ids to text.
         max_positions: longest chain of positions that the model was made for.
         stop_ids: tokens that end a text.
+        short_positions: as in `Backend`.
     """
 
     tokens: TokenDialect | None
     decode: Callable[[list[int]], str]
     max_positions: int
     stop_ids: frozenset[int] = frozenset()
+    short_positions: int | None = None
 
 
 class BranchTree:

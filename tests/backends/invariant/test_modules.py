@@ -100,17 +100,15 @@ def test_elements_do_not_depend_on_their_place() -> None:
         torch.set_num_threads(before)
 
 
-def rotary(kind: str) -> LlamaRotaryEmbedding:
-    parameters: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0}
-    if kind != "default":
-        parameters["factor"] = 4.0
+def rotary() -> LlamaRotaryEmbedding:
+    parameters = {"rope_type": "default", "rope_theta": 10000.0}
     config = LlamaConfig(hidden_size=48, num_attention_heads=4, max_position_embeddings=64, rope_parameters=parameters)
     return LlamaRotaryEmbedding(config)
 
 
 def test_angles_do_not_depend_on_the_other_positions() -> None:
-    plain = rotary("default")
-    found, x = InvariantRotary(plain, "m"), torch.zeros(1, 1, 48)
+    plain = rotary()
+    found, x = InvariantRotary(plain), torch.zeros(1, 1, 48)
     position_ids = torch.arange(3001)[None]
     cos, sin = found(x, position_ids)
     expected_cos, expected_sin = plain(x, position_ids)
@@ -122,17 +120,12 @@ def test_angles_do_not_depend_on_the_other_positions() -> None:
         assert torch.equal(part[1], sin[:, start:end])
 
 
-def test_angles_that_depend_on_the_longest_text_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"'m' has rotary embeddings of type 'dynamic', .* longest text .* leave it off"):
-        InvariantRotary(rotary("dynamic"), "m")
-
-
 def test_a_module_with_two_names_is_replaced_in_both_places() -> None:
     linear, activation = nn.Linear(4, 4), nn.SiLU()
     model = nn.Sequential(linear, activation, linear, activation)
     x = torch.randn(2, 4)
     expected = model(x)
-    make_invariant(model, "m")
+    make_invariant(model)
     assert isinstance(model[0], InvariantLinear)
     assert model[2] is model[0]
     assert isinstance(model[1], InvariantActivation)

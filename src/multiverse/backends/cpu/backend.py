@@ -55,7 +55,7 @@ class CpuBackend(TorchBackend):
         if not threads.chosen():  # torch was loaded first, and knows nothing of quotas
             torch.set_num_threads(min(torch.get_num_threads(), threads.usable_cores()))
 
-    def replace_modules(self, model: Any, name: str) -> None:
+    def replace_modules(self, model: Any) -> None:
         """Replace layers and modules by native ones, and the remaining linear layers by packed ones."""
         self.single = threads.spins() and model.num_parameters() <= _SMALL
         dtype = next(model.parameters()).dtype
@@ -65,7 +65,7 @@ class CpuBackend(TorchBackend):
         if self.deterministic:
             if library is not None:
                 self.use_library(library)
-            make_invariant(model, name, partial(invariant_linear, pack=self._packed_linears))
+            make_invariant(model, partial(invariant_linear, pack=self._packed_linears))
         elif self._packed_linears:
             pack_linears(model)
 

@@ -84,7 +84,7 @@ class CudaBackend(TorchBackend):
         attention.check(device, dtype)
         return cls(device, attention, cuda_capture(device), packed_linears=packed_linears)
 
-    def replace_modules(self, model: Any, name: str) -> None:
+    def replace_modules(self, model: Any) -> None:
         """Fuse layers and norms; if deterministic, compute all linear layers and norms by the kernels."""
         try:
             if self._packed_linears:
@@ -94,7 +94,7 @@ class CudaBackend(TorchBackend):
         except Exception as error:  # the model runs without, too
             _log.warning("layers are not fused: %s: %s", type(error).__name__, first_line(error))
         if self.deterministic:
-            make_invariant(model, name, InvariantTritonLinear)
+            make_invariant(model, InvariantTritonLinear)
 
     def allocate(self, kv_memory: int | None) -> Self:
         """As `Backend.allocate`; one slot more is allocated for padding rows of graphs."""

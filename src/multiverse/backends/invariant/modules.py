@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2CLS
 
-from ...errors import ModelError
 from .linears import MakeLinear, invariant_linear
 
 _PIECE = 1 << 15
 """Elements that torch computes in one thread."""
 _WHOLE = 64
 """A multiple of the elements that an instruction, unrolled, takes: of 512 bits, two at a time, in 16-bit types."""
-_BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 _entries = [entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values()]
 _ACTIVATIONS = tuple({entry for entry in _entries if isinstance(entry, type)})
@@ -56,18 +54,12 @@ class InvariantActivation(nn.Module):
 class InvariantRotary(nn.Module):
     """Rotary embeddings: the cosines and sines of a model's positions.
 
-    Raises:
-        ModelError: they depend on the longest position of the forward.
+    They depend on no other position of the forward: longrope is computed row by row (see `rotary.py`), and texts end where
+    dynamic embeddings would begin to change.
     """
 
-    def __init__(self, rotary: Any, name: str) -> None:
+    def __init__(self, rotary: Any) -> None:
         super().__init__()
-        kind = str(getattr(rotary, "rope_type", "default"))
-        if any(word in kind for word in _BATCH_DEPENDENT_ROPE):
-            raise ModelError(
-                f"{name!r} has rotary embeddings of type {kind!r}, which depend on the longest text in the batch, so "
-                f"deterministic=True cannot hold: leave it off, or choose another model"
-            )
         self.rotary = rotary
 
     def forward(self, x: Tensor, position_ids: Tensor, **options: Any) -> Any:
@@ -86,15 +78,11 @@ class InvariantRotary(nn.Module):
         return cos, sin
 
 
-def make_invariant(model: nn.Module, name: str, make_linear: MakeLinear = invariant_linear) -> None:
+def make_invariant(model: nn.Module, make_linear: MakeLinear = invariant_linear) -> None:
     """Replace the modules whose results may depend on the batch.
 
     Args:
-        name: the model's name in error messages.
         make_linear: the replacement of a linear layer.
-
-    Raises:
-        ModelError: its rotary embeddings depend on the batch.
     """
     replaced: dict[int, nn.Module] = {}  # a module may have several names
     for path, module in list(model.named_modules(remove_duplicate=False)):
@@ -104,7 +92,7 @@ def make_invariant(model: nn.Module, name: str, make_linear: MakeLinear = invari
             if type(module) in _ACTIVATIONS:
                 replaced[id(module)] = InvariantActivation(module)
             elif type(module).__name__.endswith("RotaryEmbedding"):
-                replaced[id(module)] = InvariantRotary(module, name)
+                replaced[id(module)] = InvariantRotary(module)
             elif type(module) is nn.Linear:
                 replaced[id(module)] = make_linear(module)
             else:
