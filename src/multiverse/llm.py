@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Unpack, cast
 from .engine import Event, FinishEvent, Generation, Request, SamplingParams, ScoringRequest
 from .engine.engine import Engine, EngineOptions
 from .engine.model import load
+from .engine.token_ids import as_list, as_lists
 from .errors import RequestError, StructureError
 from .models.about import asked, read_about
 from .prompting import read_instructed
@@ -126,7 +127,8 @@ class LLM:
         """Continue raw prompts, all in one batch; the results are in the order of the prompts.
 
         Args:
-            prompts: texts or lists of token ids; one prompt alone is taken as a list of one.
+            prompts: texts or token ids, also as a tokenizer returns them (``BatchEncoding``, arrays, tensors); one prompt alone
+                is taken as a list of one.
             params: one for all, or one per prompt. With ``n`` above 1, a prompt's generations stand next to each other.
             priority: higher goes first, among all requests of the engine.
             on_finish: called with the result's index as each one finishes.
@@ -134,6 +136,7 @@ class LLM:
         Raises:
             RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
         """
+        prompts = as_lists(prompts)
         alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
         batch = cast(Sequence[Prompt], [prompts] if alone else prompts)
         return self._run(_each(batch, self._encode), params, priority, on_finish)
@@ -148,6 +151,8 @@ class LLM:
     ) -> list[Generation]:
         """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
         given: Any = conversations  # a text is a common slip, refused in `encode_chat`
+        if as_lists(given) is not given:
+            raise RequestError("chat takes messages, and these are token ids: give them to generate()")
         alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
         batch = cast(Sequence[Messages], [given] if alone else given)
         shared = params if params is not None else SamplingParams()
@@ -162,6 +167,7 @@ class LLM:
         Raises:
             RequestError: the prompt or a parameter cannot be honoured; ``n`` above 1, for one, which `generate` takes.
         """
+        prompt = as_list(prompt)
         chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
         token_ids = self.encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
         shared = params if params is not None else SamplingParams()
@@ -197,6 +203,7 @@ class LLM:
         Raises:
             RequestError: a text is empty, too long, or breaks the grammar of its own tags.
         """
+        texts = as_lists(texts)
         alone = isinstance(texts, str | Document) or (len(texts) > 0 and isinstance(texts[0], int))
         batch = cast(Sequence[str | Document | Sequence[int]], [texts] if alone else texts)
         requests: list[ScoringRequest] = []

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.backends.base import ForwardContext
@@ -25,7 +25,6 @@ from multiverse.engine.sampler import Sampler, _draw, score
 from multiverse.engine.scripted import ScriptedSampler
 from multiverse.errors import ModelError
 from multiverse.tasks import problems
-from tests.conftest import SHAPE, save_model
 from tests.engine.steering import NESTED, prompt_ids, run_documents
 from tests.engine.test_oracle import FAMILIES, PARAMS, Trouble, agree, draw_work, places, run_scripted
 from tests.engine.test_sampler import busy

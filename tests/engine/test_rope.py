@@ -33,7 +33,7 @@ from tests.engine.steering import GREEDY, NESTED, two_paths
 from tests.engine.test_oracle import PARAMS, TOLERANCE, Trouble, predecessors, run_scripted
 
 CASES = ((20, False), (60, False), (60, True), (84, False), (150, False))
-"""Borders before the first block, inside of it, in a nested block and near the end; and whether the backend is deterministic."""
+"""Borders before the first block, inside of it, in a nested block, near the end; and whether the backend is deterministic."""
 
 Phi3 = Callable[[int], tuple[Path, Any]]
 
@@ -65,8 +65,8 @@ def agree(model: Any, generation: Generation, tokens: Any, short: int) -> tuple[
     """Compare every sampled token; returns how many were on each side of the border.
 
     A token is computed from the row before it. Up to the border its distribution is that of a dense forward of the text so far;
-    that forward is here the one of the whole text with what lies behind the border, which no compared row sees, moved before it.
-    Beyond the border it is that of a dense forward of the whole text.
+    that forward is here the one of the whole text with what lies behind the border, which no compared row sees, moved to
+    it. Beyond the border it is that of a dense forward of the whole text.
     """
     prompt = len(generation.prompt_token_ids)
     ids = [*generation.prompt_token_ids, *generation.token_ids[:-1]]
@@ -188,7 +188,9 @@ def test_dynamic_embeddings_end_at_the_trained_length(
     config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=None, rope_parameters=parameters, **shape)
     folder = save_model(tmp_path, LlamaForCausalLM(config), tokenizer)
     llm = LLM(folder, kv_memory=1 << 20, deterministic=deterministic)
-    with pytest.raises(RequestError, match=r"has 160 tokens, .* at most 159 \(.*dynamic rotary embedding would change with every"):
+    with pytest.raises(
+        RequestError, match=r"has 160 tokens, .* at most 159 \(.*dynamic rotary embedding would change with every"
+    ):
         llm.generate("x" * 160)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     (generation,) = llm.generate("x" * 140, SamplingParams(temperature=0, max_tokens=99, max_depth=0, logprobs=True))

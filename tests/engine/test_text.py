@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multiverse.engine.characters import ends_inside_of
 from multiverse.engine.text import TextStream
 from tests.conftest import build_tokenizer
 
@@ -18,8 +19,17 @@ def decode(token_ids: list[int]) -> str:
     return text
 
 
-# The replacement character itself is what an unfinished character looks like: at the very end of a text it is held back.
+# Without knowing the tokens' bytes, the replacement character itself looks like an unfinished character.
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="�"), max_size=30)
+ends_inside = ends_inside_of(TOKENIZER)
+
+
+@given(text=st.text(st.one_of(st.characters(exclude_categories=("Cs",)), st.just("�")), max_size=30))
+def test_a_replacement_character_that_was_written_is_text(text: str) -> None:
+    stream = TextStream(decode, (), ends_inside)
+    pieces = [stream.push(token) for token in TOKENIZER.encode(text, add_special_tokens=False)]
+    assert "".join(pieces) == text
+    assert all(len(piece) <= 1 for piece in pieces)
 
 
 @given(text=TEXTS)

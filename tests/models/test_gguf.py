@@ -89,8 +89,9 @@ def test_what_cannot_be_converted_is_named(tmp_path: Path, cache: Path) -> None:
     part.write_bytes(file.read_bytes())
     with pytest.raises(ModelError, match="is one part of a split model: join the parts first"):
         LLM(part)
-    with pytest.raises(ModelError, match=r"nowhere\.gguf' does not exist"):
-        LLM(tmp_path / "nowhere.gguf")
+    for nowhere in (tmp_path / "nowhere.gguf", "nowhere.gguf", "some/nowhere.gguf"):
+        with pytest.raises(ModelError, match=r"the GGUF file '.*nowhere\.gguf' does not exist"):
+            LLM(nowhere)
     assert not [path for path in (cache / "gguf").iterdir() if path.is_dir()], "nothing half is left"
 
 

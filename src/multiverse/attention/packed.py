@@ -154,7 +154,10 @@ def packed_attention(
         ModelError: the model was called without a visibility, or needs something that this attention does not compute.
     """
     if visibility is None:
-        raise ModelError("packed attention needs a visibility: call the model as multiverse.training does")
+        raise ModelError(
+            f"packed attention needs a visibility, and {type(module).__name__} got none: call the model as multiverse.training "
+            f"does; if you did, its layers do not pass on what it is called with, so choose another model to train"
+        )
     refuse_unsupported(module, kwargs, "cannot be trained here")
     mask = visibility.mask(sliding_window) if visibility.document_BL is None or visibility.kind == "block" else None
     if isinstance(mask, BlockMask):

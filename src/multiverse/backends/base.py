@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..attention.tree import register, within
 from ..errors import ModelError, first_line
+from ..models.quantised import quantisation
 from .batch import Batch
 from .buckets import Bucket, BucketPlan
 from .invariant.attention import TilePlans
@@ -46,7 +47,9 @@ class ForwardContext:
     tiles: Mapping[int | None, Any] = field(default_factory=dict)  # CudaBackend.plan: the other rows, per window of the layers
     plans: TilePlans | None = None  # plan: all rows, if the backend is deterministic (CudaBackend has them in `tiles`)
     layers: set[int] = field(default_factory=set)  # attend: layers that have run, to detect those that bypass this attention
-    repeated: set[int] = field(default_factory=set)  # attend: layers that have run before; their keys and values are overwritten
+    repeated: set[int] = field(
+        default_factory=set
+    )  # attend: layers that have run before; their keys and values are overwritten
 
     @cached_property
     def bucket_plans(self) -> list[BucketPlan]:
@@ -92,7 +95,8 @@ class Backend(ABC):
         """Move a transformers model to the device and make it ready for `run`. The model is changed in place."""
         self.model, self.name = model, name
         model.eval().requires_grad_(False)
-        if next(model.parameters()).device != self.device:  # tensor-parallel shares are loaded onto their device
+        # Tensor-parallel shares and quantised weights are loaded onto their device.
+        if next(model.parameters()).device != self.device and getattr(model, "hf_quantizer", None) is None:
             model.to(self.device)
         model.set_attn_implementation(register())
         self.short_positions = split_rotary(model, name)
@@ -195,10 +199,11 @@ class Backend(ABC):
         slots = torch.arange(PROBE_SLOTS, device=self.device)
         place = slots[:, None], slots[:, None], None, None, zero[:, None], zero[:, None]
         context = ForwardContext(pool, self, slots, [Bucket(*place)])
-        kind = f"{self.name!r} (model type {self.model.config.model_type!r})"
+        method = quantisation(self.model.config)
+        kind = f"{self.name!r} (model type {self.model.config.model_type!r}{f', quantised: {method}' if method else ''})"
         try:
             logits_NV = self.forward(zero, zero, slots, context)
-        except (AttributeError, TypeError, RuntimeError) as error:
+        except (AttributeError, TypeError, RuntimeError, ImportError) as error:
             raise ModelError(f"{kind} cannot be run with fork and join: {first_line(error)}; choose another model") from error
         except ModelError as error:
             raise ModelError(f"{kind} cannot be run with fork and join: {error}") from None

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .base import ForwardContext
 from .buckets import Bucket
 from .kv_pool import KVPool
+from .plain import is_plain_linear
 from .torch import TorchBackend
 
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -254,7 +255,7 @@ def _read_layer(layer: Any, kernels: KernelBackend, recorded: _RecordingBackend)
         return None
     if len(names[0]) != len(_ATTENTION) + 2 * normed or len(names[1]) != len(_MLP) + 1:  # + 1: the activation
         return None
-    if any(type(module) is not nn.Linear for name, module in layer.named_modules() if name.endswith("_proj")):
+    if not all(is_plain_linear(module) for name, module in layer.named_modules() if name.endswith("_proj")):
         return None
     first, second = kernels.norm(layer.input_layernorm), kernels.norm(layer.post_attention_layernorm)
     query_norm, key_norm = (kernels.norm(attention.q_norm), kernels.norm(attention.k_norm)) if normed else (None, None)

@@ -1,7 +1,8 @@
 """Rotary embeddings that depend on the length of the text, computed row by row.
 
-transformers chooses the factors of longrope by the highest position in the forward, and a forward holds rows of many texts. Here
-every row says which it is rotated with: the engine adds `LONG` to the positions of a text that has outgrown the short factors.
+transformers chooses the factors of longrope by the highest position in the forward, and a forward holds rows of many texts.
+Here every row says which it is rotated with: the engine adds `LONG` to the positions of a text that has outgrown the short
+factors.
 
 Shape legend: N rows of the forward, D rotary size.
 """

@@ -103,6 +103,7 @@ class Branch:
         seed: what its random stream is derived from, with `path`.
         token_ids, positions, forced, logprobs, tops: per token generated on the branch itself, the prompt left out.
         prompt_ids: its tokens in the prompt.
+        textless: indices into `token_ids` of parts of characters that were not completed.
         blocks: children of each block, with the number of own tokens that precede them in document order.
         allowance: how many branches it may still fork, those of its children included.
         closing: the limit for which it is being closed; `None` if it is not.
@@ -125,6 +126,7 @@ class Branch:
     logprobs: list[float | None] = field(default_factory=list)
     tops: list[Top | None] = field(default_factory=list)
     prompt_ids: list[int] = field(default_factory=list)
+    textless: set[int] = field(default_factory=set)
     blocks: list[tuple[int, list[Branch]]] = field(default_factory=list)
     allowance: int = 0
     closing: str | None = None

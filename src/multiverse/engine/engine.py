@@ -14,6 +14,7 @@ from ..errors import RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
 from .batch import ScheduledBatch
+from .characters import ends_inside_of
 from .events import Event
 from .generation import Generation
 from .model import LoadedModel
@@ -25,6 +26,7 @@ from .sampler import Choice, Sampler, score
 from .scheduler import Chunk, Scheduler
 from .scoring import ScoringRequest
 from .slots import SlotPool
+from .token_ids import as_list
 from .tree import ModelInfo
 
 
@@ -75,8 +77,15 @@ class Engine:
         self.loaded = loaded
         self.tokens = tokens
         self.info = ModelInfo(
-            tokens, self.decode, loaded.max_positions, loaded.stop_ids, short_positions=loaded.backend.short_positions
+            tokens,
+            self.decode,
+            loaded.max_positions,
+            loaded.stop_ids,
+            short_positions=loaded.backend.short_positions,
+            unused=loaded.unused,
+            ends_inside=ends_inside_of(loaded.tokenizer),
         )
+        self._unused = frozenset(loaded.unused)
         self.backend = loaded.backend.allocate(kv_memory)
         self.slots = SlotPool(self.backend.num_slots)
         self.cache = PrefixCache(self.slots, enabled=prefix_cache)
@@ -106,6 +115,7 @@ class Engine:
         Raises:
             RequestError: the prompt is empty, too long, or breaks the grammar of its own tags.
         """
+        prompt = as_list(prompt)
         self.check(prompt, params)
         scoring = None
         if params.prompt_logprobs is not None and leader is None:
@@ -135,6 +145,7 @@ class Engine:
         Raises:
             RequestError: as `submit`.
         """
+        token_ids = as_list(token_ids)
         self.check(token_ids, SamplingParams(max_tokens=1))
         request = self._scoring(token_ids, share_every, cached=cached)
         self.scheduler.add(request)
@@ -150,7 +161,9 @@ class Engine:
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")
         if len(prompt) >= limit:
-            beyond = " (with more, its dynamic rotary embedding would change with every token)" if self.loaded.dynamic_rope else ""
+            beyond = (
+                " (with more, its dynamic rotary embedding would change with every token)" if self.loaded.dynamic_rope else ""
+            )
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, and the model takes at most {limit - 1}{beyond}: shorten the prompt"
             )
@@ -167,6 +180,8 @@ class Engine:
             for token in named:
                 if not 0 <= token < vocabulary:
                     raise RequestError(f"{name} names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
+                if token in self._unused:
+                    raise RequestError(f"{name} names token id {token}, which the tokenizer has no token for: leave it out")
 
     def decode(self, token_ids: list[int]) -> str:
         """Token ids as text, tags included."""

@@ -68,7 +68,8 @@ class Generation:
     """One finished request; the per-token tuples are in document order.
 
     Attributes:
-        text: the generated text, without the end-of-text token or a stop string (unless that was to be included).
+        text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the beginning
+            of a character at the end of a branch that was cut off or closed inside of it (the tokens stand in `token_ids`).
         answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads as
             Markdown, without tags: see `structure.markdown`.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
@@ -143,7 +144,8 @@ def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]], s
     if stopped is None:
         end = tree.ended_by
         last = len(end.token_ids) - 1 if end is not None else -1
-        return model.decode([branch.token_ids[i] for branch, i in order[start:] if branch is not end or i != last])
+        shown = ((branch, i) for branch, i in order[start:] if (branch is not end or i != last) and i not in branch.textless)
+        return model.decode([branch.token_ids[i] for branch, i in shown])
     # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
     assert stopped.stream is not None
     assert stopped.stream.stop_at is not None

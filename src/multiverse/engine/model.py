@@ -14,6 +14,7 @@ from ..backends.base import Backend
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
 from ..errors import ModelError
 from ..models import resolve
+from ..models.quantised import quantisation
 from ..models.rope import has_dynamic_rope
 from ..models.weights import load_weights, parse_dtype, read_config
 
@@ -30,6 +31,8 @@ class LoadedModel:
         model: the transformers model, prepared by the backend.
         backend: runs the model's forwards.
         max_positions: number of positions that the model supports.
+        unused: rows of the vocabulary that no token has (most are padding); they are never sampled or listed, though part of
+            every softmax, as in transformers.
         dynamic_rope: whether more of them would need other rotary embeddings for every length (see `models/rope.py`).
         stop_ids: tokens that end a text.
     """
@@ -41,6 +44,7 @@ class LoadedModel:
     backend: Backend
     max_positions: int
     stop_ids: frozenset[int]
+    unused: tuple[int, ...] = ()
     dynamic_rope: bool = False
 
     @property
@@ -87,10 +91,18 @@ def load(
     check_joinable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
+    method = quantisation(config)
     if tensor_parallel == 1:
-        model = load_weights(source, dtype)
+        # The libraries of quantised weights put them on their device themselves, some for good.
+        place = {"device_map": {"": str(torch_device)}} if method is not None else {}
+        model = load_weights(source, dtype, **place)
         backend = select(torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
         return prepare(model, tokenizer, name, backend, source)
+    if method is not None:
+        raise ModelError(
+            f"tensor_parallel={tensor_parallel} does not go with the quantised weights ({method}) of {name!r}: "
+            f"use tensor_parallel=1"
+        )
     check_splittable(config, name, tensor_parallel, torch_device)
     ranks = Ranks(source, dtype, torch_device, tensor_parallel)
     try:
@@ -115,8 +127,17 @@ def prepare(model: Any, tokenizer: Any, name: str, backend: Backend, source: str
         backend=backend,
         max_positions=int(limit or _UNLIMITED_POSITIONS),
         stop_ids=_stop_ids(model, tokenizer),
+        unused=_unused_rows(int(model.config.get_text_config().vocab_size), tokenizer),
         dynamic_rope=has_dynamic_rope(model.config),
     )
+
+
+def _unused_rows(vocabulary: int, tokenizer: Any) -> tuple[int, ...]:
+    """The token ids below the size of the vocabulary that the tokenizer has no token for."""
+    if len(tokenizer) == vocabulary:  # the usual case, without a copy of the whole vocabulary
+        return ()
+    known = set(tokenizer.get_vocab().values())
+    return tuple(token for token in range(vocabulary) if token not in known)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -142,6 +142,7 @@ class Request:
 
     def force(self, branch: Branch, token_ids: tuple[int, ...]) -> None:
         """Append tokens that close something, though the grammar leaves a choice; go on as after any other token."""
+        self.tree.drop_unfinished(branch)
         self._follow(branch, self._append_all(branch, token_ids))
 
     def end_of_text(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
@@ -336,6 +337,8 @@ class Request:
         """The result of the finished request."""
         assert self.finish_reason is not None
         tree = self.tree
+        for branch in tree.branches:
+            tree.drop_unfinished(branch)
         usage = Usage(
             prompt_tokens=len(self.prompt),
             total_tokens=tree.num_generated,

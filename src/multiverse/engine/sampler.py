@@ -83,6 +83,8 @@ class Sampler:
     def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
         """Apply biases, penalties, allowed and banned tokens to the logits, in place."""
         device = logits_BV.device
+        if rows and (unused := rows[0][0].model.unused):  # of the model, so the same for all rows
+            logits_BV.index_fill_(1, self._as_index(unused, device), -math.inf)
         banned: tuple[list[int], list[int]] = ([], [])
         for index, (request, branch) in enumerate(rows):
             params = request.params
@@ -115,7 +117,7 @@ class Sampler:
             for place, (i, value) in enumerate(zip(own.index, values, strict=True)):
                 logprobs[i] = value
                 if own.wanted[place]:
-                    best = own.logprobs_BV[place].topk(min(own.wanted[place], own.logprobs_BV.shape[1]))
+                    best = own.listed_BV[place].topk(min(own.wanted[place], own.most))
                     tops[i] = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return Choice(tokens, logprobs, tops)
 
@@ -148,20 +150,28 @@ class Own:
         index: these rows.
         wanted: number of likeliest tokens that each requests.
         logprobs_BV: log-probabilities of each.
+        listed_BV: the same, with minus infinity for what is no token, if any of them requests likeliest tokens.
+        most: number of tokens.
     """
 
     index: list[int]
     wanted: list[int]
     logprobs_BV: Tensor
+    listed_BV: Tensor
+    most: int
 
 
 def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     """The distribution of the rows that request log-probabilities; taken before the logits are edited."""
     index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
     if not index:
-        return Own([], [], logits_BV[:0])
+        return Own([], [], logits_BV[:0], logits_BV[:0], 0)
     wanted = [rows[i][0].params.top_logprobs for i in index]
-    return Own(index, wanted, logits_BV[upload(index, logits_BV.device)].log_softmax(dim=-1))
+    logprobs_BV = listed_BV = logits_BV[upload(index, logits_BV.device)].log_softmax(dim=-1)
+    unused = rows[0][0].model.unused
+    if unused and any(wanted):
+        listed_BV = logprobs_BV.index_fill(1, upload(unused, logits_BV.device), -math.inf)
+    return Own(index, wanted, logprobs_BV, listed_BV, logits_BV.shape[1] - len(unused))
 
 
 def score(logits_BV: Tensor, targets: list[int], top: int = 0) -> list[TokenScore]:

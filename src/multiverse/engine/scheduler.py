@@ -138,8 +138,8 @@ class Scheduler:
         """Fill one forward; empty only if no request waits or runs."""
         self._preempt_lower_priority()
         while True:
-            for request in [request for request in self.running if request.queues.outgrown]:
-                self._read_again(request)
+            for outgrown in [request for request in self.running if request.queues.outgrown]:
+                self._read_again(outgrown)
             self._preempt_for_decode()
             forward = _Forward(self.max_batch_tokens, self.max_batch_branches)
             self._decode(forward, TokenQueues.take_decode)

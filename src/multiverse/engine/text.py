@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from .characters import EndsInside
+
 
 class TextStream:
     """Decodes the tokens of one branch as they arrive, without splitting a character.
@@ -17,6 +19,7 @@ class TextStream:
         answer_stops: stop strings that count in the answer only.
         include: the text ends behind a stop string, not before it.
         skip_blank: white space before the first word of the answer is no part of it.
+        ends_inside: tells a part of a character at the end; without, every replacement character there stands for one.
 
     Attributes:
         pieces: text added by each token, in order.
@@ -31,12 +34,13 @@ class TextStream:
         self,
         decode: Callable[[list[int]], str],
         stops: tuple[str, ...] = (),
+        ends_inside: EndsInside | None = None,
         *,
         answer_stops: tuple[str, ...] = (),
         include: bool = False,
         skip_blank: bool = False,
     ) -> None:
-        self._decode = decode
+        self._decode, self._ends_inside = decode, ends_inside
         self._ids: list[int] = []
         self._context = 0
         self._shown = 0
@@ -71,7 +75,7 @@ class TextStream:
         before = self._decode(self._ids[self._context : self._shown])
         after = self._decode(self._ids[self._context :])
         new = ""
-        if len(after) > len(before) and not after.endswith("�"):
+        if len(after) > len(before) and not (after.endswith("�") and self._is_unfinished()):
             self._context, self._shown = self._shown, len(self._ids)
             new = after[len(before) :]
         self.pieces.append(new)
@@ -86,6 +90,14 @@ class TextStream:
         """End the text with the newest token, or before it."""
         self.held = max(1, self.held)
         self.stop_at = self.length - (0 if self._include else len(self.pieces[-1]))
+
+    def _is_unfinished(self) -> bool:
+        """Whether the text ends inside a character, and not with a replacement character that was written as one."""
+        return self._ends_inside is None or self._ends_inside(self._ids[self._context :])
+
+    def drop_unfinished(self) -> None:
+        """Other text follows: what is held back of a character is not going to be completed, and has no text."""
+        del self._ids[self._shown :]
 
     def push_end(self) -> None:
         """Add an end-of-text token, which has no text; it is held if the token before it is."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import RequestError, StructureError
 from ..structure import Machine, Replay, RoleTracker, TokenDialect, partings, visibility
 from .branch import Branch, SeenTokens, Span, Top
+from .characters import EndsInside, count_unfinished
 from .params import SamplingParams
 from .text import TextStream
 
@@ -26,6 +27,8 @@ class ModelInfo(NamedTuple):
         max_positions: longest chain of positions that the model was made for.
         stop_ids: tokens that end a text.
         short_positions: as in `Backend`.
+        unused: as in `LoadedModel`.
+        ends_inside: tells a part of a character at the end of a text; `None` if that is not known of its tokenizer.
     """
 
     tokens: TokenDialect | None
@@ -33,6 +36,8 @@ class ModelInfo(NamedTuple):
     max_positions: int
     stop_ids: frozenset[int] = frozenset()
     short_positions: int | None = None
+    unused: tuple[int, ...] = ()
+    ends_inside: EndsInside | None = None
 
 
 class BranchTree:
@@ -189,6 +194,7 @@ class BranchTree:
         return TextStream(
             self._model.decode,
             stops,
+            self._model.ends_inside,
             answer_stops=answer_stops,
             include=params.include_stop_str_in_output,
             skip_blank=tokens is not None,
@@ -238,6 +244,16 @@ class BranchTree:
         if parent.seen is not None:
             parent.seen.join([child.seen for child in parent.children if child.seen is not None])
         parent.machine.resume()
+
+    def drop_unfinished(self, branch: Branch) -> None:
+        """The branch goes on with other text, or is over: tokens at its end that hold no whole character have no text."""
+        if self._model.ends_inside is None:
+            return
+        end = len(branch.token_ids) - (branch is self.ended_by)
+        count = count_unfinished(branch.token_ids[:end], self._model.ends_inside)
+        branch.textless.update(range(end - count, end))
+        if branch.stream is not None and count:
+            branch.stream.drop_unfinished()
 
     def end(self, branch: Branch) -> None:
         """The newest token of this branch ends the text, and is no part of it."""

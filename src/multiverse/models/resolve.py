@@ -51,7 +51,7 @@ class Found(NamedTuple):
 def looks_local(name: str) -> bool:
     """Whether this can only be a path: no hub id has this form, or something of this name exists."""
     path = Path(name).expanduser()
-    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists()
+    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(".gguf") or path.exists()
 
 
 def named(name: str | Path) -> Named | None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from .adapter import Adapter, apply, check_base, read_adapter
+from .quantised import quantisation
 from .resolve import looks_local, resolve_base, suggestion
 
 
@@ -39,6 +40,8 @@ def read_config(source: str, *, given: str | None = None) -> tuple[Any, Any]:
     given = given if given is not None else source
     local = looks_local(source)
     folder = Path(source)
+    if local and folder.suffix == ".gguf" and not folder.exists():
+        raise ModelError(f"the GGUF file {given!r} does not exist: give the path of a file that is there")
     if local and not folder.is_dir():
         raise ModelError(f"the model folder {given!r} does not exist: give a folder with config.json and weights, or a hub id")
     adapter = read_adapter(folder) if local else None
@@ -76,8 +79,21 @@ def load_weights(source: str, dtype: str, **options: Any) -> Any:
         return _load_adapted(adapter, wanted, options)
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"the weights of {source!r} could not be loaded: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, ImportError, AttributeError) as error:
+        method = _stated_quantisation(source)
+        if method is None and isinstance(error, RuntimeError | ImportError | AttributeError):
+            raise
+        kind = "" if method is None else f" are quantised ({method}), and"
+        way_out = "" if method is None else "; install what this method needs, or choose a model that is not quantised, or GGUF"
+        raise ModelError(f"the weights of {source!r}{kind} could not be loaded: {first_line(error)}{way_out}") from error
+
+
+def _stated_quantisation(source: str) -> str | None:
+    """The method of quantised weights, as the configuration states it."""
+    try:
+        return quantisation(AutoConfig.from_pretrained(source))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _load_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str, Any]) -> Any:
@@ -93,6 +109,11 @@ def _load_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str,
     source = _base_of(adapter)
     check_base(adapter, source)
     base = load_weights(source, "auto")
+    if method := quantisation(base.config):
+        raise ModelError(
+            f"the adapter {str(adapter.folder)!r} cannot be merged into {adapter.base!r}, whose weights are quantised "
+            f"({method}): set base_model_name_or_path to the same model without quantisation"
+        )
     target = adapter.dtype or base.dtype if dtype == "auto" else dtype
     assert isinstance(target, torch.dtype)
     return apply(adapter, base, target)

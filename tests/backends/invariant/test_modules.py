@@ -14,7 +14,6 @@ from multiverse.backends.cpu.build import kernels
 from multiverse.backends.cpu.modules import NativeLinear
 from multiverse.backends.invariant.linears import InvariantLinear, _trial, agreeing_sizes, invariant_linear
 from multiverse.backends.invariant.modules import InvariantActivation, InvariantRotary, elementwise, make_invariant
-from multiverse.errors import ModelError
 
 SHAPES = [(576, 960), (576, 1536), (1536, 576), (96, 50), (33, 17), (896, 128)]
 """Inputs and outputs; the third is one that float32 rows of one and of more differ in, on processors with AVX-512."""

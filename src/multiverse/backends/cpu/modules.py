@@ -18,6 +18,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from ..plain import is_plain_linear
 from .packed_linears import with_padded_rows
 
 # Forms of RMSNorm that the kernel supports: see `multiverse_rms_norm`.
@@ -137,7 +138,7 @@ def _fits(weight: Tensor) -> bool:
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(module) is nn.Linear and _fits(module.weight)
+    return is_plain_linear(module) and _fits(module.weight)
 
 
 def _native_linear(module: nn.Module, library: ctypes.CDLL, *, invariant: bool) -> NativeLinear | None:

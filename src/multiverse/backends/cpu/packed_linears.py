@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..plain import is_plain_linear
+
 
 class PackedLinear(nn.Module):
     """Drop-in for `nn.Linear` in inference on CPU."""
@@ -74,7 +76,7 @@ def packing_works(dtype: torch.dtype) -> bool:
 
 def pack_linears(model: nn.Module) -> int:
     """Replace every plain `nn.Linear` of a CPU model; returns the number of layers replaced (0 where packing does not work)."""
-    linears = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
+    linears = [(name, module) for name, module in model.named_modules() if is_plain_linear(module)]
     dtypes = {module.weight.dtype for _, module in linears}
     if not linears or not all(packing_works(dtype) for dtype in dtypes):
         return 0

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2CLS
 
+from ..plain import is_plain_linear
 from .linears import MakeLinear, invariant_linear
 
 _PIECE = 1 << 15
@@ -93,7 +94,7 @@ def make_invariant(model: nn.Module, make_linear: MakeLinear = invariant_linear)
                 replaced[id(module)] = InvariantActivation(module)
             elif type(module).__name__.endswith("RotaryEmbedding"):
                 replaced[id(module)] = InvariantRotary(module)
-            elif type(module) is nn.Linear:
+            elif is_plain_linear(module):
                 replaced[id(module)] = make_linear(module)
             else:
                 continue
