@@ -82,3 +82,12 @@ def test_more_likely_tokens_are_asked_for_than_there_are(padded: Path) -> None:
     params = SamplingParams(temperature=0, max_tokens=2, guard=False, top_logprobs=20)
     (generation,) = llm.generate("hello", replace(params, ignore_eos=True))
     assert {token for top in generation.top_logprobs or () for token, _ in top or ()} == set(range(5))
+
+
+def test_prompts_list_none_of_them_either(padded: Path) -> None:
+    llm = LLM(padded, kv_memory=1 << 20)
+    (generation,) = llm.generate("hello there", SamplingParams(max_tokens=1, max_depth=0, prompt_logprobs=4))
+    assert generation.prompt_logprobs is not None
+    scores = [score for score in generation.prompt_logprobs if score is not None]
+    assert len(scores) > 5
+    assert all(token < len(llm.tokenizer) for score in scores for token, _ in score.top)

@@ -56,7 +56,7 @@ def test_eight_bits_agree_with_transformers(plain: Path, tmp_path: Path) -> None
     assert check(model, generation, tokens) > 50
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "no-such-method"])
+@pytest.mark.parametrize("method", ["gptq", "awq"])
 def test_a_method_that_is_not_installed_is_named(plain: Path, tmp_path: Path, method: str) -> None:
     folder = states(plain, tmp_path, {"quant_method": method, "bits": 4, "group_size": 32})
     with pytest.raises(
@@ -69,3 +69,11 @@ def test_quantised_weights_are_not_split_over_processes(plain: Path, tmp_path: P
     folder = states(plain, tmp_path, {"quant_method": "torchao"})
     with pytest.raises(ModelError, match=r"tensor_parallel=2 does not go with the quantised weights \(torchao\) of"):
         LLM(folder, tensor_parallel=2)
+
+
+@pytest.mark.parametrize(("settings", "method"), [({"quant_method": "own"}, "own"), ({"bits": 4}, "a method that its config")])
+def test_a_method_that_transformers_does_not_know_is_not_taken_for_plain_numbers(
+    plain: Path, tmp_path: Path, settings: dict[str, Any], method: str
+) -> None:
+    with pytest.raises(ModelError, match=rf"are quantised \({method}.*\), which transformers does not know: choose"):
+        LLM(states(plain, tmp_path, settings))

@@ -34,6 +34,8 @@ from .rotary import split_rotary
 
 _CPU_KV_MEMORY = 4 << 30
 _MIN_SLOTS = 16
+PROBE_SLOTS = 2
+"""Slots of the pool for the first forward (`Backend._probe`)."""
 
 
 @dataclass
@@ -227,10 +229,6 @@ class Backend(ABC):
                 f"its attention, and cannot be forked and joined; choose another model"
             )
         return pool.bytes_per_slot
-
-
-PROBE_SLOTS = 2
-"""Slots of the pool for the first forward."""
 
 
 def _far_apart(one: Tensor, two: Tensor) -> bool:

@@ -234,7 +234,7 @@ class Engine:
         for chunk in batch.scored:
             assert isinstance(chunk.request, ScoringRequest)
             targets = chunk.branch.prompt_ids[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
-            values = score(logits_BV[at : at + len(targets)], targets, chunk.request.top)
+            values = score(logits_BV[at : at + len(targets)], targets, chunk.request.top, self.loaded.unused)
             chunk.request.add_scores(chunk.branch, chunk.first + 1, values)
             at += len(chunk.token_ids)
 

@@ -68,8 +68,8 @@ class Generation:
     """One finished request; the per-token tuples are in document order.
 
     Attributes:
-        text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the beginning
-            of a character at the end of a branch that was cut off or closed inside of it (the tokens stand in `token_ids`).
+        text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the
+            beginning of a character at the end of a branch that was cut off or closed inside of it.
         answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads as
             Markdown, without tags: see `structure.markdown`.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).

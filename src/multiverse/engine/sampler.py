@@ -174,15 +174,20 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     return Own(index, wanted, logprobs_BV, listed_BV, logits_BV.shape[1] - len(unused))
 
 
-def score(logits_BV: Tensor, targets: list[int], top: int = 0) -> list[TokenScore]:
-    """How likely one target per row is, and the `top` likeliest tokens of each row."""
+def score(logits_BV: Tensor, targets: list[int], top: int = 0, unused: tuple[int, ...] = ()) -> list[TokenScore]:
+    """How likely one target per row is, and the `top` likeliest tokens of each row.
+
+    Args:
+        unused: as in `LoadedModel`.
+    """
     logprobs_BV = logits_BV.log_softmax(dim=-1)
     target_B = torch.tensor(targets, device=logits_BV.device)
     value_B1 = logprobs_BV.gather(1, target_B[:, None])
     ranks = ((logprobs_BV > value_B1).sum(dim=-1) + 1).tolist()
     likeliest: list[Top] = [()] * len(targets)
     if top:
-        best = logprobs_BV.topk(min(top, logprobs_BV.shape[-1]))
+        listed_BV = logprobs_BV.index_fill(1, upload(unused, logits_BV.device), -math.inf) if unused else logprobs_BV
+        best = listed_BV.topk(min(top, listed_BV.shape[-1] - len(unused)))
         rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         likeliest = [tuple(zip(ids, values, strict=True)) for ids, values in rows]
     return [TokenScore(*row) for row in zip(value_B1[:, 0].tolist(), ranks, likeliest, strict=True)]

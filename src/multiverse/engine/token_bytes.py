@@ -30,7 +30,7 @@ class TokenBytes:
         added = self._added.get(token_id)
         if added is not None:
             return added.encode()
-        if self._known:
+        if self.known:
             piece = self._tokenizer.convert_ids_to_tokens(token_id)
             if piece is None:  # vocabularies are padded with rows that stand for nothing
                 return b""
@@ -61,7 +61,7 @@ class TokenBytes:
         return frozenset(step["type"] for step in self._decoder)
 
     @property
-    def _known(self) -> bool:
+    def known(self) -> bool:
         """Whether the decoder does nothing but what this class knows."""
         return bool(self._steps) and self._steps <= {"ByteLevel", "ByteFallback", "Replace", "Metaspace", "Fuse", "Strip"}
 

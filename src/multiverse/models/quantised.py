@@ -6,14 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 
+def settings(config: Any) -> Mapping[str, Any] | None:
+    """The ``quantization_config`` of a model's configuration; `None` if its weights are plain numbers."""
+    given = getattr(config, "quantization_config", None)
+    if given is None or isinstance(given, Mapping):
+        return given
+    found: Mapping[str, Any] = given.to_dict()
+    return found
+
+
 def quantisation(config: Any) -> str | None:
     """How a model's weights are quantised, by transformers' name of the method (``torchao``, ``bitsandbytes``, ``gptq``, ...).
 
     `None` if they are plain numbers.
     """
-    given = getattr(config, "quantization_config", None)
+    given = settings(config)
     if given is None:
         return None
-    settings = given if isinstance(given, Mapping) else given.to_dict()
-    method = settings.get("quant_method")
+    method = given.get("quant_method")
     return str(getattr(method, "value", method) or "a method that its configuration does not name")
+
+
+def is_known(config: Any) -> bool:
+    """Whether transformers knows how a model's weights are quantised. If not, it takes packed weights for plain ones."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    try:
+        return bool(AutoHfQuantizer.supports_quant_method(dict(settings(config) or {})))
+    except ValueError:
+        return False

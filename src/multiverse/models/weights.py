@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import ModelError, first_line
 from .adapter import Adapter, apply, check_base, read_adapter
-from .quantised import quantisation
+from .quantised import is_known, quantisation
 from .resolve import looks_local, resolve_base, suggestion
 
 
@@ -77,10 +77,10 @@ def load_weights(source: str, dtype: str, **options: Any) -> Any:
     adapter = read_adapter(Path(source)) if looks_local(source) else None
     if adapter is not None:
         return _load_adapted(adapter, wanted, options)
+    method = _checked_quantisation(source)
     try:
         return AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **options)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, ImportError, AttributeError) as error:
-        method = _stated_quantisation(source)
         if method is None and isinstance(error, RuntimeError | ImportError | AttributeError):
             raise
         kind = "" if method is None else f" are quantised ({method}), and"
@@ -88,12 +88,23 @@ def load_weights(source: str, dtype: str, **options: Any) -> Any:
         raise ModelError(f"the weights of {source!r}{kind} could not be loaded: {first_line(error)}{way_out}") from error
 
 
-def _stated_quantisation(source: str) -> str | None:
-    """The method of quantised weights, as the configuration states it."""
+def _checked_quantisation(source: str) -> str | None:
+    """The method of quantised weights, as the configuration states it; `None` if they are plain.
+
+    Raises:
+        ModelError: transformers does not know it.
+    """
     try:
-        return quantisation(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError, KeyError):
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError):  # said where the weights are read
         return None
+    method = quantisation(config)
+    if method is not None and not is_known(config):
+        raise ModelError(
+            f"the weights of {source!r} are quantised ({method}), which transformers does not know: choose a model that is not "
+            f"quantised, or GGUF"
+        )
+    return method
 
 
 def _load_adapted(adapter: Adapter, dtype: torch.dtype | str, options: dict[str, Any]) -> Any:
