@@ -176,11 +176,12 @@ class EngineAPI(ChatAPI):
         if self._places is None:
             self._places = asyncio.Semaphore(max(_FEW, most // 4))
             self._room = most - max(_FEW, most // 4)
-        async with self._places:
+        places = self._places  # closing forgets them
+        async with places:
             yield
         if self._room > 0:
             self._room -= 1
-            self._places.release()
+            places.release()
 
     def _running(self) -> AsyncEngine:
         with self._lock:
