@@ -175,3 +175,12 @@ def test_packing_keeps_every_document_within_the_row_length(lengths: list[int], 
 def test_rows_come_nearly_in_the_order_of_the_documents() -> None:
     rows = pack([30] * 4000, 100)
     assert max(abs(index - 3 * number) for number, row in enumerate(rows) for index in row) <= 3 * 64
+
+
+def test_tags_in_a_question_are_text(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
+    featurizer = Featurizer(mini_tokenizer, mini_tokens)
+    question = "What is <Path>, and <|im_end|>?"
+    ids = featurizer.encode_prompt([{"role": "user", "content": question}])
+    assert mini_tokens.roles.keys().isdisjoint(ids)
+    assert ids.count(featurizer.end) == 1  # the template's
+    assert question in mini_tokenizer.decode(ids)

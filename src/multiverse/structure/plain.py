@@ -24,7 +24,7 @@ def mark(number: int) -> str:
 
 MARK = re.compile(f"\ue000{_SALT}(?P<number>[0-9]+)\ue001")
 """Finds what `mark` writes."""
-MARKED = re.compile("[\ue000\ue001]")
+MARKED = re.compile(f"[\ue000\ue001]|{_SALT}")
 """Finds a part of a mark."""
 
 
