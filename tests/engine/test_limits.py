@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from multiverse import LLM, Generation, SamplingParams
-from multiverse.engine import Branch, Request
+from multiverse.engine import Branch, Request, TokenEvent
 from multiverse.engine.sampler import Sampler
 from multiverse.errors import RequestError
 from multiverse.structure import ChatEncoder, Role, TokenDialect, parse, render
@@ -202,6 +202,16 @@ def test_the_end_of_text_waits_for_min_tokens(llm: LLM, dialect: bool, monkeypat
     assert (never.finish_reason, len(never.token_ids), end in never.token_ids) == ("length", 6, False)
     (through,) = llm.generate("Q", SamplingParams(**eager, min_tokens=6, max_tokens=8, ignore_eos=True))
     assert through.token_ids == (end,) * 8
+
+
+def test_stop_strings_are_looked_for_after_min_tokens(llm: LLM) -> None:
+    words = dialect_of(llm).encode("ab" * 20)
+    llm.engine.sampler = PolicySampler(lambda _request, branch: words[len(branch.token_ids)])
+    for least, text in ((0, "a"), (1, "a"), (2, "aba"), (5, "ababa"), (6, "abababa")):
+        params = SamplingParams(temperature=0, max_tokens=30, stop="b", min_tokens=least)
+        assert [own.text for own in llm.generate(["Q", "R"], params)] == [text] * 2, least
+        streamed = [event.text for event in llm.stream("Q", params) if isinstance(event, TokenEvent)]
+        assert "".join(streamed).startswith(text)
 
 
 def test_a_malformed_other_request_changes_nothing(llm: LLM) -> None:

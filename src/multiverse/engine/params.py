@@ -48,7 +48,7 @@ class SamplingParams(Options):
             loss leaves out all forced tokens.
         max_tokens: limit on all generated tokens, over all branches, forced ones included.
         min_tokens: the end-of-text token is not chosen before so many tokens were generated, over all branches, unless the
-            grammar allows nothing else. Other limits are not moved by it.
+            grammar allows nothing else, and stop strings are looked for in what comes after them. Other limits are not moved.
         max_critical_path_tokens: limit on the longest chain of generated tokens, parallel or sequential.
         thinking_budget: limit on the longest chain of generated tokens up to the end of the thinking; the answer is not
             counted.
