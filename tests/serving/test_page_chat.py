@@ -294,7 +294,7 @@ def test_a_document_leaves_the_conversation_as_it_was(page: Page, server: Playba
 # ---- nothing covers anything
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1440, 900), (1440, 560)])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (820, 1180), (1440, 560)])
 def test_nothing_sticky_covers_the_options(
     browser: Browser, server: Playback, errors: list[str], width: int, height: int
 ) -> None:

@@ -160,8 +160,8 @@ def test_nothing_that_a_model_writes_is_markup(lab: Page, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 20_000, "*a **b " * 5_000, ">" * 5_000, "- " * 2_000 + "x", "`a" * 10_000, "$" * 9_999, "\\(" * 5_000, "|" * 9_999],
-    ids=["brackets", "stars", "quotes", "items", "ticks", "dollars", "formulas", "cells"],
+    ["[" * 20_000, "*a **b " * 5_000, "- " * 2_000 + "x", "$" * 9_999, "|" * 9_999],
+    ids=["brackets", "stars", "items", "dollars", "cells"],
 )
 def test_text_that_is_made_to_be_slow_is_not(lab: Page, text: str) -> None:
     began = lab.evaluate("performance.now()")
