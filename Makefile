@@ -33,9 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup  ## three questions to the embedded model: one wide, one nested, one sequential
-	$(BIN)/multiverse generate "$(WIDE)"
-	$(BIN)/multiverse generate "$(NESTED)"
-	$(BIN)/multiverse generate --mode sequential "$(CHAIN)"
+	$(BIN)/multiverse generate --temperature 0 "$(WIDE)"
+	$(BIN)/multiverse generate --temperature 0 "$(NESTED)"
+	$(BIN)/multiverse generate --temperature 0 --mode sequential "$(CHAIN)"
 
 test: lint types tests  ## lint, types and tests
 

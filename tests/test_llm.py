@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 import multiverse
 from multiverse import LLM, Generation, SamplingParams
@@ -17,6 +21,7 @@ from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.errors import DialectError, RequestError
 from multiverse.llm import Score
+from multiverse.prompting import INSTRUCTIONS
 from multiverse.structure import MULTIVERSE, NPR, Document, encode, render
 from tests.conftest import FAMILIES, build_tokenizer, save_model
 from tests.engine.steering import NESTED, two_paths
@@ -433,3 +438,112 @@ def test_scoring_and_writing_go_on_side_by_side(scorer: LLM) -> None:
     seen += events
     assert score.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
     assert isinstance(seen[-1], FinishEvent)
+
+
+QUESTION = (
+    "Mia starts with 7, adds 5, doubles it and takes away 9. "
+    "Tom starts with 12, triples it, takes away 4 and adds 9. What is the total?"
+)
+GREEDY = SamplingParams(temperature=0)
+
+
+def prompt_of(llm: LLM, content: str, **arguments: Any) -> str:
+    events = llm.stream([{"role": "user", "content": content}], SHORT, **arguments)
+    *_, finish = events
+    assert isinstance(finish, FinishEvent)
+    return str(llm.tokenizer.decode(finish.generation.prompt_token_ids))
+
+
+def test_chat_asks_as_the_command_line_does(tagged: LLM) -> None:
+    parallel, sequential = INSTRUCTIONS["parallel"], INSTRUCTIONS["sequential"]
+    assert prompt_of(tagged, "hi") == prompt_of(tagged, "hi", mode="parallel") == f"user: hi {parallel}\nassistant: "
+    assert prompt_of(tagged, "hi", mode="sequential") == f"user: hi {sequential}\nassistant: "
+    assert prompt_of(tagged, "hi", mode=None) == prompt_of(tagged, "hi", mode="as-is") == "user: hi\nassistant: "
+    # A question that asks by itself is not asked twice.
+    for mode in ("parallel", "sequential"):
+        assert prompt_of(tagged, f"hi {parallel}", mode=mode) == f"user: hi {parallel}\nassistant: "
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    (out,) = tagged.chat(talk, SHORT)
+    assert tagged.tokenizer.decode(out.prompt_token_ids) == f"user: a {parallel}\nassistant: b\nuser: c {parallel}\nassistant: "
+    assert talk[0]["content"] == "a"
+
+
+def test_a_model_without_tags_or_instructions_gets_none(llm: LLM, tagged: LLM) -> None:
+    assert prompt_of(llm, "hi") == "user: hi\nassistant: "
+    tagged.instructed = False
+    assert prompt_of(tagged, "hi") == "user: hi\nassistant: "
+
+
+def test_the_question_of_the_readme_works_with_and_without_its_instruction() -> None:
+    with LLM() as llm:
+        for content in (QUESTION, f"{QUESTION} {INSTRUCTIONS['parallel']}"):
+            (out,) = llm.chat([{"role": "user", "content": content}], GREEDY)
+            assert out.answer == "56"
+            assert out.tree is not None
+            assert out.tree.branches == 2
+        (line,) = llm.chat([{"role": "user", "content": QUESTION}], GREEDY, mode="sequential")
+        assert (line.answer, line.tree and line.tree.branches) == ("56", 0)
+        *_, finish = llm.stream([{"role": "user", "content": QUESTION}], GREEDY)
+        assert isinstance(finish, FinishEvent)
+        assert finish.generation.answer == "56"
+
+
+def test_close_frees_the_model_and_says_so_afterwards(model_folders: dict[str, Path]) -> None:
+    with LLM(model_folders["qwen2"], kv_memory=1 << 20) as llm:
+        model = weakref.ref(llm.engine.loaded.model)
+        stream = llm.stream("hello", SHORT)
+        next(stream)
+        assert repr(llm) == f"LLM({str(model_folders['qwen2'])!r})"
+    *_, last = stream
+    assert isinstance(last, FinishEvent)
+    assert last.generation.finish_reason == "abort"
+    del stream
+    gc.collect()
+    assert model() is None
+    llm.close()
+    assert repr(llm).endswith(", closed)")
+    for call in (llm.generate, llm.stream, llm.score):
+        with pytest.raises(RequestError, match="is closed: make another"):
+            call("hello")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "progress", "shown"), [(3, True, True), (3, None, False), (3, False, False), (1, True, True)]
+)
+def test_a_bar_counts_generations(
+    llm: LLM, capsys: pytest.CaptureFixture[str], prompts: int, progress: bool | None, shown: bool
+) -> None:
+    llm.generate(["hello"] * prompts, SHORT, progress=progress)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (f"{prompts}/{prompts}" in err and "generations" in err) == shown
+    assert bool(err) == shown
+
+
+@pytest.mark.parametrize(("prompts", "shown"), [(3, True), (1, False)])
+def test_a_bar_is_shown_where_someone_watches(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prompts: int, shown: bool
+) -> None:
+    monkeypatch.setattr("multiverse.progress.watched", lambda: True)
+    llm.chat([[{"role": "user", "content": "hi"}]] * prompts, SHORT)
+    assert ("generations" in capsys.readouterr().err) == shown
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
+def test_the_bar_of_weights_is_shown_to_those_who_watch(
+    model_folders: dict[str, Path], capsys: pytest.CaptureFixture[str], progress: bool | None, shown: bool
+) -> None:
+    logging.enable_progress_bar()
+    LLM(model_folders["qwen2"], kv_memory=1 << 20, progress=progress)
+    assert ("Loading weights" in capsys.readouterr().err) == shown
+    assert logging.is_progress_bar_enabled()
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom multiverse import LLM, AsyncLLM, Generation, SamplingParams, Usage\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'rich', 'safetensors', 'huggingface_hub'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -107,7 +107,7 @@ def measure(llm: LLM, requests: Sequence[Request], console: Console) -> list[dic
     figures = []
     for start in track(range(0, len(requests), 16), description="held-out requests", console=console):
         group = requests[start : start + 16]
-        outs = llm.chat([request.messages for request in group], params)
+        outs = llm.chat([request.messages for request in group], params, mode=None)
         figures += [judge(request, out) for request, out in zip(group, outs, strict=True)]
     return figures
 
@@ -117,13 +117,13 @@ def clock(llm: LLM, base: LLM, requests: Iterable[Request], console: Console) ->
     rows = []
     for request in track(list(requests), description="wall-clock", console=console):
         began = time.perf_counter()
-        out = llm.chat([request.messages], SamplingParams(temperature=0, max_tokens=MOST_TOKENS))[0]
+        out = llm.chat([request.messages], SamplingParams(temperature=0, max_tokens=MOST_TOKENS), mode=None)[0]
         forked = time.perf_counter() - began
         if out.tree is None or len(texts := leaves(out.tree.answer)) != request.parts:
             continue
         content = sum(len(base.tokenizer.encode(text, add_special_tokens=False)) for text in texts)
         began = time.perf_counter()
-        line = base.chat([request.messages], SamplingParams(temperature=0, max_tokens=LINE_TOKENS))[0]
+        line = base.chat([request.messages], SamplingParams(temperature=0, max_tokens=LINE_TOKENS), mode=None)[0]
         seconds_per_token = (time.perf_counter() - began) / line.usage.total_tokens
         rows.append({"tokens": content, "forked": forked, "in_line": content * seconds_per_token})
     return rows

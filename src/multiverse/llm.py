@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from .engine import Event, FinishEvent, Generation, Request, SamplingParams, ScoringRequest
-from .engine.engine import Engine, EngineOptions
-from .engine.model import load
-from .engine.token_ids import as_list, as_lists
+from .engine.params import SamplingParams
+from .engine.scoring import Score, ScoringRequest
 from .errors import RequestError, StructureError
+from .inputs import (
+    Messages,
+    Prompt,
+    as_asked,
+    called,
+    check_arguments,
+    conversations_of,
+    dialect_of,
+    each_named,
+    messages_of,
+    mode_of,
+    params_of,
+    priority_of,
+    prompts_of,
+    single,
+    text_or_ids,
+)
 from .models.about import asked, read_about
-from .prompting import read_instructed
+from .progress import counting, loading
+from .prompting import Instruction, Mode, read_instructed
 from .structure import (
     DIALECTS,
     ChatEncoder,
@@ -27,42 +43,26 @@ from .structure import (
     resolve,
 )
 
-Prompt = str | Sequence[int]
-Messages = Sequence[dict[str, Any]]
+if TYPE_CHECKING:
+    from .engine import Event, Generation, Request
+    from .engine.engine import Engine, EngineOptions
 
-
-class Score(NamedTuple):
-    """Log-probabilities of a structured text, token by token, in document order.
-
-    Attributes:
-        token_ids, positions, branches, forced: as in `Generation`.
-        logprobs: log-probability of each token given everything that its branch sees before it; `None` for the first one and
-            for tokens that the engine forces.
-    """
-
-    token_ids: tuple[int, ...]
-    positions: tuple[int, ...]
-    branches: tuple[str, ...]
-    forced: tuple[bool, ...]
-    logprobs: tuple[float | None, ...]
-
-    @property
-    def total(self) -> float:
-        """Sum of the log-probabilities of the tokens that are not forced."""
-        return sum(value for value in self.logprobs if value is not None)
+Params = SamplingParams | Sequence[SamplingParams]
 
 
 class LLM:
     """A model with the fork and join engine around it.
 
         llm = LLM()                                     # the embedded multiverse-mini
-        out = llm.chat([[{"role": "user", "content": "…"}]], SamplingParams(temperature=0))[0]
+        out = llm.chat([{"role": "user", "content": "…"}], SamplingParams(temperature=0))[0]
         out.text; out.answer; out.tree; out.usage.parallelism; out.finish_reason
+
+        with LLM("./my-model") as llm: ...              # frees its memory at the end, as `close` does
 
     Args:
         model: a name of `multiverse models`, a folder (of adapters, too), a GGUF file or a hub id; `None` is multiverse-mini.
-        dialect: the tag set. `None` takes the one noted in the model's configuration, or the first known one whose tags are
-            all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
+        dialect: the tag set, or its name. `None` takes the one noted in the model's configuration, or the first known one whose
+            tags are all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
         device: ``auto`` takes CUDA when it is there.
         packed_linears: replace layers by faster ones (fused; on CPU native or packed linear layers) that agree to rounding.
@@ -70,6 +70,7 @@ class LLM:
         deterministic: compute every row in one order: a request's tokens and log-probabilities are then the same bits whatever
             else is in the batch and in the prefix cache, and however it is cut into chunks, preempted or served in waves.
             Slower, and not with `tensor_parallel` (docs/deterministic.md).
+        progress: show a bar while weights are loaded; `None` shows it where someone watches, on a terminal or in a notebook.
         options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
             `prefix_cache`; see `Engine`.
 
@@ -78,51 +79,85 @@ class LLM:
         tokenizer: the model's Hugging Face tokenizer.
         about: what the model says of itself to people; `None` if its folder says nothing.
         instructed: whether questions to it end with the instruction of a mode: it has the tags, and its training had it.
-        engine: the engine, for callers that step it themselves.
 
     Raises:
         ModelError: the model cannot be found, loaded or joined.
         DialectError: the given dialect does not fit the tokenizer.
+        RequestError: another argument is not valid.
     """
 
     def __init__(
         self,
         model: str | Path | None = None,
         *,
-        dialect: Dialect | None = None,
+        dialect: Dialect | str | None = None,
         dtype: str = "auto",
         device: str = "auto",
         packed_linears: bool = True,
         tensor_parallel: int = 1,
         deterministic: bool = False,
+        progress: bool | None = None,
         **options: Unpack[EngineOptions],
     ) -> None:
-        if "packed" in options:
-            raise TypeError("LLM() has no argument 'packed': it is now called 'packed_linears'")
-        loaded = load(
-            model,
-            dtype=dtype,
-            device=device,
-            packed_linears=packed_linears,
-            tensor_parallel=tensor_parallel,
-            deterministic=deterministic,
-        )
-        wanted = dialect if dialect is not None else read_dialect(loaded.model.config)
+        wanted = dialect_of(dialect)
+        switches = {"packed_linears": packed_linears, "deterministic": deterministic}
+        check_arguments({"model": model, "tensor_parallel": tensor_parallel, **switches, **options})
+        # Here, so that importing this module needs neither torch nor transformers.
+        from .engine.engine import Engine
+        from .engine.model import load
+
+        with loading(progress):
+            loaded = load(
+                model,
+                dtype=str(dtype).removeprefix("torch."),
+                device=str(device),
+                packed_linears=packed_linears,
+                tensor_parallel=tensor_parallel,
+                deterministic=deterministic,
+            )
+        wanted = wanted if wanted is not None else read_dialect(loaded.model.config)
         tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
         self.about = read_about(loaded.source)
         self.instructed = tokens is not None and read_instructed(loaded.model.config)
-        self.engine = Engine(loaded, tokens, **options)
+        self._engine: Engine | None = Engine(loaded, tokens, **options)
         self._chats = ChatEncoder(self.tokenizer, tokens)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for callers that step it themselves."""
+        if self._engine is None:
+            raise RequestError(f"this LLM ({self.model_path!r}) is closed: make another")
+        return self._engine
+
+    def close(self) -> None:
+        """Abort what is running and free the model's memory, its keys and values, and its processes. May be called again."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            from .backends import release
+
+            engine.close()
+            del engine
+            release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LLM({self.model_path!r}{'' if self._engine is not None else ', closed'})"
 
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: Params | None = None,
         *,
         priority: int = 0,
         on_finish: Callable[[int, Generation], None] | None = None,
+        progress: bool | None = None,
     ) -> list[Generation]:
         """Continue raw prompts, all in one batch; the results are in the order of the prompts.
 
@@ -132,63 +167,96 @@ class LLM:
             params: one for all, or one per prompt. With ``n`` above 1, a prompt's generations stand next to each other.
             priority: higher goes first, among all requests of the engine.
             on_finish: called with the result's index as each one finishes.
+            progress: show a bar; `None` shows it for several results, on a terminal or in a notebook.
 
         Raises:
             RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
         """
-        prompts = as_lists(prompts)
-        alone = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
-        batch = cast(Sequence[Prompt], [prompts] if alone else prompts)
-        return self._run(_each(batch, self._encode), params, priority, on_finish)
+        encoded = self.encode_prompts(prompts)
+        return self._run(encoded, params_of(params, len(encoded)), priority, on_finish, progress)
+
+    def encode_prompts(self, prompts: Prompt | Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of raw prompts as `generate` continues them; an error names the prompt's index."""
+        return each_named(prompts_of(prompts), self._encode)
 
     def chat(
         self,
         conversations: Messages | Sequence[Messages],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: Params | None = None,
         *,
+        mode: Instruction | None = "parallel",
         priority: int = 0,
         on_finish: Callable[[int, Generation], None] | None = None,
+        progress: bool | None = None,
     ) -> list[Generation]:
-        """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`."""
-        given: Any = conversations  # a text is a common slip, refused in `encode_chat`
-        if as_lists(given) is not given:
-            raise RequestError("chat takes messages, and these are token ids: give them to generate()")
-        alone = isinstance(given, str) or (len(given) > 0 and isinstance(given[0], dict))
-        batch = cast(Sequence[Messages], [given] if alone else given)
-        shared = params if params is not None else SamplingParams()
-        own = shared.for_chat() if isinstance(shared, SamplingParams) else [each.for_chat() for each in shared]
-        return self._run(_each(batch, self.encode_chat), own, priority, on_finish)
+        """Answer conversations (lists of ``{"role", "content"}``) through the model's chat template; else as `generate`.
 
-    def stream(self, prompt: Prompt | Messages, params: SamplingParams | None = None) -> Iterator[Event]:
-        """Run one prompt or conversation and yield its events as they happen; the last is a `FinishEvent`.
+        Args:
+            mode: how the model is asked to think, as ``--mode`` of the command line. ``parallel`` and ``sequential`` end each
+                question with the instruction that the model was trained with, unless it ends with one, and ``sequential`` keeps
+                the model from forking; `None` leaves the messages as they are. A model without tags, or trained without
+                instructions, gets none.
+        """
+        encoded, asked_in = self.encode_conversations(conversations, mode)
+        return self._run(encoded, params_of(params, len(encoded), asked_in, chat=True), priority, on_finish, progress)
+
+    def encode_conversations(
+        self, conversations: Messages | Sequence[Messages], mode: Instruction | None
+    ) -> tuple[list[list[int]], Mode | None]:
+        """Token ids of conversations as `chat` asks them, and the mode; an error names the conversation's index."""
+        asked_in = mode_of(mode)
+        return each_named(conversations_of(conversations), lambda one: self._ask(one, asked_in)), asked_in
+
+    def _ask(self, messages: Any, mode: Mode | None) -> list[int]:
+        checked = messages_of(messages, self._template)
+        return self.encode_chat(as_asked(checked, mode, instructed=self.instructed))
+
+    def stream(
+        self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, mode: Instruction | None = "parallel"
+    ) -> Iterator[Event]:
+        """Run one raw prompt or conversation and yield its events as they happen; the last is a `FinishEvent`.
 
         Closing the iterator early aborts the request.
+
+        Args:
+            prompt: a text or token ids, continued as they are; or messages, answered as by `chat`.
+            mode: as in `chat`.
 
         Raises:
             RequestError: the prompt or a parameter cannot be honoured; ``n`` above 1, for one, which `generate` takes.
         """
-        prompt = as_list(prompt)
-        chat = not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], dict)
-        token_ids = self.encode_chat(cast(Messages, prompt)) if chat else self._encode(cast(Prompt, prompt))
-        shared = params if params is not None else SamplingParams()
-        shared = shared.for_chat() if chat else shared
+        encoded = self.encode_one(prompt, params, mode)
+        self.engine.check(*encoded)  # here, not at the first event
+        return self._events(*encoded)
+
+    def encode_one(
+        self, prompt: Prompt | Messages, params: SamplingParams | None, mode: Instruction | None
+    ) -> tuple[list[int], SamplingParams]:
+        """Token ids and parameters of what `stream` is given."""
+        prompt = single(prompt)
+        chat = isinstance(prompt, list) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
+        asked_in = mode_of(mode)
+        token_ids = self._ask(prompt, asked_in) if chat else self._encode(prompt)
+        (shared,) = params_of(params, 1, asked_in if chat else None, chat=chat)
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each separately, or use generate()")
-        self.engine.check(token_ids, shared)  # refuse bad input here, not at the first event
-        return self._events(token_ids, shared)
+        return token_ids, shared
 
     def _events(self, token_ids: list[int], params: SamplingParams) -> Iterator[Event]:
-        request = self.engine.submit(token_ids, params, listening=True)
+        from .engine.events import FinishEvent
+
+        engine = self.engine  # also of one that is closed meanwhile, which ends the request
+        request = engine.submit(token_ids, params, listening=True)
         events: list[Event] = []
         try:
             # A step of another call advances this request too, and may have finished it.
             while not (events and isinstance(events[-1], FinishEvent)):
                 if request.finish_reason is None:
-                    self.engine.step()
-                events = self.engine.drain(request)
+                    engine.step()
+                events = engine.drain(request)
                 yield from events
         finally:
-            self.engine.abort(request)
+            engine.abort(request)
 
     def score(
         self, texts: str | Document | Sequence[str | Document | Sequence[int]], *, share_every: int | None = None
@@ -203,9 +271,7 @@ class LLM:
         Raises:
             RequestError: a text is empty, too long, or breaks the grammar of its own tags.
         """
-        texts = as_lists(texts)
-        alone = isinstance(texts, str | Document) or (len(texts) > 0 and isinstance(texts[0], int))
-        batch = cast(Sequence[str | Document | Sequence[int]], [texts] if alone else texts)
+        batch = [texts] if isinstance(texts, Document) else prompts_of(texts)
         requests: list[ScoringRequest] = []
         try:
             for text in batch:
@@ -250,18 +316,15 @@ class LLM:
     def _run(
         self,
         prompts: list[list[int]],
-        params: SamplingParams | Sequence[SamplingParams] | None,
+        params: list[SamplingParams],
         priority: int,
         on_finish: Callable[[int, Generation], None] | None,
+        progress: bool | None,
     ) -> list[Generation]:
-        shared = params if params is not None else SamplingParams()
-        each = [shared] * len(prompts) if isinstance(shared, SamplingParams) else list(shared)
-        if len(each) != len(prompts):
-            raise RequestError(
-                f"{len(each)} sampling parameters for {len(prompts)} prompts: give one for all, or one per prompt"
-            )
+        priority = priority_of(priority)
+        called(on_finish, "on_finish")
         requests: list[Request] = []
-        for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
+        for number, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
             try:
                 requests += self._submit(prompt, own, priority)
             except RequestError as error:
@@ -274,10 +337,12 @@ class LLM:
         def keep(request: Request) -> None:
             if request.id in index:
                 results[index[request.id]] = self.engine.generation(request)
+                advance()
                 if on_finish is not None:
                     on_finish(index[request.id], results[index[request.id]])
 
-        self.engine.run(requests, keep)
+        with counting("generations", len(requests), progress) as advance:
+            self.engine.run(requests, keep)
         return [results[number] for number in range(len(requests))]
 
     def _submit(self, prompt: list[int], params: SamplingParams, priority: int) -> list[Request]:
@@ -286,16 +351,9 @@ class LLM:
         others = range(1, params.n)
         return [first, *(self.engine.submit(prompt, params, priority=priority, leader=first, sample=i) for i in others)]
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise RequestError("the prompt is empty: write a question")
-            return list(self.tokenizer.encode(prompt))
-        vocabulary = len(self.tokenizer)
-        for token in prompt:
-            if not 0 <= token < vocabulary:
-                raise RequestError(f"token id {token} is outside the vocabulary (0 to {vocabulary - 1})")
-        return list(prompt)
+    def _encode(self, prompt: Any) -> list[int]:
+        given = text_or_ids(prompt, len(self.tokenizer))
+        return list(self.tokenizer.encode(given)) if isinstance(given, str) else given
 
     def _encode_document(self, text: str | Document | Sequence[int]) -> list[int]:
         tokens = self.engine.tokens
@@ -317,12 +375,8 @@ class LLM:
         return list(encode(document, tokens).token_ids)
 
     def encode_chat(self, messages: Messages | str) -> list[int]:
-        """Token ids of a chat with the generation prompt; as `read_chat`, and `RequestError` if its last message is empty."""
-        if isinstance(messages, str):
-            raise RequestError(f"chat takes messages, not a text: [{{'role': 'user', 'content': {messages[:40]!r}}}]")
-        if not messages or not str(messages[-1].get("content", "")).strip():
-            raise RequestError("the conversation is empty: its last message needs some content")
-        return self.read_chat(messages).token_ids
+        """Token ids of a chat with the generation prompt; as `read_chat`, with its messages checked."""
+        return self.read_chat(messages_of(messages, self._template)).token_ids
 
     def read_chat(self, messages: Messages, known: Mapping[str, Sequence[int]] | None = None) -> ChatPrompt:
         """A chat with the generation prompt as token ids, and what the template leaves out of it.
@@ -336,17 +390,11 @@ class LLM:
         Raises:
             RequestError: the model has no chat template, or that refuses the messages.
         """
-        if getattr(self.tokenizer, "chat_template", None) is None:
+        if self._template is None:
             raise RequestError(f"{self.model_path!r} has no chat template: use generate() with a raw prompt")
         return self._chats(messages, known)
 
-
-def _each(batch: Sequence[Any], encode: Callable[[Any], list[int]]) -> list[list[int]]:
-    """Encode every prompt; an error names its index."""
-    encoded = []
-    for index, prompt in enumerate(batch):
-        try:
-            encoded.append(encode(prompt))
-        except RequestError as error:
-            raise RequestError(f"prompt {index}: {error}" if len(batch) > 1 else str(error)) from None
-    return encoded
+    @property
+    def _template(self) -> str | None:
+        template = getattr(self.tokenizer, "chat_template", None)
+        return None if template is None else str(template)

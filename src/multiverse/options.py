@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, ge
 from .errors import ConfigError
 
 _KEY = "option"
+_SHOWN = 200  # characters of a value in an error
 # Both are needed whenever an object is made.
 _declared: dict[type[Any], Mapping[str, Option]] = {}
 _types: dict[type[Any], Mapping[str, Any]] = {}
@@ -123,9 +125,13 @@ class Options:
     error: ClassVar[type[Exception]] = ConfigError
 
     def __new__(cls, *_args: object, **values: object) -> Self:
+        names = {item.name for item in fields(cls)} if values and is_dataclass(cls) else set(values)
         for name in values:
             if (new := renamed(cls, name)) is not None:
                 raise cls.error(f"{name} is now called {new}")
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                raise cls.error(f"{cls.__name__} has no {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -138,7 +144,9 @@ class Options:
     def invalid(self, name: str) -> Exception:
         """The error for the value of this field."""
         own, hint = declared(type(self))[name], types(type(self))[name]
-        return self.error(f"{name}={getattr(self, name)!r} is not valid: it must be {own.allowed or describe(hint, own)}")
+        value = repr(getattr(self, name))
+        shown = value if len(value) <= _SHOWN else f"{value[: _SHOWN - 3]}..."
+        return self.error(f"{name}={shown} is not valid: it must be {own.allowed or describe(hint, own)}")
 
 
 def renamed(kind: type[Any], name: str) -> str | None:
@@ -165,7 +173,7 @@ def _fits_one(value: Any, hint: Any, own: Option) -> bool:
         return value in get_args(hint)
     if hint in (int, float):
         number = not isinstance(value, bool) and isinstance(value, Integral if hint is int else Real)
-        return number and _within(float(value), own)
+        return number and _within(int(value) if isinstance(value, Integral) else float(value), own)
     if origin in (list, tuple):
         item = get_args(hint)[0]
         return isinstance(value, origin) and all(_fits(part, item, own) for part in value)
@@ -176,7 +184,7 @@ def _fits_one(value: Any, hint: Any, own: Option) -> bool:
 
 def _within(value: float, own: Option) -> bool:
     return (
-        (math.isfinite(value) if own.finite else not math.isnan(value))
+        (isinstance(value, int) or (math.isfinite(value) if own.finite else not math.isnan(value)))
         and (own.ge is None or value >= own.ge)
         and (own.gt is None or value > own.gt)
         and (own.le is None or value <= own.le)

@@ -45,6 +45,19 @@ def instruct(messages: Sequence[Mapping[str, str]], mode: Instruction) -> list[d
     return [*earlier, {**last, "content": f"{last['content'].strip()} {INSTRUCTIONS[mode]}".lstrip()}]
 
 
+def instruct_chat(messages: Sequence[Mapping[str, Any]], mode: Mode) -> list[dict[str, Any]]:
+    """The chat with the instruction of this mode at the end of each of the user's messages, as earlier ones had it, too.
+
+    A message that ends with an instruction gets no second one.
+    """
+    return [
+        dict(message)
+        if message["role"] != "user" or message["content"].rstrip().endswith(tuple(INSTRUCTIONS.values()))
+        else instruct([message], mode)[0]
+        for message in messages
+    ]
+
+
 def without_instruction(messages: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], Mode | None]:
     """The chat as it was before `instruct`, and the mode; `None` if it ends with no instruction."""
     *earlier, last = (dict(message) for message in messages)

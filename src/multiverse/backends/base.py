@@ -103,6 +103,10 @@ class Backend(ABC):
         model.set_attn_implementation(register())
         self.short_positions = split_rotary(model, name)
 
+    def close(self) -> None:
+        """Free the pool of one engine. The model goes with the last who refers to it."""
+        del self.pool
+
     def allocate(self, kv_memory: int | None) -> Self:
         """A copy with a KV pool of its own; several engines may share one prepared model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 
@@ -36,6 +37,13 @@ def find_device(name: str) -> torch.device:
 def on_gpu(name: str) -> bool:
     """Whether the device of this name is a GPU, without initialising CUDA in this process."""
     return name.startswith("cuda") or (name == "auto" and torch.cuda.is_available())
+
+
+def release() -> None:
+    """Give memory that nothing refers to any more back to the system, or to the GPU."""
+    gc.collect()  # the parts of a model refer to each other
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True, deterministic: bool = False) -> Backend:

@@ -210,6 +210,11 @@ class TensorParallelBackend(TorchBackend):
         self.ranks.resize(backend.num_slots)
         return backend
 
+    def close(self) -> None:
+        """As `Backend.close`; the other ranks end."""
+        super().close()
+        self.ranks.close()
+
     def forward(self, token_N: Tensor, position_N: Tensor, keep: Tensor, context: ForwardContext) -> Tensor:
         """As `Backend.forward`.
 

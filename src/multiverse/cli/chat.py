@@ -77,8 +77,8 @@ def chat(
             of=SamplingParams,
             leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "share_every"),
             show_default={
-                "temperature": "0, or the server's",
-                "top_p": "1, or the server's",
+                "temperature": "0.6, or the server's",
+                "top_p": "0.95, or the server's",
                 "max_tokens": "2048, or the server's",
             },
         ),
@@ -110,7 +110,7 @@ def chat(
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
         if options.mode == "parallel":
             warn_tagless(llm, model.name)
-        partner = Local(llm, SamplingParams(**{"temperature": 0.0, "top_p": 1.0, **sampling}), model.name)
+        partner = Local(llm, SamplingParams(**sampling), model.name)
     mode = options.mode if options.mode is not None else "parallel" if partner.structured else "as-is"
     Chat(Conversation(partner, mode, options.system)).run()
 

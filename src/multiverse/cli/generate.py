@@ -44,10 +44,7 @@ def generate(
     model: ModelOptions,
     sampling: Annotated[
         SamplingParams,
-        Fields(
-            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "share_every"),
-            defaults={"temperature": 0.0, "top_p": 1.0},
-        ),
+        Fields(leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "share_every")),
     ],
     as_json: Json = False,
 ) -> None:
@@ -62,7 +59,7 @@ def generate(
     multiverse generate "Mia starts with 7, adds 5, doubles it and takes away 9. \\
         Tom starts with 12, triples it, takes away 4 and adds 9. What is the total?"
     multiverse generate --mode sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
-    multiverse generate --temperature 0.6 --top-p 0.95 --seed 1 - < question.txt
+    multiverse generate --temperature 0 - < question.txt
     multiverse generate --json "QUESTION" | jq .usage
     """
     from ..streaming import wire_events

@@ -277,6 +277,12 @@ class Engine:
         if request in self.scheduler.running or request in self.scheduler.waiting:
             self._finish([request])
 
+    def close(self) -> None:
+        """Abort all requests, and free the model and the pool; nothing can be run afterwards."""
+        for request in [*self.scheduler.running, *self.scheduler.waiting]:
+            self.abort(request)
+        self.backend.close()
+
     def check_integrity(self) -> None:
         """Prove that every slot of the pool is accounted for (see `Scheduler.check_integrity`)."""
         self.scheduler.check_integrity()

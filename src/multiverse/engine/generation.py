@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import StructureError
 from ..structure import Dialect, Document, Role, markdown_text, parse
 from .branch import Branch, TokenScore, Top
+from .html import draw_html
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
 
@@ -63,9 +64,11 @@ _USAGE_FIELDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generation:
     """One finished request; the per-token tuples are in document order.
+
+    Its `repr` is one line; a notebook draws the tree.
 
     Attributes:
         text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the
@@ -103,6 +106,21 @@ class Generation:
     closed: tuple[tuple[str, str], ...] = ()
     prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
     stop_reason: str | int | None = None
+
+    def __repr__(self) -> str:
+        tree = "no tree" if self.tree is None else f"{self.tree.branches} paths" if self.tree.branches else "no paths"
+        counts = f"{self.usage.total_tokens} tokens, parallelism {self.usage.parallelism:.2f}"
+        shown = f"answer={_brief(self.answer)}" if self.answer else f"text={_brief(self.text)}"
+        return f"<Generation {shown}, finish_reason={self.finish_reason!r}, {tree}, {counts}>"
+
+    def _repr_html_(self) -> str:
+        """The tree as HTML, for notebooks; whatever the model wrote is escaped."""
+        usage = self.usage
+        counts = f"{usage.total_tokens} tokens, critical path {usage.critical_path_tokens}, parallelism {usage.parallelism:.2f}"
+        ended = "" if self.finish_reason == "stop" else f", ended by {self.finish_reason}"
+        problem = [f"no tree: {self.structure_error}"] if self.tree is None and self.structure_error is not None else []
+        lines = [*problem, f"{counts}, {usage.seconds:.2f} s{ended}"]
+        return draw_html(self.tree, text=self.text, answer=self.answer, lines=lines)
 
 
 def build_generation(
@@ -202,3 +220,7 @@ def _answer(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]])
     if tokens is not None and tokens.dialect.forks_answer:
         answer = markdown_text(answer, tokens.dialect)
     return answer.strip().removeprefix("Answer:").strip()
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

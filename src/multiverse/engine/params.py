@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from typing import ClassVar, Literal
 
 from ..common import CommonOptions
@@ -234,13 +235,13 @@ class SamplingParams(Options):
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         if 0 < self.temperature < 1e-6:
             raise self.invalid("temperature")
-        if not all(self.stop):
+        if not all(map(_is_stop, self.stop)):
             raise self.invalid("stop")
         if not self.max_tokens and self.prompt_logprobs is None:
             raise self.invalid("max_tokens")
         if self.min_tokens > self.max_tokens:
             raise self.invalid("min_tokens")
-        if not all(isinstance(token, int) and -1e6 < bias < 1e6 for token, bias in self.logit_bias.items()):
+        if not all(_is_bias(token, bias) for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
 
     def for_chat(self) -> SamplingParams:
@@ -257,3 +258,15 @@ class SamplingParams(Options):
     def penalises(self) -> bool:
         """Whether there is a penalty of tokens that have occurred."""
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+
+def _is_stop(text: str) -> bool:
+    """Whether this is a text that a model can write."""
+    return bool(text) and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _is_bias(token: object, bias: object) -> bool:
+    """Whether this is a token id with its bias."""
+    if isinstance(token, bool) or isinstance(bias, bool) or not isinstance(token, Integral) or not isinstance(bias, Real):
+        return False
+    return -1e6 < (int(bias) if isinstance(bias, Integral) else float(bias)) < 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..structure import layout
 from .branch import Branch, TokenScore
@@ -64,3 +65,24 @@ class ScoringRequest(Request):
         # What the engine writes itself is no choice of the model, and has siblings that it looks the same from.
         forced = layout(self.prompt, tokens).forced if tokens is not None else (False,) * len(own)
         self.prompt_scores = tuple(None if by_engine else score for score, by_engine in zip(own, forced, strict=True))
+
+
+class Score(NamedTuple):
+    """Log-probabilities of a structured text, token by token, in document order.
+
+    Attributes:
+        token_ids, positions, branches, forced: as in `Generation`.
+        logprobs: log-probability of each token given everything that its branch sees before it; `None` for the first one and
+            for tokens that the engine forces.
+    """
+
+    token_ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    branches: tuple[str, ...]
+    forced: tuple[bool, ...]
+    logprobs: tuple[float | None, ...]
+
+    @property
+    def total(self) -> float:
+        """Sum of the log-probabilities of the tokens that are not forced."""
+        return sum(value for value in self.logprobs if value is not None)

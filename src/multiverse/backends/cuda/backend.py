@@ -106,6 +106,11 @@ class CudaBackend(TorchBackend):
             )
         return backend
 
+    def close(self) -> None:
+        """As `Backend.close`; graphs, which hold memory of their own, go, too."""
+        self.graphs = self._ahead = None
+        super().close()
+
     def run(self, batch: Batch) -> Tensor:
         """As `Backend.run`."""
         ahead, self._ahead = self._ahead, None

@@ -180,9 +180,9 @@ def run_prompting(
 
     if getattr(llm.tokenizer, "chat_template", None) is None:
         raw = [f"{turns[-1]['content']}\n\n" for turns in messages]
-        generations = llm.generate(raw, each, on_finish=report)
+        generations = llm.generate(raw, each, on_finish=report, progress=False)
     else:
-        generations = llm.chat(messages, each, on_finish=report)
+        generations = llm.chat(messages, each, mode=None, on_finish=report, progress=False)
     return [answer(number, generation) for number, generation in enumerate(generations)]
 
 
