@@ -448,7 +448,7 @@ def test_a_seed_makes_a_chat_reproducible(run: Run, writes: Writes, monkeypatch:
     monkeypatch.setattr(Local, "__init__", note)
     piped(monkeypatch, "How many?\n")
     assert run("chat", "--seed", "7", "--top-k", "3", "--max-seconds", "60").code == 0
-    assert given == [SamplingParams(temperature=0.0, top_p=1.0, seed=7, top_k=3, max_seconds=60)]
+    assert given == [SamplingParams(seed=7, top_k=3, max_seconds=60)]
 
 
 @pytest.mark.parametrize(
