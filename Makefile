@@ -17,7 +17,7 @@ CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -61,6 +61,12 @@ lm-eval: setup  ## run lm-eval, unmodified and in .venv-lm-eval, against the ser
 	test -x .venv-lm-eval/bin/lm_eval || { $(PYTHON) -m venv .venv-lm-eval && \
 		.venv-lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]'; }
 	$(BIN)/pytest -m slow tests/serving/test_conformance_lm_eval.py
+
+clients: setup  ## clients that people use, against the server: openai-agents, LiteLLM and llm, each in an environment of its own
+	$(PYTHON) -m venv runs/clients/agents && runs/clients/agents/bin/pip install --quiet openai-agents
+	$(PYTHON) -m venv runs/clients/litellm && runs/clients/litellm/bin/pip install --quiet litellm
+	$(PYTHON) -m venv runs/clients/llm && runs/clients/llm/bin/pip install --quiet llm
+	$(BIN)/pytest -m slow tests/serving/test_clients.py
 
 soak: setup  ## soak test: ten minutes of two hundred requests on a pool sized for twenty
 	mkdir -p runs

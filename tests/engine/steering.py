@@ -62,7 +62,7 @@ def always_fork(tokens: TokenDialect, width: int, end: int) -> Policy:
     def choose(request: Request, branch: Branch) -> int:
         machine = branch.machine
         assert machine is not None
-        only, banned = request.limits.choices(branch)
+        only, banned, _ = request.limits.choices(branch)
         legal = {role: tokens.ids[role] for role in machine.legal_roles() if tokens.ids[role] not in banned}
         if only is not None:
             legal = {role: token for role, token in legal.items() if token in only}

@@ -22,7 +22,7 @@ GOOD = SamplingParams(temperature=0, max_tokens=600, logprobs=True)
 
 
 def legal_ids(request: Request, branch: Branch, tokens: TokenDialect) -> dict[Role, int]:
-    only, banned = request.limits.choices(branch)
+    only, banned, _ = request.limits.choices(branch)
     assert branch.machine is not None
     ids = {role: tokens.ids[role] for role in branch.machine.legal_roles()}
     return {role: token for role, token in ids.items() if token not in banned and (only is None or token in only)}
@@ -30,7 +30,7 @@ def legal_ids(request: Request, branch: Branch, tokens: TokenDialect) -> dict[Ro
 
 def always_parallel(request: Request, branch: Branch, tokens: TokenDialect, _rng: random.Random) -> int:
     """Opens whatever can be opened, for ever."""
-    only, _ = request.limits.choices(branch)
+    only, *_ = request.limits.choices(branch)
     legal = legal_ids(request, branch, tokens)
     for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN):
         if role in legal:
@@ -51,7 +51,7 @@ def babble(branch: Branch, tokens: TokenDialect) -> int:
 
 def thousand_outlines(request: Request, branch: Branch, tokens: TokenDialect, _rng: random.Random) -> int:
     """Lists outlines without end."""
-    only, _ = request.limits.choices(branch)
+    only, *_ = request.limits.choices(branch)
     legal = legal_ids(request, branch, tokens)
     for role in (Role.THINK_OPEN, Role.BLOCK_OPEN, Role.GOAL_OPEN, Role.OUTLINE_OPEN, Role.OUTLINE_CLOSE):
         if role in legal and not (role is Role.BLOCK_OPEN and branch.label):
@@ -64,7 +64,7 @@ def thousand_outlines(request: Request, branch: Branch, tokens: TokenDialect, _r
 def never_closes(request: Request, branch: Branch, tokens: TokenDialect, rng: random.Random) -> int:
     """Forks once, and then every path talks on and on."""
     if branch.label:
-        only, _ = request.limits.choices(branch)
+        only, *_ = request.limits.choices(branch)
         return only[0] if only is not None else tokens.encode("x")[0]
     return always_parallel(request, branch, tokens, rng)
 

@@ -79,7 +79,7 @@ def endless(tokens: TokenDialect, width: int = 2, depth: int = 2) -> Policy:
     def choose(request: Request, branch: Branch) -> int:
         machine = branch.machine
         assert machine is not None
-        only, banned = request.limits.choices(branch)
+        only, banned, _ = request.limits.choices(branch)
         if only is not None:
             opening, closing = tokens.outline_tag, tokens.ids[Role.GOAL_CLOSE]
             return opening if opening in only and machine.outlines < width else closing if closing in only else only[0]

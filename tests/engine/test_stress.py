@@ -26,7 +26,7 @@ class Wanderer:
         self.text = self.tokens.encode("abc ")
 
     def __call__(self, request: Request, branch: Branch) -> int:
-        only, banned = request.limits.choices(branch)
+        only, banned, _ = request.limits.choices(branch)
         if only is not None:
             return self.rng.choice(only)
         assert branch.machine is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -305,7 +306,7 @@ def test_without_the_extra_the_error_names_it() -> None:
 
 def test_the_description_names_every_route_and_schema(scripted: Site) -> None:
     described = scripted.client.get("/openapi.json").json()
-    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/tokenize", "/parse", "/metrics"} <= set(
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/tokenize", "/parse", "/metrics"} <= set(
         described["paths"]
     )
     schemas = described["components"]["schemas"]
@@ -336,6 +337,25 @@ def test_answers_are_as_described(scripted: Site) -> None:
         ("/tokenizer_info", responses.TokenizerInfo),
     ):
         schema.model_validate(scripted.client.get(path).json())
+
+
+def test_version(scripted: Site) -> None:
+    import multiverse
+
+    assert scripted.client.get("/version").json() == {"version": multiverse.__version__}
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_description_is_shown_without_the_network(scripted: Site, path: str) -> None:
+    page = scripted.client.get(path)
+    assert page.headers["content-type"].startswith("text/html")
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert files
+    for file in files:
+        assert file.startswith("static/")
+        answer = scripted.client.get(f"/{file}")
+        assert answer.status_code == 200, file
+        assert "html" not in answer.headers["content-type"]
 
 
 def test_the_static_files_stay_within_their_folder(scripted: Site) -> None:

@@ -44,7 +44,7 @@ def generate(
     model: ModelOptions,
     sampling: Annotated[
         SamplingParams,
-        Fields(leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "share_every")),
+        Fields(leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every")),
     ],
     as_json: Json = False,
 ) -> None:

@@ -7,11 +7,15 @@ ever exceeded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-from ..structure import ClosingCost, Role, State, allowed_tokens, closing_cost, closing_tokens, growth
+import numpy as np
+from numpy.typing import NDArray
+
+from ..structure import ClosingCost, Role, State, allowed_tokens, closing_cost, closing_tokens, growth, in_answer
 from .branch import Branch
+from .grammar import Answer
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
 
@@ -20,10 +24,11 @@ _STEP = 2
 
 
 class Choices(NamedTuple):
-    """The tokens that may be sampled: `only` these, or all if it is `None`; and none of `banned`."""
+    """The tokens that may be sampled: `only` these, or all if it is `None`; none of `banned`; none that `mask` leaves out."""
 
     only: tuple[int, ...] | None
     banned: tuple[int, ...]
+    mask: NDArray[np.bool_] | None = None
 
 
 class Limits:
@@ -34,6 +39,7 @@ class Limits:
         met: the last such limit, also if the text goes on after what was closed; `None` without one.
         headroom: the most by which a branch may increase its closing cost in the next step.
         max_generated, end_position: hard limits: number of tokens, position.
+        answer: the answer that the trunk writes, if that has to have a certain form.
     """
 
     def __init__(self, tree: BranchTree, params: SamplingParams, model: ModelInfo) -> None:
@@ -47,6 +53,10 @@ class Limits:
         self.headroom = ClosingCost(self.max_generated, self.end_position)
         self._closing_branches = False  # whether branches were closed for a limit of their own
         self._closing_thinking = False  # whether only the thinking is being closed, for its budget
+        self.answer: Answer | None = None
+        if params.answer_form is not None:
+            assert model.grammars is not None
+            self.answer = model.grammars.answer(params.answer_form)
         self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion is closed
 
     def reached(self, branch: Branch) -> str | None:
@@ -64,7 +74,7 @@ class Limits:
         machine, tokens = branch.machine, self._model.tokens
         early = self._ends if self._tree.num_generated < self._params.min_tokens else frozenset()
         if machine is None or tokens is None:
-            return Choices(None, tuple(early))
+            return Choices(None, tuple(early)) if self.answer is None else self._within(self.answer, early)
         banned = set(self._over_limit(branch))
         if not self._params.guard:
             return Choices(None, (*banned, *early))
@@ -72,6 +82,10 @@ class Limits:
         banned.update(illegal)
         ends = self._ends
         may_end = may_end and not (early and only != ())
+        if self.answer is not None and not branch.label:
+            if self.in_answer(branch):
+                return self._within(self.answer, early, banned)
+            may_end = False
         if only is not None:
             if len(only) > len(tokens.roles):
                 # Passed on unchanged, so that the sampler finds its mask of them by identity.
@@ -84,6 +98,26 @@ class Limits:
     def _ends(self) -> frozenset[int]:
         """Tokens that end the text."""
         return self._model.stop_ids if not self._params.ignore_eos else frozenset()
+
+    def in_answer(self, branch: Branch) -> bool:
+        """Whether the next token of a branch is text of the answer."""
+        return branch.machine is None or in_answer(branch.machine)
+
+    def _within(self, answer: Answer, early: frozenset[int], banned: Container[int] = ()) -> Choices:
+        """What may come next in an answer that has to have a certain form: no tag, but a thinking may come before it.
+
+        Args:
+            early: tokens that end the text, where it is too early for that; allowed all the same if nothing else is.
+            banned: tags that are not allowed.
+        """
+        mask, tokens = answer.allowed, self._model.tokens
+        if tokens is not None:
+            mask = mask.copy()
+            mask[list(tokens.roles)] = False
+            if (think := tokens.ids.get(Role.THINK_OPEN)) is not None:
+                mask[think] = think not in banned
+        goes_on = bool(early) and np.count_nonzero(mask) > np.count_nonzero(mask[list(early)])
+        return Choices(None, tuple(early) if goes_on else (), mask)
 
     def _over_limit(self, branch: Branch) -> Iterator[int]:
         """Tags that would exceed a limit."""

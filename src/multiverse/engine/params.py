@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from ..common import CommonOptions
 from ..errors import RequestError
 from ..options import Options, like, option
+from .answer_form import AnswerForm
 
 _SAMPLING = "Sampling"
 _LIMITS = "Limits"
@@ -68,6 +69,10 @@ class SamplingParams(Options):
         prompt_logprobs: report the log-probability of every token of the prompt, and those of so many likeliest ones, under the
             same distribution and the layout that the prompt's tags give it. For that the whole prompt is computed, and nothing
             taken from the prefix cache.
+        response_format: form of the answer, as OpenAI has it: ``{"type": "json_object"}``, ``{"type": "json_schema",
+            "json_schema": {"schema": {…}}}``, or ``{"type": "text"}`` like `None`. The thinking stays free and may fork; the
+            answer is JSON, does not fork, and ends where it is complete. A limit may still cut it off. Needs the extra
+            ``json``, and the guard. Kept as an `AnswerForm`.
         share_every: ablation. Paths of one block attend to each other's earlier chunks of this many positions; with `None`
             they do not, as in training.
 
@@ -227,6 +232,12 @@ class SamplingParams(Options):
         metavar="N",
         group=_SAMPLING,
     )
+    response_format: Mapping[str, Any] | AnswerForm | None = option(
+        None,
+        "Form of the answer: JSON, or JSON of a schema.",
+        allowed="an object as OpenAI has it, or None",
+        group=_SAMPLING,
+    )
     share_every: int | None = like(CommonOptions, "share_every")
 
     def __post_init__(self) -> None:
@@ -243,6 +254,11 @@ class SamplingParams(Options):
             raise self.invalid("min_tokens")
         if not all(_is_bias(token, bias) for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
+        if isinstance(self.response_format, Mapping):
+            object.__setattr__(self, "response_format", AnswerForm.of(self.response_format))
+        if self.response_format is not None and (not self.guard or self.ignore_eos):
+            name = "guard=False" if not self.guard else "ignore_eos=True"
+            raise RequestError(f"response_format cannot be combined with {name}: leave one of them out")
 
     def for_chat(self) -> SamplingParams:
         """These, as they hold for the answer to a chat."""
@@ -253,6 +269,12 @@ class SamplingParams(Options):
         """`stop` as a tuple."""
         assert isinstance(self.stop, tuple)
         return self.stop
+
+    @property
+    def answer_form(self) -> AnswerForm | None:
+        """`response_format`, checked."""
+        assert not isinstance(self.response_format, Mapping)
+        return self.response_format
 
     @property
     def penalises(self) -> bool:

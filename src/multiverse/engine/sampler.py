@@ -101,6 +101,10 @@ class Sampler:
                 kept = logits_BV[index, only].clamp(min=torch.finfo(logits_BV.dtype).min)
                 logits_BV[index] = -math.inf
                 logits_BV[index, only] = kept
+            if choice.mask is not None:
+                allowed_V = upload(choice.mask, device, torch.bool)
+                kept_V = logits_BV[index].clamp(min=torch.finfo(logits_BV.dtype).min)
+                logits_BV[index] = kept_V.where(allowed_V, -math.inf)
             banned[0].extend([index] * len(choice.banned))
             banned[1].extend(choice.banned)
         if banned[0]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..errors import EngineError, ExtraError
 
 try:
@@ -22,7 +25,7 @@ try:
 except ImportError as error:
     raise ExtraError("fastapi", "serve") from error
 
-from . import chat, completions, info, logs, requests, responses
+from . import chat, completions, info, items, logs, requests, respond, response_schema, responses
 from .errors import ApiError, as_api_error, body, invalid, server_error
 from .metrics import CONTENT_TYPE
 from .middleware import middleware
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from .service import Service
 
 STATIC = Path(__file__).parent / "static"
+_REFERENCE = "fastapi_offline"
+"""The package that has Swagger UI (Apache 2.0) and Redoc (MIT) as files."""
 
 ABOUT = """
 An OpenAI-compatible server for models that fork and join.
@@ -122,6 +127,16 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         return await chat.complete(request, service)
 
     @app.post(
+        "/v1/responses",
+        response_model=None,
+        responses={**_or_stream(response_schema.ResponseObject, response_schema.ResponseEvent), **refusals},
+        tags=["answers"],
+    )
+    async def create_response(request: items.ResponseRequest) -> Response:
+        """Answer items with items. Nothing is stored: earlier items are sent again."""
+        return await respond.respond(request, service)
+
+    @app.post(
         "/v1/completions",
         response_model=None,
         responses={**_or_stream(responses.TextCompletion, responses.TextChunk), **refusals},
@@ -207,6 +222,11 @@ def _add_operation(app: FastAPI, service: Service) -> None:
             raise server_error(f"the server is {doing}: use another one, or try again soon", 503, "not_ready")
         return JSONResponse({"status": "ok"})
 
+    @app.get("/version", response_model=responses.Version, tags=["operation"])
+    async def version() -> JSONResponse:
+        """The version of this package."""
+        return JSONResponse({"version": __version__})
+
     @app.get(
         "/metrics",
         response_class=Response,
@@ -218,11 +238,23 @@ def _add_operation(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 
+async def _reference(file: Path) -> FileResponse:
+    """A page that shows the description of the API; its scripts come from a package, not from the network."""
+    if find_spec(_REFERENCE) is None:
+        missing = ExtraError(_REFERENCE.replace("_", "-"), "serve")
+        raise ApiError(501, f"{missing}, or read /openapi.json", "server_error", code="not_installed")
+    return FileResponse(file)
+
+
 def _add_page(app: FastAPI) -> None:
     @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html")
 
+    for path, file in (("/docs", "docs.html"), ("/redoc", "redoc.html")):
+        app.add_api_route(path, partial(_reference, STATIC / file), methods=["GET", "HEAD"], include_in_schema=False)
+    if find_spec(_REFERENCE) is not None:
+        app.mount("/static/reference", StaticFiles(packages=[(_REFERENCE, "static")]), name="reference")
     app.mount("/static", StaticFiles(directory=STATIC, check_dir=False), name="static")
 
 
@@ -239,7 +271,7 @@ def _describe(app: FastAPI) -> None:
                     del operation["responses"]["422"]
             for name in ("HTTPValidationError", "ValidationError"):
                 components["schemas"].pop(name, None)
-            for chunk in (responses.ChatChunk, responses.TextChunk):
+            for chunk in (responses.ChatChunk, responses.TextChunk, response_schema.ResponseEvent):
                 own = chunk.model_json_schema(ref_template="#/components/schemas/{model}")
                 components["schemas"].update(own.pop("$defs", {}))
                 components["schemas"][chunk.__name__] = own
@@ -339,7 +371,8 @@ def _path(error: Any, given: Any) -> list[str]:
     if error["type"] == "missing":
         path.append(str(steps[-1]))
     elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        path.append("role")
+        # The field that tells alternatives apart; a function that does so goes by the type.
+        path.append({"'role'": "role"}.get(error["ctx"]["discriminator"], "type"))
     return path
 
 

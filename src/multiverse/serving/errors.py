@@ -73,6 +73,8 @@ def failed(generation: Generation) -> ApiError | None:
                 param="multiverse.guard",
                 code="malformed_generation",
             )
+        case "error" if "response_format" in (generation.structure_error or ""):
+            return invalid(f"{generation.structure_error}: simplify the schema", "response_format", "response_format_failed")
         case "error":
             return server_error(f"the generation failed: {generation.structure_error}", code="generation_failed")
         case "deadline" if not generation.usage.admitted:

@@ -31,10 +31,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/", "/health", "/ready", "/favicon.ico"})
+OPEN = frozenset({"/", "/health", "/ready", "/favicon.ico", "/docs", "/redoc", "/version"})
 """Paths that need no key; nor does anything below `STATIC`."""
 STATIC = "/static/"
-GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
+GENERATING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses"})
 """Paths that need admission: when the server is full, the body need not be read."""
 QUIET = frozenset({"/health", "/ready", "/metrics"})
 """Paths that are polled every few seconds, and logged only at level debug."""

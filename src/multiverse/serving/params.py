@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..engine.answer_form import AnswerForm
 from ..engine.params import SamplingParams
-from ..errors import RequestError
+from ..errors import ExtraError, RequestError
 from . import logs
 from .config import ServerConfig
 from .errors import ApiError, invalid
@@ -57,12 +59,44 @@ def priority_of(request: Sampling) -> int:
     return -(request.priority or 0)
 
 
-def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[int]], param: str) -> list[SamplingParams]:
+async def answer_form(request: ChatRequest | CompletionRequest, service: Service) -> AnswerForm | None:
+    """The form that a request's `response_format` wants its answers to have, compiled.
+
+    That may take a second: it is done in a thread, so that the others go on.
+
+    Raises:
+        ApiError: 400, if it cannot be honoured.
+    """
+    wanted = request.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    given: dict[str, Any] = {"type": wanted.type}
+    if wanted.type == "json_schema":
+        given["json_schema"] = {"schema": wanted.json_schema.schema_}
+
+    def compiled() -> AnswerForm | None:
+        form = AnswerForm.of(given)
+        if form is not None:
+            service.llm.engine.grammars.answer(form)
+        return form
+
+    try:
+        return await asyncio.to_thread(compiled)
+    except RequestError as error:
+        raise refused(error, "response_format") from None
+    except ExtraError as error:
+        raise invalid(f"response_format cannot be honoured by this server: {error}", "response_format") from None
+
+
+def sampling_params(
+    request: Sampling, service: Service, prompts: Sequence[list[int]], param: str, form: AnswerForm | None = None
+) -> list[SamplingParams]:
     """A request's sampling parameters for each prompt, once it has been checked against them.
 
     Args:
         prompts: token ids of each.
         param: field of the request that the prompts come from, for errors.
+        form: what the answers must look like (see `answer_form`).
 
     Raises:
         ApiError: 400, naming the parameter.
@@ -79,7 +113,7 @@ def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[
                 name,
                 "context_length_exceeded",
             )
-        params = _params(request, config, headroom=max(1, engine.slots.size - len(prompt)))
+        params = _params(request, config, headroom=max(1, engine.slots.size - len(prompt)), form=form)
         try:
             engine.check(prompt, params)
         except RequestError as error:
@@ -88,7 +122,7 @@ def sampling_params(request: Sampling, service: Service, prompts: Sequence[list[
     return each
 
 
-def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingParams:
+def _params(request: Sampling, config: ServerConfig, headroom: int, form: AnswerForm | None = None) -> SamplingParams:
     """The parameters; `headroom` is the number of tokens that KV memory has for a generation, beside the prompt."""
     given: dict[str, Any] = {
         "max_tokens": _max_tokens(request, config, headroom),
@@ -100,6 +134,7 @@ def _params(request: Sampling, config: ServerConfig, headroom: int) -> SamplingP
         "stop_in": "answer" if isinstance(request, ChatRequest) else "all",
         "ignore_eos": bool(request.ignore_eos),
         "max_seconds": config.request_timeout,
+        "response_format": form,
     }
     for name in ("top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens"):
         if getattr(request, name) is not None:

@@ -174,9 +174,34 @@ Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
 class TextFormat(RequestModel):
-    """The one format that is possible."""
+    """Plain text."""
 
     type: Literal["text"]
+
+
+class JsonObjectFormat(RequestModel):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchema(RequestModel):
+    """A JSON schema, by OpenAI's names."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=64)]
+    schema_: dict[str, Any] = Field(alias="schema", description="The answer is JSON of this schema, or the request is refused.")
+    description: Text | None = None
+    strict: bool | None = Field(None, description="Accepted: a schema is always kept to in full.")
+
+
+class JsonSchemaFormat(RequestModel):
+    """JSON of a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
 Metadata = Annotated[dict[Annotated[Text, Field(max_length=64)], Annotated[Text, Field(max_length=512)]], Field(max_length=16)]
@@ -192,7 +217,7 @@ class ChatRequest(Sampling, NeutralChat):
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = Field(None, description="Form of the answer; the reasoning stays free.")
     metadata: Metadata | None = Field(None, description="Noted in the server's log.")
     safety_identifier: Text | None = Field(None, description="Noted in the server's log.")
     store: bool | None = Field(None, description="Accepted: this server stores nothing.")
@@ -215,7 +240,7 @@ class CompletionRequest(Sampling, NeutralCompletion):
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="Number of likeliest tokens to report.")
     echo: bool | None = Field(None, description="Begin the text, and the log-probabilities, with the prompt.")
     add_special_tokens: bool | None = Field(None, description="Begin texts as the model wants it. Default: true.")
-    response_format: TextFormat | None = None
+    response_format: ResponseFormat | None = Field(None, description="Form of what follows the thinking, if there is one.")
 
 
 class Instructed(RequestModel):
@@ -265,7 +290,7 @@ def refused(error: RequestError, param: str | None = None) -> ApiError:
         param: what is at fault if the message names no parameter.
     """
     text = str(error)
-    named = re.match(r"(\w+)(?:=| names )", text)
+    named = re.match(r"(\w+)(?:=| names | cannot be combined )", text)
     if named and named[1] in EXTENDED:
         param = f"multiverse.{EXTENDED[named[1]]}"
     elif named and named[1] != "max_seconds":  # which is the server's

@@ -360,6 +360,12 @@ class ModelList(ResponseModel):
     data: list[Model]
 
 
+class Version(ResponseModel):
+    """Answer of `GET /version`."""
+
+    version: str
+
+
 class Tokenized(ResponseModel):
     """Answer of `POST /tokenize`."""
 

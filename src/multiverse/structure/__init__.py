@@ -21,7 +21,16 @@ from .dialect import (
 )
 from .earlier import broken_thinking
 from .encode import Encoded, encode
-from .guard import AllowedTokens, ClosingCost, allowed_tokens, closing_cost, closing_tokens, growth, required_tokens
+from .guard import (
+    AllowedTokens,
+    ClosingCost,
+    allowed_tokens,
+    closing_cost,
+    closing_tokens,
+    growth,
+    in_answer,
+    required_tokens,
+)
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import BranchEnd, Fork, Join, Machine, State, Transition
 from .markdown import MarkdownWriter, markdown, markdown_text
@@ -80,6 +89,7 @@ __all__ = [
     "detect",
     "encode",
     "growth",
+    "in_answer",
     "layout",
     "markdown",
     "markdown_text",

@@ -111,6 +111,14 @@ def allowed_tokens(machine: Machine) -> AllowedTokens:
     return AllowedTokens(None, banned, machine.complete and not after_tag)
 
 
+def in_answer(machine: Machine) -> bool:
+    """Whether the next token is text of the answer: outside of a thinking that has tags, behind the separator that follows it.
+
+    Without tags for the thinking all of the trunk outside of blocks is the answer.
+    """
+    return not (machine.label or machine.thinking or machine.forced or _required(machine)) and machine.state is machine.base
+
+
 def _after_label(machine: Machine) -> int:
     """Tokens since the label of an outline or a path, as long as no other tag has come; -1 elsewhere."""
     tokens = machine.tokens
