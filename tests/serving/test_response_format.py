@@ -13,6 +13,7 @@ pytest.importorskip("llguidance", reason="the extra [json] is not installed")
 
 import jsonschema
 
+from multiverse.structure import MULTIVERSE
 from tests.serving.conftest import Site, chunks, error_of, joined
 
 QUESTION = "Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12 and triples it. What is the total?"
@@ -52,8 +53,8 @@ def test_any_object(mini: Site) -> None:
 
 
 def test_raw_completions_too(mini: Site) -> None:
-    text = mini.complete("<Think>\nLet us see.\n</Think>\n\n", response_format=JSON).json()["choices"][0]["text"]
-    jsonschema.validate(json.loads(text), SCHEMA)
+    text = mini.complete(f"user: {QUESTION}\n", response_format=JSON).json()["choices"][0]["text"]
+    jsonschema.validate(json.loads(text.rpartition(MULTIVERSE.tags[1])[2]), SCHEMA)  # a thinking may come first
 
 
 @pytest.mark.parametrize(
