@@ -75,7 +75,7 @@ def chat(
         dict[str, Any],
         Fields(
             of=SamplingParams,
-            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "share_every"),
+            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every"),
             show_default={
                 "temperature": "0.6, or the server's",
                 "top_p": "0.95, or the server's",
