@@ -8,12 +8,6 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # llama.cpp is compiled for this processor; on another one it is built again.
 PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
-WIDE := Mia starts with 7, adds 5, doubles it and takes away 9. Tom starts with 12, triples it, takes away 4 and adds 9. \
-Ana starts with 30, halves it, adds 6 and adds 20. Ben starts with 9, doubles it, adds 13 and takes away 2. What is the total?
-NESTED := Red team: Mia has 14, halves it and takes away 3; Tom has 19, triples it and adds 8. \
-Blue team: Ana has 5, adds 4 and doubles it; Ben has 2, adds 15 and adds 6. What do both teams have together?
-CHAIN := Start with 21. Take away 4, then double it, then add 7, then take away 11. What do you get?
-
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
@@ -32,10 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: setup  ## three questions to the embedded model: one wide, one nested, one sequential
-	$(BIN)/multiverse generate --temperature 0 "$(WIDE)"
-	$(BIN)/multiverse generate --temperature 0 "$(NESTED)"
-	$(BIN)/multiverse generate --temperature 0 --mode sequential "$(CHAIN)"
+demo: setup  ## a language model answers three questions, forking where they have parts, and is timed beside its base
+	$(BIN)/python -m recipes.demo
 
 test: lint types tests  ## lint, types and tests
 
@@ -78,9 +70,12 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 	$(BIN)/multiverse train recipes/mini/train.yaml
 
 # A run that was stopped resumes: answers, documents and checkpoints are kept.
-smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, about an hour and a half on two cores
+# GSM8K is read from the hub; or name a file: make smol GSM8K=train.jsonl
+smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, two to three hours on two cores
 	$(BIN)/multiverse curate compose recipes/smol/questions/single.jsonl recipes/smol/questions/general.jsonl \
-		--on-error stop --out runs/smol/composed -m smollm2
+		--num-documents 1800 --on-error stop --out runs/smol/composed -m smollm2
+	$(BIN)/multiverse curate dataflow $(GSM8K) --dialect multiverse-answer --out runs/smol/dataflow
+	$(BIN)/python -m recipes.smol.calculations runs/smol/dataflow/data runs/smol/calculations.jsonl
 	$(BIN)/multiverse train recipes/smol/train.yaml
 	$(BIN)/python -m recipes.smol.measure runs/smol/run/adapter --json runs/smol/figures.json
 

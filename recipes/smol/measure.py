@@ -6,7 +6,8 @@
 document has. Everything is decoded greedily. Reported are the requests with exactly as many paths as parts, the parts whose
 path names what was asked for, single requests that forked all the same, answers that broke the grammar or did not end; and
 for requests of four parts, decoded one at a time, the seconds of the forked answer against the seconds that the base takes for
-as many tokens as the paths hold, in a line.
+as many tokens as the paths hold, in a line. Last, what the model has lost of its base: the base answers single requests, and
+the answers are scored under both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from statistics import mean, median
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
 from benchmarks.machine import describe
@@ -35,6 +36,8 @@ REQUESTS = Path(__file__).with_name("heldout.jsonl")
 MOST_TOKENS = 1600
 LINE_TOKENS = 256
 """Length of the base's answers in a line; its seconds for each token come from them."""
+SCORED_TOKENS = 128
+"""Most tokens of the base's answers that are scored."""
 
 _COMMON_WORDS = frozenset(
     re.findall(
@@ -102,14 +105,16 @@ def judge(request: Request, out: Generation) -> dict[str, Any]:
 
 
 def measure(llm: LLM, requests: Sequence[Request], console: Console) -> list[dict[str, Any]]:
-    """Figures of every answer, decoded sixteen requests at a time."""
+    """Figures of every answer."""
     params = SamplingParams(temperature=0, max_tokens=MOST_TOKENS)
-    figures = []
-    for start in track(range(0, len(requests), 16), description="held-out requests", console=console):
-        group = requests[start : start + 16]
-        outs = llm.chat([request.messages for request in group], params, mode=None)
-        figures += [judge(request, out) for request, out in zip(group, outs, strict=True)]
-    return figures
+    with Progress(console=console) as progress:
+        bar = progress.add_task("held-out requests", total=len(requests))
+
+        def advance(_index: int, _out: Generation) -> None:
+            progress.advance(bar)
+
+        outs = llm.chat([request.messages for request in requests], params, mode=None, on_finish=advance)
+    return [judge(request, out) for request, out in zip(requests, outs, strict=True)]
 
 
 def clock(llm: LLM, base: LLM, requests: Iterable[Request], console: Console) -> list[dict[str, float]]:
@@ -127,6 +132,23 @@ def clock(llm: LLM, base: LLM, requests: Iterable[Request], console: Console) ->
         seconds_per_token = (time.perf_counter() - began) / line.usage.total_tokens
         rows.append({"tokens": content, "forked": forked, "in_line": content * seconds_per_token})
     return rows
+
+
+def lost_likelihood(llm: LLM, base: LLM, requests: Sequence[Request]) -> dict[str, float]:
+    """What the model gives the base's own answers, in nats a token, beside what the base gives them.
+
+    The tokens of a prompt and of its answer are the same for both, since the model has all of the base's.
+    """
+    outs = base.chat(
+        [request.messages for request in requests], SamplingParams(temperature=0, max_tokens=SCORED_TOKENS), mode=None
+    )
+    texts = [[*base.encode_chat(request.messages), *out.token_ids] for request, out in zip(requests, outs, strict=True)]
+    totals, count = [], sum(len(out.token_ids) for out in outs)
+    for scorer in (base, llm):
+        scores = scorer.score(texts)
+        answers = (score.logprobs[-len(out.token_ids) :] for score, out in zip(scores, outs, strict=True))
+        totals.append(sum(value for answer in answers for value in answer if value is not None))
+    return {"answers": len(outs), "tokens": count, "base": totals[0] / count, "model": totals[1] / count}
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -166,6 +188,7 @@ def main() -> None:
     parser.add_argument("--requests", type=Path, default=REQUESTS)
     parser.add_argument("--limit", type=int, help="most requests for each number of parts")
     parser.add_argument("--clock", type=int, default=12, help="requests of four parts that are timed")
+    parser.add_argument("--scored", type=int, default=100, help="answers of the base that are scored")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     console = Console(stderr=True)
@@ -173,14 +196,20 @@ def main() -> None:
     rows = measure(llm, requests, console)
     groups = [summary([row for row in rows if row["parts"] == parts]) for parts in sorted({row["parts"] for row in rows})]
     four = [request for request in requests if request.parts == 4][: options.clock]
-    times = clock(llm, LLM(options.base), four, console)
+    base = LLM(options.base)
+    times = clock(llm, base, four, console)
     speedups = [row["in_line"] / row["forked"] for row in times]
-    figures = {"machine": describe(), "model": str(options.model), "parts": groups, "clock": times}
+    kept = lost_likelihood(llm, base, [request for request in requests if not request.parts][: options.scored])
+    figures = {"machine": describe(), "model": str(options.model), "parts": groups, "clock": times, "likelihood": kept}
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     Console().print(table(groups))
     if speedups:
         print(f"four parts, alone: {median(speedups):.2f} times as fast as the base in a line (median of {len(speedups)})")
+    print(
+        f"the base's own answers ({kept['answers']}, {kept['tokens']:,} tokens): {kept['base']:.3f} nats a token under the "
+        f"base, {kept['model']:.3f} under the model: {kept['base'] - kept['model']:.3f} lost"
+    )
     print(figures["machine"])
 
 

@@ -101,6 +101,14 @@ ENTRIES: dict[str, Entry] = {
     for entry in (
         Entry("multiverse-mini", 2_898_048, "apache-2.0", (Shipped("mini"),), "puzzles only; the test bed, and the default"),
         Entry(
+            "multiverse-smol",
+            134_551_872,
+            "apache-2.0",
+            (Shipped("smol"),),
+            "SmolLM2-135M-Instruct taught to answer in parallel (adapter)",
+            base="smollm2",
+        ),
+        Entry(
             "multiverse-32b", 32_764_175_360, "apache-2.0", (Hub("Multiverse4FM/Multiverse-32B"),), "the paper's model; forks"
         ),
         Entry(
