@@ -24,7 +24,8 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="ï¿
 ends_inside = ends_inside_of(TOKENIZER)
 
 
-@given(text=st.text(st.one_of(st.characters(exclude_categories=("Cs",)), st.just("ï¿½")), max_size=30))
+# Without tags, which are pieces of several characters.
+@given(text=st.text(st.one_of(st.characters(exclude_categories=("Cs",), exclude_characters="<"), st.just("ï¿½")), max_size=30))
 def test_a_replacement_character_that_was_written_is_text(text: str) -> None:
     stream = TextStream(decode, (), ends_inside)
     pieces = [stream.push(token) for token in TOKENIZER.encode(text, add_special_tokens=False)]
