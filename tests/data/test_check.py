@@ -66,7 +66,9 @@ def test_a_prompt_that_the_template_refuses(tokens: TokenDialect) -> None:
 
 
 def test_every_problem_of_a_row_is_reported(tokens: TokenDialect) -> None:
-    row = replace(GOOD, prompt=(Message("system", "<Goal> and </Goal>"),))
+    row = replace(
+        GOOD, prompt=(Message("system", "Be brief."), Message("assistant", "<Think>\n"), Message("assistant", "<Goal>"))
+    )
     assert len(check([row], tokens).faults) == 3
 
 
