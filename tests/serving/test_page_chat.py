@@ -216,6 +216,7 @@ def test_the_history_opens_renames_searches_and_deletes(page: Page, server: Play
     page.keyboard.press("Enter")
     wait_until(page, "document.querySelector('#history-list .open span')?.textContent === 'Two people'")
     page.click("#history-list .open")
+    wait_until(page, "document.querySelector('.bubble').textContent.includes('Mia and Tom')")  # the other one is over, too
     finished(page)
     assert texts(page, ".bubble") == [QUESTION]
     assert texts(page, ".answer .text") == ["10"]

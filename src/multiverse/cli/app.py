@@ -62,7 +62,8 @@ def multiverse(
     multiverse eval worksheet --limit 50
     multiverse show document.xml
     """
-    preferred_extra.set(_EXTRAS.get(context.invoked_subcommand or ""))
+    token = preferred_extra.set(_EXTRAS.get(context.invoked_subcommand or ""))
+    context.call_on_close(lambda: preferred_extra.reset(token))
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
