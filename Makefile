@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: setup  ## a language model answers three questions, forking where they have parts, and is timed beside its base
+demo: setup  ## a language model answers, forking where a question has parts, and is timed beside its base; a puzzle model nests
 	$(BIN)/python -m recipes.demo
 
 test: lint types tests  ## lint, types and tests

@@ -1,8 +1,9 @@
-"""The demonstration of `make demo`: three questions, the forks of their answers, and the clock beside an answer in a line.
+"""The demonstration of `make demo`: some questions, the forks of their answers, and the clock beside an answer in a line.
 
 A language model answers, multiverse-smol; the same questions then go to the model that it was made from, which answers in a
-line: its seconds for each token say what the words of the paths would have taken there. Where that model cannot be had, the
-embedded puzzle model is shown instead, and the output says so.
+line: its seconds for each token say what the words of the paths would have taken there. The embedded puzzle model shows forks
+inside forks, which the other does not write. Where that model cannot be had, the puzzle model is shown alone, and the output
+says so.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from recipes.smol.measure import LINE_TOKENS, leaves
 MODEL = "multiverse-smol"
 QUESTIONS = {
     "three parts": "What is bread, why is the sky blue, and how do magnets work?",
-    "nested": "Compare cats and dogs. For each one, tell me: what do they eat and why do people keep them?",
+    "three things": "Tell me about cats, dogs and owls.",
     "one part": "What is the capital of France?",
 }
 PUZZLES = {
@@ -123,6 +124,9 @@ def main() -> None:
         table.add_row(*row(name, forked, in_a_line(base, question) if base is not None else None, model))
     console.print()
     console.print(table)
+    if base is not None:
+        console.print(f"\nForks inside forks, by the puzzle model:\n[bold]{PUZZLES['nested']}[/bold]\n")
+        show(LLM(), PUZZLES["nested"])
 
 
 if __name__ == "__main__":
