@@ -74,7 +74,7 @@ TORCH_FREE = [
     "multiverse.training.corpus",
     "multiverse.training.mixture",
     "multiverse.engine",
-    "multiverse.engine.answer_form",
+    "multiverse.engine.response_format",
     "multiverse.engine.async_engine",
     "multiverse.engine.event_stream",
     "multiverse.engine.grammar",

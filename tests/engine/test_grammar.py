@@ -18,8 +18,8 @@ import torch
 
 from multiverse import LLM, SamplingParams
 from multiverse.engine import grammar
-from multiverse.engine.answer_form import AnswerForm
-from multiverse.engine.grammar import Grammars
+from multiverse.engine.grammar import GrammarCompiler
+from multiverse.engine.response_format import ResponseFormat
 from multiverse.errors import ExtraError, RequestError
 from multiverse.structure import DIALECTS, MULTIVERSE_ANSWER, Dialect, Role
 from tests.conftest import FAMILIES, build_tokenizer, save_model
@@ -291,16 +291,16 @@ def test_a_change_of_the_given_schema_comes_too_late(llm: LLM) -> None:
 
 
 def test_a_schema_is_compiled_once(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    grammars = Grammars(llm.tokenizer, llm.engine.loaded.vocabulary, llm.engine.loaded.stop_ids)
+    compiler = GrammarCompiler(llm.tokenizer, llm.engine.loaded.vocabulary, llm.engine.loaded.stop_ids)
     compiled: list[str] = []
-    compile_ = grammars._compile
-    monkeypatch.setattr(grammars, "_compile", lambda schema: (compiled.append(schema), compile_(schema))[1])
-    threads = [threading.Thread(target=grammars.answer, args=(AnswerForm(f'{{"const": {n % 2}}}'),)) for n in range(8)]
+    compile_ = compiler._compile
+    monkeypatch.setattr(compiler, "_compile", lambda schema: (compiled.append(schema), compile_(schema))[1])
+    threads = [threading.Thread(target=compiler.matcher, args=(ResponseFormat(f'{{"const": {n % 2}}}'),)) for n in range(8)]
     for thread in threads:
         thread.start()
         thread.join()
     assert len(compiled) == 2
-    first, second = grammars.answer(AnswerForm('{"const": 1}')), grammars.answer(AnswerForm('{"const": 1}'))
+    first, second = compiler.matcher(ResponseFormat('{"const": 1}')), compiler.matcher(ResponseFormat('{"const": 1}'))
     (one,) = first.allowed.nonzero()[0]
     assert first.feed(int(one)) is None
     assert first.done

@@ -17,7 +17,7 @@ from .batch import ScheduledBatch
 from .characters import ends_inside_of
 from .events import Event
 from .generation import Generation
-from .grammar import Grammars
+from .grammar import GrammarCompiler
 from .model import LoadedModel
 from .params import SamplingParams
 from .prefix_cache import PrefixCache
@@ -77,7 +77,7 @@ class Engine:
                 raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
         self.loaded = loaded
         self.tokens = tokens
-        self.grammars = Grammars(loaded.tokenizer, loaded.vocabulary, loaded.stop_ids)
+        self.grammar_compiler = GrammarCompiler(loaded.tokenizer, loaded.vocabulary, loaded.stop_ids)
         self.info = ModelInfo(
             tokens,
             self.decode,
@@ -86,7 +86,7 @@ class Engine:
             short_positions=loaded.backend.short_positions,
             unused=loaded.unused,
             ends_inside=ends_inside_of(loaded.tokenizer),
-            grammars=self.grammars,
+            grammar_compiler=self.grammar_compiler,
         )
         self._unused = frozenset(loaded.unused)
         self.backend = loaded.backend.allocate(kv_memory)
@@ -185,8 +185,8 @@ class Engine:
                     raise RequestError(f"{name} names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
                 if token in self._unused:
                     raise RequestError(f"{name} names token id {token}, which the tokenizer has no token for: leave it out")
-        if params.answer_form is not None:
-            self.grammars.answer(params.answer_form)
+        if params.answer_format is not None:
+            self.grammar_compiler.matcher(params.answer_format)
 
     def decode(self, token_ids: list[int]) -> str:
         """Token ids as text, tags included."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import require
-from .answer_form import AnswerForm, impossible, refused
+from .response_format import ResponseFormat, impossible, refused
 
 _MOST_STATES = 50_000
 """Most states of the automaton of one answer, which grows as it is written."""
@@ -28,8 +28,8 @@ _KEPT = 64
 _BLANK = r"( |\n {0,24}|\n\t{0,12})"
 
 
-class Grammars:
-    """The grammars of a model, compiled when they are first asked for. May be used from any thread.
+class GrammarCompiler:
+    """Compiles the grammars of answers for a model, when they are first asked for. May be used from any thread.
 
     Args:
         tokenizer: the model's Hugging Face tokenizer.
@@ -41,10 +41,10 @@ class Grammars:
         self._tokenizer, self._vocabulary, self._stop_ids = tokenizer, vocabulary, stop_ids
         self._lock = Lock()
         self._bound: Any = None
-        self._kept: OrderedDict[AnswerForm, Answer] = OrderedDict()
+        self._kept: OrderedDict[ResponseFormat, GrammarMatcher] = OrderedDict()
 
-    def answer(self, form: AnswerForm) -> Answer:
-        """A new answer of this form, of which nothing is written.
+    def matcher(self, form: ResponseFormat) -> GrammarMatcher:
+        """A matcher at the beginning of an answer of this format.
 
         The first call for a form compiles it, which may take a second, and the first of all reads the tokenizer.
 
@@ -63,7 +63,7 @@ class Grammars:
                 self._kept.popitem(last=False)
         return compiled.copy()
 
-    def _compile(self, schema: str) -> Answer:
+    def _compile(self, schema: str) -> GrammarMatcher:
         llguidance = require("llguidance", "json")
         with self._lock:
             if self._bound is None:
@@ -77,10 +77,11 @@ class Grammars:
         matcher = llguidance.LLMatcher(self._bound, grammar, log_level=0, limits=limits)
         if matcher.is_error():
             raise impossible(_words(matcher.get_error()))
-        answer = Answer(matcher, self._vocabulary, tuple(token for token in self._stop_ids if token < self._vocabulary))
-        if not answer.allowed.any():
+        ends = tuple(token for token in self._stop_ids if token < self._vocabulary)
+        found = GrammarMatcher(matcher, self._vocabulary, ends)
+        if not found.allowed.any():
             raise impossible(_words(matcher.get_error()) or "no answer fits it, or none that this model has tokens for")
-        return answer
+        return found
 
     def _bind(self) -> Any:
         """The tokenizer as llguidance reads it."""
@@ -106,8 +107,8 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "grammar")
 
 
-class Answer:
-    """An answer that is being written, and what may come next in it.
+class GrammarMatcher:
+    """Follows an answer as it is written, and says what may come next.
 
     Args:
         matcher: llguidance's, at the beginning.
@@ -124,9 +125,9 @@ class Answer:
         self._next: Future[bytes] | None = None
         self._allowed: NDArray[np.bool_] | None = None
 
-    def copy(self) -> Answer:
-        """Another answer at the same place."""
-        other = Answer(self._matcher.deep_copy(), self._vocabulary, ())
+    def copy(self) -> GrammarMatcher:
+        """Another matcher at the same place."""
+        other = GrammarMatcher(self._matcher.deep_copy(), self._vocabulary, ())
         other._stop_ids, other._allowed = self._stop_ids, self._allowed
         return other
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..structure import ClosingCost, Role, State, allowed_tokens, closing_cost, closing_tokens, growth, in_answer
 from .branch import Branch
-from .grammar import Answer
+from .grammar import GrammarMatcher
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
 
@@ -39,7 +39,7 @@ class Limits:
         met: the last such limit, also if the text goes on after what was closed; `None` without one.
         headroom: the most by which a branch may increase its closing cost in the next step.
         max_generated, end_position: hard limits: number of tokens, position.
-        answer: the answer that the trunk writes, if that has to have a certain form.
+        matcher: of the grammar that the answer has to follow; `None` without one.
     """
 
     def __init__(self, tree: BranchTree, params: SamplingParams, model: ModelInfo) -> None:
@@ -53,10 +53,10 @@ class Limits:
         self.headroom = ClosingCost(self.max_generated, self.end_position)
         self._closing_branches = False  # whether branches were closed for a limit of their own
         self._closing_thinking = False  # whether only the thinking is being closed, for its budget
-        self.answer: Answer | None = None
-        if params.answer_form is not None:
-            assert model.grammars is not None
-            self.answer = model.grammars.answer(params.answer_form)
+        self.matcher: GrammarMatcher | None = None
+        if params.answer_format is not None:
+            assert model.grammar_compiler is not None
+            self.matcher = model.grammar_compiler.matcher(params.answer_format)
         self._conclusion_end: int | None = None  # number of trunk tokens at which the last conclusion is closed
 
     def reached(self, branch: Branch) -> str | None:
@@ -74,7 +74,7 @@ class Limits:
         machine, tokens = branch.machine, self._model.tokens
         early = self._ends if self._tree.num_generated < self._params.min_tokens else frozenset()
         if machine is None or tokens is None:
-            return Choices(None, tuple(early)) if self.answer is None else self._within(self.answer, early)
+            return Choices(None, tuple(early)) if self.matcher is None else self._within(self.matcher, early)
         banned = set(self._over_limit(branch))
         if not self._params.guard:
             return Choices(None, (*banned, *early))
@@ -82,9 +82,9 @@ class Limits:
         banned.update(illegal)
         ends = self._ends
         may_end = may_end and not (early and only != ())
-        if self.answer is not None and not branch.label:
+        if self.matcher is not None and not branch.label:
             if self.in_answer(branch):
-                return self._within(self.answer, early, banned)
+                return self._within(self.matcher, early, banned)
             may_end = False
         if only is not None:
             if len(only) > len(tokens.roles):
@@ -103,14 +103,14 @@ class Limits:
         """Whether the next token of a branch is text of the answer."""
         return branch.machine is None or in_answer(branch.machine)
 
-    def _within(self, answer: Answer, early: frozenset[int], banned: Container[int] = ()) -> Choices:
+    def _within(self, matcher: GrammarMatcher, early: frozenset[int], banned: Container[int] = ()) -> Choices:
         """What may come next in an answer that has to have a certain form: no tag, but a thinking may come before it.
 
         Args:
             early: tokens that end the text, where it is too early for that; allowed all the same if nothing else is.
             banned: tags that are not allowed.
         """
-        mask, tokens = answer.allowed, self._model.tokens
+        mask, tokens = matcher.allowed, self._model.tokens
         if tokens is not None:
             mask = mask.copy()
             mask[list(tokens.roles)] = False

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from ..common import CommonOptions
 from ..errors import RequestError
 from ..options import Options, like, option
-from .answer_form import AnswerForm
+from .response_format import ResponseFormat
 
 _SAMPLING = "Sampling"
 _LIMITS = "Limits"
@@ -72,7 +72,7 @@ class SamplingParams(Options):
         response_format: form of the answer, as OpenAI has it: ``{"type": "json_object"}``, ``{"type": "json_schema",
             "json_schema": {"schema": {…}}}``, or ``{"type": "text"}`` like `None`. The thinking stays free and may fork; the
             answer is JSON, does not fork, and ends where it is complete. A limit may still cut it off. Needs the extra
-            ``json``, and the guard. Kept as an `AnswerForm`.
+            ``json``, and the guard. Kept as an `ResponseFormat`.
         share_every: ablation. Paths of one block attend to each other's earlier chunks of this many positions; with `None`
             they do not, as in training.
 
@@ -232,7 +232,7 @@ class SamplingParams(Options):
         metavar="N",
         group=_SAMPLING,
     )
-    response_format: Mapping[str, Any] | AnswerForm | None = option(
+    response_format: Mapping[str, Any] | ResponseFormat | None = option(
         None,
         "Form of the answer: JSON, or JSON of a schema.",
         allowed="an object as OpenAI has it, or None",
@@ -255,7 +255,7 @@ class SamplingParams(Options):
         if not all(_is_bias(token, bias) for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
         if isinstance(self.response_format, Mapping):
-            object.__setattr__(self, "response_format", AnswerForm.of(self.response_format))
+            object.__setattr__(self, "response_format", ResponseFormat.of(self.response_format))
         if self.response_format is not None and (not self.guard or self.ignore_eos):
             name = "guard=False" if not self.guard else "ignore_eos=True"
             raise RequestError(f"response_format cannot be combined with {name}: leave one of them out")
@@ -271,7 +271,7 @@ class SamplingParams(Options):
         return self.stop
 
     @property
-    def answer_form(self) -> AnswerForm | None:
+    def answer_format(self) -> ResponseFormat | None:
         """`response_format`, checked."""
         assert not isinstance(self.response_format, Mapping)
         return self.response_format

@@ -198,8 +198,10 @@ class TokenQueues:
         return self._take_ready(self.pending, budget)
 
     def _take_ready(self, queue: deque[Span], budget: int) -> Span | None:
-        span = next((span for span in queue if self._ready(span)), None)
-        return self._take(queue, span, min(budget, self._ready(span))) if span is not None else None
+        for span in queue:
+            if ready := self._ready(span):
+                return self._take(queue, span, min(budget, ready))
+        return None
 
     def _take(self, queue: deque[Span], span: Span, budget: int) -> Span:
         if len(span.token_ids) > budget:

@@ -132,18 +132,18 @@ class Request:
         Raises:
             StructureError: the token is not legal there. It is appended all the same, so that it is part of the result.
         """
-        answer = self.limits.answer
-        text = answer is not None and self.limits.in_answer(branch) and not self._is_tag(token)
+        matcher = self.limits.matcher
+        text = matcher is not None and self.limits.in_answer(branch) and not self._is_tag(token)
         try:
             transition = branch.machine.feed(token) if branch.machine is not None else None
         except StructureError:
             self._append(branch, token, logprob=logprob, top=top, legal=False)
             raise
         self._append(branch, token, logprob=logprob, top=top)
-        if answer is not None and text and self.finish_reason is None:
-            if (problem := answer.feed(token)) is not None:
+        if matcher is not None and text and self.finish_reason is None:
+            if (problem := matcher.feed(token)) is not None:
                 self.fail("error", problem)
-            elif answer.done:
+            elif matcher.done:
                 self.finish_reason = self.limits.met if self.limits.met is not None else "stop"
         self._follow(branch, transition)
 

@@ -14,7 +14,7 @@ from ..errors import RequestError, StructureError
 from ..structure import Machine, Replay, RoleTracker, TokenDialect, partings, visibility
 from .branch import Branch, SeenTokens, Span, Top
 from .characters import EndsInside, count_unfinished
-from .grammar import Grammars
+from .grammar import GrammarCompiler
 from .params import SamplingParams
 from .text import TextStream
 
@@ -30,7 +30,7 @@ class ModelInfo(NamedTuple):
         short_positions: as in `Backend`.
         unused: as in `LoadedModel`.
         ends_inside: tells a part of a character at the end of a text; `None` if that is not known of its tokenizer.
-        grammars: grammars for answers of a certain form; `None` if there can be none.
+        grammar_compiler: compiles grammars for answers of a certain form; `None` if there can be none.
     """
 
     tokens: TokenDialect | None
@@ -40,7 +40,7 @@ class ModelInfo(NamedTuple):
     short_positions: int | None = None
     unused: tuple[int, ...] = ()
     ends_inside: EndsInside | None = None
-    grammars: Grammars | None = None
+    grammar_compiler: GrammarCompiler | None = None
 
 
 class BranchTree:

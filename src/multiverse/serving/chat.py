@@ -11,7 +11,7 @@ from . import logs
 from .choice import Choice, Piece, text_of
 from .form import Form, Json
 from .logprobs import chat_logprobs
-from .params import answer_form, check_request, priority_of, sampling_params
+from .params import check_request, priority_of, read_response_format, sampling_params
 from .prompts import chat_prompt, left_out, mode_of
 from .requests import ChatRequest
 from .sse import event_stream
@@ -93,7 +93,7 @@ async def complete(request: ChatRequest, service: Service) -> Response:
     mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
     chat = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
     prompt = chat.token_ids
-    params = sampling_params(request, service, [prompt], "messages", await answer_form(request, service))
+    params = sampling_params(request, service, [prompt], "messages", await read_response_format(request, service))
 
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
     tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)

@@ -11,7 +11,7 @@ from .choice import Choice, Piece, text_of
 from .errors import invalid
 from .form import Form, Json
 from .logprobs import TextLogprobs, text_offsets
-from .params import answer_form, check_request, priority_of, sampling_params
+from .params import check_request, priority_of, read_response_format, sampling_params
 from .requests import CompletionRequest
 from .sse import event_stream
 
@@ -114,7 +114,7 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
         raise invalid("multiverse.mode is for chats: write the instruction into the prompt", "multiverse.mode")
     given = _several(request.prompt)
     prompts = await asyncio.to_thread(_encode, service.llm, given, special=request.add_special_tokens is not False)
-    params = sampling_params(request, service, prompts, "prompt", await answer_form(request, service))
+    params = sampling_params(request, service, prompts, "prompt", await read_response_format(request, service))
 
     events = await service.submit(prompts, params, "prompt", priority=priority_of(request))
     samples = params[0].n

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engine.answer_form import AnswerForm
 from ..engine.params import SamplingParams
+from ..engine.response_format import ResponseFormat
 from ..errors import ExtraError, RequestError
 from . import logs
 from .config import ServerConfig
@@ -59,7 +59,7 @@ def priority_of(request: Sampling) -> int:
     return -(request.priority or 0)
 
 
-async def answer_form(request: ChatRequest | CompletionRequest, service: Service) -> AnswerForm | None:
+async def read_response_format(request: ChatRequest | CompletionRequest, service: Service) -> ResponseFormat | None:
     """The form that a request's `response_format` wants its answers to have, compiled.
 
     That may take a second: it is done in a thread, so that the others go on.
@@ -74,10 +74,10 @@ async def answer_form(request: ChatRequest | CompletionRequest, service: Service
     if wanted.type == "json_schema":
         given["json_schema"] = {"schema": wanted.json_schema.schema_}
 
-    def compiled() -> AnswerForm | None:
-        form = AnswerForm.of(given)
+    def compiled() -> ResponseFormat | None:
+        form = ResponseFormat.of(given)
         if form is not None:
-            service.llm.engine.grammars.answer(form)
+            service.llm.engine.grammar_compiler.matcher(form)
         return form
 
     try:
@@ -89,14 +89,14 @@ async def answer_form(request: ChatRequest | CompletionRequest, service: Service
 
 
 def sampling_params(
-    request: Sampling, service: Service, prompts: Sequence[list[int]], param: str, form: AnswerForm | None = None
+    request: Sampling, service: Service, prompts: Sequence[list[int]], param: str, form: ResponseFormat | None = None
 ) -> list[SamplingParams]:
     """A request's sampling parameters for each prompt, once it has been checked against them.
 
     Args:
         prompts: token ids of each.
         param: field of the request that the prompts come from, for errors.
-        form: what the answers must look like (see `answer_form`).
+        form: what the answers must look like (see `read_response_format`).
 
     Raises:
         ApiError: 400, naming the parameter.
@@ -122,7 +122,7 @@ def sampling_params(
     return each
 
 
-def _params(request: Sampling, config: ServerConfig, headroom: int, form: AnswerForm | None = None) -> SamplingParams:
+def _params(request: Sampling, config: ServerConfig, headroom: int, form: ResponseFormat | None = None) -> SamplingParams:
     """The parameters; `headroom` is the number of tokens that KV memory has for a generation, beside the prompt."""
     given: dict[str, Any] = {
         "max_tokens": _max_tokens(request, config, headroom),

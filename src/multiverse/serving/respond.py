@@ -14,7 +14,7 @@ from .choice import Choice, Piece, Section, text_of, usage_of
 from .errors import ApiError, as_api_error
 from .items import Chat, ResponseRequest, as_chat
 from .logprobs import TokenNames, chat_logprobs
-from .params import answer_form, check_request, priority_of, sampling_params
+from .params import check_request, priority_of, read_response_format, sampling_params
 from .prompts import chat_prompt, left_out, mode_of
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def _submit(asked: ResponseRequest, chat: Chat, service: Service) -> tuple
     mode = mode_of(request.multiverse.mode if request.multiverse is not None else None, llm, service.config)
     written = await asyncio.to_thread(chat_prompt, llm, request.messages, mode)
     prompt = written.token_ids
-    params = sampling_params(request, service, [prompt], "messages", await answer_form(request, service))
+    params = sampling_params(request, service, [prompt], "messages", await read_response_format(request, service))
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
     choice = Choice(0, llm.engine.tokens, thinking=opens_thinking(prompt, llm.engine.tokens))
     answer = ResponseAnswer(asked, service, choice, params[0])

@@ -22,7 +22,7 @@ _TYPES = ("text", "json_object", "json_schema")
 
 
 @dataclass(frozen=True)
-class AnswerForm:
+class ResponseFormat:
     """The form of an answer, checked: what is made of a `response_format`.
 
     Attributes:
@@ -32,7 +32,7 @@ class AnswerForm:
     schema: str
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> AnswerForm | None:
+    def of(cls, given: Mapping[str, Any]) -> ResponseFormat | None:
         """Read OpenAI's `response_format`; `None` for a plain text.
 
         Raises:
