@@ -139,25 +139,11 @@ def test_penalties_of_generated_tokens_leave_the_prompt_s_alone(penalties: dict[
 
 
 def test_a_branch_counts_the_generated_tokens_that_its_next_one_may_attend_to() -> None:
-    tokens = TOKENS["multiverse"]
-    request = bare_request(tokens, tokens.encode("Q short"), replace(GREEDY, frequency_penalty=0.1))
-    script = Script(NESTED, tokens)
-    encoded = encode(NESTED, tokens)
-    layout = encoded.layout
-    index_of = {path: index for index, path in paths_of(encoded).items()}
-    chosen = 0
-    for branch in chosen_for(request):
-        if len(branch.token_ids) == len(script.by_path[branch.path]):
-            continue
-        next_token = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]][len(branch.token_ids)]
-        counts = Counter(encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j))
+    for branch, attended, prompt in walked("Q short", frequency_penalty=0.1):
         assert branch.seen is not None
         found = dict(zip(branch.seen.ids.tolist(), branch.seen.counts.tolist(), strict=True))
-        assert {token: count for token, count in found.items() if count} == counts
-        assert set(found) == {*counts, *request.prompt}
-        request.advance(branch, encoded.token_ids[next_token], None)
-        chosen += 1
-    assert chosen == layout.forced.count(False)
+        assert {token: count for token, count in found.items() if count} == Counter(attended)
+        assert set(found) == {*attended, *prompt}
 
 
 Order = Callable[[list[Branch]], list[Branch]]
@@ -182,9 +168,10 @@ def chosen_for(request: Request, order: Order = list) -> Iterator[Branch]:
         yield from order(going)
 
 
-def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
+def walked(prompt: str, **penalties: float) -> Iterator[tuple[Branch, list[int], list[int]]]:
+    """Write a nested document; before each chosen token: its branch, the generated tokens it may attend to, and the prompt."""
     tokens = TOKENS["multiverse"]
-    request = bare_request(tokens, tokens.encode("Q"), replace(GREEDY, repetition_penalty=1.1))
+    request = bare_request(tokens, tokens.encode(prompt), replace(GREEDY, **penalties))
     script = Script(NESTED, tokens)
     encoded = encode(NESTED, tokens)
     layout = encoded.layout
@@ -195,12 +182,16 @@ def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
             continue
         own = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]]
         next_token = own[len(branch.token_ids)]
-        seen = {encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j)}
-        assert branch.seen is not None
-        assert set(branch.seen.ids.tolist()) == {*request.prompt, *seen}
+        yield branch, [encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j)], request.prompt
         request.advance(branch, encoded.token_ids[next_token], None)
         chosen += 1
     assert chosen == layout.forced.count(False)
+
+
+def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
+    for branch, attended, prompt in walked("Q", repetition_penalty=1.1):
+        assert branch.seen is not None
+        assert set(branch.seen.ids.tolist()) == {*prompt, *attended}
 
 
 def test_rows_do_not_touch_each_other() -> None:

@@ -318,7 +318,7 @@ def test_the_description_names_every_route_and_schema(scripted: Site) -> None:
 
 
 def test_answers_are_as_described(scripted: Site) -> None:
-    from multiverse.serving import responses
+    from multiverse.serving import info_schema, responses
 
     responses.ChatCompletion.model_validate(scripted.chat("nested", logprobs=True, top_logprobs=2).json())
     responses.TextCompletion.model_validate(scripted.complete("nested", logprobs=2).json())
@@ -330,11 +330,11 @@ def test_answers_are_as_described(scripted: Site) -> None:
         responses.ChatChunk.model_validate(chunk)
     for chunk in chunks(scripted.complete("nested", logprobs=2, **about, **options)):
         responses.TextChunk.model_validate(chunk)
-    responses.Parsed.model_validate(scripted.client.post("/parse", json={"text": render(NESTED)}).json())
+    info_schema.Parsed.model_validate(scripted.client.post("/parse", json={"text": render(NESTED)}).json())
     for path, schema in (
-        ("/v1/models", responses.ModelList),
-        ("/get_model_info", responses.ModelInfo),
-        ("/tokenizer_info", responses.TokenizerInfo),
+        ("/v1/models", info_schema.ModelList),
+        ("/get_model_info", info_schema.ModelInfo),
+        ("/tokenizer_info", info_schema.TokenizerInfo),
     ):
         schema.model_validate(scripted.client.get(path).json())
 

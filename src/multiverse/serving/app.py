@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise ExtraError("fastapi", "serve") from error
 
-from . import chat, completions, info, items, logs, requests, respond, response_schema, responses
+from . import chat, completions, info, info_schema, items, logs, requests, respond, response_schema, responses
 from .errors import ApiError, as_api_error, body, invalid, server_error
 from .metrics import CONTENT_TYPE
 from .middleware import middleware
@@ -148,18 +148,18 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models", response_model=responses.ModelList, tags=["model"])
+    @app.get("/v1/models", response_model=info_schema.ModelList, tags=["model"])
     async def models() -> JSONResponse:
         """The models that are served: one."""
         return JSONResponse({"object": "list", "data": [info.model(service)]})
 
-    @app.get("/v1/models/{model:path}", response_model=responses.Model, responses=_errors(404), tags=["model"])
+    @app.get("/v1/models/{model:path}", response_model=info_schema.Model, responses=_errors(404), tags=["model"])
     async def model(model: str) -> JSONResponse:
         """One model."""
         check_model(model, service.model_name)
         return JSONResponse(info.model(service))
 
-    @app.get("/get_model_info", response_model=responses.ModelInfo, tags=["model"])
+    @app.get("/get_model_info", response_model=info_schema.ModelInfo, tags=["model"])
     async def model_info() -> JSONResponse:
         """The model, and the tags that it writes."""
         return JSONResponse(info.model_info(service))
@@ -173,24 +173,24 @@ def _add_models(app: FastAPI, service: Service) -> None:
 def _add_tools(app: FastAPI, service: Service) -> None:
     refusals = _errors(400, 404, 408, 413, 415)
 
-    @app.post("/tokenize", response_model=responses.Tokenized, responses=refusals, tags=["text"])
+    @app.post("/tokenize", response_model=info_schema.Tokenized, responses=refusals, tags=["text"])
     async def tokenize(request: requests.TokenizeRequest) -> JSONResponse:
         """A text or a chat as token ids."""
         return JSONResponse(await info.tokenize(request, service))
 
-    @app.get("/tokenizer_info", response_model=responses.TokenizerInfo, tags=["text"])
+    @app.get("/tokenizer_info", response_model=info_schema.TokenizerInfo, tags=["text"])
     async def tokenizer_info() -> JSONResponse:
         """The tokenizer's special tokens and chat template."""
         return JSONResponse(info.tokenizer_info(service))
 
-    @app.post("/detokenize", response_model=responses.Detokenized, responses=refusals, tags=["text"])
+    @app.post("/detokenize", response_model=info_schema.Detokenized, responses=refusals, tags=["text"])
     async def detokenize(request: requests.DetokenizeRequest) -> JSONResponse:
         """Token ids as text, tags included."""
         return JSONResponse(await info.detokenize(request, service))
 
     @app.post(
         "/familiarity",
-        response_model=responses.Familiarity,
+        response_model=info_schema.Familiarity,
         responses=_errors(400, 404, 408, 413, 415, 429, 503),
         tags=["text"],
     )
@@ -198,7 +198,7 @@ def _add_tools(app: FastAPI, service: Service) -> None:
         """Whether a question is unlike those that the model was trained on."""
         return JSONResponse(await info.familiarity(request, service))
 
-    @app.post("/parse", response_model=responses.Parsed, responses=refusals, tags=["text"])
+    @app.post("/parse", response_model=info_schema.Parsed, responses=refusals, tags=["text"])
     async def parse(request: requests.ParseRequest) -> JSONResponse:
         """A structured document as the events in which it would have been generated."""
         tokens = service.llm.engine.tokens
@@ -207,14 +207,14 @@ def _add_tools(app: FastAPI, service: Service) -> None:
 
 
 def _add_operation(app: FastAPI, service: Service) -> None:
-    @app.get("/health", response_model=responses.Status, responses=_errors(503), tags=["operation"])
+    @app.get("/health", response_model=info_schema.Status, responses=_errors(503), tags=["operation"])
     async def health() -> JSONResponse:
         """Whether the server is alive."""
         if not service.alive:
             raise server_error("the engine has failed and the server must be restarted: use another one", 503, "dead")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/ready", response_model=responses.Status, responses=_errors(503), tags=["operation"])
+    @app.get("/ready", response_model=info_schema.Status, responses=_errors(503), tags=["operation"])
     async def ready() -> JSONResponse:
         """Whether it takes requests: not while it loads or drains."""
         if not service.admission.ready:
@@ -222,7 +222,7 @@ def _add_operation(app: FastAPI, service: Service) -> None:
             raise server_error(f"the server is {doing}: use another one, or try again soon", 503, "not_ready")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/version", response_model=responses.Version, tags=["operation"])
+    @app.get("/version", response_model=info_schema.Version, tags=["operation"])
     async def version() -> JSONResponse:
         """The version of this package."""
         return JSONResponse({"version": __version__})
