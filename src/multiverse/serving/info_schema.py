@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .responses import _WARNINGS, ResponseModel, WireEvent
+from .responses import WARNINGS, ResponseModel, WireEvent
 
 
 class About(ResponseModel):
@@ -63,7 +63,7 @@ class Tokenized(ResponseModel):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
-    warnings: list[str] | None = Field(None, description=_WARNINGS)
+    warnings: list[str] | None = Field(None, description=WARNINGS)
 
 
 class TokenizerInfo(ResponseModel):

@@ -10,7 +10,7 @@ FinishReason = Literal["stop", "length"]
 
 
 _STOP_REASON = "The stop string, or the id of the stop token, that ended it; null if something else did."
-_WARNINGS = "What the chat template has left out of the prompt, in words; absent if it has left out nothing."
+WARNINGS = "What the chat template has left out of the prompt, in words; absent if it has left out nothing."
 
 
 class ResponseModel(BaseModel):
@@ -170,7 +170,7 @@ class ChatCompletion(ResponseModel):
     usage: Usage
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
-    warnings: list[str] | None = Field(None, description=_WARNINGS)
+    warnings: list[str] | None = Field(None, description=WARNINGS)
 
 
 class ChatDelta(ResponseModel):
@@ -252,7 +252,7 @@ class ChatChunk(ResponseModel):
     model: str
     choices: list[ChatChunkChoice]
     usage: Usage | None = None
-    warnings: list[str] | None = Field(None, description=_WARNINGS + " On the first chunk.")
+    warnings: list[str] | None = Field(None, description=WARNINGS + " On the first chunk.")
     multiverse: WireEvent | None = None
     prompt_logprobs: PromptLogprobs | None = _PROMPT_LOGPROBS
     prompt_token_ids: list[int] | None = _PROMPT_TOKEN_IDS
@@ -315,5 +315,5 @@ class TextChunk(ResponseModel):
     model: str
     choices: list[TextChunkChoice]
     usage: Usage | None = None
-    warnings: list[str] | None = Field(None, description=_WARNINGS + " On the first chunk.")
+    warnings: list[str] | None = Field(None, description=WARNINGS + " On the first chunk.")
     multiverse: WireEvent | None = None
