@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from multiverse.prompting import Mode
+from multiverse.structure import Joins
 from multiverse.training.config import Config, load
-from multiverse.training.joins import Join
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/paper")
@@ -44,9 +44,9 @@ class Arm(NamedTuple):
         return every
 
     @property
-    def join(self) -> Join:
+    def join(self) -> Joins:
         """What a parent gets from its paths."""
-        join: Join = self.training.get("join", "kv")
+        join: Joins = self.training.get("join", "kv")
         return join
 
 

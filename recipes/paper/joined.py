@@ -21,8 +21,7 @@ from multiverse.engine.request import Request
 from multiverse.engine.sampler import Row, Sampler, dictate
 from multiverse.engine.scripted import Path, Script
 from multiverse.errors import StructureError
-from multiverse.structure import Fork, Machine, Role, TokenDialect
-from multiverse.training.joins import Join, message
+from multiverse.structure import Fork, Joins, Machine, Role, TokenDialect, merge, resolve
 
 
 class Answer(NamedTuple):
@@ -127,11 +126,12 @@ class JoinedDecoder:
         self,
         loaded: LoadedModel,
         tokens: TokenDialect,
-        join: Join,
+        join: Joins,
         max_tokens: int = 1024,
         **options: Unpack[EngineOptions],
     ) -> None:
-        self.tokens, self.join, self.max_tokens = tokens, join, max_tokens
+        self.tokens = tokens = resolve(loaded.tokenizer, replace(tokens.dialect, join=join))
+        self.max_tokens = max_tokens
         self.ends = loaded.stop_ids
         stops = {tokens.ids[Role.GOAL_CLOSE], tokens.ids[Role.PATH_CLOSE]}
         self.sampler = GoldSampler()
@@ -251,8 +251,8 @@ class JoinedDecoder:
         assert parent is not None
         if not all(child.machine.ended for child in parent.children):
             return
+        parent.context += merge([child.text for child in parent.children], self.tokens)
         for child in parent.children:
-            parent.context += child.text if self.join == "text" else message(child.text, self.tokens, self.engine.decode)
             parent.text += child.text
             parent.chain = max(parent.chain, child.chain)
         parent.machine.resume()

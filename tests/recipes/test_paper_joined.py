@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,9 @@ from multiverse.engine.engine import Engine
 from multiverse.engine.model import LoadedModel, prepare
 from multiverse.engine.params import SamplingParams
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Document, TokenDialect, encode, render, resolve
+from multiverse.structure import Document, Joins, TokenDialect, encode, render, resolve
 from multiverse.tasks import generate
-from multiverse.training import Featurizer, View
-from multiverse.training.joins import Join
+from multiverse.training import Featurizer
 from recipes.paper.ask import answer_of, judge
 from recipes.paper.joined import Answer, JoinedDecoder
 from tests.engine.steering import NESTED
@@ -40,7 +40,7 @@ def tokens(loaded: LoadedModel) -> TokenDialect:
     return resolve(loaded.tokenizer)
 
 
-def gold(loaded: LoadedModel, tokens: TokenDialect, documents: list[Document], join: Join) -> list[Answer]:
+def gold(loaded: LoadedModel, tokens: TokenDialect, documents: list[Document], join: Joins) -> list[Answer]:
     """Each document written under a join, behind a question."""
     decoder = JoinedDecoder(loaded, tokens, join, max_tokens=4000)
     end = int(loaded.tokenizer.eos_token_id)
@@ -63,7 +63,7 @@ def kv(loaded: LoadedModel, tokens: TokenDialect, documents: list[Document]) -> 
 
 @pytest.mark.parametrize("join", ["text", "message"])
 def test_equal_content_takes_equal_tokens_and_an_equal_critical_path(
-    loaded: LoadedModel, tokens: TokenDialect, join: Join
+    loaded: LoadedModel, tokens: TokenDialect, join: Joins
 ) -> None:
     documents = [p.structured for p in [*PROBLEMS, *DEEP]] + [NESTED, Document(("no block",), "Answer: 1")]
     ours, theirs = kv(loaded, tokens, documents), gold(loaded, tokens, documents, join)
@@ -92,7 +92,7 @@ def test_what_is_read_again_is_counted_token_by_token(loaded: LoadedModel, token
 
 
 @pytest.mark.parametrize("join", ["text", "message"])
-def test_training_sees_the_contexts_that_decoding_reads(loaded: LoadedModel, tokens: TokenDialect, join: Join) -> None:
+def test_training_sees_the_contexts_that_decoding_reads(loaded: LoadedModel, tokens: TokenDialect, join: Joins) -> None:
     tokenizer = loaded.tokenizer
     for problem in [PROBLEMS[0], PROBLEMS[3], *DEEP]:
         decoder = JoinedDecoder(loaded, tokens, join, max_tokens=4000)
@@ -104,7 +104,7 @@ def test_training_sees_the_contexts_that_decoding_reads(loaded: LoadedModel, tok
             return submit(prompt, *args, **kwargs)
 
         decoder.engine.submit = keep  # type: ignore[method-assign]
-        featurizer = Featurizer(tokenizer, tokens, View(join=join))
+        featurizer = Featurizer(tokenizer, resolve(tokenizer, replace(tokens.dialect, join=join)))
         prompt = featurizer.encode_prompt([{"role": "user", "content": problem.question}])
         decoder([prompt], [Script(problem.structured, tokens, featurizer.end)])
         features = featurizer(problem.question, problem.structured, None)

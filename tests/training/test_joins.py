@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 
 from multiverse.errors import ConfigError
-from multiverse.structure import Block, Body, Document, TokenDialect, encode, render
+from multiverse.structure import Block, Body, Document, Joins, TokenDialect, encode, message, render, resolve
 from multiverse.tasks import problems
-from multiverse.training import IGNORED, Features, Featurizer, View
+from multiverse.training import IGNORED, Features, Featurizer
 from multiverse.training.batch import collate, visibility_of
 from multiverse.training.config import Config
-from multiverse.training.joins import Join, message
 
 INNER = Block(("p", "q"), (("in p, so 3.",), ("in q, too",)), "inner sum")
 BARE = Block(("r",), (("deep",),), "bare end")
@@ -33,7 +33,7 @@ MESSAGES = {"1": " last step.", "2": " b2: 7.", "2.1": " so 3.", "2.2": " too", 
 """What each path of the first block sends, by hand."""
 
 
-def contexts(document: Document, join: Join) -> Iterator[tuple[str, list[str]]]:
+def contexts(document: Document, join: Joins) -> Iterator[tuple[str, list[str]]]:
     """Every context of a document as text, in pieces that are tokenised apart, written anew from the tree; innermost first.
 
     Pieces that begin with ``+`` take loss where they stand, others do not.
@@ -43,7 +43,7 @@ def contexts(document: Document, join: Join) -> Iterator[tuple[str, list[str]]]:
     yield "", [*trunk, "+\n</Think>", f"+\n\n{document.plain_answer}"]
 
 
-def _body(body: Body, label: str, before: list[str], join: Join) -> Iterator[tuple[str, list[str]]]:
+def _body(body: Body, label: str, before: list[str], join: Joins) -> Iterator[tuple[str, list[str]]]:
     pieces = list(before)
     for index, item in enumerate(body):
         if index:
@@ -101,8 +101,13 @@ def models(mini_tokenizer: Any) -> tuple[Any, Any]:
     return stock, packed
 
 
-def featurize(tokenizer: Any, tokens: TokenDialect, document: Document, join: Join) -> Features:
-    return Featurizer(tokenizer, tokens, View(join=join))("What is it?", document, "parallel")
+def joined(tokenizer: Any, tokens: TokenDialect, join: Joins) -> TokenDialect:
+    """The same dialect with another join."""
+    return resolve(tokenizer, replace(tokens.dialect, join=join))
+
+
+def featurize(tokenizer: Any, tokens: TokenDialect, document: Document, join: Joins) -> Features:
+    return Featurizer(tokenizer, joined(tokenizer, tokens, join))("What is it?", document, "parallel")
 
 
 @torch.no_grad()
@@ -121,7 +126,7 @@ def learned_logits(model: Any, rows: list[list[Features]]) -> list[list[tuple[in
 
 @pytest.mark.parametrize("join", ["text", "message"])
 def test_the_packed_sequence_agrees_with_each_context_alone(
-    mini_tokenizer: Any, mini_tokens: TokenDialect, models: tuple[Any, Any], join: Join
+    mini_tokenizer: Any, mini_tokens: TokenDialect, models: tuple[Any, Any], join: Joins
 ) -> None:
     stock, packed = models
     features = featurize(mini_tokenizer, mini_tokens, DOCUMENT, join)
@@ -146,11 +151,13 @@ def test_the_packed_sequence_agrees_with_each_context_alone(
 
 @pytest.mark.parametrize("join", ["text", "message"])
 def test_every_token_of_the_model_takes_loss_once_whatever_the_join(
-    mini_tokenizer: Any, mini_tokens: TokenDialect, join: Join
+    mini_tokenizer: Any, mini_tokens: TokenDialect, join: Joins
 ) -> None:
     for problem in [p for family in ("worksheet", "countdown", "nested") for p in islice(problems(family, seed=1), 3)]:
         kv = Featurizer(mini_tokenizer, mini_tokens)(problem.question, problem.structured, "parallel")
-        other = Featurizer(mini_tokenizer, mini_tokens, View(join=join))(problem.question, problem.structured, "parallel")
+        other = Featurizer(mini_tokenizer, joined(mini_tokenizer, mini_tokens, join))(
+            problem.question, problem.structured, "parallel"
+        )
         for one in (kv, other):
             assert one.labels.count(one.token_ids[-1]) >= 1
         # Decoded by a plain engine, the model has to write all but the heads of forks and joins; the engine writes more.
@@ -169,7 +176,7 @@ def test_every_token_of_the_model_takes_loss_once_whatever_the_join(
 
 def test_a_message_is_the_last_clause(mini_tokenizer: Any, mini_tokens: TokenDialect) -> None:
     def send(text: str) -> str:
-        return str(mini_tokenizer.decode(message(mini_tokens.encode(text), mini_tokens, mini_tokenizer.decode)))
+        return str(mini_tokenizer.decode(message(mini_tokens.encode(text), mini_tokens)))
 
     assert send("<Path>\n1: Mia: 7, add 5: 7+5=12, double: 12*2=24.\n</Path>\n") == "<Path>\n1: double: 12*2=24.\n</Path>\n"
     assert send("<Path>\n2.1: 5+3=8: 8-2=6. No.\n</Path>") == "<Path>\n2.1: No.\n</Path>\n"

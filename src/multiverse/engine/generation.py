@@ -25,6 +25,7 @@ class Usage:
         seconds: wall-clock time from submission to finish, time spent on other requests included.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         preemptions: how often the request was preempted.
+        reread_tokens: tokens of paths that their parents read again after joins by text or message; not part of the others.
         queue_seconds: those of `seconds` before it was first admitted to the batch.
     """
 
@@ -35,6 +36,7 @@ class Usage:
     seconds: float
     cached_tokens: int = 0
     preemptions: int = 0
+    reread_tokens: int = 0
     queue_seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -61,6 +63,7 @@ _USAGE_FIELDS = (
     "seconds",
     "cached_tokens",
     "preemptions",
+    "reread_tokens",
 )
 
 

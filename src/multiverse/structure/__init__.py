@@ -13,6 +13,7 @@ from .dialect import (
     THREADWEAVER,
     Blocks,
     Dialect,
+    Joins,
     Role,
     Tag,
     child_label,
@@ -31,6 +32,7 @@ from .guard import (
     in_answer,
     required_tokens,
 )
+from .joins import merge, merge_text, message, message_text
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import BranchEnd, Fork, Join, Machine, State, Transition
 from .markdown import MarkdownWriter, markdown, markdown_text
@@ -65,6 +67,7 @@ __all__ = [
     "Encoded",
     "Fork",
     "Join",
+    "Joins",
     "Layout",
     "Machine",
     "MarkdownWriter",
@@ -94,6 +97,10 @@ __all__ = [
     "markdown",
     "markdown_text",
     "measure",
+    "merge",
+    "merge_text",
+    "message",
+    "message_text",
     "parse",
     "partings",
     "place",

@@ -25,6 +25,8 @@ Blocks = Literal["thinking", "answer", "both"]
 """Where the blocks of the trunk stand."""
 Labels = Literal["path", "number"]
 """How paths and outlines are numbered."""
+Joins = Literal["kv", "text", "message"]
+"""What a parent gets of its paths at a join: their keys and values, their text to read, or a message of each to read."""
 
 
 class Role(Enum):
@@ -63,6 +65,8 @@ class Dialect:
         labels: a label is the ``path`` from the trunk, as in ``2.1``, or the ``number`` within its block, as in ``1``.
         answer_sep: the separator between the closing think tag and the answer.
         blocks: where the trunk may fork: in the ``thinking``, in the ``answer``, or in ``both``. Paths may fork anywhere.
+        join: what the parent gets of its paths at a join: their keys and values (``kv``), their ``text``, which it reads in a
+            line, or the last clause of each (``message``); see `joins`.
     """
 
     name: str
@@ -77,12 +81,15 @@ class Dialect:
     labels: Labels = "path"
     answer_sep: str = "\n\n"
     blocks: Blocks = "thinking"
+    join: Joins = "kv"
 
     def __post_init__(self) -> None:
         if self.blocks not in get_args(Blocks):
             raise ValueError(f"dialect {self.name!r} has blocks={self.blocks!r}: use one of {', '.join(get_args(Blocks))}")
         if self.labels not in get_args(Labels):
             raise ValueError(f"dialect {self.name!r} has labels={self.labels!r}: use one of {', '.join(get_args(Labels))}")
+        if self.join not in get_args(Joins):
+            raise ValueError(f"dialect {self.name!r} has join={self.join!r}: use one of {', '.join(get_args(Joins))}")
         for name in ("think", "block", "goal", "path", "conclusion"):
             tag = getattr(self, name)
             if tag is not None and not (tag.open and tag.close):

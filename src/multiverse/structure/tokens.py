@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -55,6 +56,11 @@ class TokenDialect:
             at = tag.end()
         return self._plain.encode([*parts, text[at:]])
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Token ids as text, tags included."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
     def _path_head(self, label: str) -> tuple[int, ...]:
         return tuple(self.encode(self.dialect.path_head(label)))
 
@@ -82,8 +88,7 @@ class TokenDialect:
 
     def _ends_with_sep(self, token_id: int) -> bool:
         # Tokenizers merge line ends with the text before them (".\n"), so comparing token ids is not enough.
-        text: str = self._tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text.endswith(self.dialect.sep)
+        return self.decode([token_id]).endswith(self.dialect.sep)
 
     def name(self, token_id: int) -> str:
         """The tag of a token, or ``text``."""

@@ -6,7 +6,7 @@ Every value is checked when a `Config` is made, before a model or a data set is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +15,8 @@ from typing import Any, Literal, get_args, get_origin
 from ..common import CommonOptions
 from ..errors import ConfigError, ExtraError
 from ..options import Options, alternatives, like, option, renamed, types
-from ..structure import DIALECTS
+from ..structure import DIALECTS, Dialect, Joins
 from .features import View
-from .joins import Join
 from .mixture import parallel_shares
 
 _RENAMED_SCHEDULES = {"steady": "wsd"}
@@ -98,7 +97,9 @@ class Config(Options):
     attention: Literal["structured", "causal"] = option("structured", "Attention mask; see View.")
     positions: Literal["structured", "linear"] = option("structured", "Position ids; see View.")
     share_every: int | None = like(CommonOptions, "share_every")
-    join: Join = option("kv", "What the parent gets back from its paths; see View.")
+    join: Joins | None = option(
+        None, "What a parent gets of its paths at a join: kv, text or message; None is what the dialect says."
+    )
     max_length: int = option(32768, "Most tokens of a document, prompt included; a longer one is an error.", ge=1, was="length")
     packed_length: int | None = option(
         None, "Most tokens of a row of packed documents; None is max_length.", ge=1, was="row_length"
@@ -143,6 +144,9 @@ class Config(Options):
         super().__post_init__()
         if self.dialect not in DIALECTS:
             raise ConfigError(f"dialect={self.dialect!r} is not known: use {', '.join(DIALECTS)}")
+        if self.join is None:  # written out, so that a run goes on as it began
+            object.__setattr__(self, "join", DIALECTS[self.dialect].join)
+        self._check_join()
         try:
             parallel_shares(self.mixture, self.epochs)
             _ = self.view
@@ -157,10 +161,29 @@ class Config(Options):
         if not self.data:
             raise ConfigError("data is empty: name files, folders or hub ids of structured documents")
 
+    def _check_join(self) -> None:
+        if self.join == "kv":
+            return
+        if (self.attention, self.positions) != ("structured", "structured"):
+            raise ConfigError(
+                f"join={self.join} needs structured attention and positions, not "
+                f"attention={self.attention!r}, positions={self.positions!r}"
+            )
+        if self.share_every is not None:
+            raise ConfigError(
+                f"join={self.join} needs share_every=None, not {self.share_every}: its paths never attend to each other"
+            )
+
+    @property
+    def notation(self) -> Dialect:
+        """The dialect as it is trained, and noted in the finished model."""
+        assert self.join is not None
+        return replace(DIALECTS[self.dialect], join=self.join)
+
     @property
     def view(self) -> View:
-        """Mask, positions and join in training."""
-        return View(self.attention, self.positions, self.share_every, self.join)
+        """Mask and positions in training."""
+        return View(self.attention, self.positions, self.share_every)
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..prompting import Mode, instruct
 from ..structure import ChatEncoder, Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
-from .joins import Join, pack_contexts
+from .joins import pack_contexts
 
 IGNORED = -100
 """Label of a token without loss (the `ignore_index` of torch's cross entropy)."""
@@ -22,14 +22,12 @@ Table = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class View:
-    """Mask, positions and join of structured text in training. The default is what the engine computes; others are baselines.
+    """Mask and positions of structured text in training. The default is what the engine computes; others are baselines.
 
     Attributes:
         attention: with ``structured`` the paths of a block do not attend to each other; ``causal`` is a plain causal mask.
         positions: with ``structured`` the paths of a block start at the same position; ``linear`` is 0, 1, 2, ...
         share_every: paths also attend to each other's earlier chunks of this many positions.
-        join: after a block the parent attends to the keys and values of its paths (``kv``), or prefills their text (``text``)
-            or the last clause of each (``message``); see `joins`.
 
     Raises:
         ValueError: `share_every` is below 1, or a combination has no meaning.
@@ -38,20 +36,14 @@ class View:
     attention: Literal["structured", "causal"] = "structured"
     positions: Literal["structured", "linear"] = "structured"
     share_every: int | None = None
-    join: Join = "kv"
 
     def __post_init__(self) -> None:
         check_share_every(self.share_every)
         usual = (self.attention, self.positions) == ("structured", "structured")
-        for name, value in (("share_every", self.share_every), ("join", None if self.join == "kv" else self.join)):
-            if value is not None and not usual:
-                raise ValueError(
-                    f"{name}={value} needs structured attention and positions, not "
-                    f"attention={self.attention!r}, positions={self.positions!r}"
-                )
-        if self.join != "kv" and self.share_every is not None:
+        if self.share_every is not None and not usual:
             raise ValueError(
-                f"join={self.join} needs share_every=None, not {self.share_every}: its paths never attend to each other"
+                f"share_every={self.share_every} needs structured attention and positions, not "
+                f"attention={self.attention!r}, positions={self.positions!r}"
             )
 
     @property
@@ -98,8 +90,8 @@ class Featurizer:
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
-        tokens: the dialect resolved against that tokenizer.
-        view: mask, positions and join.
+        tokens: the dialect resolved against that tokenizer; its join decides what contexts there are (`joins`).
+        view: mask and positions.
 
     Attributes:
         end: the end-of-turn token.
@@ -119,7 +111,7 @@ class Featurizer:
         """
         messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
-        if self.view.join != "kv":
+        if self.tokens.dialect.join != "kv":
             # A plain engine decodes these: it writes all but the heads itself.
             return self._joined(prompt_ids, encode(document, self.tokens, heads_only=True))
         encoded = encode(document, self.tokens)
@@ -136,7 +128,7 @@ class Featurizer:
         return self._chats(messages).token_ids
 
     def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
-        packed = pack_contexts(prompt_ids, encoded, self.end, self.view.join, self.tokens, self._decode)
+        packed = pack_contexts(prompt_ids, encoded, self.end, self.tokens)
         pairs = zip(packed.token_ids, packed.has_loss, strict=True)
         return Features(
             token_ids=tuple(packed.token_ids),
@@ -145,10 +137,6 @@ class Featurizer:
             segments=tuple(packed.segments),
             visibility=packed.visibility,
         )
-
-    def _decode(self, token_ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
 
     def _labels(self, start: int, encoded: Encoded) -> tuple[int, ...]:
         pairs = zip(encoded.token_ids, encoded.layout.forced, strict=True)

@@ -13,52 +13,10 @@ its own context. Blocks inside a path are joined within the path's context in th
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from ..structure import Encoded, Role, TokenDialect
-
-Join = Literal["kv", "text", "message"]
-"""What a parent gets from its paths: their keys and values, their text to prefill, or a message to prefill."""
-
-Decode = Callable[[list[int]], str]
-
-_CLAUSE_ENDS = re.compile(r"(?<=[,.;!?])\s+|\n")
-
-
-def message(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> list[int]:
-    """The message of a path to its parent: its head, its last clause, and its closing tag.
-
-    A clause ends at a comma, semicolon, sentence end or line end. The last one is taken from the last stretch between tags that
-    has text; the message of a path without text is empty.
-
-    Args:
-        path: the path's tokens in document order, from its opening tag, with or without the closing tag.
-        decode: token ids to text.
-    """
-    close = tokens.ids[Role.PATH_CLOSE]
-    head = _head(path, tokens, decode)
-    stretches: list[list[int]] = [[]]
-    for token in path[head:]:
-        if token in tokens.roles:
-            stretches.append([])
-        else:
-            stretches[-1].append(token)
-    texts = [decode(stretch).strip() for stretch in stretches]
-    text = next((text for text in reversed(texts) if text), "")
-    clause = _CLAUSE_ENDS.split(text)[-1]
-    return [*path[:head], *(tokens.encode(f" {clause}") if clause else ()), *tokens.sep, close, *tokens.sep]
-
-
-def _head(path: Sequence[int], tokens: TokenDialect, decode: Decode) -> int:
-    """Length of a path's head: tag, separator, label (a number, or numbers and dots) and what ends it."""
-    at = 1 + len(tokens.sep)
-    # A text begins with a space, so no digit of it is taken for the label's.
-    while at < len(path) and re.fullmatch(r"[\d.]+", decode([path[at]])):
-        at += 1
-    return at + len(tokens.encode(tokens.dialect.label_end))
+from ..structure import Encoded, TokenDialect, merge
 
 
 @dataclass
@@ -115,9 +73,7 @@ class Packed:
         parents: for each segment, the segment to whose earlier tokens it attends as well; -1 for the trunk.
     """
 
-    join: Join
     tokens: TokenDialect
-    decode: Decode
     token_ids: list[int] = field(default_factory=list)
     has_loss: list[bool] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -140,11 +96,11 @@ class Packed:
                 position = self.put(item.token_ids, [not forced for forced in item.forced], position, segment)
                 text += item.token_ids
                 continue
-            joined: list[int] = []
+            paths: list[list[int]] = []
             for path in item.lines:
                 self.parents.append(segment)
-                _, written = self.line(path, position, len(self.parents) - 1)
-                joined += written if self.join == "text" else message(written, self.tokens, self.decode)
+                paths.append(self.line(path, position, len(self.parents) - 1)[1])
+            joined = merge(paths, self.tokens)
             position = self.put(joined, [False] * len(joined), position, segment)
             text += joined
         return position, text
@@ -162,17 +118,15 @@ class Packed:
         return tuple(map(tuple, rows))
 
 
-def pack_contexts(
-    prompt: Sequence[int], encoded: Encoded, end: int, join: Join, tokens: TokenDialect, decode: Decode
-) -> Packed:
+def pack_contexts(prompt: Sequence[int], encoded: Encoded, end: int, tokens: TokenDialect) -> Packed:
     """All contexts of a question with its solution as one sequence.
 
     Args:
         prompt: token ids of the question, without loss.
         end: the end-of-turn token.
-        join: ``text`` or ``message``.
+        tokens: of a dialect that joins by text or by message.
     """
-    packed = Packed(join, tokens, decode)
+    packed = Packed(tokens)
     position = packed.put(prompt, [False] * len(prompt), 0, 0)
     position, _ = packed.line(lines_of(encoded), position, 0)
     packed.put([end], [True], position, 0)

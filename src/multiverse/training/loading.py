@@ -12,7 +12,6 @@ from ..errors import DataError
 from ..models import resolve
 from ..models.weights import load_weights, read_config
 from ..prompting import Mode
-from ..structure import DIALECTS
 from .config import Config
 from .corpus import Corpus, RowDataset, RowSchedule, schedule_rows
 from .features import Featurizer
@@ -72,7 +71,7 @@ def read_rows(config: Config, sources: Sequence[str], split: str) -> tuple[list[
     rows: list[Row] = []
     faults: list[Fault] = []
     for source in sources:
-        loaded = read(source, DIALECTS[config.dialect], prefer=split)
+        loaded = read(source, config.notation, prefer=split)
         rows += loaded.rows
         faults += loaded.faults
     return rows, faults
@@ -85,7 +84,7 @@ def load_inputs(config: Config, model: Any, tokenizer: Any, on_progress: Progres
         DataError: rows are faulty (unless ``on_error: skip`` is set), or none is left.
         DialectError, ModelError: the model does not fit the dialect.
     """
-    prepared = prepare(model, tokenizer, DIALECTS[config.dialect])
+    prepared = prepare(model, tokenizer, config.notation)
     rows, faults = read_rows(config, config.data, "train")
     if isinstance(config.validation, list):
         held_out, more = read_rows(config, config.validation, "validation")
