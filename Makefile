@@ -70,14 +70,18 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 	$(BIN)/multiverse train recipes/mini/train.yaml
 
 # A run that was stopped resumes: answers, documents and checkpoints are kept.
+# The second composition uses the answers of the first; its documents have more parts, and more of them do not fork.
 # GSM8K is read from the hub; or name a file: make smol GSM8K=train.jsonl
-smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, two to three hours on two cores
-	$(BIN)/multiverse curate compose recipes/smol/questions/single.jsonl recipes/smol/questions/general.jsonl \
-		--num-documents 1800 --on-error stop --out runs/smol/composed -m smollm2
+COMPOSE = $(BIN)/multiverse curate compose recipes/smol/questions/single.jsonl recipes/smol/questions/general.jsonl \
+	--on-error stop --out runs/smol/composed -m smollm2
+smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own answers, about four hours on two cores
+	$(COMPOSE) --num-documents 1800
 	$(BIN)/multiverse curate dataflow $(GSM8K) --dialect multiverse-answer --out runs/smol/dataflow
 	$(BIN)/python -m recipes.smol.calculations runs/smol/dataflow/data runs/smol/calculations.jsonl
 	$(BIN)/multiverse train recipes/smol/train.yaml
-	$(BIN)/python -m recipes.smol.measure runs/smol/run/adapter --json runs/smol/figures.json
+	$(COMPOSE) --num-documents 2600 --max-parts 7 --unforked 0.35 --unsplit 0.5
+	$(BIN)/multiverse train recipes/smol/further.yaml
+	$(BIN)/python -m recipes.smol.measure runs/smol/further/adapter --json runs/smol/figures.json
 
 from-sequential: setup  ## fine-tune a model of sequential text, and evaluate it before and after
 	$(BIN)/python -m recipes.from_sequential.run

@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from multiverse import LLM, SamplingParams
 from multiverse.cli import main
+from multiverse.errors import ConfigError
+from multiverse.models.adapter import WEIGHTS
 from multiverse.structure import MULTIVERSE
 from multiverse.training.config import Config, Lora, Optimizer, dump
 from multiverse.training.run import train
@@ -146,6 +149,29 @@ def test_training_goes_on_from_an_adapter(config: Config, tmp_path: Path) -> Non
     after = LLM(second, kv_memory=8 << 20).score("Hi")[0].logprobs
     assert len(after) == len(before)
     assert after != before
+
+
+def test_the_same_adapter_is_trained_further(config: Config, tmp_path: Path) -> None:
+    first = train(replace(config, lora=Lora(rank=2, merge=False)))
+
+    def further(name: str, lora: Lora, **changes: Any) -> Path:
+        return train(replace(config, out=str(tmp_path / name), lora=replace(lora, start=str(first)), **changes))
+
+    same = further("same", Lora(rank=2, merge=False), optimizer=Optimizer(lr=0.0))
+    before = load_file(first / WEIGHTS)
+    assert any(tensor.any() for name, tensor in before.items() if ".lora_B." in name)
+    assert all(torch.equal(before[name], tensor) for name, tensor in load_file(same / WEIGHTS).items())
+    changed = load_file(further("changed", Lora(rank=2, merge=False)) / WEIGHTS)
+    assert before.keys() == changed.keys()
+    assert not all(torch.equal(before[name], tensor) for name, tensor in changed.items())
+    with pytest.raises(ConfigError, match=r"lora\.start=.* does not fit this model and rank"):
+        further("rank", Lora(rank=4))
+    with pytest.raises(ConfigError, match=r"has alpha 32\.0, not 8"):
+        further("alpha", Lora(rank=2, alpha=8))
+    with pytest.raises(ConfigError, match=r"holds \d+ tensors where this run trains \d+"):
+        further("targets", Lora(rank=2, targets=["q_proj"]))
+    with pytest.raises(ConfigError, match=r"lora\.start='.*' holds no adapters"):
+        train(replace(config, out=str(tmp_path / "none"), lora=Lora(rank=2, start=config.model)))
 
 
 def test_a_base_given_by_a_relative_path_is_found_from_elsewhere(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def apply(adapter: Adapter, model: Any, dtype: torch.dtype) -> Any:
 
 def _merged(adapter: Adapter, weights: Mapping[str, Tensor], transposed: set[str]) -> Iterator[tuple[str, Tensor]]:
     """Name and new value, in fp32, of every weight that the adapter changes."""
-    tensors = _read_tensors(adapter)
+    tensors = read_tensors(adapter)
     left = set(tensors)
     for key in sorted(tensors):
         name = key.removeprefix(_PREFIX)
@@ -161,7 +161,12 @@ def _merged(adapter: Adapter, weights: Mapping[str, Tensor], transposed: set[str
         )
 
 
-def _read_tensors(adapter: Adapter) -> dict[str, Tensor]:
+def read_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """The weights of an adapter under their names in peft's file.
+
+    Raises:
+        ModelError: they are missing or cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -37,6 +37,9 @@ class Lora(Options):
         "all-linear", "Names of the linear layers that get adapters; all-linear is every one but the output head."
     )
     merge: bool = option(True, "Merge the adapters into the weights at the end, so that any engine loads the model.")
+    start: str | None = option(
+        None, "Folder of adapters over the same model, of the same rank and layers, to train further; None begins new ones."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

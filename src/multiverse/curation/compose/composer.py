@@ -21,7 +21,7 @@ JOINED = ("running", "sentences", "ordered", "numbered", "bullets", "lines", "le
 GROUPED = ("each", "compare", "compare_by", "kinds")
 WEIGHTS = {
     "running": 26, "sentences": 12, "ordered": 5, "numbered": 9, "bullets": 7, "lines": 4, "letters": 2, "table": 4,
-    "each": 10, "compare": 6, "compare_by": 5, "kinds": 6, "aspects": 5, "nested": 3,
+    "each": 10, "compare": 6, "compare_by": 5, "kinds": 6, "aspects": 5, "nested": 9,
 }  # fmt: skip
 """How often each form is tried; one for which there are no parts is drawn again."""
 
