@@ -231,7 +231,7 @@ class JoinedDecoder:
         parent.children = [
             Line(
                 parent.task,
-                Machine(self.tokens, label),
+                parent.machine.child(number),
                 list(parent.context),
                 parent,
                 path=(*parent.path, parent.blocks, number),

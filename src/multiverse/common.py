@@ -7,7 +7,9 @@ from typing import Literal
 
 from .options import Options, option
 
-DialectChoice = Literal["multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver"]
+DialectChoice = Literal[
+    "multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver", "threadweaver-conclusion"
+]
 """Names of `structure.DIALECTS`."""
 
 _MODEL, _SAMPLING = "Model", "Sampling"

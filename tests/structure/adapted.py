@@ -23,10 +23,33 @@ from multiverse.structure import (
 from tests.conftest import build_tokenizer
 from tests.strategies import documents
 
+EXACT_NPR = Dialect("npr, exact", None, None, NPR.goal, NPR.outline, NPR.path, NPR.conclusion)
+EXACT_THREADWEAVER = Dialect(
+    "threadweaver, exact",
+    THREADWEAVER.think,
+    THREADWEAVER.block,
+    THREADWEAVER.goal,
+    THREADWEAVER.outline,
+    THREADWEAVER.path,
+    None,
+)
+"""The tags of these families under the rules of the default dialect, as they were saved with earlier models."""
+
+SPACED = replace(
+    MULTIVERSE, name="multiverse, spaced", outline_sep="", path_sep="", join_sep="\n", conclusion_sep="", block_sep="\n\n"
+)
+"""White space that is exact, and differs from place to place."""
+
 _PLACED: list[tuple[Dialect, Blocks]] = [
     (MULTIVERSE, "both"),
+    (EXACT_NPR, "thinking"),
+    (EXACT_NPR, "answer"),
+    (EXACT_THREADWEAVER, "thinking"),
+    (EXACT_THREADWEAVER, "answer"),
+    (EXACT_THREADWEAVER, "both"),
+    (SPACED, "thinking"),
+    (replace(SPACED, think=None, block=None), "answer"),
     (NPR, "answer"),
-    (THREADWEAVER, "answer"),
     (THREADWEAVER, "both"),
 ]
 TESTED = {
@@ -48,13 +71,25 @@ MERGING = {name: resolve(build_tokenizer(dialect, _MERGES), dialect) for name, d
 
 
 def adapt(document: Document, dialect: Dialect) -> Document:
-    """The document without the parts that the dialect has no tags for: thinking or answer, conclusions."""
+    """The document without what the dialect does not keep.
 
-    def body(items: Body) -> Body:
-        return tuple(item if isinstance(item, str) else block(item) for item in items)
+    Thinking or answer, conclusions, blocks in paths, and white space around texts.
+    """
+    trim = str if dialect.exact else str.strip
 
-    def block(item: Block) -> Block:
-        return Block(item.outlines, tuple(map(body, item.paths)), item.conclusion if dialect.conclusion is not None else "")
+    def body(items: Body, depth: int = 0) -> Body:
+        kept: list[str | Block] = []
+        for item in items:
+            if isinstance(item, str):
+                if (text := trim(item)) and not (kept and isinstance(kept[-1], str)):
+                    kept.append(text)
+            elif dialect.nests or not depth:
+                kept.append(block(item, depth))
+        return tuple(kept)
+
+    def block(item: Block, depth: int) -> Block:
+        paths = tuple(body(path, depth + 1) for path in item.paths)
+        return Block(tuple(map(trim, item.outlines)), paths, trim(item.conclusion) if dialect.conclusion is not None else "")
 
     thinking, answer = None if document.thinking is None else body(document.thinking), body(document.answer)
     if dialect.think is None:

@@ -16,6 +16,7 @@ from multiverse.structure import (
     MULTIVERSE_ANSWER,
     NPR,
     THREADWEAVER,
+    THREADWEAVER_CONCLUSION,
     Dialect,
     Role,
     Tag,
@@ -26,6 +27,7 @@ from multiverse.structure import (
     write_dialect,
 )
 from tests.conftest import build_tokenizer
+from tests.structure.adapted import EXACT_NPR, EXACT_THREADWEAVER
 
 
 def test_the_default_dialect_has_twelve_tags_in_document_order() -> None:
@@ -43,7 +45,9 @@ def test_path_headers_and_resuming_headers() -> None:
     assert NPR.path_head("1") == "<step>\n1:"
     assert NPR.resume_head() == "<takeaway>\n"
     assert THREADWEAVER.path_head("3") == "<Thread>\n3:"
-    assert THREADWEAVER.resume_head() == "</Parallel>"
+    assert THREADWEAVER.resume_head() == "\n"  # the model closes the block
+    assert THREADWEAVER_CONCLUSION.resume_head() == "\n<Conclusion>\n"
+    assert EXACT_THREADWEAVER.resume_head() == "</Parallel>"
 
 
 def test_labels_of_children() -> None:
@@ -77,6 +81,55 @@ def test_a_saved_dialect_keeps_its_places_and_an_older_one_has_blocks_in_the_thi
     config.multiverse_dialect["blocks"] = "elsewhere"
     with pytest.raises(DialectError, match="blocks='elsewhere'"):
         read_dialect(config)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_a_dialect_is_saved_with_all_of_its_values(dialect: Dialect) -> None:
+    config = SimpleNamespace()
+    write_dialect(config, dialect)
+    assert read_dialect(SimpleNamespace(**json.loads(json.dumps(vars(config))))) == dialect
+
+
+@pytest.mark.parametrize("dialect", [EXACT_NPR, EXACT_THREADWEAVER], ids=lambda dialect: dialect.name)
+def test_a_dialect_that_was_saved_without_the_newer_values_is_what_it_was(dialect: Dialect) -> None:
+    config = SimpleNamespace()
+    write_dialect(config, dialect)
+    older = (
+        "name",
+        "think",
+        "block",
+        "goal",
+        "outline",
+        "path",
+        "conclusion",
+        "sep",
+        "label_end",
+        "labels",
+        "answer_sep",
+        "blocks",
+    )
+    config.multiverse_dialect = {name: config.multiverse_dialect[name] for name in older}
+    found = read_dialect(config)
+    assert found == dialect
+    assert found is not None
+    assert (found.outline_head("1"), found.after[Role.PATH_CLOSE], found.exact, found.nests) == ("\n1:", "\n", True, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"white_space": "loose"}, "white_space='loose': use one of exact, free"),
+        ({"malformed": "ignore"}, "malformed='ignore': use one of refuse, as-released, sequential"),
+        ({"after_path": "absent", "path_sep": "\n"}, r"nothing behind a path, but path_sep='\\n'"),
+        ({"after_path": "free"}, "after_path='free': white space must be free, too"),
+        ({"max_paths": 0}, "max_paths=0: it must be 1 or more"),
+        ({"white_space": "free", "outline_sep": "-"}, "outline_sep='-': where white space is free"),
+        ({"released": (("width", "ignored"),)}, r"released=\('width', 'ignored'\): pairs of a fault \(labels"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=f"dialect 'odd' has {problem}"):
+        dataclasses.replace(MULTIVERSE, name="odd", **changes)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
@@ -126,8 +179,9 @@ def test_detect_returns_the_first_dialect_with_all_its_tags() -> None:
     for dialect in known:
         found = detect(build_tokenizer(dialect), known)
         assert found is not None
-        # Tags do not say where blocks stand: that is saved with the model.
-        assert found.dialect is (MULTIVERSE if dialect is MULTIVERSE_ANSWER else dialect)
+        # Tags do not say where blocks stand, or whether a conclusion is forced: that is saved with the model.
+        same_tags = {MULTIVERSE_ANSWER.name: MULTIVERSE, THREADWEAVER_CONCLUSION.name: THREADWEAVER}
+        assert found.dialect is same_tags.get(dialect.name, dialect)
     both = build_tokenizer(MULTIVERSE)
     both.add_tokens(list(NPR.tags))
     first, second = detect(both, (NPR, MULTIVERSE)), detect(both, (MULTIVERSE, NPR))

@@ -30,6 +30,9 @@ from multiverse.structure import (
 from multiverse.structure import layout as replay
 from tests.structure.adapted import MERGING, TOKENS, dialect_documents
 
+EXACT = sorted(name for name in TOKENS if TOKENS[name].dialect.exact)
+"""Dialects in which white space is exact."""
+
 FREE = (State.BODY, State.OUTLINE, State.CONCLUSION)
 """States in which a separator must stand between a text and the tag behind it."""
 
@@ -94,7 +97,12 @@ class Walk:
         while True:
             line = self.lines[-1]
             cost, off = closing_cost(line.machine), deviation(line.machine)
-            assert close(line.machine, self.out) == ClosingCost(cost.tokens + off, cost.positions + off)
+            took = close(line.machine, self.out)
+            if self.tokens.dialect.exact:
+                assert took == ClosingCost(cost.tokens + off, cost.positions + off)
+            else:  # an upper bound: white space may stand there already
+                assert 0 <= cost.tokens - took.tokens <= 2
+                assert 0 <= cost.positions - took.positions <= 2
             if len(self.lines) == 1:
                 return
             self.lines.pop()
@@ -137,7 +145,7 @@ def deviation(machine: Machine) -> int:
     if machine.state not in FREE or machine.forced or not ahead:
         return 0
     if ahead[0] in machine.tokens.roles:
-        return -len(machine.tokens.sep)
+        return -len(machine.tokens.before[machine.tokens.roles[ahead[0]]])
     return int(machine.state is State.BODY and ahead[0] == machine.tokens.encode(" ")[0])
 
 
@@ -193,6 +201,11 @@ def test_required_tokens_are_those_without_a_choice(pair: tuple[TokenDialect, Do
         if not on.machine.forced:
             found = allowed_tokens(on.machine)
             alone = found.only is not None and len(found.only) == 1 and not found.may_end
+            if not tokens.dialect.exact:  # nothing is forced but heads
+                assert not required
+                assert not forced
+                on.feed(token)
+                continue
             assert alone == bool(required) == forced, (on.text, found)
             assert not alone or found.only == required[:1]
         assert ids[place : place + len(required)] == required
@@ -285,7 +298,8 @@ def test_a_text_may_end_only_where_it_is_canonical(pair: tuple[TokenDialect, Doc
         ("multiverse", "<Think>\n "),
         ("multiverse", "<Think>\n\n\n"),
         ("threadweaver", "<think>\n\n"),
-        ("npr", "<guideline>\n<plan>\n1: a\n</plan>\n</guideline>\n<step>\n1: "),
+        ("threadweaver, exact, thinking", "<think>\n\n"),
+        ("npr, exact, thinking", "<guideline>\n<plan>\n1: a\n</plan>\n</guideline>\n<step>\n1: "),
     ],
 )
 def test_closing_tokens_of_a_blank_text_give_a_canonical_text(name: str, text: str) -> None:
@@ -297,7 +311,7 @@ def test_closing_tokens_of_a_blank_text_give_a_canonical_text(name: str, text: s
     assert parse(on.text, tokens.dialect)
 
 
-@pytest.mark.parametrize("name", sorted(TOKENS))
+@pytest.mark.parametrize("name", EXACT)
 def test_a_space_must_follow_a_label(name: str) -> None:
     # Without the space neither an outline nor a path is canonical.
     tokens = TOKENS[name]
@@ -320,7 +334,7 @@ def test_a_space_must_follow_a_label(name: str) -> None:
     assert not allows(allowed_tokens(outline), letter)
 
 
-@pytest.mark.parametrize("name", ["multiverse", "threadweaver"])
+@pytest.mark.parametrize("name", ["multiverse", "threadweaver, exact, thinking"])
 def test_the_thinking_is_allowed_only_at_the_start_of_a_text(name: str) -> None:
     tokens = TOKENS[name]
     machine = Machine(tokens)
@@ -341,7 +355,7 @@ def test_the_thinking_is_allowed_only_at_the_start_of_a_text(name: str) -> None:
 
 
 def test_without_thinking_tags_a_block_is_allowed_at_the_start_and_after_the_prompt() -> None:
-    tokens = TOKENS["npr"]
+    tokens = TOKENS["npr, exact, thinking"]
     machine = Machine(tokens)
     assert allows(allowed_tokens(machine), tokens.fork_tag)
     machine.feed(tokens.encode("Q")[0])
@@ -363,7 +377,7 @@ def where_it_forks(tokens: TokenDialect, text: str, label: str = "") -> Machine:
     return machine
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(TOKENS) if TOKENS[name].sep])
+@pytest.mark.parametrize("name", [name for name in EXACT if TOKENS[name].sep])
 @pytest.mark.parametrize("label", ["", "2.10"])
 def test_a_tag_is_allowed_only_behind_a_separator(name: str, label: str) -> None:
     tokens = TOKENS[name]
@@ -465,10 +479,17 @@ def test_growth_is_the_closing_cost_that_a_tag_adds(pair: tuple[TokenDialect, Do
             assert vars(on.machine) == state
             # The closing tokens contain the first outline already.
             first = tag == tokens.outline_tag and not on.machine.outlines
-            assert more == ClosingCost(0, 0) if first else min(more) > 0
+            if tokens.dialect.exact:
+                assert more == ClosingCost(0, 0) if first else min(more) > 0
+            else:  # white space that was counted may be left out
+                assert min(more) >= -len(tokens.after[Role.GOAL_OPEN]) if first else min(more) > 0
             after = copy.copy(on.machine)
             after.feed(tag)
             took = close(after, [])
+            if not tokens.dialect.exact:
+                assert took.tokens <= before.tokens + more.tokens - 1
+                assert took.positions <= before.positions + more.positions - 1
+                continue
             # The same, but for a separator that the closing cost always counts.
             assert took == ClosingCost(before.tokens + more.tokens - 1, before.positions + more.positions - 1)
 
@@ -500,7 +521,7 @@ def test_without_a_closing_tag_the_next_tag_ends_an_outline() -> None:
     assert closing_tokens(Machine(tokens, "2.1")) == (tokens.ids[Role.PATH_CLOSE],)
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(TOKENS) if Role.OUTLINE_CLOSE in TOKENS[name].ids])
+@pytest.mark.parametrize("name", [name for name in EXACT if Role.OUTLINE_CLOSE in TOKENS[name].ids])
 def test_an_outline_adds_positions_in_sequence_and_its_path_in_parallel(name: str) -> None:
     tokens = TOKENS[name]
     machine = where_it_forks(tokens, "so\n")
@@ -512,9 +533,10 @@ def test_an_outline_adds_positions_in_sequence_and_its_path_in_parallel(name: st
             machine.feed(token)
     for token in tokens.sep:
         machine.feed(token)
-    outline = len(tokens.encode("<>\n2: \n<>\n")) - 2  # one token a tag
+    space, behind = tokens.dialect.after[Role.OUTLINE_OPEN], tokens.dialect.after[Role.PATH_CLOSE]
+    outline = len(tokens.encode(f"<>{space}2: {space}<>\n")) - 2  # one token a tag
     path = closing_cost(Machine(tokens, "2"))
-    assert path.tokens == path.positions == len(tokens.encode("<>\n2:\n<>\n")) - 2
+    assert path.tokens == path.positions == len(tokens.encode(f"<>\n2:\n<>{behind}")) - 2
     assert growth(machine, Role.OUTLINE_OPEN) == ClosingCost(outline + path.tokens, outline)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from multiverse.structure import DIALECTS, MULTIVERSE, Dialect, Joins, merge, merge_text, message, message_text, resolve
+from multiverse.structure import DIALECTS, MULTIVERSE, Dialect, Joins, Role, merge, merge_text, message, message_text, resolve
 from tests.conftest import build_tokenizer
 
 PATHS = {
@@ -43,8 +43,9 @@ def test_a_text_join_reads_the_very_tokens_of_the_paths() -> None:
 def test_a_message_keeps_the_head_of_its_path(dialect: Dialect) -> None:
     tokens = resolve(build_tokenizer(dialect), dialect)
     for label in ("1", "2.13"):
-        path = f"{dialect.path_head(label)} one, two{dialect.sep}{dialect.path.close}{dialect.sep}"
-        sent = f"{dialect.path_head(label)} two{dialect.sep}{dialect.path.close}{dialect.sep}"
+        behind = dialect.after[Role.PATH_CLOSE]
+        path = f"{dialect.path_head(label)} one, two{dialect.sep}{dialect.path.close}{behind}"
+        sent = f"{dialect.path_head(label)} two{dialect.sep}{dialect.path.close}{behind}"
         assert message_text(path, dialect) == sent
         assert tokens.decode(message(tokens.encode(path), tokens)) == sent
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from multiverse.errors import StructureError
 from multiverse.structure import (
     MULTIVERSE,
-    NPR,
-    THREADWEAVER,
     TRUNK,
     Block,
     BranchSpec,
@@ -26,7 +24,7 @@ from multiverse.structure import (
     segments,
     visibility,
 )
-from tests.structure.adapted import TOKENS, WordTokenizer, dialect_documents
+from tests.structure.adapted import EXACT_NPR, EXACT_THREADWEAVER, TOKENS, WordTokenizer, dialect_documents
 
 Row = tuple[str, int, int, bool]
 
@@ -109,7 +107,7 @@ EXAMPLES = {
     "flat": (FLAT_DOCUMENT, MULTIVERSE, FLAT, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))),
     "nested": (
         NESTED_DOCUMENT,
-        NPR,
+        EXACT_NPR,
         NESTED,
         (
             TRUNK,
@@ -120,7 +118,7 @@ EXAMPLES = {
             BranchSpec(0, 2, "1"),
         ),
     ),
-    "without a conclusion": (WOVEN_DOCUMENT, THREADWEAVER, WOVEN, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))),
+    "without a conclusion": (WOVEN_DOCUMENT, EXACT_THREADWEAVER, WOVEN, (TRUNK, BranchSpec(0, 0, "1"), BranchSpec(0, 0, "2"))),
 }
 
 

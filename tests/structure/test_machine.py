@@ -77,7 +77,8 @@ def drive(encoded: Encoded, tokens: TokenDialect, rng: random.Random) -> dict[Pa
         line = rng.choice(active)
         token = line.todo.pop(0)
         found = None if line.machine.forced else allowed_tokens(line.machine)
-        forced = found is None or (found.only is not None and len(found.only) == 1 and not found.may_end)
+        alone = found is None or (found.only is not None and len(found.only) == 1 and not found.may_end)
+        forced = alone if tokens.dialect.exact else found is None
         if found is None:
             assert token == line.machine.forced[0]
         event = line.machine.feed(token)

@@ -179,7 +179,8 @@ def test_mutated_documents_raise_or_are_canonical(pair: tuple[TokenDialect, Docu
     except StructureError as error:
         refusal = error
     else:
-        assert render(tree, tokens.dialect) == text
+        again = render(tree, tokens.dialect)
+        assert again == text if tokens.dialect.exact else parse(again, tokens.dialect) == tree
         return
     assert refusal.offset is not None
     assert 0 <= refusal.offset <= len(text)

@@ -79,7 +79,7 @@ DialectName = Annotated[
     str,
     typer.Option(
         "--dialect",
-        metavar="multiverse|multiverse-answer|multiverse-compact|npr|threadweaver",
+        metavar="multiverse|multiverse-answer|multiverse-compact|npr|threadweaver|threadweaver-conclusion",
         help="Tag set of the documents.",
     ),
 ]

@@ -133,7 +133,6 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
             "critical_path_steps",
             "parallelism",
             "cached_tokens",
-            "reread_tokens",
             "seconds",
         ),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..structure import Block, Body, Document, place
+from ..structure import Block, Body, Document, place, unnested
 from .config import CurationConfig
 from .outline import Filled, FilledBlock, within
 from .stages.conclude import Concluded
@@ -71,7 +71,8 @@ class _Assembler:
         return tuple(items)
 
     def block(self, block: FilledBlock, name: str) -> Block:
-        paths = tuple(self.body(path, within(name, number)) for number, path in enumerate(block.paths))
+        bodies = (self.body(path, within(name, number)) for number, path in enumerate(block.paths))
+        paths = tuple(body if self.config.tags.nests else unnested(body) for body in bodies)
         blocks: Mapping[str, Concluded] = self.rewritten.blocks
         goal, conclusion = blocks[name] if name in blocks else (block.outlines, self.conclusion(block))
         return Block(goal, paths, conclusion if self.config.tags.conclusion is not None else "")

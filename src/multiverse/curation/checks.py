@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import StructureError, require
-from ..structure import Block, Body, Dialect, Document, parse, render
+from ..structure import Block, Body, Dialect, Document, convert, parse, render
 from .errors import ValidationError
 from .evidence import (
     Number,
@@ -145,7 +145,7 @@ def check_grammar(document: Document, dialect: Dialect) -> None:
         read = parse(text, dialect)
     except (StructureError, ValueError) as error:
         raise ValidationError("broken grammar", str(error)) from None
-    if read != document:
+    if read != convert(document, dialect, dialect):
         raise ValidationError("broken grammar", "the document does not read back as it was written")
 
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from ..data.records import checked
 from ..errors import DataError, StructureError, writing
-from ..structure import Dialect, Document, parse, place, render
+from ..structure import Dialect, Document, convert, parse, place, render
 from .errors import RunError
 from .types import Curated, Outcome, Rejected, Trace, Usage
 
@@ -74,7 +74,8 @@ def writable(outcome: Outcome, dialect: Dialect) -> Outcome:
     if isinstance(outcome, Rejected):
         return outcome
     try:
-        if parse(checked(render(outcome.document, dialect), "the document"), dialect) != outcome.document:
+        document = convert(outcome.document, dialect, dialect)
+        if parse(checked(render(document, dialect), "the document"), dialect) != document:
             raise ValueError("the document reads differently once it is written")
         trace = outcome.trace
         checked(trace.question, "the question")

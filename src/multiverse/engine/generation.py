@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StructureError
-from ..structure import Dialect, Document, Role, markdown_text, parse
+from ..structure import Dialect, Document, Role, markdown_text, parse, plain_answer
 from .branch import Branch, TokenScore, Top
 from .html import draw_html
 from .params import SamplingParams
@@ -76,8 +76,8 @@ class Generation:
     Attributes:
         text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the
             beginning of a character at the end of a branch that was cut off or closed inside of it.
-        answer: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads as
-            Markdown, without tags: see `structure.markdown`.
+        answer: what follows the thinking (nothing, if that never ends), or the last block where the dialect has no tags for the
+            thinking; see `structure.plain_answer`. A forked answer reads as Markdown, without tags: see `structure.markdown`.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
         finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
@@ -188,7 +188,8 @@ def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) ->
     dialect = model.tokens.dialect
     if tree.prompt_thinking and dialect.think is not None:
         # The prompt opened the thinking, so the generated text alone would not parse.
-        text = dialect.think.open + dialect.sep + text.removeprefix(dialect.sep)
+        sep = dialect.after[Role.THINK_OPEN]
+        text = dialect.think.open + sep + text.removeprefix(sep)
     if finish_reason != "stop":
         text = _without_separator(text, dialect)
     try:
@@ -200,7 +201,7 @@ def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) ->
 
 def _without_separator(text: str, dialect: Dialect) -> str:
     """A text that was cut off, without the separator, or a part of it, after a tag behind which it might have ended."""
-    for tag, sep in ((dialect.think, dialect.answer_sep), (dialect.block or dialect.conclusion, dialect.sep)):
+    for tag, sep in ((dialect.think, dialect.answer_sep), (dialect.block or dialect.conclusion, dialect.after[dialect.end])):
         if tag is not None:
             head, closed, rest = text.rpartition(tag.close)
             if closed and sep.startswith(rest):
@@ -212,17 +213,23 @@ def _answer(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]])
     """What follows the thinking. Its tags are found as tokens: a text may speak of them."""
     tokens = model.tokens
     start = 0
-    if tokens is not None and tokens.dialect.think is not None:
+    if tokens is None:
+        return plain_answer(_text(tree, model, order), "text")
+    dialect = tokens.dialect
+    borders = (Role.THINK_OPEN, Role.THINK_CLOSE) if dialect.think is not None else (dialect.begin, dialect.end)
+    if dialect.think is not None or dialect.forks_thinking:
         trunk = [(number, branch.token_ids[i]) for number, (branch, i) in enumerate(order) if not branch.label]
-        closed = [number for number, token in trunk if token == tokens.ids[Role.THINK_CLOSE]]
+        opened, closed = ([number for number, token in trunk if token == tokens.ids[role]] for role in borders)
         if closed:
             start = closed[-1] + 1
-        elif tree.prompt_thinking or any(token == tokens.ids[Role.THINK_OPEN] for _, token in trunk):
+        elif opened or tree.prompt_thinking:
             return ""  # cut off within the thinking
+        if dialect.think is None and opened and opened[-1] >= start:
+            return ""  # cut off within a block
     answer = _text(tree, model, order, start)
-    if tokens is not None and tokens.dialect.forks_answer:
-        answer = markdown_text(answer, tokens.dialect)
-    return answer.strip().removeprefix("Answer:").strip()
+    if dialect.forks_answer:
+        answer = markdown_text(answer, dialect)
+    return plain_answer(answer, dialect.answer_form)
 
 
 def _brief(text: str) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from ..errors import StructureError
-from ..structure import Fork, TokenRole, Transition, required_tokens
+from ..structure import Fork, Stop, TokenRole, Transition, required_tokens
 from .branch import Branch, TokenScore, Top
 from .computed import ComputedTokens
 from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
@@ -215,6 +215,8 @@ class Request:
             return
         if isinstance(transition, Fork):
             self._fork(branch, transition.labels)
+        elif isinstance(transition, Stop):
+            self.finish_reason = "stop"
         elif branch.closed:
             self._close(branch)
 

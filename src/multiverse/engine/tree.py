@@ -222,7 +222,7 @@ class BranchTree:
 
     def fork(self, parent: Branch, labels: tuple[str, ...]) -> list[Branch]:
         """Open a block behind what the parent has generated; returns its children."""
-        assert self._model.tokens is not None
+        assert parent.machine is not None
         number = len(parent.blocks)
         children: list[Branch] = []
         parent.blocks.append((len(parent.token_ids), children))
@@ -230,7 +230,7 @@ class BranchTree:
         # the same step need not know of each other.
         share, parent.allowance = divmod(max(0, parent.allowance - len(labels)), len(labels))
         for index, label in enumerate(labels):
-            child = self._add(parent, label, (*parent.path, number, index), Machine(self._model.tokens, label))
+            child = self._add(parent, label, (*parent.path, number, index), parent.machine.child(index))
             for sibling in children:
                 self.visible[child.index, sibling.index] = self.visible[sibling.index, child.index] = False
                 self.parted_at[child.index, sibling.index] = self.parted_at[sibling.index, child.index] = parent.next_position

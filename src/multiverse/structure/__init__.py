@@ -3,23 +3,10 @@
 Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
+from .answer import plain_answer
 from .chat import ChatEncoder, ChatPrompt, text_of
-from .dialect import (
-    DIALECTS,
-    MULTIVERSE,
-    MULTIVERSE_ANSWER,
-    MULTIVERSE_COMPACT,
-    NPR,
-    THREADWEAVER,
-    Blocks,
-    Dialect,
-    Joins,
-    Role,
-    Tag,
-    child_label,
-    read_dialect,
-    write_dialect,
-)
+from .dialect import Blocks, Dialect, Joins, Role, Tag, child_label, read_dialect, write_dialect
+from .dialects import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER, THREADWEAVER_CONCLUSION
 from .earlier import broken_thinking
 from .encode import Encoded, encode
 from .guard import (
@@ -34,16 +21,16 @@ from .guard import (
 )
 from .joins import merge, merge_text, message, message_text
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
-from .machine import BranchEnd, Fork, Join, Machine, State, Transition
+from .machine import BranchEnd, Fork, Join, Machine, State, Stop, Transition
 from .markdown import MarkdownWriter, markdown, markdown_text
 from .parse import parse
-from .place import place
+from .place import convert, place
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
-from .sequential import sequential_baseline
+from .sequential import sequential_baseline, unnested
 from .shape import Shape, content_parallelism, measure, word_tokens
 from .tokens import TokenDialect, detect, resolve
-from .tree import Block, Body, Document
+from .tree import AsWritten, Block, Body, Document
 
 __all__ = [
     "DIALECTS",
@@ -52,8 +39,10 @@ __all__ = [
     "MULTIVERSE_COMPACT",
     "NPR",
     "THREADWEAVER",
+    "THREADWEAVER_CONCLUSION",
     "TRUNK",
     "AllowedTokens",
+    "AsWritten",
     "Block",
     "Blocks",
     "Body",
@@ -77,6 +66,7 @@ __all__ = [
     "Segment",
     "Shape",
     "State",
+    "Stop",
     "Tag",
     "TextRole",
     "TokenDialect",
@@ -89,6 +79,7 @@ __all__ = [
     "closing_cost",
     "closing_tokens",
     "content_parallelism",
+    "convert",
     "detect",
     "encode",
     "growth",
@@ -104,6 +95,7 @@ __all__ = [
     "parse",
     "partings",
     "place",
+    "plain_answer",
     "read_dialect",
     "render",
     "required_tokens",
@@ -111,6 +103,7 @@ __all__ = [
     "segments",
     "sequential_baseline",
     "text_of",
+    "unnested",
     "visibility",
     "word_tokens",
     "write_dialect",

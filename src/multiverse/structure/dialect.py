@@ -1,14 +1,17 @@
-"""The tag set of a structured document, as a value.
+"""The notation of a family of models that fork and join, as a value.
 
-A `Dialect` defines the tags, the separators and the form of labels. No tag is spelled out outside this package.
-`tokens.resolve` binds a dialect to a tokenizer.
+A `Dialect` says everything that one family writes, forks and joins differently from another: tags, white space by place,
+labels, what is forced, what a block may hold, and what becomes of a block that breaks the rules. No tag is spelled out outside
+this package. The known ones are in `dialects`; `tokens.resolve` binds one to a tokenizer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 from ..errors import DialectError
@@ -25,8 +28,24 @@ Blocks = Literal["thinking", "answer", "both"]
 """Where the blocks of the trunk stand."""
 Labels = Literal["path", "number"]
 """How paths and outlines are numbered."""
+WhiteSpace = Literal["exact", "free"]
+"""Whether texts are read and generated with exactly the white space that is written, or with any white space beside tags."""
+AfterPath = Literal["forced", "free", "absent"]
+"""Who writes what stands behind a path: the engine, the model (one token, with white space), or nobody."""
 Joins = Literal["kv", "text", "message"]
 """What a parent gets of its paths at a join: their keys and values, their text to read, or a message of each to read."""
+AnswerForm = Literal["text", "boxed"]
+"""Whether the answer is the whole text behind the reasoning, or what that text has in its last ``\\boxed{}``."""
+Malformed = Literal["refuse", "as-released", "sequential"]
+"""What becomes of a block that breaks the rules: an error; what the family's own code makes of it (and an error otherwise); or
+text in one line, tags included."""
+Fault = Literal["labels", "counts", "goal", "conclusion", "nesting", "width", "space", "thinking"]
+"""Rules that a block may break: its labels are not 1, 2, 3, ...; it has more or fewer paths than outlines; no goal; no
+conclusion; it stands in a path and blocks do not nest; it has more outlines than `max_paths`; white space between paths where
+nothing stands; the text ends within the thinking."""
+Outcome = Literal["kept", "once", "text", "end"]
+"""What the family's own code makes of a fault: it goes on as if nothing were wrong (and uses labels as they are written); the
+same, but a label that comes twice counts once; a tag is text; the generation ends as if it were complete."""
 
 
 class Role(Enum):
@@ -46,6 +65,17 @@ class Role(Enum):
     CONCLUSION_CLOSE = "conclusion close"
 
 
+CLOSES = {
+    Role.THINK_CLOSE: Role.THINK_OPEN,
+    Role.BLOCK_CLOSE: Role.BLOCK_OPEN,
+    Role.GOAL_CLOSE: Role.GOAL_OPEN,
+    Role.OUTLINE_CLOSE: Role.OUTLINE_OPEN,
+    Role.PATH_CLOSE: Role.PATH_OPEN,
+    Role.CONCLUSION_CLOSE: Role.CONCLUSION_OPEN,
+}
+"""The opening tag of each closing one."""
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Tags, separators and labels of one notation of fork and join.
@@ -57,6 +87,9 @@ class Dialect:
     The trunk is the thinking, between its tags, and the answer after it. Without `think` tags there is one trunk, which is the
     thinking or the answer, as `blocks` says.
 
+    White space is a separator between a tag and its neighbour. It is `sep` everywhere except in the places that have a field of
+    their own (`None` stands for `sep`); `before` and `after` have it tag by tag.
+
     Attributes:
         name: name of the dialect in files and messages.
         outline: its closing may be empty: then the next outline or the end of the goal closes it.
@@ -65,8 +98,25 @@ class Dialect:
         labels: a label is the ``path`` from the trunk, as in ``2.1``, or the ``number`` within its block, as in ``1``.
         answer_sep: the separator between the closing think tag and the answer.
         blocks: where the trunk may fork: in the ``thinking``, in the ``answer``, or in ``both``. Paths may fork anywhere.
+        goal_sep: before, between and behind the outlines of a goal.
+        outline_sep: between the tags of an outline and its label and text.
+        fork_sep: behind a goal; forced at the fork.
+        path_sep: behind a path, and part of it.
+        join_sep: what the trunk begins with when it resumes, before the tag with which it does; forced at the join.
+        conclusion_sep: between the tags of a conclusion and its text.
+        block_sep: behind a block.
+        white_space: whether white space is ``exact`` or ``free``. Where it is free, only heads of forks and joins are forced.
+        after_path: what stands behind a path is ``forced``, ``free`` or ``absent`` (then `path_sep` is empty).
+        closes_block: in a dialect without conclusions, whether the join forces the tag that closes the block; if not, the model
+            writes it behind `join_sep`.
+        optional_conclusion: whether a block without a conclusion is read as one whose conclusion is empty.
+        nests: whether blocks may stand in paths.
+        max_paths: most paths of a block; `None` if there is no limit.
+        answer_form: what the answer is.
         join: what the parent gets of its paths at a join: their keys and values (``kv``), their ``text``, which it reads in a
             line, or the last clause of each (``message``); see `joins`.
+        malformed: what becomes of a block that breaks the rules.
+        released: what the family's own code makes of such faults, for ``as-released``; it stops at those that are not listed.
     """
 
     name: str
@@ -81,15 +131,33 @@ class Dialect:
     labels: Labels = "path"
     answer_sep: str = "\n\n"
     blocks: Blocks = "thinking"
+    goal_sep: str | None = None
+    outline_sep: str | None = None
+    fork_sep: str | None = None
+    path_sep: str | None = None
+    join_sep: str = ""
+    conclusion_sep: str | None = None
+    block_sep: str | None = None
+    white_space: WhiteSpace = "exact"
+    after_path: AfterPath = "forced"
+    closes_block: bool = True
+    optional_conclusion: bool = False
+    nests: bool = True
+    max_paths: int | None = None
+    answer_form: AnswerForm = "text"
     join: Joins = "kv"
+    malformed: Malformed = "refuse"
+    released: tuple[tuple[Fault, Outcome], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.blocks not in get_args(Blocks):
-            raise ValueError(f"dialect {self.name!r} has blocks={self.blocks!r}: use one of {', '.join(get_args(Blocks))}")
-        if self.labels not in get_args(Labels):
-            raise ValueError(f"dialect {self.name!r} has labels={self.labels!r}: use one of {', '.join(get_args(Labels))}")
-        if self.join not in get_args(Joins):
-            raise ValueError(f"dialect {self.name!r} has join={self.join!r}: use one of {', '.join(get_args(Joins))}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(choices):
+                raise ValueError(f"dialect {self.name!r} has {name}={value!r}: use one of {', '.join(get_args(choices))}")
+        self._check_tags()
+        self._check_rules()
+
+    def _check_tags(self) -> None:
         for name in ("think", "block", "goal", "path", "conclusion"):
             tag = getattr(self, name)
             if tag is not None and not (tag.open and tag.close):
@@ -101,6 +169,71 @@ class Dialect:
         tags = self.tags
         if len(set(tags)) != len(tags):
             raise ValueError(f"dialect {self.name!r} uses one tag for two roles: {', '.join(tags)}")
+
+    def _check_rules(self) -> None:
+        spaces = [item.name for item in fields(self) if item.name == "sep" or item.name.endswith("_sep")]
+        for name in spaces:
+            value = getattr(self, name)
+            if value and value.strip() and not self.exact:
+                raise ValueError(
+                    f"dialect {self.name!r} has {name}={value!r}: where white space is free it must be white space"
+                )
+        if self.after_path == "absent" and self.path_sep:
+            raise ValueError(f"dialect {self.name!r} has nothing behind a path, but path_sep={self.path_sep!r}: leave it empty")
+        if self.after_path == "free" and (self.exact or not self.after[Role.PATH_CLOSE]):
+            raise ValueError(
+                f"dialect {self.name!r} has after_path='free': white space must be free, too, and path_sep must not be empty"
+            )
+        if self.max_paths is not None and self.max_paths < 1:
+            raise ValueError(f"dialect {self.name!r} has max_paths={self.max_paths!r}: it must be 1 or more, or None")
+        for fault, outcome in self.released:
+            if fault not in get_args(Fault) or outcome not in get_args(Outcome):
+                raise ValueError(
+                    f"dialect {self.name!r} has released={(fault, outcome)!r}: pairs of a fault ({', '.join(get_args(Fault))}) "
+                    f"and what becomes of it ({', '.join(get_args(Outcome))})"
+                )
+
+    # -- white space --------------------------------------------------------------------------------------------------
+
+    def _at(self, place: str | None) -> str:
+        return self.sep if place is None else place
+
+    @cached_property
+    def after(self) -> Mapping[Role, str]:
+        """The white space behind each tag, whatever stands there."""
+        inner = self._at(self.conclusion_sep)
+        return {
+            Role.THINK_OPEN: self.sep,
+            Role.THINK_CLOSE: self.answer_sep,
+            Role.BLOCK_OPEN: self.sep,
+            Role.BLOCK_CLOSE: self._at(self.block_sep),
+            Role.GOAL_OPEN: self._at(self.goal_sep),
+            Role.GOAL_CLOSE: self._at(self.fork_sep),
+            Role.OUTLINE_OPEN: self._at(self.outline_sep),
+            Role.OUTLINE_CLOSE: self._at(self.goal_sep),
+            Role.PATH_OPEN: self.sep,
+            Role.PATH_CLOSE: "" if self.after_path == "absent" else self._at(self.path_sep),
+            Role.CONCLUSION_OPEN: inner,
+            Role.CONCLUSION_CLOSE: self.sep if self.block is not None else self._at(self.block_sep),
+        }
+
+    @cached_property
+    def before(self) -> Mapping[Role, str]:
+        """The white space between a text and the tag behind it; a tag behind a tag has only what `after` says."""
+        inner, outline = self._at(self.conclusion_sep), self._at(self.outline_sep)
+        unclosed = "" if self.outline.close else outline
+        return {
+            **dict.fromkeys(Role, self.sep),
+            Role.OUTLINE_CLOSE: outline,
+            Role.OUTLINE_OPEN: unclosed,
+            Role.GOAL_CLOSE: unclosed,
+            Role.CONCLUSION_CLOSE: inner,
+        }
+
+    @property
+    def exact(self) -> bool:
+        """Whether white space is exact."""
+        return self.white_space == "exact"
 
     @property
     def roles(self) -> dict[str, Role]:
@@ -137,95 +270,73 @@ class Dialect:
         return self.blocks != "thinking"
 
     @property
+    def begin(self) -> Role:
+        """The tag that begins a block."""
+        return Role.BLOCK_OPEN if self.block is not None else Role.GOAL_OPEN
+
+    @property
+    def end(self) -> Role:
+        """The tag that ends a block."""
+        return Role.BLOCK_CLOSE if self.block is not None else Role.CONCLUSION_CLOSE
+
+    @property
     def resume(self) -> str:
-        """The tag with which the trunk resumes after a join."""
+        """The tag with which the trunk resumes after a join; empty where the model writes it."""
         if self.conclusion is not None:
             return self.conclusion.open
         assert self.block is not None
-        return self.block.close
+        return self.block.close if self.closes_block else ""
+
+    def outcome(self, fault: Fault) -> Outcome | None:
+        """What becomes of a fault, if the policy is to do as the family's own code does; `None` if it is an error."""
+        return dict(self.released).get(fault) if self.malformed == "as-released" else None
+
+    def number(self, label: str) -> str:
+        """A label path as this dialect writes it."""
+        return label if self.labels == "path" else label.rpartition(".")[2]
 
     def label_text(self, label: str) -> str:
         """A label path as this dialect writes it, with what ends it."""
-        return f"{label if self.labels == 'path' else label.rpartition('.')[2]}{self.label_end}"
+        return f"{self.number(label)}{self.label_end}"
 
-    def outline_head(self, label: str) -> str:
-        """The text between the tag that opens the outline with this label and the outline's own text."""
-        return f"{self.sep}{self.label_text(label)}"
+    def without_label(self, text: str, label: str) -> str:
+        """The text of an outline or a path, without the label that it begins with."""
+        found = self.read_number(text) if self.malformed != "refuse" else None
+        return text[found.end() :] if found is not None else text.lstrip().removeprefix(self.label_text(label))
 
-    def path_head(self, label: str) -> str:
-        """The text that opens the path with this label; always forced by the engine."""
-        return f"{self.path.open}{self.sep}{self.label_text(label)}"
+    def read_number(self, text: str) -> re.Match[str] | None:
+        """A label as anybody may have written it, at the beginning of a text; its number is group 1."""
+        return re.match(rf"\s*(\d+(?:\.\d+)*)\s*{re.escape(self.label_end)}", text)
+
+    def outline_head(self, number: str) -> str:
+        """The text between the tag that opens the outline with this number and the outline's own text."""
+        return f"{self.after[Role.OUTLINE_OPEN]}{number}{self.label_end}"
+
+    def path_head(self, number: str) -> str:
+        """The text that opens the path with this number; always forced by the engine."""
+        return f"{self.path.open}{self.after[Role.PATH_OPEN]}{number}{self.label_end}"
 
     def resume_head(self) -> str:
         """The text with which the trunk resumes after a join; always forced by the engine."""
-        return self.resume if self.conclusion is None else self.resume + self.sep
+        inner = "" if self.conclusion is None else self.after[Role.CONCLUSION_OPEN]
+        return f"{self.join_sep}{self.resume}{inner}"
+
+
+_CHOICES = {
+    "blocks": Blocks,
+    "labels": Labels,
+    "white_space": WhiteSpace,
+    "after_path": AfterPath,
+    "answer_form": AnswerForm,
+    "join": Joins,
+    "malformed": Malformed,
+}
 
 
 def child_label(parent: str, index: int) -> str:
     """Label of child `index` (from 0) of the branch labelled `parent`; the trunk's label is the empty string."""
     return f"{parent}.{index + 1}" if parent else str(index + 1)
 
-
-MULTIVERSE = Dialect(
-    name="multiverse",
-    think=Tag("<Think>", "</Think>"),
-    block=Tag("<Parallel>", "</Parallel>"),
-    goal=Tag("<Goal>", "</Goal>"),
-    outline=Tag("<Outline>", "</Outline>"),
-    path=Tag("<Path>", "</Path>"),
-    conclusion=Tag("<Conclusion>", "</Conclusion>"),
-)
-"""The paper's twelve tags (arXiv 2506.09991); the default everywhere."""
-
-MULTIVERSE_ANSWER = replace(MULTIVERSE, name="multiverse-answer", blocks="answer")
-"""The paper's twelve tags, with blocks in the answer: its paths are what the user reads."""
-
-NPR = Dialect(
-    name="npr",
-    think=None,
-    block=None,
-    goal=Tag("<guideline>", "</guideline>"),
-    outline=Tag("<plan>", "</plan>"),
-    path=Tag("<step>", "</step>"),
-    conclusion=Tag("<takeaway>", "</takeaway>"),
-)
-"""Native Parallel Reasoner: no outer tag."""
-
-THREADWEAVER = Dialect(
-    name="threadweaver",
-    think=Tag("<think>", "</think>"),
-    block=Tag("<Parallel>", "</Parallel>"),
-    goal=Tag("<Outlines>", "</Outlines>"),
-    outline=Tag("<Outline>", "</Outline>"),
-    path=Tag("<Thread>", "</Thread>"),
-    conclusion=None,
-)
-"""ThreadWeaver: no conclusion tag, the trunk resumes at the closing of the block."""
-
-MULTIVERSE_COMPACT = Dialect(
-    name="multiverse-compact",
-    think=Tag("<Think>", "</Think>"),
-    block=None,
-    goal=Tag("<fork>", "<run>"),
-    outline=Tag("<part>", ""),
-    path=Tag("<path>", "</path>"),
-    conclusion=Tag("<join>", "</join>"),
-    sep="",
-    label_end="",
-    labels="number",
-    blocks="answer",
-)
-"""As few tokens a block as can be: a path refers to its outline by number alone, and nothing stands between tags and texts.
-
-    Two questions.<fork><part>1 Bread<part>2 Magnets<run><path>1 It is baked.</path><path>2 They pull.</path><join>Done.</join>
-
-The model chooses one tag for each outline, one that forks, one at the end of each path and one at the end of the conclusion;
-the rest is forced.
-"""
-
-DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect for dialect in (MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER)
-}
 
 _SAVED_AS = "multiverse_dialect"
 
@@ -247,9 +358,10 @@ def read_dialect(config: Any) -> Dialect | None:
     try:
         if not isinstance(saved, Mapping) or not set(saved) <= {item.name for item in fields(Dialect)}:
             raise ValueError("it must hold the fields of a dialect and no others")
-        tags: dict[str, Any] = {
-            name: Tag(*value) if isinstance(value, list | tuple) else value for name, value in saved.items()
-        }
-        return Dialect(**tags)
+        values: dict[str, Any] = dict(saved)
+        for name, value in values.items():
+            if isinstance(value, list | tuple):
+                values[name] = tuple(map(tuple, value)) if name == "released" else Tag(*value)
+        return Dialect(**values)
     except (TypeError, ValueError) as error:
         raise DialectError(f"{_SAVED_AS} in the model's config.json is not valid: {error}") from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import StructureError
-from .dialect import Dialect
+from .dialect import Dialect, Role
 from .encode import encode
 from .parse import parse
 from .plain import PlainEncoder
@@ -83,7 +84,8 @@ def broken_thinking(reasoning: str, dialect: Dialect) -> StructureError | None:
     """
     assert dialect.think is not None
     begin = (dialect.block.open, dialect.goal.open) if dialect.block is not None else (dialect.goal.open, dialect.outline.open)
-    if dialect.sep.join(begin) not in reasoning:
+    space = re.escape(dialect.after[dialect.begin]) if dialect.exact else r"\s*"
+    if re.search(space.join(map(re.escape, begin)), reasoning) is None:
         return None
     try:
         parse(_thought(reasoning, dialect), dialect)
@@ -95,8 +97,9 @@ def broken_thinking(reasoning: str, dialect: Dialect) -> StructureError | None:
 def _thought(reasoning: str, dialect: Dialect) -> str:
     """A thinking in its tags."""
     assert dialect.think is not None
-    sep = "" if not reasoning or reasoning.endswith(dialect.sep) else dialect.sep
-    return f"{dialect.think.open}{dialect.sep}{reasoning}{sep}{dialect.think.close}"
+    first, last = dialect.after[Role.THINK_OPEN], dialect.before[Role.THINK_CLOSE]
+    sep = "" if not reasoning or reasoning.endswith(last) else last
+    return f"{dialect.think.open}{first}{reasoning}{sep}{dialect.think.close}"
 
 
 def _document(text: str, tokens: TokenDialect) -> Document | None:
@@ -113,6 +116,8 @@ def _structured(text: str, document: Document, tokens: TokenDialect, known: Mapp
     dialect = tokens.dialect
     whole = known.get(text)
     ids = tuple(whole) if whole is not None else encode(document, tokens).token_ids
+    if not dialect.exact:
+        text = render(document, dialect)
     body = text.rstrip()
     stripped = encode(parse(body, dialect), tokens).token_ids if body != text and _document(body, tokens) else ()
     if document.thinking is None or dialect.think is None:

@@ -1,7 +1,8 @@
 """The tokens that must or may come next in a branch, the tokens that close it, and what closing it costs.
 
-The machine accepts what the grammar allows. The guard is stricter, so that guarded text is also canonical: one separator around
-every tag, a label in every outline.
+The machine accepts what the grammar allows. The guard is stricter, so that guarded text can be read back: a label in every
+outline and, where the dialect's white space is exact, one separator around every tag. Where it is free the guard leaves it to
+the model, and nothing is forced but the heads of forks and joins.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .tokens import TokenDialect
 
 _NOTHING: tuple[int, ...] = ()
 _TEXT = -1  # any token that does not end in a separator
-_TAGS_ONLY = frozenset({State.BLOCK, State.GOAL, State.CLOSING})  # states in which no text may stand
+_TAGS_ONLY = frozenset({State.BLOCK, State.GOAL, State.CLOSING, State.ENDING})  # states in which no text may stand
 _LONGEST_HEAD = 256  # no separator or label has more tokens
 
 
@@ -53,12 +54,15 @@ def _required(machine: Machine) -> tuple[int, ...]:
         case None | Role.PATH_OPEN | Role.PATH_CLOSE | Role.CONCLUSION_OPEN | Role.GOAL_CLOSE:  # what follows is forced
             return _NOTHING
         case Role.OUTLINE_OPEN:
-            head = tokens.outline_head(child_label(machine.label, machine.outlines - 1))
-        case Role.THINK_CLOSE:
-            head = tokens.answer_sep
+            head = tokens.outline_head(_number(machine))
         case _:
-            head = tokens.sep
+            head = tokens.after[machine.tag]
     return head[machine.since :]
+
+
+def _number(machine: Machine) -> str:
+    """The label of the open outline."""
+    return machine.tokens.dialect.number(child_label(machine.label, machine.outlines - 1))
 
 
 def required_tokens(machine: Machine) -> tuple[int, ...]:
@@ -68,7 +72,7 @@ def required_tokens(machine: Machine) -> tuple[int, ...]:
     writes these tokens without asking the model (jump forward), and training takes no loss on them. More may be required after
     them: feed them to the machine and ask again.
     """
-    if machine.forced or machine.state in (State.FORKED, State.ENDED):
+    if machine.forced or machine.state in (State.FORKED, State.ENDED) or not machine.tokens.dialect.exact:
         return machine.forced
     head = _required(machine)
     if head:
@@ -83,6 +87,10 @@ def required_tokens(machine: Machine) -> tuple[int, ...]:
 def allowed_tokens(machine: Machine) -> AllowedTokens:
     """The tokens that may come next in a branch that is neither forced nor waiting."""
     tokens = machine.tokens
+    if machine.state in (State.LINE, State.STOPPED):
+        return AllowedTokens(None, _NOTHING, machine.complete)
+    if not tokens.dialect.exact:
+        return _allowed_freely(machine)
     head = _required(machine)
     if head:
         # The text may end directly after its last tag, but not in the middle of a separator.
@@ -100,15 +108,33 @@ def allowed_tokens(machine: Machine) -> AllowedTokens:
     if machine.tag is not None or machine.since:
         # The thinking is at the beginning of a text or absent.
         legal = tuple(role for role in legal if role is not Role.THINK_OPEN)
-    if not _after_separator(machine) or _blank_text(machine) or (machine.tag is None and blank):
-        legal = ()
+    apart = () if _blank_text(machine) or (machine.tag is None and blank) else legal
+    legal = tuple(role for role in apart if _after_separator(machine, role))
     allowed = {tokens.ids[role] for role in legal}
     banned = tuple(token for token in tokens.roles if token not in allowed)
     # The text may not end directly after the separator of its last tag.
-    after_tag = (machine.tag is not None and blank) or (
-        machine.tag is Role.THINK_CLOSE and len(tokens.answer_sep) == machine.since
-    )
+    after_tag = machine.tag is not None and (blank or len(tokens.after[machine.tag]) == machine.since > 0)
     return AllowedTokens(None, banned, machine.complete and not after_tag)
+
+
+def _allowed_freely(machine: Machine) -> AllowedTokens:
+    """The tokens that may come next where white space is free."""
+    tokens, state = machine.tokens, machine.state
+    legal = tuple(tokens.ids[role] for role in machine.legal_roles())
+    if state in _TAGS_ONLY:
+        return AllowedTokens(_with_white(tokens, legal), _NOTHING, may_end=False)
+    if state is State.OUTLINE and machine.label_left:
+        return AllowedTokens(tokens.beginning(machine.label_left, machine.blank), _NOTHING, may_end=False)
+    if machine.tag is not None or not machine.blank:
+        # The thinking is at the beginning of a text or absent.
+        legal = tuple(token for token in legal if token != tokens.ids.get(Role.THINK_OPEN))
+    return AllowedTokens(None, tuple(token for token in tokens.roles if token not in legal), machine.complete)
+
+
+@lru_cache(maxsize=256)
+def _with_white(tokens: TokenDialect, token_ids: tuple[int, ...]) -> tuple[int, ...]:
+    """These tokens, and those of white space."""
+    return (*token_ids, *(token for token in tokens.white if token not in token_ids))
 
 
 def in_answer(machine: Machine) -> bool:
@@ -116,16 +142,17 @@ def in_answer(machine: Machine) -> bool:
 
     Without tags for the thinking all of the trunk outside of blocks is the answer.
     """
-    return not (machine.label or machine.thinking or machine.forced or _required(machine)) and machine.state is machine.base
+    required = _required(machine) if machine.tokens.dialect.exact else _NOTHING
+    return not (machine.label or machine.thinking or machine.forced or required) and machine.state is machine.base
 
 
 def _after_label(machine: Machine) -> int:
     """Tokens since the label of an outline or a path, as long as no other tag has come; -1 elsewhere."""
     tokens = machine.tokens
     if machine.tag is Role.OUTLINE_OPEN:
-        return machine.since - len(tokens.outline_head(child_label(machine.label, machine.outlines - 1)))
+        return machine.since - len(tokens.outline_head(_number(machine)))
     if machine.tag is Role.PATH_OPEN:
-        return machine.since + 1 - len(tokens.path_head(machine.label))
+        return machine.since + 1 - len(tokens.path_head(machine.number))
     return -1
 
 
@@ -136,12 +163,13 @@ def _path_begins(tokens: TokenDialect) -> tuple[int, ...]:
     return (*tokens.spaced, *tags)
 
 
-def _after_separator(machine: Machine) -> bool:
-    """Whether a tag may follow directly: the newest token ends in a separator that does not belong to the previous tag."""
+def _after_separator(machine: Machine, role: Role) -> bool:
+    """Whether a tag may follow directly: the newest token ends in its separator, which does not belong to the previous tag."""
     tokens = machine.tokens
-    if tokens.sep and machine.state is State.CONCLUSION and machine.since < len(tokens.resume_head):
+    space = tokens.dialect.before[role]
+    if space and machine.state is State.CONCLUSION and machine.since <= len(tokens.after[Role.CONCLUSION_OPEN]):
         return False
-    return machine.last is None or (machine.last != _TEXT and tokens.ends_with_sep(machine.last))
+    return not space or machine.last is None or (machine.last != _TEXT and tokens.ends_with(machine.last, space))
 
 
 def closing_tokens(machine: Machine) -> tuple[int, ...]:
@@ -151,12 +179,14 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
     """
     tokens = machine.tokens
     match machine.state:
-        case State.TEXT | State.FORKED | State.ENDED:
+        case State.TEXT | State.FORKED | State.ENDED | State.STOPPED:
             return _NOTHING
-        case State.BODY:
+        case State.BODY | State.LINE:
             role = Role.PATH_CLOSE if machine.label else Role.THINK_CLOSE
-            if role not in tokens.ids:
+            if role not in tokens.ids or machine.base is State.TEXT:
                 return _NOTHING
+        case State.ENDING:
+            return tokens.after[Role.PATH_CLOSE]
         case State.BLOCK:
             role = Role.GOAL_OPEN
         case State.GOAL:
@@ -167,16 +197,30 @@ def closing_tokens(machine: Machine) -> tuple[int, ...]:
             role = Role.CONCLUSION_CLOSE
         case State.CLOSING:
             role = Role.BLOCK_CLOSE
+    if not tokens.dialect.exact:
+        return _closing_freely(machine, role)
     head = _required(machine)
     if machine.state in _TAGS_ONLY:
         return (*head, tokens.ids[role])
     if machine.state is State.OUTLINE:
-        label = tokens.outline_head(child_label(machine.label, machine.outlines - 1))
+        label = tokens.outline_head(_number(machine))
         if machine.since <= len(label):  # an outline without a text
             gap = () if tokens.label_gap else tokens.encode(" ")
-            return (*head, *gap, *tokens.sep, tokens.ids[role])
-    between = _NOTHING if head or _after_separator(machine) else tokens.sep
+            return (*head, *gap, *tokens.before[role], tokens.ids[role])
+    between = _NOTHING if head or _after_separator(machine, role) else tokens.before[role]
     return (*head, *_blank_text(machine), *between, tokens.ids[role])
+
+
+def _closing_freely(machine: Machine, role: Role) -> tuple[int, ...]:
+    """`closing_tokens` where white space is free: that of the dialect, unless there is some already."""
+    tokens = machine.tokens
+    head = tokens.after[machine.tag] if machine.tag is not None and machine.since == 0 else _NOTHING
+    if machine.state in _TAGS_ONLY:
+        return (*head, tokens.ids[role])
+    label = tokens.encode(machine.label_left) if machine.state is State.OUTLINE else _NOTHING
+    white = head if machine.since == 0 else machine.since > machine.nonblank
+    between = _NOTHING if white and not label else tokens.before[role]
+    return (*head, *label, *between, tokens.ids[role])
 
 
 def _blank_text(machine: Machine) -> tuple[int, ...]:
@@ -188,11 +232,9 @@ def _blank_text(machine: Machine) -> tuple[int, ...]:
         return (machine.last,) if alone else _NOTHING
     match machine.tag:
         case Role.PATH_OPEN:
-            head = len(machine.tokens.path_head(machine.label)) - 1
-        case Role.THINK_CLOSE:
-            head = len(machine.tokens.answer_sep)
+            head = len(machine.tokens.path_head(machine.number)) - 1
         case _:
-            head = len(machine.tokens.sep)
+            head = len(machine.tokens.after[machine.tag])
     beyond = machine.since - head
     nothing_yet = machine.tag is Role.PATH_OPEN and beyond == 1 and machine.last in machine.tokens.sep
     return (machine.last,) if machine.nonblank <= head and beyond in (1, 2) and not nothing_yet else _NOTHING
@@ -206,24 +248,34 @@ def closing_cost(machine: Machine) -> ClosingCost:
     """
     if machine.state is State.TEXT and not machine.forced:
         return ClosingCost(0, 0)
-    states, since = (machine.state, machine.base), min(machine.since, _LONGEST_HEAD)
-    return _closing_cost(machine.tokens, machine.label, states, machine.outlines, machine.forced, since, machine.tag)
+    return _closing_cost(
+        machine.tokens,
+        (machine.label, machine.number, *machine.numbers),
+        (machine.state, machine.base),
+        machine.outlines,
+        machine.forced,
+        (min(machine.since, _LONGEST_HEAD), machine.label_left),
+        machine.tag,
+    )
 
 
 @lru_cache(maxsize=16384)
 def _closing_cost(
     tokens: TokenDialect,
-    label: str,
+    labels: tuple[str, ...],
     states: tuple[State, State],
     outlines: int,
     forced: tuple[int, ...],
-    since: int,
+    since: tuple[int, str],
     tag: Role | None,
 ) -> ClosingCost:
-    machine = Machine(tokens, label)
+    label, number, *numbers = labels
+    machine = Machine(tokens, label, number)
     machine.state, machine.base = states
-    machine.outlines, machine.forced, machine.since, machine.tag = outlines, forced, since, tag
-    machine.labels = tuple(child_label(label, index) for index in range(outlines)) if machine.state is State.FORKED else ()
+    machine.outlines, machine.forced, machine.tag = outlines, forced, tag
+    machine.since, machine.label_left = since
+    machine.numbers = tuple(numbers)
+    machine.labels = tuple(child_label(label, index) for index in range(len(numbers)))
     machine.last, machine.nonblank = _TEXT, _LONGEST_HEAD
     total = positions = 0
     if machine.waiting:
@@ -235,7 +287,7 @@ def _closing_cost(
         for token in written:
             event = machine.feed(token)
             if isinstance(event, Fork):
-                children = [closing_cost(Machine(tokens, child)) for child in event.labels]
+                children = [closing_cost(machine.child(index)) for index in range(len(event.labels))]
                 total += sum(child.tokens for child in children)
                 positions += max(child.positions for child in children)
         total += len(written)

@@ -65,7 +65,7 @@ def message(path: Sequence[int], tokens: TokenDialect) -> list[int]:
         else:
             stretches[-1].append(token)
     clause = _last_clause([tokens.decode(stretch) for stretch in stretches])
-    return [*path[:head], *(tokens.encode(f" {clause}") if clause else ()), *tokens.sep, close, *tokens.sep]
+    return [*path[:head], *(tokens.encode(f" {clause}") if clause else ()), *tokens.sep, close, *tokens.after[Role.PATH_CLOSE]]
 
 
 def message_text(path: str, dialect: Dialect) -> str:
@@ -75,7 +75,7 @@ def message_text(path: str, dialect: Dialect) -> str:
     head = found[0] if found is not None else dialect.path.open + dialect.sep
     tags = "|".join(map(re.escape, dialect.tags))
     clause = _last_clause(re.split(tags, path[len(head) :]))
-    return head + (f" {clause}" if clause else "") + dialect.sep + dialect.path.close + dialect.sep
+    return head + (f" {clause}" if clause else "") + dialect.sep + dialect.path.close + dialect.after[Role.PATH_CLOSE]
 
 
 def _last_clause(stretches: Sequence[str]) -> str:

@@ -231,10 +231,10 @@ class Replay:
         return parent
 
     def _begin(self, parent: _Frame) -> _Frame:
-        label = parent.machine.labels[parent.begun]
+        machine = parent.machine.child(parent.begun)
         parent.begun += 1
-        self.table.append(BranchSpec(parent.branch, parent.block, label))
-        child = _Frame(Machine(self.tokens, label), branch=len(self.table) - 1, next_position=parent.next_position)
+        self.table.append(BranchSpec(parent.branch, parent.block, machine.label))
+        child = _Frame(machine, branch=len(self.table) - 1, next_position=parent.next_position)
         self._stack.append(child)
         return child
 

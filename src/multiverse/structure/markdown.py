@@ -19,7 +19,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .dialect import MULTIVERSE, Dialect, Role, child_label
+from .dialect import Dialect, Role, child_label
+from .dialects import MULTIVERSE
 from .tree import Body
 
 _APART = "\n\n"
@@ -167,5 +168,4 @@ class _Labels:
         """The text behind the newest tag, without its label."""
         if self._label is None:
             return text
-        rest = text.lstrip()
-        return rest.removeprefix(self._dialect.label_text(self._label))
+        return self._dialect.without_label(text, self._label)

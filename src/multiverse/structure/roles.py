@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 from .dialect import Role, child_label
@@ -30,6 +31,7 @@ class TokenRole(NamedTuple):
     in_answer: bool = False
 
 
+_NUMBER = re.compile(r"[\d.]*\s*")  # of a label, as anybody may write it, as far as it has come
 _STRUCTURE = TokenRole("structure")
 _TEXT = TokenRole("text")
 _ANSWER = TokenRole("answer")
@@ -91,12 +93,15 @@ class RoleTracker:
         label = child_label(machine.label, machine.outlines - 1)
         length = 0
         if self._outline is not None:
-            head = machine.tokens.dialect.label_text(label)
+            dialect = machine.tokens.dialect
             before, self._outline = len(self._outline), self._outline + text
-            rest = self._outline.lstrip()
-            if head.startswith(rest):
+            rest = dialect.without_label(self._outline, label)
+            left = self._outline.lstrip()
+            if rest == left and (
+                dialect.label_text(label).startswith(left) or (dialect.malformed != "refuse" and _NUMBER.fullmatch(left))
+            ):
                 return _STRUCTURE
-            if rest.startswith(head):
-                length = max(0, len(self._outline) - len(rest) + len(head) - before)
+            if rest != left:
+                length = max(0, len(self._outline) - len(rest) - before)
             self._outline = None
         return TokenRole("outline", label, length) if text[length:] else _STRUCTURE

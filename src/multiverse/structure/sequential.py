@@ -21,6 +21,14 @@ def sequential_baseline(document: Document, *, conclusions: bool = False) -> Doc
     return Document(("\n".join(lines),) if lines else (), answer)
 
 
+def unnested(path: Body) -> Body:
+    """A path without blocks, for dialects that do not nest: the texts of their paths, and their conclusions, line by line."""
+    if all(isinstance(item, str) for item in path):
+        return path
+    lines = _lines(path, conclusions=True)
+    return ("\n".join(lines),) if lines else ()
+
+
 def _lines(body: Body, conclusions: bool) -> list[str]:
     lines: list[str] = []
     for item in body:

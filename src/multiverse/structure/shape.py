@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from .dialect import MULTIVERSE, Dialect
+from .dialect import Dialect
+from .dialects import MULTIVERSE
 from .encode import encode
 from .tokens import TokenDialect, resolve
 from .tree import Body, Document

@@ -7,8 +7,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from ..errors import DialectError
-from .dialect import MULTIVERSE, Dialect, Role
+from .dialect import Dialect, Role
+from .dialects import MULTIVERSE
 from .plain import PlainEncoder, pattern_of, special_tokens
+
+_SPACES = str.maketrans("ĠĊĉč▁", " \n\t\r ")
+"""White space as byte-level and sentence-piece tokenizers write it."""
 
 
 class TokenDialect:
@@ -18,6 +22,7 @@ class TokenDialect:
         dialect: the dialect that was resolved.
         roles: role of each tag's token id.
         ids: token id of each role that the dialect has.
+        after, before: the white space behind a tag, and between a text and the tag behind it, as token ids.
         sep: the separator as token ids.
         blanks: tokens of the separator and of a space.
         answer_sep: the separator between the thinking and the answer, as token ids.
@@ -35,15 +40,19 @@ class TokenDialect:
         special = {text: token_id for text, token_id in special_tokens(tokenizer).items() if text not in tags}
         self._special, self._tags = pattern_of(special), pattern_of(tags)
         self._plain = PlainEncoder(tokenizer, {**special, **tags})
+        self.after = {role: tuple(self.encode(space)) for role, space in dialect.after.items()}
+        self.before = {role: tuple(self.encode(space)) for role, space in dialect.before.items()}
         self.sep = tuple(self.encode(dialect.sep))
         self.blanks = frozenset((*self.sep, *self.encode(" ")))
-        self.answer_sep = tuple(self.encode(dialect.answer_sep))
+        self.answer_sep = self.after[Role.THINK_CLOSE]
         self.resume_head = tuple(self.encode(dialect.resume_head()))
-        self.fork_tag = ids[Role.BLOCK_OPEN if dialect.block is not None else Role.GOAL_OPEN]
+        self.fork_tag = ids[dialect.begin]
         self.outline_tag = ids[Role.OUTLINE_OPEN]
         self.path_head = lru_cache(maxsize=4096)(self._path_head)
         self.outline_head = lru_cache(maxsize=4096)(self._outline_head)
-        self.ends_with_sep = lru_cache(maxsize=65536)(self._ends_with_sep)
+        self.beginning = lru_cache(maxsize=4096)(self._beginning)
+        self.ends_with = lru_cache(maxsize=65536)(self._ends_with)
+        self.is_white = lru_cache(maxsize=65536)(self._is_white)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a segment, without special tokens: its tags are tokens, what else reads like a special token is text."""
@@ -56,39 +65,69 @@ class TokenDialect:
             at = tag.end()
         return self._plain.encode([*parts, text[at:]])
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Token ids as text, tags included."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+    def _path_head(self, number: str) -> tuple[int, ...]:
+        return tuple(self.encode(self.dialect.path_head(number)))
 
-    def _path_head(self, label: str) -> tuple[int, ...]:
-        return tuple(self.encode(self.dialect.path_head(label)))
+    def _outline_head(self, number: str) -> tuple[int, ...]:
+        return tuple(self.encode(self.dialect.outline_head(number) + self.label_gap))
 
-    def _outline_head(self, label: str) -> tuple[int, ...]:
-        return tuple(self.encode(self.dialect.outline_head(label) + self.label_gap))
+    def _beginning(self, label: str, blank: bool) -> tuple[int, ...]:
+        """Tokens that begin with this rest of a label, or that it begins with; and with `blank` white space before it."""
+        found = []
+        for token, text in self._label_pieces:
+            part = text.lstrip() if blank else text
+            if part.startswith(label) or (label.startswith(part) and (part or blank)):
+                found.append(token)
+        return tuple(found)
+
+    @cached_property
+    def _label_pieces(self) -> list[tuple[int, str]]:
+        """The tokens that may be part of a label, or white space before one, with their text."""
+        marks = "0123456789." + self.dialect.label_end[:1]
+        pieces = ((token, piece.translate(_SPACES)) for token, piece in enumerate(self._pieces) if piece)
+        return [(token, text) for token, text in pieces if not text.strip() or text.lstrip()[0] in marks]
 
     @cached_property
     def spaced(self) -> tuple[int, ...]:
         """Tokens that begin with a space; the text after a label begins with one of them."""
-        convert = getattr(self._tokenizer, "convert_ids_to_tokens", None)
-        if convert is None:  # words instead of a vocabulary
-            return ()
-        pieces = convert(list(range(len(self._tokenizer))))
         # A space by itself, as byte-level tokenizers write it, and as sentence-piece ones do.
-        return tuple(token for token, piece in enumerate(pieces) if piece is not None and piece.startswith((" ", "Ġ", "▁")))
+        begins = (" ", "Ġ", "▁")
+        return tuple(token for token, piece in enumerate(self._pieces) if piece is not None and piece.startswith(begins))
+
+    @cached_property
+    def white(self) -> tuple[int, ...]:
+        """Tokens of white space alone."""
+        found = (
+            token for token, piece in enumerate(self._pieces) if piece is not None and not piece.translate(_SPACES).strip()
+        )
+        return tuple(token for token in found if self.is_white(token))
+
+    @property
+    def _pieces(self) -> list[str | None]:
+        """The vocabulary as the tokenizer writes it; empty for words instead of a vocabulary."""
+        convert = getattr(self._tokenizer, "convert_ids_to_tokens", None)
+        return [] if convert is None else convert(list(range(len(self._tokenizer))))
 
     @cached_property
     def label_gap(self) -> str:
         """The space between an outline's label and its text, if it is always a token of its own; otherwise empty.
 
         Most tokenizers join it to the first word. Where only a single space begins with a space, there is no choice after the
-        label, and the space is part of the outline's head.
+        label, and the space is part of the outline's head. Where white space is free there is always a choice.
         """
-        return " " if len(self.spaced) == 1 else ""
+        return " " if self.dialect.exact and len(self.spaced) == 1 else ""
 
-    def _ends_with_sep(self, token_id: int) -> bool:
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, tags included."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def _ends_with(self, token_id: int, text: str) -> bool:
         # Tokenizers merge line ends with the text before them (".\n"), so comparing token ids is not enough.
-        return self.decode([token_id]).endswith(self.dialect.sep)
+        return self.decode([token_id]).endswith(text)
+
+    def _is_white(self, token_id: int) -> bool:
+        return token_id not in self.roles and self.decode([token_id]).isspace()
 
     def name(self, token_id: int) -> str:
         """The tag of a token, or ``text``."""
@@ -123,7 +162,12 @@ def resolve(tokenizer: Any, dialect: Dialect = MULTIVERSE) -> TokenDialect:
         if token_id in ids.values() or token_id == unknown:
             raise DialectError(f"{start}{name} has no token of its own in this tokenizer (it maps to id {token_id}): {remedy}")
         ids[role] = token_id
-    return TokenDialect(dialect, ids, tokenizer)
+    tokens = TokenDialect(dialect, ids, tokenizer)
+    behind = tokens.after[Role.PATH_CLOSE]
+    if dialect.after_path == "free" and len(behind) > 1:
+        space = f"{dialect.after[Role.PATH_CLOSE]!r} is {len(behind)} tokens in this tokenizer"
+        raise DialectError(f"behind a path of dialect {dialect.name!r} the model writes one token, but {space}")
+    return tokens
 
 
 def detect(tokenizer: Any, dialects: tuple[Dialect, ...]) -> TokenDialect | None:

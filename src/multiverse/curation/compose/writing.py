@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...structure import Block, Body, Dialect, Document, markdown
+from ...structure import Block, Body, Dialect, Document, markdown, unnested
 from ..errors import ValidationError
 from ..types import Ask, Curated, Outcome, Request, Trace
 from . import filters, phrases
@@ -172,7 +172,7 @@ def _fitted(body: Body, dialect: Dialect) -> Body:
         if isinstance(item, str):
             items.append(item)
             continue
-        paths = tuple(_fitted(path, dialect) for path in item.paths)
+        paths = tuple(_fitted(path if dialect.nests else unnested(path), dialect) for path in item.paths)
         items.append(Block(item.outlines, paths, item.conclusion if dialect.conclusion is not None else ""))
         if dialect.conclusion is None and item.conclusion:
             items.append(item.conclusion)

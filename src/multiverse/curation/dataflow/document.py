@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ...structure import Block, Dialect, Document, place
+from ...structure import Block, Dialect, Document, place, unnested
 from .arithmetic import mentions
 from .blocks import Fork, Series, members
 from .graph import Graph, Needs
@@ -69,7 +69,8 @@ class _Maker:
 
     def block(self, fork: Fork, joining: int | None) -> Block:
         outlines = self.outlines(fork)
-        paths = tuple(_joined(self.body(path, path=True)) for path in fork.paths)
+        bodies = (_joined(self.body(path, path=True)) for path in fork.paths)
+        paths = tuple(body if self.dialect.nests else unnested(body) for body in bodies)
         conclusion = ""
         if self.dialect.conclusion is not None:
             conclusion = self.text(joining) if joining is not None else self.summary(fork, outlines)

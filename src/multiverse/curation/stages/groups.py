@@ -43,6 +43,10 @@ class Groups(Stage[tuple[Group, ...]]):
             if overlap and not _inside(a, b) and not _inside(b, a):
                 detail = f"groups {first} and {second} share steps: a group lies inside one path of another, or apart from it"
                 raise ValidationError("crossing groups", detail)
+        dialect = self.config.tags  # groups that it cannot express are left out
+        groups = [group for group in groups if dialect.max_paths is None or len(group.spans) <= dialect.max_paths]
+        if not dialect.nests:
+            groups = [group for group in groups if not any(_inside(group, other) for other in groups if other is not group)]
         # An outer group comes before those inside it.
         return tuple(sorted(groups, key=lambda group: (group.span.first, -group.span.last)))
 

@@ -23,11 +23,16 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
     steps: tuple[Step, ...]
     groups: tuple[Group, ...]
 
+    @property
+    def deepest(self) -> int:
+        """Deepest nesting of blocks."""
+        return self.config.max_nesting if self.config.tags.nests else 1
+
     def inputs(self) -> dict[str, Any]:
         return {
             "steps": self.steps,
             "groups": self.groups,
-            "depth": self.config.max_nesting,
+            "depth": self.deepest,
             "example": example(self.config.tags),
         }
 
@@ -36,8 +41,8 @@ class Outline(Stage[tuple[OutlineBlock, ...]]):
 
     def _blocks(self, value: Any, inside: SentenceSpan, depth: int, used: set[int]) -> tuple[OutlineBlock, ...]:
         listed = items(value, "'blocks'")
-        if listed and depth > self.config.max_nesting:
-            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.config.max_nesting} are allowed")
+        if listed and depth > self.deepest:
+            raise ValidationError("too deep", f"blocks nest {depth} deep: at most {self.deepest} are allowed")
         blocks, due = [], inside.first
         for item in listed:
             number, paths = fields(item, "a block", "group", "paths")

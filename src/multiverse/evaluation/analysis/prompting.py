@@ -137,7 +137,19 @@ def _tidied(text: str, dialect: Dialect) -> str:
         # A conclusion may be empty if a limit cut it.
         silent = bool(parts) and dialect.roles.get(parts[-1]) is Role.CONCLUSION_OPEN
         parts += [part] if part or silent else []
-    return dialect.sep.join([think.open, *parts, think.close] if think is not None and dialect.apart else parts)
+    if think is not None and dialect.apart:
+        parts = [think.open, *parts, think.close]
+    return "".join(part + _between(part, behind, dialect) for part, behind in zip(parts, [*parts[1:], ""], strict=True))
+
+
+def _between(part: str, behind: str, dialect: Dialect) -> str:
+    """The white space between a tag or text and the next."""
+    roles = dialect.roles
+    if not behind:
+        return ""
+    if part in roles:
+        return dialect.after[roles[part]]
+    return dialect.before[roles[behind]] if behind in roles else dialect.sep
 
 
 def run_prompting(
