@@ -41,15 +41,17 @@ ALLOWED: dict[str, set[str]] = {
     "inputs": {"errors", "structure", "engine", "prompting"},
     "progress": set(),
     "llm": {"errors", "structure", "engine", "models", "prompting", "backends", "inputs", "progress"},
+    "transport": set(),
+    "stock": {*BELOW_SERVING, "common", "options", "inputs", "progress", "transport"},
     "async_llm": {"errors", "engine", "inputs", "llm", "prompting"},
     "streaming": {"errors", "structure", "engine"},
     "data": {"errors", "options", "structure"},
     "training": {"errors", "options", "common", "structure", "attention", "tasks", "prompting", "data", "models"},
-    "curation": {"errors", "options", "common", "structure", "data"},
+    "curation": {"errors", "options", "common", "structure", "data", "transport"},
     "serving": {*BELOW_SERVING, "__init__"},
     "evaluation": {*BELOW_SERVING, "data"},
     "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},
-    "__init__": {"async_llm", "engine", "llm", "threads"},
+    "__init__": {"async_llm", "engine", "llm", "stock", "threads"},
     "__main__": {"cli"},
 }
 TORCH_FREE = [
@@ -93,6 +95,11 @@ TORCH_FREE = [
     "multiverse.engine.slots",
     "multiverse.engine.text",
     "multiverse.curation",
+    "multiverse.transport.limiter",
+    "multiverse.transport.retry",
+    "multiverse.stock.llm",
+    "multiverse.stock.engine",
+    "multiverse.engine.generating",
 ]
 
 

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from .async_llm import AsyncLLM
     from .engine import Generation, SamplingParams, Usage
     from .llm import LLM
+    from .stock.llm import StockLLM
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "AsyncLLM", "Generation", "SamplingParams", "Usage", "__version__"]
+__all__ = ["LLM", "AsyncLLM", "Generation", "SamplingParams", "StockLLM", "Usage", "__version__"]
 
 _MODULES = {
     "LLM": "llm",
@@ -19,6 +20,7 @@ _MODULES = {
     "Generation": "engine.generation",
     "Usage": "engine.generation",
     "SamplingParams": "engine.params",
+    "StockLLM": "stock.llm",
 }
 
 threads.prepare()  # here, since it has to come before torch is loaded

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .engine.async_engine import AsyncEngine
 from .engine.events import Event, FinishEvent
 from .engine.params import SamplingParams
 from .inputs import Messages, Prompt, each_named, params_of, priority_of
@@ -46,7 +45,7 @@ class AsyncLLM:
             self.llm, self._own = model, False
         else:
             self.llm, self._own = LLM(model, **arguments), True
-        self.engine = AsyncEngine(self.llm.engine)
+        self.engine = self.llm.async_engine()
 
     async def generate(
         self, prompts: Prompt | Sequence[Prompt], params: Params | None = None, *, priority: int = 0
@@ -105,7 +104,7 @@ class AsyncLLM:
         """The results in order, those of one prompt next to each other."""
         priority = priority_of(priority)
         numbered = list(zip(prompts, params, strict=True))
-        each_named(numbered, lambda one: self.llm.engine.check(*one))  # before any is sent
+        each_named(numbered, lambda one: self.llm.check(*one))  # before any is sent
         tasks = [asyncio.ensure_future(self._samples(prompt, own, priority)) for prompt, own in numbered]
         try:
             return [generation for samples in await asyncio.gather(*tasks) for generation in samples]

@@ -10,6 +10,7 @@
     ├── DiskError           the disk is full (also an OSError)
     ├── ExtraError          a library is missing that an extra of this package installs (also an ImportError)
     └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
+        └── UpstreamError   a server that generates for us cannot be reached, refuses, or failed for good
 
 Each message names the offending value and the remedy.
 """
@@ -70,6 +71,18 @@ class RequestError(MultiverseError, ValueError):
 
 class EngineError(MultiverseError, RuntimeError):
     """The engine failed while it worked on a request; the failure itself is the cause."""
+
+
+class UpstreamError(EngineError):
+    """A server that generates for us cannot be reached, refuses, or failed as often as it was asked.
+
+    Attributes:
+        status: its HTTP status; `None` if it gave none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ConfigError(MultiverseError, ValueError):

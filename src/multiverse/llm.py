@@ -35,6 +35,7 @@ from .structure import (
     ChatPrompt,
     Dialect,
     Document,
+    TokenDialect,
     detect,
     encode,
     layout,
@@ -46,6 +47,7 @@ from .structure import (
 if TYPE_CHECKING:
     from .engine import Event, Generation, Request
     from .engine.engine import Engine, EngineOptions
+    from .engine.generating import Generating
 
 Params = SamplingParams | Sequence[SamplingParams]
 
@@ -130,6 +132,40 @@ class LLM:
         if self._engine is None:
             raise RequestError(f"this LLM ({self.model_path!r}) is closed: make another")
         return self._engine
+
+    @property
+    def tokens(self) -> TokenDialect | None:
+        """The dialect bound to the tokenizer; `None` for a plain autoregressive model."""
+        return self.engine.tokens
+
+    @property
+    def max_positions(self) -> int:
+        """Longest chain of positions that the model was made for."""
+        return self.engine.loaded.max_positions
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, those included that no token has."""
+        return self.engine.loaded.vocabulary
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a text."""
+        return self.engine.loaded.stop_ids
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Token ids as text, tags included."""
+        return self.engine.decode(token_ids)
+
+    def check(self, prompt: list[int], params: SamplingParams) -> None:
+        """Raise `RequestError` if a request could never run."""
+        self.engine.check(prompt, params)
+
+    def async_engine(self) -> Generating:
+        """What runs generations for tasks of event loops; while it is open, nothing else may use this model."""
+        from .engine.async_engine import AsyncEngine
+
+        return AsyncEngine(self.engine)
 
     def close(self) -> None:
         """Abort what is running and free the model's memory, its keys and values, and its processes. May be called again."""
@@ -226,7 +262,7 @@ class LLM:
             RequestError: the prompt or a parameter cannot be honoured; ``n`` above 1, for one, which `generate` takes.
         """
         encoded = self.encode_one(prompt, params, mode)
-        self.engine.check(*encoded)  # here, not at the first event
+        self.check(*encoded)  # here, not at the first event
         return self._events(*encoded)
 
     def encode_one(

@@ -6,20 +6,18 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from multiverse.curation.budget import Budget
-from multiverse.curation.client import Client, _TransientError, read_completion, seconds_after
+from multiverse.curation.client import Client, _TransientError, read_completion
 from multiverse.curation.config import EndpointConfig
-from multiverse.curation.errors import CurationError, EndpointError, RefusedError, StoppedError
-from multiverse.curation.limiter import ConcurrencyLimiter
+from multiverse.curation.errors import EndpointError, RefusedError, StoppedError
 from multiverse.curation.store import Store
 from multiverse.curation.types import Completion, Request
+from multiverse.transport.limiter import ConcurrencyLimiter
 from tests.curation import endpoint as served
 from tests.curation.fake import Planted
 
@@ -284,16 +282,6 @@ def test_a_long_retry_after_ends_the_run(serve: Callable[..., Ask]) -> None:
     assert "86,400 s" in str(error)
 
 
-def test_seconds_after() -> None:
-    now = datetime(2030, 1, 1, tzinfo=UTC)
-    assert seconds_after(None, now) == 0
-    assert seconds_after("7", now) == 7
-    assert seconds_after("0.5", now) == 0.5
-    assert seconds_after(format_datetime(datetime(2030, 1, 1, 0, 1, tzinfo=UTC), usegmt=True), now) == 60
-    for nothing in ("-3", "nan", "inf", "soon", format_datetime(datetime(2029, 1, 1, tzinfo=UTC), usegmt=True)):
-        assert seconds_after(nothing, now) == 0
-
-
 def test_stopped(serve: Callable[..., Ask], tmp_path: Path) -> None:
     up = serve(lambda body, number: served.error(500, "oh")).up  # noqa: ARG005
 
@@ -310,88 +298,6 @@ def test_stopped(serve: Callable[..., Ask], tmp_path: Path) -> None:
         assert all(type(error) is StoppedError for error in asyncio.run(stop()))
     finally:
         store.close()
-
-
-# -- the limiter ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_limiter_halves_once_a_round_and_grows_slowly() -> None:
-    async def rounds() -> list[float]:
-        limiter, seen = ConcurrencyLimiter(16), []
-        permits = [await limiter.acquire() for _ in range(16)]
-        for permit in permits:
-            limiter.release(permit, overloaded=True, success=False)
-        seen.append(limiter.limit)
-        for _ in range(8):
-            limiter.release(await limiter.acquire())
-        seen.append(round(limiter.limit))
-        for _ in range(5):
-            limiter.release(await limiter.acquire(), overloaded=True, success=False)
-        seen.append(limiter.limit)
-        for _ in range(500):
-            limiter.release(await limiter.acquire())
-        return [*seen, limiter.limit]
-
-    assert asyncio.run(rounds()) == [8, 9, 1, 16]
-
-
-def test_the_limiter_is_fair() -> None:
-    async def queue() -> list[int]:
-        limiter, order = ConcurrencyLimiter(2), []
-
-        async def pass_through(number: int) -> None:
-            permit = await limiter.acquire()
-            order.append(number)
-            await asyncio.sleep(0)
-            limiter.release(permit)
-
-        tasks = [asyncio.create_task(pass_through(number)) for number in range(20)]
-        await asyncio.sleep(0)
-        tasks[7].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        assert limiter.in_flight == 0
-        return order
-
-    assert asyncio.run(queue()) == [number for number in range(20) if number != 7]
-
-
-def test_a_permit_of_a_cancelled_caller_is_not_lost() -> None:
-    async def leave() -> None:
-        limiter = ConcurrencyLimiter(1)
-        permit = await limiter.acquire()
-        waiting = asyncio.create_task(limiter.acquire())
-        await asyncio.sleep(0)
-        limiter.release(permit)  # grants the permit
-        waiting.cancel()  # but is cancelled
-        await asyncio.gather(waiting, return_exceptions=True)
-        await limiter.acquire()
-
-    asyncio.run(leave())
-
-
-def test_the_limiter_pauses() -> None:
-    async def pause() -> None:
-        limiter = ConcurrencyLimiter(4)
-        limiter.pause(0.01)
-        waiting = asyncio.create_task(limiter.acquire())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        await waiting
-
-    asyncio.run(pause())
-
-
-def test_a_stopped_limiter() -> None:
-    async def stop() -> None:
-        limiter = ConcurrencyLimiter(1)
-        await limiter.acquire()
-        tasks = [asyncio.create_task(limiter.acquire()), asyncio.create_task(limiter.sleep(3600))]
-        await asyncio.sleep(0)
-        limiter.stop(StoppedError("enough"))
-        for error in await asyncio.gather(*tasks, limiter.acquire(), limiter.sleep(1), return_exceptions=True):
-            assert isinstance(error, CurationError)
-
-    asyncio.run(stop())
 
 
 def test_an_endpoint_that_broke_off_ends_the_run_though_others_were_answered_before(tmp_path: Path) -> None:

@@ -13,29 +13,23 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from ..errors import require
+from ..transport.limiter import ConcurrencyLimiter
+from ..transport.retry import LONGEST_WAIT, OVERLOADED, backoff, is_transient, seconds_after
 from .budget import Budget
 from .config import EndpointConfig
 from .errors import CurationError, EndpointError, RefusedError
-from .limiter import ConcurrencyLimiter
 from .store import Store
 from .types import Completion, Request, Usage
 
 Generate = Callable[[Request], Awaitable[Completion]]
 """A model of this process."""
 
-LONGEST_WAIT = 600.0
-"""A `Retry-After` of more seconds ends the run."""
-
-_LONGEST_BACKOFF = 60.0
 # Largest body that is read: this many bytes, and so many a token. A token has about four characters, and a character up to
 # twelve bytes as JSON. A longer body does not respect `max_tokens`.
 _BODY_BYTES, _TOKEN_BYTES = 65_536, 32
-_TRANSIENT = {408, 409, 425, 429}
-_OVERLOADED = {408, 429, 503, 529}
 _NEVER_CONNECTED = {"ConnectError", "ConnectTimeout", "UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}
 
 
@@ -82,7 +76,7 @@ class Client:
         self._openai = require("openai", "curate")
         self.config, self.store, self.budget = config, store, budget
         self._generate, self._read = generate or self._post, read or read_completion
-        self.limiter = ConcurrencyLimiter(config.concurrency)
+        self.limiter: ConcurrencyLimiter[CurationError] = ConcurrencyLimiter(config.concurrency)
         self.paid = Usage()
         self.failures: Counter[str] = Counter()
         self.stages: Counter[str] = Counter()
@@ -132,8 +126,7 @@ class Client:
                 self.failures[error.kind] += 1
                 kind, wait = error.kind, error.retry_after
             if number < config.tries:
-                doubled = min(config.backoff * 2 ** (number - 1), _LONGEST_BACKOFF)
-                await self.limiter.sleep(max(wait, doubled * draw.uniform(0.5, 1)))
+                await self.limiter.sleep(max(wait, backoff(config.backoff, number, draw)))
         message = f"{config.address} failed {config.tries} times on the same request, last with: {kind}"
         # An endpoint that broke off answered others just before: only who was answered since then counts.
         if self.paid.calls > (lately if kind == "connection" else before):
@@ -200,11 +193,11 @@ class Client:
         status, reason, url = error.status_code, _reason(error), self.config.address
         if status == 429 and error.code == "insufficient_quota":
             raise EndpointError(f"{url} reports that the credit is spent (429: {reason}): top it up and start again")
-        if status in _TRANSIENT or status >= 500:
+        if is_transient(status):
             wait = seconds_after(error.response.headers.get("retry-after"), datetime.now(UTC))
             if wait > LONGEST_WAIT:
                 raise EndpointError(f"{url} asks to wait {wait:,.0f} s ({status}): start again after that")
-            raise _TransientError(str(status), overloaded=status in _OVERLOADED, retry_after=wait)
+            raise _TransientError(str(status), overloaded=status in OVERLOADED, retry_after=wait)
         if status == 400 and "max_completion_tokens" in reason and self._limit_name == "max_tokens":
             self._limit_name = "max_completion_tokens"  # newer models accept only this name
             return await self._post(request)
@@ -265,18 +258,3 @@ def _reason(error: Any) -> str:
     message = body.get("message") if isinstance(body, dict) else None
     text = " ".join(str(message or error.message).split())
     return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def seconds_after(header: str | None, now: datetime) -> float:
-    """Seconds to wait according to `Retry-After` (seconds or a date); 0 if it gives neither."""
-    if header is None:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(header)
-        except ValueError:
-            return 0.0
-        seconds = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() - now.timestamp()
-    return seconds if 0 < seconds < float("inf") else 0.0

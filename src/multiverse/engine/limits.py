@@ -75,7 +75,7 @@ class Limits:
         early = self._ends if self._tree.num_generated < self._params.min_tokens else frozenset()
         if machine is None or tokens is None:
             return Choices(None, tuple(early)) if self.matcher is None else self._within(self.matcher, early)
-        banned = set(self._over_limit(branch))
+        banned = set(self.over_limit(branch))
         if not self._params.guard:
             return Choices(None, (*banned, *early))
         only, illegal, may_end = allowed_tokens(machine)
@@ -119,7 +119,7 @@ class Limits:
         goes_on = bool(early) and np.count_nonzero(mask) > np.count_nonzero(mask[list(early)])
         return Choices(None, tuple(early) if goes_on else (), mask)
 
-    def _over_limit(self, branch: Branch) -> Iterator[int]:
+    def over_limit(self, branch: Branch) -> Iterator[int]:
         """Tags that would exceed a limit."""
         machine, tokens, params = branch.machine, self._model.tokens, self._params
         assert machine is not None

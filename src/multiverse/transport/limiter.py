@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
 
-from .errors import CurationError
+Reason = TypeVar("Reason", bound=Exception)
 
 
-class ConcurrencyLimiter:
-    """Admits calls in order of arrival, with additive increase and multiplicative decrease.
+class ConcurrencyLimiter(Generic[Reason]):
+    """Admits calls by priority, then in order of arrival, with additive increase and multiplicative decrease.
 
     An overloaded call halves the limit; a full round of successful calls raises it by one. Calls that were admitted before the
     limit was halved do not halve it again.
@@ -26,22 +28,23 @@ class ConcurrencyLimiter:
 
     def __init__(self, most: int) -> None:
         self.most, self.limit, self.in_flight = most, float(most), 0
-        self.stopped: CurationError | None = None
+        self.stopped: Reason | None = None
         self._round = 0
         self._paused_until = 0.0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._arrivals = count()
         self._stop = asyncio.Event()
 
-    async def acquire(self) -> int:
-        """Wait for a permit; the returned number is passed to `release`.
+    async def acquire(self, priority: int = 0) -> int:
+        """Wait for a permit; the returned number is passed to `release`. Higher priority goes first.
 
         Raises:
-            CurationError: what the limiter was stopped with.
+            Reason: what the limiter was stopped with.
         """
         if self.stopped is not None:
             raise self.stopped
         permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(permit)
+        heappush(self._waiting, (-priority, next(self._arrivals), permit))
         self._admit()
         try:
             await permit
@@ -72,12 +75,12 @@ class ConcurrencyLimiter:
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
         asyncio.get_running_loop().call_later(seconds, self._resume)
 
-    def stop(self, reason: CurationError) -> None:
+    def stop(self, reason: Reason) -> None:
         """Admit no more calls; those that wait in `acquire` or `sleep` raise this error."""
         self.stopped = self.stopped or reason
         self._stop.set()
         while self._waiting:
-            permit = self._waiting.popleft()
+            _, _, permit = heappop(self._waiting)
             if not permit.done():
                 permit.set_exception(self.stopped)
 
@@ -101,7 +104,7 @@ class ConcurrencyLimiter:
         if self.pause_left:
             return
         while self._waiting and self.in_flight < int(self.limit):
-            permit = self._waiting.popleft()
+            _, _, permit = heappop(self._waiting)
             if not permit.done():
                 self.in_flight += 1
                 permit.set_result(None)

@@ -1,0 +1,1 @@
+"""What clients of HTTP endpoints share: how many calls are in flight, and when a call that failed is repeated. No torch."""
