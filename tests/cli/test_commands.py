@@ -66,7 +66,7 @@ def test_generate_json(run: Run, writes: Writes) -> None:
     usage = printed["usage"]
     assert set(usage) == {
         *("prompt_tokens", "total_tokens", "critical_path_tokens", "parallelism", "seconds"),
-        *("cached_tokens", "critical_path_steps"),
+        *("cached_tokens", "critical_path_steps", "reread_tokens"),
     }
     assert printed["closed"] == []
     assert 0 < usage["critical_path_steps"] < usage["critical_path_tokens"]

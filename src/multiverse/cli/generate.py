@@ -133,6 +133,7 @@ def _generation_json(generation: Generation) -> dict[str, Any]:
             "critical_path_steps",
             "parallelism",
             "cached_tokens",
+            "reread_tokens",
             "seconds",
         ),
     }

@@ -161,7 +161,7 @@ class Choice:
             "answer_text": self._answer_text(generation),
             **generation.usage.to_json("total_tokens", "critical_path_tokens", "critical_path_steps", "parallelism"),
             "forks": self.forks,
-            **generation.usage.to_json("seconds"),
+            **generation.usage.to_json("reread_tokens", "seconds"),
             "closed": [{"branch": label, "reason": reason} for label, reason in generation.closed],
             "structure_error": generation.structure_error,
         }
@@ -207,6 +207,7 @@ def usage_of(choices: Sequence[Choice], prompts: int = 1) -> dict[str, Any]:
             "critical_path_steps": sum(own.critical_path_steps for own in usages),
             "parallelism": total / critical if critical else 1.0,
             "forks": sum(choice.forks for choice in choices),
+            "reread_tokens": sum(own.reread_tokens for own in usages),
             "seconds": max(own.seconds for own in usages),
         },
     }

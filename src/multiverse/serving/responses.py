@@ -10,6 +10,7 @@ FinishReason = Literal["stop", "length"]
 
 
 _STOP_REASON = "The stop string, or the id of the stop token, that ended it; null if something else did."
+_REREAD = Field(0, description="Tokens of paths that their parents read again, after joins by text or message.")
 WARNINGS = "What the chat template has left out of the prompt, in words; absent if it has left out nothing."
 
 
@@ -55,6 +56,7 @@ class ParallelUsage(ResponseModel):
     critical_path_steps: int = Field(description="Forwards on that chain: forced tokens are computed together.")
     parallelism: float = Field(description="Generated tokens over those of the critical path.")
     forks: int
+    reread_tokens: int = _REREAD
     seconds: float
     left_out: list[str] | None = Field(
         None, description="Parts of the messages that the chat template has left out of the prompt; absent if there are none."
@@ -92,6 +94,7 @@ class ChoiceExtension(ResponseModel):
     critical_path_steps: int
     parallelism: float
     forks: int
+    reread_tokens: int = _REREAD
     seconds: float
     closed: list[Closed]
     structure_error: str | None
@@ -214,6 +217,7 @@ class EventUsage(ResponseModel):
     seconds: float
     cached_tokens: int
     preemptions: int
+    reread_tokens: int = _REREAD
 
 
 class WireEvent(ResponseModel):
