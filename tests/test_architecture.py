@@ -48,9 +48,9 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"errors", "options", "structure"},
     "training": {"errors", "options", "common", "structure", "attention", "tasks", "prompting", "data", "models"},
     "curation": {"errors", "options", "common", "structure", "data", "transport"},
-    "serving": {*BELOW_SERVING, "__init__"},
+    "serving": {*BELOW_SERVING, "stock", "__init__"},
     "evaluation": {*BELOW_SERVING, "data"},
-    "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "__init__"},
+    "cli": {*BELOW_SERVING, "data", "training", "curation", "serving", "evaluation", "stock", "__init__"},
     "__init__": {"async_llm", "engine", "llm", "stock", "threads"},
     "__main__": {"cli"},
 }

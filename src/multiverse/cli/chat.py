@@ -68,7 +68,9 @@ def chat(
     model: Annotated[
         ModelOptions,
         Fields(
-            only=("model", "device", "dtype", "deterministic"), show_default={"model": "multiverse-mini, or the server's first"}
+            only=("model", "upstream", "tokenizer", "device", "dtype", "deterministic"),
+            aliases={"upstream": "--base-url"},
+            show_default={"model": "multiverse-mini, or the server's first"},
         ),
     ],
     sampling: Annotated[
@@ -100,12 +102,14 @@ def chat(
 
         if model.deterministic:
             raise InputError(NOT_AT_A_SERVER)
+        if model.upstream is not None or model.tokenizer is not None:
+            raise InputError("--url has a server answer chats, --upstream one that runs the model for us: give one of them")
         fields, extension = _wire(sampling)
         partner = Remote(options.url, model.model, options.api_key, fields, extension)
     else:
         from .partner import Local
 
-        llm = model.load()
+        llm = model.connect(options.api_key) if model.upstream is not None else model.load()
         if getattr(llm.tokenizer, "chat_template", None) is None:
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
         if options.mode == "parallel":

@@ -43,7 +43,7 @@ def distill(
         ),
     ],
     budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
-    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))],
+    model: Annotated[ModelOptions, Fields(only=("model", "upstream", "tokenizer", "device", "dtype"))],
     source: Annotated[
         Path | None,
         typer.Argument(metavar="TASKS", help="A .jsonl file with question and answer on each line.", show_default=False),
@@ -68,6 +68,8 @@ def distill(
     multiverse curate distill questions.jsonl --out distilled -m my/model
     multiverse curate distill questions.jsonl --out distilled -m my-model \\
         --base-url http://localhost:8000/v1
+    multiverse curate distill --family worksheet --out distilled \\
+        --upstream http://localhost:8000/v1 --tokenizer ./my-model
     """
     from ..curation.client import Client
     from ..curation.distill import Distiller, read_sample, rows
@@ -76,6 +78,8 @@ def distill(
     questions = _questions(source, family, limit, seed)
     if base_url is not None:
         check_url(base_url)
+        if model.upstream is not None or model.tokenizer is not None:
+            raise InputError("--base-url is asked for chats, --upstream runs the model for us: give one of them")
         if model.model is None:
             raise InputError("--model is missing: name the model that the endpoint is to use")
         endpoint = replace(endpoint, base_url=base_url, api_key=api_key())

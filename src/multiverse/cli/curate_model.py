@@ -30,18 +30,17 @@ BaseUrl = Annotated[
 
 @contextmanager
 def model_here(model: ModelOptions, endpoint: EndpointConfig) -> Iterator[Generate | None]:
-    """A model in this process as what sends requests; `None` with an endpoint."""
+    """A model that runs here, or on another engine's server, as what sends requests; `None` with an endpoint."""
     if endpoint.base_url != IN_PROCESS:
         yield None
         return
-    from ..curation.errors import RefusedError
+    from ..curation.errors import EndpointError, RefusedError
     from ..curation.types import Completion, Request
     from ..engine import SamplingParams
-    from ..engine.async_engine import AsyncEngine
-    from ..errors import RequestError
+    from ..errors import RequestError, UpstreamError
 
-    llm = model.load()
-    engine = AsyncEngine(llm.engine)
+    llm = model.connect(concurrency=endpoint.concurrency) if model.upstream is not None else model.load()
+    engine = llm.async_engine()
 
     async def generate(request: Request) -> Completion:
         digest = hashlib.sha256(request.key(**endpoint.sampling).encode()).digest()
@@ -53,6 +52,8 @@ def model_here(model: ModelOptions, endpoint: EndpointConfig) -> Iterator[Genera
             found = await engine.generate(llm.encode_chat(messages), params)
         except RequestError as error:
             raise RefusedError(str(error)) from None
+        except UpstreamError as error:
+            raise EndpointError(str(error)) from None
         reason = "stop" if found.finish_reason == "stop" else "length"  # closed because of any limit
         return Completion(found.text, reason, found.usage.prompt_tokens, found.usage.total_tokens)
 

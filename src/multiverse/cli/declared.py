@@ -114,6 +114,7 @@ class Fields:
         leave_out: fields that are not offered.
         defaults: defaults of this command that differ from the declared ones, also of fields that are not offered.
         show_default: how `--help` writes a default, by field, where it differs from the declaration's.
+        aliases: a further name of an option of this command, by field.
         of: the dataclass, where the parameter is a dict of the values that were given.
     """
 
@@ -121,6 +122,7 @@ class Fields:
     leave_out: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     show_default: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     of: type[Options] | None = None
 
 
@@ -183,7 +185,7 @@ class _Section:
     def __init__(self, kind: type[Options], chosen: Fields, *, only_given: bool) -> None:
         self.kind, self.chosen, self.only_given = kind, chosen, only_given
         self.options, self.hints = declared(kind), types(kind)
-        named = {*(chosen.only or ()), *chosen.leave_out, *chosen.defaults, *chosen.show_default}
+        named = {*(chosen.only or ()), *chosen.leave_out, *chosen.defaults, *chosen.show_default, *chosen.aliases}
         if unknown := named - self.hints.keys():
             raise TypeError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
         offered = chosen.only if chosen.only is not None else self.options
@@ -207,11 +209,12 @@ class _Section:
             default = list(default) if default else None
         long = long_name(name, own)
         pair = kind is bool and default is not False
+        also = (own.flag, self.chosen.aliases.get(name))
         shown: str | bool = self.chosen.show_default.get(name) or own.show_default or True
         if shown is True and default in (None, "", []):
             shown = "none" if type(None) in alternatives(hint) else False
         info = typer.Option(
-            *[f"{long}/--no-{long.removeprefix('--')}" if pair else long, *([own.flag] if own.flag else [])],
+            *[f"{long}/--no-{long.removeprefix('--')}" if pair else long, *(more for more in also if more)],
             help=own.help,
             metavar=own.metavar or _metavar(kind, hint),
             rich_help_panel=own.group,

@@ -25,7 +25,7 @@ def known(kind: str, value: str, allowed: Iterable[str]) -> str:
     raise InputError(f"unknown {kind} {value!r}: " + (f"did you mean {near[0]!r}?" if near else f"choose {', '.join(names)}"))
 
 
-def check_url(base_url: str) -> None:
+def check_url(base_url: str, option: str = "--base-url") -> None:
     """Raise `InputError` unless this can be an endpoint's address."""
     if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base-url {base_url!r} is not valid: it begins with http:// or https://")
+        raise InputError(f"{option} {base_url!r} is not valid: it begins with http:// or https://")

@@ -37,7 +37,9 @@ NAMES = (
     "or a family of our own tasks: worksheet, cases, countdown, nested, chain, lookup, listing, sorting."
 )
 
-LocalModel = Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory", "deterministic"))]
+LocalModel = Annotated[
+    ModelOptions, Fields(only=("model", "upstream", "tokenizer", "device", "dtype", "kv_memory", "deterministic"))
+]
 Data = Annotated[
     list[str] | None,
     typer.Option(
@@ -196,6 +198,8 @@ def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> 
 
         if model.deterministic:
             raise InputError(NOT_AT_A_SERVER)
+        if model.upstream is not None or model.tokenizer is not None:
+            raise InputError("--server is asked for chats, --upstream runs the model for us: give one of them")
         found = Remote(source.server, model.model, source.api_key)
 
         def open_server() -> ModelAPI:
@@ -205,19 +209,26 @@ def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> 
 
         return f"{found.base} {found.name}", open_server
 
+    name, there = model.name, None
+    if model.upstream is not None:
+        from ..stock.server import ServerOptions
+
+        there = model.connect(source.api_key, source.concurrency)
+        name = f"{ServerOptions(model.upstream).address} {there.model_path}"
+
     @cache
     def llm() -> LLM:
-        loaded = model.load()
+        loaded = there if there is not None else model.load()
         if parallel:
-            warn_tagless(loaded, model.name)
+            warn_tagless(loaded, name)
         return loaded
 
     def open_engine() -> ModelAPI:
         from ..evaluation.providers import in_process
 
-        return in_process(model.name, llm())
+        return in_process(name, llm())
 
-    return model.name, open_engine
+    return name, open_engine
 
 
 @contextmanager

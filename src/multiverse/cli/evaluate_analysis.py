@@ -140,7 +140,7 @@ def prompting(
     if save is not None:
         _write(save, lambda path: path.write_text(""))  # raises before the model has run, not after
     llm = model.load()
-    tagged = llm.engine.tokens is not None
+    tagged = llm.tokens is not None
     if True in GUARDS[asked.guards] and not tagged:
         raise InputError(f"--guards {asked.guards}: the guard needs the tags in the tokenizer, and {llm.model_path!r} has none")
     tests = [

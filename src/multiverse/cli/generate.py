@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..options import Options, like, option
 from ..prompting import Instruction
@@ -35,13 +36,21 @@ class PromptOptions(Options):
     raw: bool = option(False, "Continue the text as it is: no chat template, no instruction.", group=_PROMPT)
 
 
+@dataclass(frozen=True)
+class KeyOptions(Options):
+    """The key for a server that runs the model."""
+
+    api_key: str | None = like(CommonOptions, "api_key")
+
+
 @expand_options
 def generate(
     question: Annotated[
         str, typer.Argument(metavar="QUESTION", help="What to ask; - reads it from standard input.", show_default=False)
     ],
     prompt: PromptOptions,
-    model: ModelOptions,
+    model: Annotated[ModelOptions, Fields(aliases={"upstream": "--base-url"})],
+    server: KeyOptions,
     sampling: Annotated[
         SamplingParams,
         Fields(leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every")),
@@ -61,13 +70,14 @@ def generate(
     multiverse generate --mode sequential "Start with 7. Add 5, then double it, then take away 3, then add 11. What do you get?"
     multiverse generate --temperature 0 - < question.txt
     multiverse generate --json "QUESTION" | jq .usage
+    multiverse generate --base-url http://127.0.0.1:8000/v1 --tokenizer ./my-model "QUESTION"
     """
     from ..streaming import wire_events
 
     if prompt.mode == "sequential":
         sampling = replace(sampling, max_depth=0)
     text = _question(question)
-    llm = model.load()
+    llm = model.connect(server.api_key) if model.upstream is not None else model.load()
     introduce(llm.about)
     if prompt.mode == "parallel" and not prompt.raw:
         warn_tagless(llm, model.name)

@@ -23,7 +23,7 @@ def warn_unlike(about: About | None) -> None:
 
 def warn_tagless(llm: LLM, name: str) -> None:
     """A model without tags was asked to think in parallel."""
-    if llm.engine.tokens is None:
+    if llm.tokens is None:
         _say(f"{name} has no tags to fork with: it answers as any other model, without forks", "yellow")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,9 +18,11 @@ from ..common import CommonOptions
 from ..errors import ModelError, MultiverseError, first_line
 from ..models import pull, resolve
 from ..options import Options, like, option
+from .errors import InputError, check_url
 
 if TYPE_CHECKING:
     from ..llm import LLM
+    from ..stock.llm import StockLLM
 
 MINI = "multiverse-mini"
 NOT_AT_A_SERVER = (
@@ -32,6 +36,21 @@ class ModelOptions(Options):
     """The model that a command loads, and what it runs on."""
 
     model: str | None = like(CommonOptions, "model", show_default=MINI)
+    upstream: str | None = option(
+        None,
+        "Have a server of another engine (vLLM, SGLang, llama.cpp) run the model, by its /v1/completions: forks and joins by "
+        "text happen here. --model is then its name there.",
+        metavar="URL",
+        group=_MODEL,
+        show_default="run the model here",
+    )
+    tokenizer: str | None = option(
+        None,
+        "With --upstream, the model's tokenizer and dialect: a name, folder or hub id.",
+        metavar="NAME|PATH",
+        group=_MODEL,
+        show_default="the model's, if its name there is a folder here",
+    )
     device: str = option(
         "auto", "Where to run it: auto (CUDA if there is a GPU), cpu, cuda, cuda:1.", metavar="NAME", group=_MODEL
     )
@@ -52,6 +71,8 @@ class ModelOptions(Options):
     @property
     def name(self) -> str:
         """What to call the model in output."""
+        if self.upstream is not None:
+            return f"{self.upstream} {self.model}" if self.model is not None else self.upstream
         return self.model if self.model is not None else MINI
 
     def arguments(self) -> dict[str, Any]:
@@ -69,20 +90,68 @@ class ModelOptions(Options):
         return given
 
     def load(self, **engine: Any) -> LLM:
-        """Load the model; a note on a terminal's stderr says so meanwhile.
+        """Load the model, or find it on its server; a note on a terminal's stderr says so meanwhile.
 
         Args:
             engine: further keyword arguments of `LLM`.
 
         Raises:
             ModelError: it cannot be found or loaded, its layers cannot run with forks, or the device does not exist.
+            UpstreamError: its server does not answer, or has no such model.
         """
+        if self.upstream is not None:
+            return self.connect()
+        if self.tokenizer is not None:
+            raise InputError(f"--tokenizer {self.tokenizer!r} is for --upstream: a model that runs here has its own")
         if self.model is not None:
             pull(self.model)  # with a progress bar, if there is something to fetch
         with quietly(self.model):
             from ..llm import LLM
 
             return LLM(**self.arguments(), **engine)
+
+    def connect(self, api_key: str | None = None, concurrency: int | None = None) -> StockLLM:
+        """The model on the server of `upstream`.
+
+        Args:
+            api_key: of the server; `None` takes ``OPENAI_API_KEY`` of the environment.
+            concurrency: most requests there at once; `None` takes `StockLLM`'s default.
+
+        Raises:
+            InputError: an option is not valid, or has no effect there.
+            UpstreamError: the server does not answer, or has no such model.
+            ModelError, DialectError: the tokenizer cannot be read, or does not fit.
+        """
+        assert self.upstream is not None
+        check_url(self.upstream, "--upstream")
+        self._refuse_local()
+        options: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+        with quietly(self.name):
+            from ..stock.llm import StockLLM
+            from ..stock.server import ServerOptions, look_up
+
+            key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or None
+            tokenizer = self.tokenizer
+            if tokenizer is None:
+                there = look_up(ServerOptions(self.upstream, self.model, key)).model
+                tokenizer = there if Path(there).is_dir() else None
+            if tokenizer is None:
+                raise InputError(
+                    f"--upstream {self.upstream} needs --tokenizer, a folder or hub id of the model: its tokenizer and its tags"
+                )
+            stock = StockLLM(self.upstream, self.model, tokenizer=tokenizer, api_key=key, **options)
+            atexit.register(stock.close)  # whatever ends this process, nothing is left running there
+            return stock
+
+    def _refuse_local(self) -> None:
+        """Raise `InputError` for an option that concerns a model in this process."""
+        if self.deterministic:
+            raise InputError(NOT_AT_A_SERVER)
+        plain = ModelOptions()
+        for name in ("device", "dtype", "kv_memory", "packed_linears", "tensor_parallel"):
+            if getattr(self, name) != getattr(plain, name):
+                option_name = f"--{'no-' if getattr(self, name) is False else ''}{name.replace('_', '-')}"
+                raise InputError(f"{option_name} is for a model in this process: with --upstream its server decides that")
 
 
 def open_tokenizer(model: str | None) -> Any:

@@ -69,7 +69,7 @@ class Local:
 
     def __init__(self, llm: LLM, params: SamplingParams, name: str) -> None:
         self.llm, self.params, self.name = llm, params, name
-        self.structured, self.instructed = llm.engine.tokens is not None, llm.instructed
+        self.structured, self.instructed = llm.tokens is not None, llm.instructed
         self.about = llm.about
         self._reply: Message | None = None
         # Tokens of the answers so far, by their text.
@@ -95,7 +95,7 @@ class Local:
         with _deferred_interrupt() as interrupted:
             for event in events:
                 if isinstance(event, FinishEvent):
-                    self._keep(event.generation, thinking=opens_thinking(prompt, llm.engine.tokens))
+                    self._keep(event.generation, thinking=opens_thinking(prompt, llm.tokens))
                 yield from wire_events(event)
                 if interrupted():
                     raise KeyboardInterrupt
@@ -109,10 +109,10 @@ class Local:
         if generation.tree is None and (generation.finish_reason, generation.stop_reason) != ("stop", None):
             return
         ids = list(generation.token_ids)
-        if ids and ids[-1] in self.llm.engine.loaded.stop_ids:  # the template writes it
+        if ids and ids[-1] in self.llm.stop_ids:  # the template writes it
             ids.pop()
         content = generation.text
-        tokens = self.llm.engine.tokens
+        tokens = self.llm.tokens
         if thinking and tokens is not None and tokens.dialect.think is not None:
             # The template opened the thinking at the end of the prompt; in an earlier message it does not.
             head = tokens.dialect.think.open + tokens.dialect.sep

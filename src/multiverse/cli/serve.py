@@ -48,6 +48,17 @@ def serve(
         Path | None,
         typer.Option("--api-key-file", metavar="FILE", help="Require one of these keys, one a line.", rich_help_panel="Access"),
     ] = None,
+    upstream_key: Annotated[
+        str | None,
+        typer.Option(
+            "--upstream-key",
+            metavar="KEY",
+            envvar="OPENAI_API_KEY",
+            show_envvar=False,
+            help="The upstream server's API key; better set as OPENAI_API_KEY, which no list of processes shows.",
+            rich_help_panel="Access",
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Require no key from those who reach the address.", rich_help_panel="Access"),
@@ -61,6 +72,7 @@ def serve(
     [bold]Examples[/bold]
     multiverse serve
     multiverse serve --model ./my-model --port 9000
+    multiverse serve --upstream http://10.0.0.7:8000/v1 --tokenizer ./my-model
     MULTIVERSE_API_KEY=$(openssl rand -hex 24) multiverse serve --host 0.0.0.0
     curl http://127.0.0.1:8000/v1/models
     """
@@ -72,11 +84,13 @@ def serve(
     _check_access(config, insecure)
     if scale and "replicas" not in scale:
         raise InputError(f"--{next(iter(scale)).replace('_', '-')} is for replicas: give --replicas too")
-    _serve(config, model, ScaleConfig(**scale) if scale else None)
+    _serve(config, model, ScaleConfig(**scale) if scale else None, upstream_key)
 
 
-def _serve(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None) -> None:
+def _serve(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None, key: str | None) -> None:
     if scale is not None:
+        if model.upstream is not None:
+            raise InputError("--replicas is for a model that runs here: put replicas of the model behind --upstream")
         from ..serving.replicas import run
 
         run(config, model.arguments(), scale, announce)
@@ -85,7 +99,12 @@ def _serve(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None)
     from ..serving.service import Service
 
     own = server.listen(config)
-    server.serve(Service(model.load(), config), own, announce)
+    if model.upstream is None:
+        server.serve(Service(model.load(), config), own, announce)
+        return
+    from ..serving.upstream import UpstreamService
+
+    server.serve(UpstreamService(model.connect(key, config.max_concurrent), config), own, announce)
 
 
 def announce(url: str) -> None:

@@ -31,7 +31,6 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from ..engine.async_engine import AsyncEngine
 from ..engine.params import SamplingParams
 from ..errors import EngineError, RequestError
 from ..prompting import without_instruction
@@ -39,6 +38,7 @@ from .config import MAX_TOKENS
 from .response import Response
 
 if TYPE_CHECKING:
+    from ..engine.generating import Generating
     from ..llm import LLM
 
 _FEW = 8
@@ -125,7 +125,7 @@ class EngineAPI(ChatAPI):
             llm = LLM(None if model_name == "mini" else model_name, **model_args)
         self.llm = llm
         self._lock = threading.Lock()
-        self._engine: AsyncEngine | None = None
+        self._engine: Generating | None = None
         self._places: asyncio.Semaphore | None = None
         self._room = 0  # by which the number of places may still grow
 
@@ -137,7 +137,7 @@ class EngineAPI(ChatAPI):
         config: GenerateConfig,
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
-        if self.llm.engine.tokens is not None and not self.llm.instructed:
+        if self.llm.tokens is not None and not self.llm.instructed:
             chat, extension = without_instructions(chat, extension)
         given.setdefault("max_tokens", MAX_TOKENS)
         # Only requested limits end a generation: a path may be as long as the whole.
@@ -183,10 +183,10 @@ class EngineAPI(ChatAPI):
             self._room -= 1
             places.release()
 
-    def _running(self) -> AsyncEngine:
+    def _running(self) -> Generating:
         with self._lock:
             if self._engine is None:
-                self._engine = AsyncEngine(self.llm.engine)
+                self._engine = self.llm.async_engine()
             return self._engine
 
 

@@ -201,7 +201,7 @@ def _add_tools(app: FastAPI, service: Service) -> None:
     @app.post("/parse", response_model=info_schema.Parsed, responses=refusals, tags=["text"])
     async def parse(request: requests.ParseRequest) -> JSONResponse:
         """A structured document as the events in which it would have been generated."""
-        tokens = service.llm.engine.tokens
+        tokens = service.llm.tokens
         dialect = dialect_of(request.dialect, tokens.dialect if tokens is not None else None)
         return JSONResponse(await asyncio.to_thread(replay, request.text, dialect))
 
@@ -217,9 +217,7 @@ def _add_operation(app: FastAPI, service: Service) -> None:
     @app.get("/ready", response_model=info_schema.Status, responses=_errors(503), tags=["operation"])
     async def ready() -> JSONResponse:
         """Whether it takes requests: not while it loads or drains."""
-        if not service.admission.ready:
-            doing = "shutting down" if service.admission.draining else "starting"
-            raise server_error(f"the server is {doing}: use another one, or try again soon", 503, "not_ready")
+        await service.check_ready()
         return JSONResponse({"status": "ok"})
 
     @app.get("/version", response_model=info_schema.Version, tags=["operation"])

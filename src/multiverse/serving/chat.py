@@ -96,7 +96,7 @@ async def complete(request: ChatRequest, service: Service) -> Response:
     params = sampling_params(request, service, [prompt], "messages", await read_response_format(request, service))
 
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
-    tokens, thinking = llm.engine.tokens, opens_thinking(prompt, llm.engine.tokens)
+    tokens, thinking = llm.tokens, opens_thinking(prompt, llm.tokens)
     skipped = service.special_ids if request.skip_special_tokens else frozenset()
     choices = [Choice(index, tokens, thinking=thinking, skipped=skipped) for index in range(params[0].n)]
     form = ChatForm(service, request, choices, [prompt])

@@ -113,6 +113,8 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
     if request.multiverse is not None and request.multiverse.mode is not None:
         raise invalid("multiverse.mode is for chats: write the instruction into the prompt", "multiverse.mode")
     given = _several(request.prompt)
+    if any(not isinstance(own, str) for own in given):
+        service.check_token_ids("prompt")
     prompts = await asyncio.to_thread(_encode, service.llm, given, special=request.add_special_tokens is not False)
     params = sampling_params(request, service, prompts, "prompt", await read_response_format(request, service))
 
@@ -120,7 +122,7 @@ async def complete(request: CompletionRequest, service: Service) -> Response:
     samples = params[0].n
     skipped = service.special_ids if request.skip_special_tokens else frozenset()
     choices = [Choice(index, skipped=skipped) for index in range(len(prompts) * samples)]
-    texts = [own if isinstance(own, str) else service.llm.engine.decode(own) for own in given] if request.echo else []
+    texts = [own if isinstance(own, str) else service.llm.decode(own) for own in given] if request.echo else []
     form = TextForm(service, request, choices, prompts, texts)
     if request.multiverse is not None and request.multiverse.branches:
         return event_stream(form.branch_chunks(events))

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.generation import Generation
-from ..errors import EngineError, MultiverseError, RequestError
+from ..errors import EngineError, MultiverseError, RequestError, UpstreamError
 from . import logs
+
+_UPSTREAM_BACK = 5
+"""Seconds after which to try again when the server that generates is down."""
 
 
 class ApiError(MultiverseError):
@@ -85,6 +88,35 @@ def failed(generation: Generation) -> ApiError | None:
             return None
 
 
+def _upstream(error: UpstreamError) -> ApiError:
+    """The error for a fault of the server that generates for this one; its address and words go to the log only."""
+    logs.log("upstream failure", level=logging.ERROR, error=str(error))
+    match error.status:
+        case 400 | 413 | 422:
+            return invalid(f"the server that runs the model refuses this request ({error.status}): is the prompt too long?")
+        case 401 | 403 | 404:
+            return server_error(
+                f"the server that runs the model refuses this one ({error.status}): its operator has to see to that",
+                502,
+                "upstream_refused",
+            )
+        case 429:
+            return ApiError(
+                429,
+                "the server that runs the model is full: try again soon",
+                "rate_limit_error",
+                code="upstream_full",
+                headers={"retry-after": str(_UPSTREAM_BACK)},
+            )
+        case _:
+            return server_error(
+                "the server that runs the model cannot be reached, or failed: try again soon",
+                503,
+                "upstream_unavailable",
+                _UPSTREAM_BACK,
+            )
+
+
 def as_api_error(error: Exception) -> ApiError:
     """The error that a client gets for an exception; internals go to the log only."""
     match error:
@@ -92,6 +124,8 @@ def as_api_error(error: Exception) -> ApiError:
             return error
         case RequestError():
             return invalid(str(error))
+        case UpstreamError():
+            return _upstream(error)
         case EngineError():
             logs.log("engine failure", level=logging.ERROR, error=str(error))
             return server_error("the engine failed while it worked on this request: ask again", code="engine_failure")

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 def model(service: Service) -> dict[str, Any]:
     """The model, as in `/v1/models`."""
-    tokens = service.llm.engine.tokens
+    tokens = service.llm.tokens
     return {
         "id": service.model_name,
         "object": "model",
         "created": service.started_at,
         "owned_by": "multiverse",
         "root": str(service.llm.model_path),
-        "max_model_len": service.llm.engine.loaded.max_positions,
+        "max_model_len": service.llm.max_positions,
         "dialect": tokens.dialect.name if tokens is not None else None,
         "about": asdict(service.llm.about) if service.llm.about is not None else None,
         "instructed": service.llm.instructed,
@@ -52,16 +52,16 @@ async def familiarity(request: FamiliarityRequest, service: Service) -> dict[str
 
 def model_info(service: Service) -> dict[str, Any]:
     """More about the model, the tags included."""
-    engine = service.llm.engine
-    dialect = engine.tokens.dialect if engine.tokens is not None else None
+    llm = service.llm
+    dialect = llm.tokens.dialect if llm.tokens is not None else None
     return {
-        "model_path": str(service.llm.model_path),
+        "model_path": str(llm.model_path),
         "served_model_name": service.model_name,
         "is_generation": True,
-        "max_model_len": engine.loaded.max_positions,
-        "vocab_size": engine.loaded.vocabulary,
-        "deterministic": engine.backend.deterministic,
-        "has_chat_template": getattr(service.llm.tokenizer, "chat_template", None) is not None,
+        "max_model_len": llm.max_positions,
+        "vocab_size": llm.vocabulary,
+        "deterministic": service.deterministic,
+        "has_chat_template": getattr(llm.tokenizer, "chat_template", None) is not None,
         "dialect": asdict(dialect) if dialect is not None else None,
         "dialects": list(DIALECTS),
     }
@@ -74,7 +74,7 @@ def tokenizer_info(service: Service) -> dict[str, Any]:
     return {
         "tokenizer_class": type(tokenizer).__name__,
         "vocab_size": len(tokenizer),
-        "model_max_length": service.llm.engine.loaded.max_positions,
+        "model_max_length": service.llm.max_positions,
         "chat_template": getattr(tokenizer, "chat_template", None),
         **{name: str(token) if token is not None else None for name, token in special.items()},
     }
@@ -83,6 +83,7 @@ def tokenizer_info(service: Service) -> dict[str, Any]:
 async def tokenize(request: TokenizeRequest, service: Service) -> dict[str, Any]:
     """A text or a chat as token ids."""
     check_model(request.model, service.model_name)
+    service.check_token_ids(None)
     llm = service.llm
     warnings: list[str] = []
     if (request.prompt is None) == (request.messages is None):
@@ -98,18 +99,19 @@ async def tokenize(request: TokenizeRequest, service: Service) -> dict[str, Any]
             raise invalid("multiverse is for messages: a prompt is tokenised as it is", "multiverse")
         special = request.add_special_tokens is not False
         tokens = await asyncio.to_thread(lambda: list(llm.tokenizer.encode(request.prompt, add_special_tokens=special)))
-    answer: dict[str, Any] = {"count": len(tokens), "max_model_len": llm.engine.loaded.max_positions, "tokens": tokens}
+    answer: dict[str, Any] = {"count": len(tokens), "max_model_len": llm.max_positions, "tokens": tokens}
     if warnings:
         answer["warnings"] = warnings
     if request.return_token_strs:
-        answer["token_strs"] = [llm.engine.decode([token]) for token in tokens]
+        answer["token_strs"] = [llm.decode([token]) for token in tokens]
     return answer
 
 
 async def detokenize(request: DetokenizeRequest, service: Service) -> dict[str, Any]:
     """Token ids as text, tags included."""
     check_model(request.model, service.model_name)
-    vocabulary = service.llm.engine.loaded.vocabulary
+    service.check_token_ids(None)
+    vocabulary = service.llm.vocabulary
     for index, token in enumerate(request.tokens):
         if token >= vocabulary:
             raise ApiError(
@@ -117,4 +119,4 @@ async def detokenize(request: DetokenizeRequest, service: Service) -> dict[str, 
                 f"{token} is no token id of this model: ids are whole numbers from 0 to {vocabulary - 1}",
                 param=f"tokens.{index}",
             )
-    return {"prompt": await asyncio.to_thread(service.llm.engine.decode, request.tokens)}
+    return {"prompt": await asyncio.to_thread(service.llm.decode, request.tokens)}

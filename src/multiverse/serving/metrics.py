@@ -22,21 +22,23 @@ _PARALLELISM = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 1
 
 
 class Snapshot(NamedTuple):
-    """State of the server at the moment of a scrape.
+    """State of the server at the moment of a scrape; what is `None` has no metric.
 
     Attributes:
         running, waiting: generations in the engine's batch and queue.
         kv_usage: share of the KV slots that are in use and cannot be evicted, from 0 to 1.
         prefix_queries, prefix_hits: tokens looked up in the prefix cache, and found.
         preemptions: number of preemptions.
+        upstream_requests: requests that another engine's server is working on for this one.
     """
 
     running: int
     waiting: int
-    kv_usage: float
-    prefix_queries: int
-    prefix_hits: int
-    preemptions: int
+    kv_usage: float | None = None
+    prefix_queries: int | None = None
+    prefix_hits: int | None = None
+    preemptions: int | None = None
+    upstream_requests: int | None = None
 
 
 class Metrics:
@@ -70,6 +72,7 @@ class Metrics:
         self.tokens = self._counter("generation_tokens", "Generated tokens, over all branches.")
         self.critical_tokens = self._counter("critical_path_tokens", "Critical path tokens of each generation.")
         self.critical_steps = self._counter("critical_path_steps", "Forwards on the critical path of each generation.")
+        self.reread_tokens = self._counter("reread_tokens", "Tokens of paths that were read again at joins.")
         self.forks = self._counter("forks", "Blocks that were opened.")
         self.joins = self._counter("joins", "Blocks whose branches joined.")
         self._success = self._counter("request_success", "Generations that finished.", "finished_reason")
@@ -83,6 +86,7 @@ class Metrics:
         self.prompt_tokens.inc(generation.usage.prompt_tokens)
         self.critical_tokens.inc(generation.usage.critical_path_tokens)
         self.critical_steps.inc(generation.usage.critical_path_steps)
+        self.reread_tokens.inc(generation.usage.reread_tokens)
         self.parallelism.observe(generation.usage.parallelism)
 
     def failed(self, reason: str) -> None:
@@ -127,7 +131,7 @@ class _Scraped:
         if self._metrics.snapshot is None:
             return
         now = self._metrics.snapshot()
-        rows: tuple[tuple[Any, str, str, float], ...] = (
+        rows: tuple[tuple[Any, str, str, float | None], ...] = (
             (GaugeMetricFamily, "num_requests_running", "Generations in the engine's batch.", now.running),
             (GaugeMetricFamily, "num_requests_waiting", "Generations in the engine's queue.", now.waiting),
             (GaugeMetricFamily, "branches_running", "Open branches.", self._metrics.branches),
@@ -135,8 +139,11 @@ class _Scraped:
             (CounterMetricFamily, "prefix_cache_queries", "Tokens looked up in the prefix cache.", now.prefix_queries),
             (CounterMetricFamily, "prefix_cache_hits", "Tokens found in the prefix cache.", now.prefix_hits),
             (CounterMetricFamily, "preemptions", "Preemptions of requests.", now.preemptions),
+            (GaugeMetricFamily, "upstream_requests_running", "Requests at the upstream server.", now.upstream_requests),
         )
         for family, name, about, value in rows:
+            if value is None:
+                continue
             metric = family(PREFIX + name, about, labels=["model_name"])
             metric.add_metric([self._metrics.model_name], value)
             yield metric

@@ -36,6 +36,9 @@ def check_request(request: Sampling, service: Service) -> None:
             raise invalid("multiverse.branches needs stream: true", "multiverse.branches")
     elif branches and (request.n or 1) > 1:
         raise invalid(f"n={request.n} cannot be combined with multiverse.branches: send a request for each", "n")
+    for name in ("return_token_ids", "return_tokens_as_token_ids"):
+        if getattr(request, name):
+            service.check_token_ids(name)
     logs.note(stream=bool(request.stream))
     if request.user is not None:
         logs.note(user=request.user)
@@ -77,7 +80,7 @@ async def read_response_format(request: ChatRequest | CompletionRequest, service
     def compiled() -> ResponseFormat | None:
         form = ResponseFormat.of(given)
         if form is not None:
-            service.llm.engine.grammar_compiler.matcher(form)
+            service.compile_format(form)
         return form
 
     try:
@@ -103,7 +106,7 @@ def sampling_params(
     """
     if request.multiverse is not None and request.multiverse.branches and len(prompts) > 1:
         raise invalid(f"{len(prompts)} prompts cannot be combined with multiverse.branches: send a request for each", param)
-    engine, config = service.llm.engine, service.config
+    config = service.config
     names = [param] if len(prompts) == 1 else [f"{param}.{number}" for number in range(len(prompts))]
     each: list[SamplingParams] = []
     for prompt, name in zip(prompts, names, strict=True):
@@ -113,9 +116,9 @@ def sampling_params(
                 name,
                 "context_length_exceeded",
             )
-        params = _params(request, config, headroom=max(1, engine.slots.size - len(prompt)), form=form)
+        params = _params(request, config, headroom=max(1, service.capacity - len(prompt)), form=form)
         try:
-            engine.check(prompt, params)
+            service.llm.check(prompt, params)
         except RequestError as error:
             raise refused(error, name) from None
         each.append(params)

@@ -21,7 +21,7 @@ def mode_of(given: Instruction | None, llm: LLM, config: ServerConfig) -> Instru
 
     A model that cannot fork gets none unless it is asked for, and one that was trained without none at all.
     """
-    if llm.engine.tokens is None:
+    if llm.tokens is None:
         return given if given is not None else "as-is"
     if not llm.instructed:
         return "as-is"
@@ -75,7 +75,7 @@ def _answer(llm: LLM, message: AssistantMessage, content: str, number: int) -> d
         if message.content is None:
             raise invalid("the assistant message has no content: leave it out", f"messages.{number}.content")
         return {"role": "assistant", "content": content}
-    tokens = llm.engine.tokens
+    tokens = llm.tokens
     if tokens is None or tokens.dialect.think is None:
         raise invalid("this model has no tags for its thinking: leave the reasoning out", param)
     if (problem := broken_thinking(reasoning, tokens.dialect)) is not None:

@@ -290,7 +290,7 @@ def refused(error: RequestError, param: str | None = None) -> ApiError:
         param: what is at fault if the message names no parameter.
     """
     text = str(error)
-    named = re.match(r"(\w+)(?:=| names | cannot be combined )", text)
+    named = re.match(r"(\w+)(?:=| names | cannot be (?:combined|honoured) )", text)
     if named and named[1] in EXTENDED:
         param = f"multiverse.{EXTENDED[named[1]]}"
     elif named and named[1] != "max_seconds":  # which is the server's

@@ -58,7 +58,7 @@ async def _submit(asked: ResponseRequest, chat: Chat, service: Service) -> tuple
     prompt = written.token_ids
     params = sampling_params(request, service, [prompt], "messages", await read_response_format(request, service))
     events = await service.submit([prompt], params, "messages", priority=priority_of(request))
-    choice = Choice(0, llm.engine.tokens, thinking=opens_thinking(prompt, llm.engine.tokens))
+    choice = Choice(0, llm.tokens, thinking=opens_thinking(prompt, llm.tokens))
     answer = ResponseAnswer(asked, service, choice, params[0])
     answer.left_out, answer.warnings = written.left_out, left_out(written)
     return answer, events

@@ -14,14 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.async_engine import AsyncEngine
 from ..engine.event_stream import EventStream
 from ..engine.token_bytes import TokenBytes
 from ..errors import RequestError
 from . import logs
 from .admission import Admission
 from .config import ServerConfig
-from .errors import ApiError, failed, timed_out
+from .errors import ApiError, failed, server_error, timed_out
 from .metrics import Measure, Metrics, Snapshot
 from .requests import refused
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..engine import Generation, SamplingParams
+    from ..engine.generating import Generating
+    from ..engine.response_format import ResponseFormat
     from ..llm import LLM
 
 
@@ -57,10 +58,41 @@ class Service:
         self.admission = Admission(config.max_concurrent + config.max_queue, config, self.metrics)
         self.admission.failed = lambda: not self.alive
         self.started_at = int(time.time())
-        llm.engine.scheduler.max_requests = config.max_concurrent
         self.bytes_of = TokenBytes(llm.tokenizer).of
-        self._engine = AsyncEngine(llm.engine)
+        self._engine = self._open()
         self._closed = False
+
+    def _open(self) -> Generating:
+        """What runs the generations."""
+        self.llm.engine.scheduler.max_requests = self.config.max_concurrent
+        return self.llm.async_engine()
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens of a generation with its prompt, for which there is memory."""
+        return self.llm.engine.slots.size
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the model computes every row in one order (see `LLM`)."""
+        return self.llm.engine.backend.deterministic
+
+    def compile_format(self, form: ResponseFormat) -> None:
+        """Compile the form of an answer, which takes up to a second; called in a thread.
+
+        Raises:
+            RequestError: it cannot be honoured.
+        """
+        self.llm.engine.grammar_compiler.matcher(form)
+
+    def check_token_ids(self, param: str | None) -> None:
+        """Raise `ApiError`, 400 naming the parameter, unless clients may use token ids."""
+
+    async def check_ready(self) -> None:
+        """Raise `ApiError`, 503, unless requests are accepted."""
+        if not self.admission.ready:
+            doing = "shutting down" if self.admission.draining else "starting"
+            raise server_error(f"the server is {doing}: use another one, or try again soon", 503, "not_ready")
 
     @property
     def alive(self) -> bool:
@@ -140,7 +172,7 @@ class Service:
     @cached_property
     def special_ids(self) -> frozenset[int]:
         """Special tokens of the tokenizer, and the tags of the dialect."""
-        tokens = self.llm.engine.tokens
+        tokens = self.llm.tokens
         return frozenset([*self.llm.tokenizer.all_special_ids, *(tokens.roles if tokens is not None else ())])
 
     def failed(self, generation: Generation) -> ApiError | None:
@@ -149,7 +181,7 @@ class Service:
 
     def stats(self) -> dict[str, Any]:
         """The server's options, without the keys, and what it is doing."""
-        slots, now = self.llm.engine.slots, self._snapshot()
+        now = self._snapshot()
         return {
             "model": self.model_name,
             "settings": self.config.public(),
@@ -161,8 +193,14 @@ class Service:
                 "waiting": now.waiting,
                 "branches": self.metrics.branches,
             },
+            **self._memory(),
+        }
+
+    def _memory(self) -> dict[str, Any]:
+        slots = self.llm.engine.slots
+        return {
             "kv_slots": {"size": slots.size, "free": slots.free, "cached": slots.cached, "owned": slots.owned},
-            "preemptions": now.preemptions,
+            "preemptions": self.llm.engine.scheduler.preemptions,
         }
 
     def _snapshot(self) -> Snapshot:

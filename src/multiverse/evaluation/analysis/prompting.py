@@ -170,7 +170,7 @@ def run_prompting(
     Raises:
         RequestError: a question is too long for the model.
     """
-    dialect = llm.engine.tokens.dialect if llm.engine.tokens is not None else MULTIVERSE
+    dialect = llm.tokens.dialect if llm.tokens is not None else MULTIVERSE
     each = [replace(params, guard=test.guard, seed=seed * 1_000_003 + number) for number in range(len(cases))]
     messages = [test.messages(case.question, dialect) for case in cases]
 
