@@ -8,10 +8,14 @@ PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # llama.cpp is compiled for this processor; on another one it is built again.
 PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
+# Its server alone, in one file, without the page and without HTTPS.
+LLAMA_SERVER := -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+	-DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
+
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval clients soak mini smol from-sequential paper bench latency bench-envs gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients soak mini mini-text smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -69,6 +73,11 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 	$(BIN)/python -m recipes.mini.data runs/mini/data.jsonl
 	$(BIN)/multiverse train recipes/mini/train.yaml
 
+# What it starts from and is compared with is the model that comes with the package.
+mini-text: setup  ## fine-tune multiverse-mini for a join by text, for engines that cannot join keys and values, into runs/mini-text
+	test -f runs/mini-text/data.jsonl || $(BIN)/python -m recipes.mini.data runs/mini-text/data.jsonl --documents 800 --seed 77 --narrow 0
+	test -f runs/mini-text/run/model/README.md || $(BIN)/multiverse train recipes/mini/text.yaml
+
 # A run that was stopped resumes: answers, documents and checkpoints are kept.
 # The second composition uses the answers of the first; its documents have more parts, and more of them do not fork.
 # GSM8K is read from the hub; or name a file: make smol GSM8K=train.jsonl
@@ -101,6 +110,14 @@ latency: setup  ## latency against parallelism, and speed-up against batch size 
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.latency --json runs/latency.json --plot runs/latency.svg
 
+stock-engines: mini-text bench-envs  ## a model with a text join on vLLM and llama.cpp, against our engine: 200 questions of each family
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.stock_engines --json runs/stock-engines.json
+
+joins: mini-text bench-envs  ## joins of keys and values and of text, head to head: our engine, vLLM, llama.cpp
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.joins --json runs/joins.json
+
 gpu: setup  ## speed of the engine on a CUDA GPU, in ten minutes; QUICK= for all sizes
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.gpu $(QUICK) --json runs/gpu.json
@@ -108,12 +125,22 @@ gpu: setup  ## speed of the engine on a CUDA GPU, in ten minutes; QUICK= for all
 gpu-check: setup  ## the oracle, the stress test and the kernels on a CUDA GPU
 	MULTIVERSE_TEST_DEVICE=cuda $(BIN)/pytest -W default $(GPU_TESTS)
 
-bench-envs: .venv-llama/.built-for-$(PROCESSOR) .venv-vllm/.installed  ## install llama.cpp and vLLM on CPU, each in its own environment
+bench-envs: .venv-llama/.server-for-$(PROCESSOR) .venv-vllm/.installed  ## install llama.cpp and vLLM on CPU, each in its own environment
 
-# No cached wheel, which may be for another processor.
+# No cached wheel, which may be for another processor. The source distribution has all of llama.cpp: its server comes from there.
 .venv-llama/.built-for-$(PROCESSOR): benchmarks/others/llama.txt
 	$(PYTHON) -m venv --clear .venv-llama
 	.venv-llama/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-binary llama-cpp-python -r $<
+	touch $@
+
+.venv-llama/.server-for-$(PROCESSOR): .venv-llama/.built-for-$(PROCESSOR)
+	rm -rf .venv-llama/source && mkdir .venv-llama/source
+	.venv-llama/bin/python -m pip download --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-binary llama-cpp-python \
+		--dest .venv-llama/source `grep ^llama-cpp-python benchmarks/others/llama.txt`
+	tar xzf .venv-llama/source/*.tar.gz -C .venv-llama/source --strip-components 1
+	.venv-llama/bin/cmake -S .venv-llama/source/vendor/llama.cpp -B .venv-llama/source/build -DCMAKE_BUILD_TYPE=Release $(LLAMA_SERVER)
+	.venv-llama/bin/cmake --build .venv-llama/source/build --target llama-server --parallel
+	mv .venv-llama/source/build/bin/llama-server .venv-llama/bin && rm -rf .venv-llama/source
 	touch $@
 
 # Its requirements name a CPU build of torch. torchvision, torchaudio and torchcodec come in builds that do not fit it and are
