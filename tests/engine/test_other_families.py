@@ -308,6 +308,18 @@ def test_faults_that_the_engine_leaves_no_room_for(folder: Path, name: str) -> N
         assert all(block.as_written is None for _, block in found.tree.blocks())
 
 
+def test_a_step_may_end_with_the_text_as_released(folder: Path) -> None:
+    goal = "<guideline>\n<plan>1: a.</plan>\n<plan>2: a.</plan>\n</guideline>"
+    paths = [" x\n</step>\n", " y<eos>"]
+    for policy in ("refuse", "sequential"):
+        found = outcome(folder, NPR, policy, goal, paths)  # type: ignore[arg-type]
+        assert found.finish_reason == "malformed"
+        assert "the end of text" in str(found.structure_error)
+    released = outcome(folder, NPR, "as-released", f"{goal}y\n</takeaway>\n\n\\boxed{{1}}", paths)
+    assert (released.finish_reason, released.answer, forks_of(released)) == ("stop", "1", ["1", "2"])
+    assert released.tree is None
+
+
 def test_any_token_may_follow_a_step_as_released(folder: Path) -> None:
     goal = "<guideline>\n<plan>1: a.</plan>\n</guideline>"
     refused = outcome(folder, NPR, "refuse", goal, [" x\n</step>a"])

@@ -36,6 +36,8 @@ from multiverse.structure import (
     resolve,
 )
 from multiverse.structure.dialect import Malformed
+from multiverse.structure.earlier import read_answer
+from multiverse.structure.plain import PlainEncoder
 from tests.structure.adapted import MERGING, TOKENIZERS, TOKENS, WordTokenizer
 
 VECTORS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "vectors.json").read_text())
@@ -331,6 +333,23 @@ def test_what_stands_behind_a_path() -> None:
     released = fed(replace(NPR, malformed="as-released"), " x\n</step>", "1")[0]
     released.feed(word)
     assert released.ended
+
+
+def test_an_earlier_answer_that_breaks_the_rules_is_text_if_nothing_may_follow_it() -> None:
+    for name, policy, kept in (
+        ("V10", "as-released", True),
+        ("V7", "as-released", False),  # no engine runs fewer paths than outlines
+        ("N9", "as-released", False),
+        ("T8", "as-released", True),
+        ("T10", "as-released", False),
+        ("V9", "sequential", True),
+        ("N8", "sequential", True),
+    ):
+        tokens = resolve(TOKENIZERS[dialect_of(name).name], dialect_of(name, policy))  # type: ignore[arg-type]
+        plain = PlainEncoder(TOKENIZERS[tokens.dialect.name], {tokens.tag(role): token for role, token in tokens.ids.items()})
+        found = read_answer(VECTORS[name]["text"], None, tokens, plain, {})
+        assert (found is not None) == kept, name
+        assert found is None or tokens.decode(found.token_ids) == VECTORS[name]["text"]
 
 
 # -- the guard ------------------------------------------------------------------------------------------------------------

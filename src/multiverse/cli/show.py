@@ -152,10 +152,12 @@ def _grow(tree: Tree, body: Body, label: str, counts: Iterator[int]) -> None:
             continue
         number += 1
         block = tree.add(f"[bold]block {number}[/bold] [dim]{_many(len(item.paths), 'path')}[/dim]")
-        for index, (outline, path) in enumerate(zip(item.outlines, item.paths, strict=True)):
+        for index, (written, outline, path) in enumerate(item.titled()):
             child = child_label(label, index)
             color = COLORS[index % len(COLORS)]
-            title = Text.assemble((f"{child} ", f"bold {color}"), (_flat(outline), "bold"), (f"  {next(counts)}", "dim"))
+            title = Text.assemble(
+                (f"{written or child} ", f"bold {color}"), (_flat(outline), "bold"), (f"  {next(counts)}", "dim")
+            )
             branch = block.add(title, guide_style=color)
             _grow(branch, path, child, counts)
         if item.conclusion.strip():

@@ -37,10 +37,10 @@ def _body(body: Body, label: str) -> Iterator[str]:
             yield _text(item)
             continue
         yield '<div style="display:flex;flex-wrap:wrap;gap:8px;margin:4px 0">'
-        for index, (outline, path) in enumerate(zip(item.outlines, item.paths, strict=True)):
+        for index, (written, outline, path) in enumerate(item.titled()):
             child = child_label(label, index)
             yield f'<div style="{_PATH.format(color=_COLORS[index % len(_COLORS)])}">'
-            yield f"<div><b>{escape(child)}</b> {escape(outline.strip())}</div>"
+            yield f"<div><b>{escape(written or child)}</b> {escape(outline.strip())}</div>"
             yield from _body(path, child)
             yield "</div>"
         yield "</div>"

@@ -163,7 +163,9 @@ class Request:
             branch.stream.push_end()
             self._emit_token(branch, "", _END_OF_TEXT, end=True)
         machine = branch.machine
-        if machine is None or machine.complete:
+        if machine is not None and machine.end():
+            self._close(branch)
+        elif machine is None or machine.complete:
             self.finish_reason = self.limits.met if self.limits.met is not None else "stop"
         else:
             self.fail("malformed", f"found the end of text in {machine.state.value}, expected {machine.expected()}")

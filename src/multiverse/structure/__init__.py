@@ -21,7 +21,7 @@ from .guard import (
 )
 from .joins import merge, merge_text, message, message_text
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
-from .machine import BranchEnd, Fork, Join, Machine, State, Stop, Transition
+from .machine import Machine, State
 from .markdown import MarkdownWriter, markdown, markdown_text
 from .parse import parse
 from .place import convert, place
@@ -30,6 +30,7 @@ from .roles import RoleTracker, TextRole, TokenRole
 from .sequential import sequential_baseline, unnested
 from .shape import Shape, content_parallelism, measure, word_tokens
 from .tokens import TokenDialect, detect, resolve
+from .transitions import BranchEnd, Fork, Join, Stop, Transition
 from .tree import AsWritten, Block, Body, Document
 
 __all__ = [

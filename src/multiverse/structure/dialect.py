@@ -39,10 +39,10 @@ AnswerForm = Literal["text", "boxed"]
 Malformed = Literal["refuse", "as-released", "sequential"]
 """What becomes of a block that breaks the rules: an error; what the family's own code makes of it (and an error otherwise); or
 text in one line, tags included."""
-Fault = Literal["labels", "counts", "goal", "conclusion", "nesting", "width", "space", "thinking"]
+Fault = Literal["labels", "counts", "goal", "conclusion", "nesting", "width", "space", "path", "thinking"]
 """Rules that a block may break: its labels are not 1, 2, 3, ...; it has more or fewer paths than outlines; no goal; no
 conclusion; it stands in a path and blocks do not nest; it has more outlines than `max_paths`; white space between paths where
-nothing stands; the text ends within the thinking."""
+nothing stands; the text of a path ends without its closing tag; the whole text ends within the thinking."""
 Outcome = Literal["kept", "once", "text", "end"]
 """What the family's own code makes of a fault: it goes on as if nothing were wrong (and uses labels as they are written); the
 same, but a label that comes twice counts once; a tag is text; the generation ends as if it were complete."""

@@ -36,7 +36,7 @@ NPR = Dialect(
     nests=False,
     max_paths=5,
     answer_form="boxed",
-    released=(("labels", "kept"), ("counts", "kept"), ("width", "end")),
+    released=(("labels", "kept"), ("counts", "kept"), ("width", "end"), ("path", "kept")),
 )
 """Native Parallel Reasoner: no outer tag, outlines on one line, a blank line behind a block.
 

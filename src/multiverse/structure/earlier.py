@@ -9,6 +9,8 @@ from typing import NamedTuple
 from ..errors import StructureError
 from .dialect import Dialect, Role
 from .encode import encode
+from .layout import Replay
+from .machine import State
 from .parse import parse
 from .plain import PlainEncoder
 from .render import render
@@ -107,9 +109,20 @@ def _document(text: str, tokens: TokenDialect) -> Document | None:
     if not any(tag in text for tag in tokens.dialect.tags):
         return None
     try:
-        return parse(text, tokens.dialect)
+        document = parse(text, tokens.dialect)
+        return document if _goes_on(document, tokens) else None
     except StructureError:
         return None
+
+
+def _goes_on(document: Document, tokens: TokenDialect) -> bool:
+    """Whether a text may follow the document in a prompt: one that breaks the rules may leave something open."""
+    if tokens.dialect.malformed == "refuse":
+        return True
+    replay = Replay(tokens, mark_forced=False)
+    for token in encode(document, tokens).token_ids:
+        replay.feed(token)
+    return replay.at_trunk and replay.trunk.complete and replay.trunk.state in (State.TEXT, State.BODY)
 
 
 def _structured(text: str, document: Document, tokens: TokenDialect, known: Mapping[str, Sequence[int]]) -> Answer:

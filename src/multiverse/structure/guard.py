@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from .dialect import Role, child_label
-from .machine import Fork, Machine, State
+from .machine import Machine, State
 from .tokens import TokenDialect
+from .transitions import Fork
 
 _NOTHING: tuple[int, ...] = ()
 _TEXT = -1  # any token that does not end in a separator

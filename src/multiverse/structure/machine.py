@@ -10,43 +10,12 @@ does, or a malformed block goes on in one line, without a fork, and its tags are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from ..errors import StructureError
 from .dialect import CLOSES, Role, child_label
 from .tokens import TokenDialect
-
-
-@dataclass(frozen=True)
-class Fork:
-    """The goal has closed: one child per label begins after the forced separator."""
-
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class BranchEnd:
-    """This branch has closed; its forced separator follows."""
-
-    label: str
-
-
-@dataclass(frozen=True)
-class Join:
-    """The trunk has resumed: everything in the block is visible from this token on."""
-
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Stop:
-    """The family's own engine ends the generation here, as if it were complete; `problem` says why."""
-
-    problem: str
-
-
-Transition = Fork | BranchEnd | Join | Stop
+from .transitions import BranchEnd, Fork, Join, Stop, Transition
 
 
 class State(Enum):
@@ -153,6 +122,7 @@ class Machine:
     def begin_turn(self) -> None:
         """Begin a new text: what precedes it in the prompt, such as an earlier thinking, is ignored from here on."""
         if self.complete:
+            self.state = self.base
             self.tag, self.since, self.nonblank, self.last = None, 0, 0, None
 
     def child(self, index: int) -> Machine:
@@ -168,6 +138,13 @@ class Machine:
             self.state = State.CONCLUSION
         else:
             self.state = self.base if dialect.closes_block else State.CLOSING
+
+    def end(self) -> bool:
+        """The text has ended here; whether this is a path that ends with it, without its closing tag, as some engines allow."""
+        if not self.label or self.forced or self.waiting or self.tokens.dialect.outcome("path") != "kept":
+            return False
+        self.state = State.ENDED
+        return True
 
     def feed(self, token: int) -> Transition | None:
         """Advance by one token.

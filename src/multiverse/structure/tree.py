@@ -53,6 +53,14 @@ class Block:
         for path in self.paths:
             _check_body(path)
 
+    def titled(self) -> list[tuple[str, str, Body]]:
+        """Each path behind its label, where that is not counted but as it was written (else empty), and its outline."""
+        labels = self.as_written
+        if labels is None:
+            return [("", outline, path) for outline, path in zip(self.outlines, self.paths, strict=True)]
+        outlines = dict(zip(labels.outlines, self.outlines, strict=True))
+        return [(label, outlines.get(label, ""), path) for label, path in zip(labels.paths, self.paths, strict=True)]
+
 
 @dataclass(frozen=True)
 class Document:
