@@ -64,6 +64,8 @@ class Role(Enum):
     CONCLUSION_OPEN = "conclusion open"
     CONCLUSION_CLOSE = "conclusion close"
 
+    __hash__ = object.__hash__  # members are what they are; Enum's own hash takes a call for every look-up
+
 
 CLOSES = {
     Role.THINK_CLOSE: Role.THINK_OPEN,
@@ -230,12 +232,12 @@ class Dialect:
             Role.CONCLUSION_CLOSE: inner,
         }
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether white space is exact."""
         return self.white_space == "exact"
 
-    @property
+    @cached_property
     def roles(self) -> dict[str, Role]:
         """Every tag of the dialect with its role, in document order."""
         pairs = (
@@ -248,7 +250,7 @@ class Dialect:
         )
         return {text: role for tag, *roles in pairs if tag is not None for text, role in zip(tag, roles, strict=True) if text}
 
-    @property
+    @cached_property
     def tags(self) -> tuple[str, ...]:
         """Every tag of the dialect, each opening before its closing."""
         pairs = (self.think, self.block, self.goal, self.outline, self.path, self.conclusion)
@@ -269,12 +271,12 @@ class Dialect:
         """Whether blocks may stand in the answer."""
         return self.blocks != "thinking"
 
-    @property
+    @cached_property
     def begin(self) -> Role:
         """The tag that begins a block."""
         return Role.BLOCK_OPEN if self.block is not None else Role.GOAL_OPEN
 
-    @property
+    @cached_property
     def end(self) -> Role:
         """The tag that ends a block."""
         return Role.BLOCK_CLOSE if self.block is not None else Role.CONCLUSION_CLOSE

@@ -34,6 +34,8 @@ class State(Enum):
     LINE = "a block in one line"
     STOPPED = "a generation that has ended"
 
+    __hash__ = object.__hash__
+
 
 # States in which free text is allowed, and those in which only white space is, between tags.
 _FREE = frozenset({State.TEXT, State.BODY, State.OUTLINE, State.CONCLUSION, State.LINE})
@@ -162,10 +164,9 @@ class Machine:
         if role is not None:
             self.tag, self.since, self.nonblank = role, 0, 0
         else:
-            exact = self.tokens.dialect.exact
-            white = token in self.tokens.blanks if exact else self.tokens.is_white(token)
             self.since += 1
-            self.nonblank = self.nonblank if white else self.since
+            if not self.tokens.is_blank(token):
+                self.nonblank = self.since
         return transition
 
     def _feed(self, token: int) -> Transition | None:

@@ -53,6 +53,8 @@ class TokenDialect:
         self.beginning = lru_cache(maxsize=4096)(self._beginning)
         self.ends_with = lru_cache(maxsize=65536)(self._ends_with)
         self.is_white = lru_cache(maxsize=65536)(self._is_white)
+        # Between tags; where white space is exact, that is only what the dialect writes, and a space.
+        self.is_blank = self.blanks.__contains__ if dialect.exact else self.is_white
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a segment, without special tokens: its tags are tokens, what else reads like a special token is text."""
