@@ -52,7 +52,19 @@ def refused(result: Result, *wanted: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "args", [(), *(("--help",), ("build", "-h"), ("validate", "-h"), ("sequential", "-h"), ("stats", "-h"), ("publish", "-h"))]
+    "args",
+    [
+        (),
+        *(
+            ("--help",),
+            ("build", "-h"),
+            ("validate", "-h"),
+            ("convert", "-h"),
+            ("sequential", "-h"),
+            ("stats", "-h"),
+            ("publish", "-h"),
+        ),
+    ],
 )
 def test_help(run: Run, args: tuple[str, ...]) -> None:
     code, out, err = run("data", *args)
@@ -180,6 +192,38 @@ def test_another_dialect(run: Run, tmp_path: Path) -> None:
     assert "it is written in dialect 'npr'" in fault
     assert run("data", "validate", str(file), "--dialect", "npr").code == 0
     refused(run("data", "validate", str(file), "--dialect", "nrp"), "did you mean 'npr'?")
+
+
+def test_convert(run: Run, tmp_path: Path) -> None:
+    file, out = write_lines(tmp_path / "npr.jsonl", render(Document(FORK.thinking), NPR), "only text"), tmp_path / "out.jsonl"
+    assert run("data", "convert", str(file), "--dialect", "npr", "--to", "multiverse", "--out", str(out)).out == (
+        f"{out}: 2 documents in dialect multiverse\n"
+    )
+    assert [row.document for row in read(out).rows] == [Document(FORK.thinking), Document(None, "only text")]
+    back = tmp_path / "back.jsonl"
+    told = run("data", "convert", str(out), "--to", "npr", "--out", str(back), "--json")
+    assert json.loads(told.out) == {"out": str(back), "documents": 2, "faults": 0}
+    assert [row.document for row in read(back, NPR).rows] == [row.document for row in read(file, NPR).rows]
+
+
+def test_convert_names_what_the_other_dialect_cannot_express(run: Run, good: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    faults = refused(run("data", "convert", str(good), "--to", "threadweaver", "--out", str(out)), "19 faults beside 1 good")
+    assert "dialect 'threadweaver' has no conclusion tag, but a block has a conclusion" in faults[0]
+    assert not out.exists()
+    kept = run("data", "convert", str(good), "--to", "threadweaver", "--out", str(out), "--on-error", "skip")
+    assert kept.out == f"{out}: 1 document in dialect threadweaver, 19 faults in faults.jsonl\n"
+    assert len((tmp_path / "faults.jsonl").read_text().splitlines()) == 19
+    refused(run("data", "convert", str(good), "--to", "multivers", "--out", str(out)), "did you mean 'multiverse'?")
+
+
+def test_convert_reads_broken_blocks_as_it_is_told(run: Run, tmp_path: Path) -> None:
+    gap = render(Document(FORK.thinking), NPR).replace("2:", "3:")
+    file, out = write_lines(tmp_path / "gap.jsonl", gap), tmp_path / "out.jsonl"
+    args = ("data", "convert", str(file), "--dialect", "npr", "--to", "npr", "--out", str(out))
+    assert "expected the label 2:" in refused(run(*args))[0]
+    assert "does not keep a block as it was written" in refused(run(*args, "--malformed", "as-released"))[0]
+    assert "text may not hold the tag" in refused(run(*args, "--malformed", "sequential"))[0]
 
 
 def test_a_tokenizer_that_splits_the_tags(run: Run, good: Path, tmp_path: Path) -> None:

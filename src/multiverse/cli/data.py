@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from ..errors import DialectError
-from .data_output import count, headline, print_table, report, summary, warn_of_duplicates
+from .data_convert import convert
+from .data_output import count, headline, load, print_table, report, summary, warn_of_duplicates, with_progress
 from .declared import DialectName, Fields, Json, OnError, Out, Plot, Seed, Split, expand_options
 from .errors import InputError, known
 from .groups import HELP_OPTIONS
@@ -23,8 +23,6 @@ from .loading import ModelOptions, open_tokenizer
 if TYPE_CHECKING:
     from ..data import Loaded, Row
     from ..structure import Dialect, TokenDialect
-
-Item = TypeVar("Item")
 
 CHECKS = "Checks"
 SOURCE = "An .xml, .jsonl, .json or .parquet file, a folder of them, or a hub id."
@@ -51,6 +49,7 @@ MaxLength = Annotated[
 Promptless = Annotated[bool, typer.Option("--promptless", help="Accept documents without a question.", rich_help_panel=CHECKS)]
 
 data = typer.Typer(context_settings=HELP_OPTIONS, rich_markup_mode="rich")
+data.command()(convert)
 
 
 @data.callback(invoke_without_command=True)
@@ -119,7 +118,7 @@ def build(
     tags = _dialect(dialect)
     check_folder(out)
     counter = _counter(model.model, tags, add_tags)
-    loaded = _checked(_load(sources, tags, split), counter, max_length, promptless)
+    loaded = _checked(load(sources, tags, split), counter, max_length, promptless)
     report(loaded.faults)
     if loaded.faults and on_error == "stop":
         raise InputError(f"{summary(loaded)}: nothing is written; correct them, or skip them with --on-error skip")
@@ -132,7 +131,7 @@ def build(
     sides = {name: _sequential(rows) if baseline else rows for name, rows in divided.items()}
     if not sides["train"]:
         raise InputError(f"--validation {validation} leaves no document to train on: lower it, or give another --seed")
-    statistics = survey(_with_progress([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
+    statistics = survey(with_progress([*sides["train"], *sides["validation"]], "counting"), counter.tokens)
     text = card(out.resolve().name, sides, statistics, tags, counted=counter.counted)
     publish(sides, out, text, tags, faults=loaded.faults)
     sizes = {name: len(rows) for name, rows in sides.items()}
@@ -177,7 +176,7 @@ def validate(
     multiverse data validate problems.jsonl --json | jq .faults
     """
     tags = _dialect(dialect)
-    loaded = _checked(_load(sources, tags, split), _counter(model.model, tags, add_tags), max_length, promptless)
+    loaded = _checked(load(sources, tags, split), _counter(model.model, tags, add_tags), max_length, promptless)
     repeated = warn_of_duplicates(loaded.rows)
     if as_json:
         same = [duplicate._asdict() for duplicate in repeated]
@@ -213,7 +212,7 @@ def sequential(
 
     tags = _dialect(dialect)
     check_rows_format(out)
-    loaded = _load([source], tags, split)
+    loaded = load([source], tags, split)
     _refuse_faults(loaded)
     write_rows(_sequential(loaded.rows, conclusions), out, tags)
     typer.echo(f"{out}: {count(len(loaded.rows), 'document')}")
@@ -248,10 +247,10 @@ def stats(
     if plot is not None:
         check_format(plot)
     counter = _counter(model.model, tags, add_tags)
-    loaded = _load(sources, tags, split)
+    loaded = load(sources, tags, split)
     _refuse_faults(loaded)
     repeated = warn_of_duplicates(loaded.rows)
-    statistics = survey(_with_progress(loaded.rows, "counting"), counter.tokens)
+    statistics = survey(with_progress(loaded.rows, "counting"), counter.tokens)
     if plot is not None:
         draw(statistics, plot, title=f"{headline(statistics)} · {counter.counted}")
     if as_json:
@@ -329,21 +328,12 @@ def _dialect(name: str) -> Dialect:
     return DIALECTS[known("dialect", name, DIALECTS)]
 
 
-def _load(sources: Sequence[str], dialect: Dialect, split: str | None) -> Loaded:
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when the library is imported
-    from ..data import Fault, Loaded, Row, scan
-
-    found = [item for name in sources for item in _with_progress(scan(name, dialect, split=split), f"reading {name}")]
-    return Loaded([item for item in found if isinstance(item, Row)], [item for item in found if isinstance(item, Fault)])
-
-
 def _checked(loaded: Loaded, counter: _Counter, max_tokens: int | None, promptless: bool) -> Loaded:
     """The rows that can be trained on, and the faults of reading and checking."""
     from ..data import Loaded, check
 
     rows, faults = check(
-        _with_progress(loaded.rows, "checking"),
+        with_progress(loaded.rows, "checking"),
         counter.tokens,
         max_tokens=max_tokens,
         encode_prompt=counter.prompt,
@@ -362,16 +352,6 @@ def _refuse_faults(loaded: Loaded) -> None:
     if loaded.faults:
         report(loaded.faults)
         raise InputError(f"{summary(loaded)}: correct them first")
-
-
-def _with_progress(items: Iterable[Item], what: str) -> Iterable[Item]:
-    """The items, with a transient progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    total = len(items) if isinstance(items, list) else None
-    console = Console(stderr=True)
-    return track(items, what, total=total, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
 @contextmanager

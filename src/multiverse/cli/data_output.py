@@ -1,14 +1,19 @@
-"""What `multiverse data` prints: faults, duplicates, tables."""
+"""What `multiverse data` reads with a progress bar, and what it prints: faults, duplicates, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from ..data import Duplicate, Fault, Loaded, Row, Statistics
+    from ..structure import Dialect
+
+Item = TypeVar("Item")
 
 _LISTED = 10
 """Most duplicates that are listed one by one."""
@@ -74,3 +79,23 @@ def print_table(statistics: Statistics, counted: str) -> None:
     for name, title in NAMES.items():
         table.add_row(title, *cells(name, statistics.summaries.get(name)))
     console.print(table)
+
+
+def load(sources: Sequence[str], dialect: Dialect, split: str | None) -> Loaded:
+    """Documents of these sources, with a progress bar on a terminal."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when the library is imported
+    from ..data import Fault, Loaded, Row, scan
+
+    found = [item for name in sources for item in with_progress(scan(name, dialect, split=split), f"reading {name}")]
+    return Loaded([item for item in found if isinstance(item, Row)], [item for item in found if isinstance(item, Fault)])
+
+
+def with_progress(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items, with a transient progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    total = len(items) if isinstance(items, list) else None
+    console = Console(stderr=True)
+    return track(items, what, total=total, console=console, transient=True, disable=not sys.stderr.isatty())
