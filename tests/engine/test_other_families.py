@@ -230,6 +230,7 @@ def test_six_plans(folder: Path) -> None:
     # The family's engine ends the request here: a normal stop, without an answer.
     released = outcome(folder, NPR, "as-released", text)
     assert (released.finish_reason, released.text, released.answer) == ("stop", text, "")
+    assert released.stop_reason == "6 outlines end the generation: from 1 to 5 fork"
     assert released.tree is not None
     assert (len(released.tree.trunk), released.tree.branches) == (1, 0)
     more = "\n<step>\n1: x\n</step>\n<takeaway>\ny\n</takeaway>\n\n\\boxed{1}"

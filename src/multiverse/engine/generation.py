@@ -82,7 +82,8 @@ class Generation:
         finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
             ``error`` (its logits were not finite), ``abort``.
-        stop_reason: the stop string, or the id of the stop token, that ended it; `None` if something else did.
+        stop_reason: the stop string, or the id of the stop token, that ended it; or why an engine of the model's family ends it
+            there (`Dialect.malformed`); `None` if something else did.
         closed: label path of each path that was closed for a limit, with the limit, in the order of closing.
         structure_error: why there is no tree.
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.

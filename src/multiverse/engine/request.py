@@ -218,7 +218,7 @@ class Request:
         if isinstance(transition, Fork):
             self._fork(branch, transition.labels)
         elif isinstance(transition, Stop):
-            self.finish_reason = "stop"
+            self.finish_reason, self.stop_reason = "stop", transition.problem
         elif branch.closed:
             self._close(branch)
 
