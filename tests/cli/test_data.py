@@ -226,6 +226,17 @@ def test_convert_reads_broken_blocks_as_it_is_told(run: Run, tmp_path: Path) -> 
     assert "text may not hold the tag" in refused(run(*args, "--malformed", "sequential"))[0]
 
 
+def test_broken_blocks_are_shown_as_the_family_reads_them(run: Run, tmp_path: Path) -> None:
+    gap = render(Document(FORK.thinking), NPR).replace("2:", "3:")
+    file, text = write_lines(tmp_path / "gap.jsonl", gap), tmp_path / "gap.txt"
+    text.write_text(gap)
+    assert "expected the label 2:" in refused(run("data", "validate", str(file), "--dialect", "npr"))[0]
+    shown = json.loads(run("show", str(text), "--dialect", "npr", "--malformed", "as-released", "--json").out)
+    assert shown["tree"]["thinking"][0]["as_written"]["paths"] == ["1", "3"]
+    assert "3 b" in run("show", str(text), "--dialect", "npr", "--malformed", "as-released").out
+    assert json.loads(run("show", str(text), "--dialect", "npr", "--malformed", "sequential", "--json").out)["branches"] == 0
+
+
 def test_a_tokenizer_that_splits_the_tags(run: Run, good: Path, tmp_path: Path) -> None:
     build_tokenizer(None).save_pretrained(tmp_path / "plain")
     args = ("data", "validate", str(good), "--model", str(tmp_path / "plain"))

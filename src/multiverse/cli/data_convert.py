@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .data_output import count, load, report, summary
-from .declared import DialectName, Json, OnError, Out, Split
+from .declared import DialectName, Json, MalformedPolicy, OnError, Out, Split
 from .errors import InputError, known
 from .jsonio import print_json
 
@@ -24,14 +24,6 @@ Sources = Annotated[
     ),
 ]
 To = Annotated[str, typer.Option("--to", metavar="DIALECT", help="Dialect to write the documents in.", show_default=False)]
-MalformedPolicy = Annotated[
-    Literal["refuse", "as-released", "sequential"],
-    typer.Option(
-        "--malformed",
-        metavar="refuse|as-released|sequential",
-        help="Blocks that break the rules of their dialect: a fault, read as the family's own code reads them, or text.",
-    ),
-]
 
 
 def convert(

@@ -83,6 +83,14 @@ DialectName = Annotated[
         help="Tag set of the documents.",
     ),
 ]
+MalformedPolicy = Annotated[
+    Literal["refuse", "as-released", "sequential"],
+    typer.Option(
+        "--malformed",
+        metavar="refuse|as-released|sequential",
+        help="Blocks that break the rules of their dialect: a fault, read as the family's own code reads them, or text.",
+    ),
+]
 
 # Former names of options, and what each is called now. One is refused in commands that have the new one; fields that declare
 # an earlier name (`was`) are added when a command is made from them.

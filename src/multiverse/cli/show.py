@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import StructureError
-from .declared import DialectName, Fields, Json, expand_options
+from .declared import DialectName, Fields, Json, MalformedPolicy, expand_options
 from .errors import InputError, known
 from .jsonio import print_json
 from .loading import ModelOptions
@@ -29,6 +30,7 @@ def show(
     ],
     model: Annotated[ModelOptions, Fields(only=("model",), show_default={"model": "words and tags are counted"})],
     dialect: DialectName = "multiverse",
+    malformed: MalformedPolicy = "refuse",
     as_json: Json = False,
 ) -> None:
     """Check a document and draw its tree.
@@ -40,11 +42,12 @@ def show(
     [bold]Examples[/bold]
     multiverse show document.xml
     multiverse show document.xml --model path/to/model --json
+    multiverse show answer.txt --dialect npr --malformed as-released
     multiverse tasks nested --limit 1 | jq -r .structured | multiverse show -
     """
     from ..structure import DIALECTS, measure, resolve, word_tokens
 
-    tags = DIALECTS[known("dialect", dialect, DIALECTS)]
+    tags = replace(DIALECTS[known("dialect", dialect, DIALECTS)], malformed=malformed)
     name = "standard input" if file == "-" else file
     text = _read(file, name)
     document = _parse(text, tags, name)
@@ -90,7 +93,7 @@ def _parse(text: str, dialect: Dialect, name: str) -> Document:
         raise InputError(f"{name}, line {error.line}: {error.problem}, expected {error.expected}") from None
     if not document.branches:
         for other in DIALECTS.values():
-            if other is not dialect and other.path.open in text:
+            if other.name != dialect.name and other.path.open in text:
                 found = f"forks nowhere in dialect {dialect.name!r}, but holds {other.path.open}"
                 raise InputError(f"{name!r} {found}: use --dialect {other.name}")
     return document

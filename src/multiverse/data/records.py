@@ -89,7 +89,7 @@ def checked(text: str, what: str) -> str:
 def _elsewhere(text: str, dialect: Dialect) -> str:
     """A hint, if the text is a document with forks in another dialect."""
     for other in DIALECTS.values():
-        if other is dialect or other.path.open not in text:
+        if other.name == dialect.name or other.path.open not in text:
             continue
         try:
             if parse(text, other).branches:
