@@ -63,4 +63,11 @@ class CommonOptions(Options):
         group=_SAMPLING,
     )
     dialect: DialectChoice = option("multiverse", "Tag set of the documents.")
+    layout: Literal["engine", "released"] | None = option(
+        None,
+        "Positions and visibility around paths: engine, or released (as the code that was published with the paper trains); "
+        "see docs/layouts.md.",
+        group=_MODEL,
+        show_default="as the model says",
+    )
     validation: float = option(0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X")

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral
 from os import PathLike
-from typing import Any
+from typing import Any, cast, get_args
 
 from .engine.params import SamplingParams
 from .engine.token_ids import as_list, as_lists
 from .errors import RequestError
 from .prompting import Mode, instruct_chat
-from .structure import DIALECTS, Dialect
+from .structure import DIALECTS, Dialect, Positions
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
@@ -212,6 +212,16 @@ def dialect_of(given: Dialect | str | None) -> Dialect | None:
     if isinstance(given, str) and given in DIALECTS:
         return DIALECTS[given]
     raise RequestError(f"dialect={brief(given)} is not known: it must be a Dialect, or one of {', '.join(DIALECTS)}")
+
+
+def positions_of(given: str | None) -> Positions | None:
+    """A layout by its name."""
+    for name in get_args(Positions):
+        if given == name:
+            return cast(Positions, name)
+    if given is not None:
+        raise RequestError(f"layout={brief(given)} is not known: it must be one of {', '.join(get_args(Positions))}, or None")
+    return None
 
 
 _ARGUMENTS: dict[str, tuple[Any, str]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 from .engine.params import SamplingParams
 from .engine.scoring import Score, ScoringRequest
@@ -21,6 +21,7 @@ from .inputs import (
     messages_of,
     mode_of,
     params_of,
+    positions_of,
     priority_of,
     prompts_of,
     single,
@@ -30,24 +31,26 @@ from .models.about import asked, read_about
 from .progress import counting, loading
 from .prompting import Instruction, Mode, read_instructed
 from .structure import (
-    DIALECTS,
     ChatEncoder,
     ChatPrompt,
     Dialect,
     Document,
     TokenDialect,
-    detect,
+    bind,
     encode,
-    layout,
     parse,
-    read_dialect,
-    resolve,
 )
 
 if TYPE_CHECKING:
     from .engine import Event, Generation, Request
     from .engine.engine import Engine, EngineOptions
     from .engine.generating import Generating
+
+    class LLMOptions(EngineOptions, total=False):
+        """Keyword arguments of `LLM` beside those that it names."""
+
+        layout: str | None
+
 
 Params = SamplingParams | Sequence[SamplingParams]
 
@@ -73,8 +76,8 @@ class LLM:
             else is in the batch and in the prefix cache, and however it is cut into chunks, preempted or served in waves.
             Slower, and not with `tensor_parallel` (docs/deterministic.md).
         progress: show a bar while weights are loaded; `None` shows it where someone watches, on a terminal or in a notebook.
-        options: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
-            `prefix_cache`; see `Engine`.
+        options: `layout` (``engine`` or ``released``, in place of what the model's dialect says: docs/layouts.md), `kv_memory`
+            (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`, `prefix_cache`; see `Engine`.
 
     Attributes:
         model_path: the name, folder or hub id that was loaded.
@@ -99,9 +102,9 @@ class LLM:
         tensor_parallel: int = 1,
         deterministic: bool = False,
         progress: bool | None = None,
-        **options: Unpack[EngineOptions],
+        **options: Unpack[LLMOptions],
     ) -> None:
-        wanted = dialect_of(dialect)
+        wanted, positions = dialect_of(dialect), positions_of(options.pop("layout", None))
         switches = {"packed_linears": packed_linears, "deterministic": deterministic}
         check_arguments({"model": model, "tensor_parallel": tensor_parallel, **switches, **options})
         # Here, so that importing this module needs neither torch nor transformers.
@@ -117,13 +120,12 @@ class LLM:
                 tensor_parallel=tensor_parallel,
                 deterministic=deterministic,
             )
-        wanted = wanted if wanted is not None else read_dialect(loaded.model.config)
-        tokens = resolve(loaded.tokenizer, wanted) if wanted else detect(loaded.tokenizer, tuple(DIALECTS.values()))
+        tokens = bind(loaded.tokenizer, loaded.model.config, wanted, layout=positions)
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
         self.about = read_about(loaded.source)
         self.instructed = tokens is not None and read_instructed(loaded.model.config)
-        self._engine: Engine | None = Engine(loaded, tokens, **options)
+        self._engine: Engine | None = Engine(loaded, tokens, **cast("EngineOptions", options))
         self._chats = ChatEncoder(self.tokenizer, tokens)
 
     @property
@@ -295,14 +297,21 @@ class LLM:
             engine.abort(request)
 
     def score(
-        self, texts: str | Document | Sequence[str | Document | Sequence[int]], *, share_every: int | None = None
+        self,
+        texts: str | Document | Sequence[str | Document | Sequence[int]],
+        *,
+        share_every: int | None = None,
+        as_trained: bool = False,
     ) -> list[Score]:
         """Log-probability of every token of structured texts, under the layout that their tags give them.
+
 
         Args:
             texts: canonical texts (tokenised segment by segment, as in training), documents, other texts, or token ids; one
                 text alone is taken as a list of one.
             share_every: as in `SamplingParams`.
+            as_trained: in the layout ``released``, let later paths see what they see in training and not when they are decoded
+                (docs/layouts.md). By default the scores are those with which the engine itself would have written the text.
 
         Raises:
             RequestError: a text is empty, too long, or breaks the grammar of its own tags.
@@ -311,13 +320,13 @@ class LLM:
         requests: list[ScoringRequest] = []
         try:
             for text in batch:
-                requests.append(self.engine.submit_scoring(self._encode_document(text), share_every))
+                requests.append(self.engine.submit_scoring(self._encode_document(text), share_every, trained=as_trained))
         except RequestError as error:
             for request in requests:
                 self.engine.abort(request)
             raise RequestError(f"text {len(requests)}: {error}" if len(batch) > 1 else str(error)) from None
         self.engine.run([*requests])
-        return [self._scored(request) for request in requests]
+        return [request.score() for request in requests]
 
     def is_unlike(self, question: str) -> bool:
         """Whether a question is unlike those that the model was trained on, as far as its folder says how to tell (`About`).
@@ -333,21 +342,6 @@ class LLM:
             return False
         self.engine.run([request])
         return self.about.is_unlike(own.mean(request.logprobs))
-
-    def _scored(self, request: ScoringRequest) -> Score:
-        owners = [branch.label for branch, start, end in request.tree.segments for _ in range(start, end)]
-        if self.engine.tokens is None:
-            positions, forced = tuple(range(len(owners))), (False,) * len(owners)
-        else:
-            where = layout(request.prompt, self.engine.tokens)
-            positions, forced = where.positions, where.forced
-        return Score(
-            token_ids=tuple(request.prompt),
-            positions=positions,
-            branches=tuple(owners),
-            forced=forced,
-            logprobs=tuple(score.logprob if score is not None else None for score in request.prompt_scores or ()),
-        )
 
     def _run(
         self,

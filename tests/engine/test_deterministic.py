@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.backends.base import ForwardContext
@@ -25,6 +26,7 @@ from multiverse.engine.sampler import Sampler, _draw, score
 from multiverse.engine.scripted import ScriptedSampler
 from multiverse.errors import ModelError
 from multiverse.tasks import problems
+from tests.conftest import SHAPE, save_model
 from tests.engine.steering import NESTED, prompt_ids, run_documents
 from tests.engine.test_oracle import FAMILIES, PARAMS, Trouble, agree, draw_work, places, run_scripted
 from tests.engine.test_sampler import busy
@@ -65,6 +67,43 @@ def test_nested_forks_in_any_company_at_length(
 @given(data=st.data())
 def test_nested_forks_in_any_company(llms: dict[tuple[str, str], LLM], family: str, dtype: str, data: st.DataObject) -> None:
     any_company(llms[family, dtype], data)
+
+
+@pytest.mark.parametrize("window", [None, 24])
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=2)
+@given(data=st.data())
+def test_the_layout_released_in_any_company(
+    beside: Callable[[str, int | None], tuple[LLM, Any]], dtype: str, window: int | None, data: st.DataObject
+) -> None:
+    any_company(beside(dtype, window)[0], data)
+
+
+@pytest.fixture(scope="module")
+def beside(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast
+) -> Callable[[str, int | None], tuple[LLM, Any]]:
+    """A tiny model in the layout ``released``, and the same untouched; all layers have this window."""
+
+    @cache
+    def made(dtype: str, window: int | None) -> tuple[LLM, Any]:
+        torch.manual_seed(5)
+        config = MistralConfig(vocab_size=len(tokenizer), sliding_window=window, **SHAPE)
+        folder = save_model(tmp_path_factory.mktemp("beside"), MistralForCausalLM(config), tokenizer)
+        llm = LLM(folder, layout="released", dtype=dtype, kv_memory=8 << 20, deterministic=True)
+        return llm, AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+    return made
+
+
+@settings(max_examples=1)
+@given(data=st.data())
+def test_the_layout_released_agrees_with_one_dense_forward(
+    beside: Callable[[str, int | None], tuple[LLM, Any]], data: st.DataObject
+) -> None:
+    llm, model = beside("float32", None)
+    llm.engine.sampler = ScriptedSampler()
+    agree((llm, model), data)
 
 
 def any_company(llm: LLM, data: st.DataObject) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from multiverse.engine.engine import Engine
 from multiverse.engine.model import prepare
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.errors import ModelError
-from multiverse.structure import Block, Document, layout, resolve
+from multiverse.structure import MULTIVERSE, Block, Document, Positions, layout, resolve
 from tests.engine.test_oracle import TOLERANCE, predecessors
 
 FULL = ["full_attention"] * 2
@@ -114,7 +115,7 @@ def tiny(kind: str, vocabulary: int) -> Any:
     return made(**{**{name: value for name, value in sizes.items() if name in known}, **MORE.get(kind, {})})
 
 
-def build(kind: str, tokenizer: PreTrainedTokenizerFast) -> tuple[Engine, Any]:
+def build(kind: str, tokenizer: PreTrainedTokenizerFast, positions: Positions = "engine") -> tuple[Engine, Any]:
     """The engine of a random model, and the model as it was."""
     config = tiny(kind, len(tokenizer))
     check_joinable(config, kind)
@@ -129,7 +130,8 @@ def build(kind: str, tokenizer: PreTrainedTokenizerFast) -> tuple[Engine, Any]:
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     backend = select(torch.device("cpu"), torch.float32, packed_linears=False)
     loaded = prepare(deepcopy(model), tokenizer, kind, backend)
-    return Engine(loaded, resolve(tokenizer), kv_memory=4 << 20, sampler=ScriptedSampler()), model
+    tokens = resolve(tokenizer, replace(MULTIVERSE, positions=positions))
+    return Engine(loaded, tokens, kv_memory=4 << 20, sampler=ScriptedSampler()), model
 
 
 def reference(model: Any, ids: list[int], whole: Any) -> torch.Tensor:
@@ -145,11 +147,20 @@ def reference(model: Any, ids: list[int], whole: Any) -> torch.Tensor:
     return logits_LV.log_softmax(-1)
 
 
+@pytest.mark.parametrize("kind", ["gemma3_text", "olmo3"])
+def test_windows_and_paths_that_begin_beside_other_tokens(kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    agree(kind, tokenizer, "released")
+
+
 @pytest.mark.parametrize("kind", JOINED)
 def test_a_family_agrees_with_transformers(kind: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    agree(kind, tokenizer, "engine")
+
+
+def agree(kind: str, tokenizer: PreTrainedTokenizerFast, positions: Positions) -> None:
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         pytest.skip("this version of transformers does not have it")
-    engine, model = build(kind, tokenizer)
+    engine, model = build(kind, tokenizer, positions)
     tokens, sampler = engine.tokens, engine.sampler
     assert tokens is not None
     assert isinstance(sampler, ScriptedSampler)
@@ -162,7 +173,7 @@ def test_a_family_agrees_with_transformers(kind: str, tokenizer: PreTrainedToken
     for generation in map(engine.generation, requests):
         assert generation.finish_reason == "stop"
         prompt, ids = len(generation.prompt_token_ids), [*generation.prompt_token_ids, *generation.token_ids[:-1]]
-        whole = layout(ids, tokens)
+        whole = layout(ids, tokens, decoded=True)
         logprobs_LV, before = reference(model, ids, whole), predecessors(whole)
         for i, value in enumerate(generation.logprobs[:-1], prompt):  # type: ignore[index]
             if value is not None:

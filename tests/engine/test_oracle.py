@@ -20,7 +20,18 @@ from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
 from multiverse.engine import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import MULTIVERSE, MULTIVERSE_COMPACT, Block, Blocks, Document, TokenDialect, encode, layout, place
+from multiverse.structure import (
+    MULTIVERSE,
+    MULTIVERSE_COMPACT,
+    Block,
+    Blocks,
+    Document,
+    Positions,
+    TokenDialect,
+    encode,
+    layout,
+    place,
+)
 from tests.conftest import FAMILIES as MODELS
 from tests.conftest import build_tokenizer, save_model
 from tests.strategies import documents
@@ -37,7 +48,7 @@ def dense_logprobs(
 ) -> tuple[np.ndarray, Any]:
     """Log-probability of each generated token by one dense forward, and the layout of the whole sequence."""
     ids = [*prompt, *generated]
-    whole = layout(ids, tokens)
+    whole = layout(ids, tokens, decoded=True)
     with torch.inference_mode():
         logits_LV = model(**dense_inputs(ids, whole, share_every=share_every)).logits[0].float()
     logprobs_LV = logits_LV.log_softmax(-1)
@@ -51,7 +62,7 @@ def predecessors(whole: Any) -> list[int]:
     """Index of the visible token at the position before each token; sampled tokens always have it in their own branch."""
     last: dict[int, int] = {}
     out = []
-    for i, branch in enumerate(whole.branches):
+    for i, branch in enumerate(whole.writers):
         out.append(last.get(branch, -1))
         last[branch] = i
     return out
@@ -80,12 +91,12 @@ Pair = tuple[LLM, Any]
 
 
 @pytest.fixture(scope="module")
-def pair(model_folders: dict[str, Path]) -> Callable[[str, Blocks], Pair]:
-    """Our engine and the untouched model, by family and places of blocks."""
+def pair(model_folders: dict[str, Path]) -> Callable[..., Pair]:
+    """Our engine and the untouched model, by family, places of blocks and layout."""
 
     @cache
-    def made(family: str, blocks: Blocks) -> Pair:
-        llm = LLM(model_folders[family], dialect=replace(MULTIVERSE, blocks=blocks), kv_memory=8 << 20)
+    def made(family: str, blocks: Blocks, positions: Positions = "engine") -> Pair:
+        llm = LLM(model_folders[family], dialect=replace(MULTIVERSE, blocks=blocks, positions=positions), kv_memory=8 << 20)
         llm.engine.sampler = ScriptedSampler()
         return llm, AutoModelForCausalLM.from_pretrained(model_folders[family], attn_implementation="sdpa").eval()
 
@@ -187,10 +198,19 @@ PLACED: list[tuple[str, Blocks]] = [("qwen2", "thinking"), ("qwen3", "both"), ("
 @settings(max_examples=10)
 @given(data=st.data())
 def test_engine_agrees_with_one_dense_forward(
-    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, data: st.DataObject
+    pair: Callable[..., Pair], family: str, blocks: Blocks, data: st.DataObject
 ) -> None:
     # 10 examples of at least 7 trees each: at least 210 trees with blocks in the thinking, and as many with others.
     agree(pair(family, blocks), data)
+
+
+@pytest.mark.parametrize(("family", "blocks"), PLACED)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_the_released_layout_agrees_with_one_dense_forward(
+    pair: Callable[..., Pair], family: str, blocks: Blocks, data: st.DataObject
+) -> None:
+    agree(pair(family, blocks, "released"), data)
 
 
 @pytest.mark.slow
@@ -199,13 +219,13 @@ def test_engine_agrees_with_one_dense_forward(
 @settings(max_examples=150)
 @given(data=st.data())
 def test_engine_agrees_with_one_dense_forward_at_length(
-    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, data: st.DataObject
+    pair: Callable[..., Pair], family: str, blocks: Blocks, data: st.DataObject
 ) -> None:
     agree(pair(family, blocks), data)
 
 
 @pytest.mark.parametrize("blocks", ["thinking", "answer"])
-def test_a_chain_of_nested_blocks_to_depth_three(pair: Callable[[str, Blocks], Pair], blocks: Blocks) -> None:
+def test_a_chain_of_nested_blocks_to_depth_three(pair: Callable[..., Pair], blocks: Blocks) -> None:
     # Whatever the random trees happen to be: a block in a path in a path, wide, with ragged paths and text after each join.
     def body(depth: int, label: str) -> tuple[str | Block, ...]:
         if not depth:
@@ -264,10 +284,22 @@ def draw_work(data: st.DataObject, size: int, where: Blocks) -> tuple[list[Docum
 @settings(max_examples=4)
 @given(data=st.data())
 def test_preemption_at_any_step_changes_nothing(
-    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, evict: bool, data: st.DataObject
+    pair: Callable[..., Pair], family: str, blocks: Blocks, evict: bool, data: st.DataObject
 ) -> None:
+    preempted(pair(family, blocks), evict, data)
+
+
+@pytest.mark.parametrize("evict", [False, True], ids=["kept in the cache", "evicted"])
+@settings(max_examples=4)
+@given(data=st.data())
+def test_preemption_changes_nothing_in_the_released_layout(pair: Callable[..., Pair], evict: bool, data: st.DataObject) -> None:
+    preempted(pair("qwen3", "both", "released"), evict, data)
+
+
+def preempted(pair: Pair, evict: bool, data: st.DataObject) -> None:
     # Small chunks and few branches at a time, so that restoring is cut up and blocks are gone through in waves.
-    llm, model = pair(family, blocks)
+    llm, model = pair
+    blocks = places(llm)
     docs, prompts, gaps, rng = draw_work(data, 4, blocks)
     tokens, scheduler = llm.engine.tokens, llm.engine.scheduler
     assert tokens is not None
@@ -288,7 +320,7 @@ def test_preemption_at_any_step_changes_nothing(
 @settings(max_examples=3)
 @given(data=st.data())
 def test_paths_that_share_every_so_often_agree_too(
-    pair: Callable[[str, Blocks], Pair], family: str, blocks: Blocks, every: int, data: st.DataObject
+    pair: Callable[..., Pair], family: str, blocks: Blocks, every: int, data: st.DataObject
 ) -> None:
     llm, model = pair(family, blocks)
     docs, prompts, gaps, rng = draw_work(data, 3, blocks)
@@ -308,7 +340,7 @@ def test_paths_that_share_every_so_often_agree_too(
 
 
 @pytest.mark.parametrize("every", [None, 1, 8])
-def test_sharing_is_seen_by_the_model(pair: Callable[[str, Blocks], Pair], every: int | None) -> None:
+def test_sharing_is_seen_by_the_model(pair: Callable[..., Pair], every: int | None) -> None:
     # The two masks differ where it matters: numbers of one would not pass as those of the other.
     llm, model = pair("qwen2", "thinking")
     tokens = llm.engine.tokens

@@ -70,7 +70,7 @@ def agree(model: Any, generation: Generation, tokens: Any, short: int) -> tuple[
     """
     prompt = len(generation.prompt_token_ids)
     ids = [*generation.prompt_token_ids, *generation.token_ids[:-1]]
-    whole = layout(ids, tokens)
+    whole = layout(ids, tokens, decoded=True)
     inputs, before = dense_inputs(ids, whole), predecessors(whole)
     moved = {**inputs, "position_ids": inputs["position_ids"].clamp(max=short - 1)}
     with torch.inference_mode():
@@ -87,8 +87,17 @@ def agree(model: Any, generation: Generation, tokens: Any, short: int) -> tuple[
 
 @pytest.mark.parametrize(("short", "deterministic"), CASES)
 def test_a_text_that_outgrows_the_short_factors_is_read_again(phi3: Phi3, short: int, deterministic: bool) -> None:
+    outgrow(phi3, short, deterministic=deterministic)
+
+
+@pytest.mark.parametrize(("short", "deterministic"), [(60, False), (72, False), (84, False), (84, True)])
+def test_separators_that_are_read_at_the_join_outgrow_them_too(phi3: Phi3, short: int, deterministic: bool) -> None:
+    outgrow(phi3, short, deterministic=deterministic, layout="released")
+
+
+def outgrow(phi3: Phi3, short: int, *, deterministic: bool, layout: str = "engine") -> None:
     folder, model = phi3(short)
-    llm = LLM(folder, kv_memory=1 << 20, deterministic=deterministic)
+    llm = LLM(folder, layout=layout, kv_memory=1 << 20, deterministic=deterministic)
     llm.engine.sampler = ScriptedSampler()
     tokens, rng = llm.engine.tokens, random.Random(short)
     assert tokens is not None

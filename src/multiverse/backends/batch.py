@@ -24,6 +24,8 @@ class Family(NamedTuple):
         visible: whether a branch (row) may read the tokens of another (column).
         shared_RU: tokens of sibling paths that a row may read besides (`share_every`); `None` without sharing.
         ranks: number of each branch in document order; `None` unless the backend is deterministic.
+        order: the computed tokens in document order, where that is not the order of positions in each branch's view (the layout
+            ``released``); `None` otherwise, and unless the backend is deterministic.
     """
 
     rows: Ints
@@ -33,6 +35,7 @@ class Family(NamedTuple):
     visible: NDArray[np.bool_]
     shared_RU: NDArray[np.bool_] | None = None
     ranks: Ints | None = None
+    order: Ints | None = None
 
     def mask(self) -> NDArray[np.bool_] | None:
         """Whether each row may read each computed token [R, U]; `None` if a single row may read all of them."""

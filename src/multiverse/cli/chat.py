@@ -23,7 +23,7 @@ from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
 from .introduce import introduce, warn_tagless, warn_unlike
-from .loading import NOT_AT_A_SERVER, ModelOptions
+from .loading import ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def chat(
     model: Annotated[
         ModelOptions,
         Fields(
-            only=("model", "upstream", "tokenizer", "device", "dtype", "deterministic"),
+            only=("model", "upstream", "tokenizer", "layout", "device", "dtype", "deterministic"),
             aliases={"upstream": "--base-url"},
             show_default={"model": "multiverse-mini, or the server's first"},
         ),
@@ -100,8 +100,7 @@ def chat(
     if options.url is not None:
         from .remote import Remote
 
-        if model.deterministic:
-            raise InputError(NOT_AT_A_SERVER)
+        model.check_remote()
         if model.upstream is not None or model.tokenizer is not None:
             raise InputError("--url has a server answer chats, --upstream one that runs the model for us: give one of them")
         fields, extension = _wire(sampling)

@@ -23,7 +23,7 @@ from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
 from .introduce import warn_tagless
 from .jsonio import print_json
-from .loading import NOT_AT_A_SERVER, ModelOptions
+from .loading import ModelOptions
 
 if TYPE_CHECKING:
     from inspect_ai.model import ModelAPI
@@ -38,7 +38,7 @@ NAMES = (
 )
 
 LocalModel = Annotated[
-    ModelOptions, Fields(only=("model", "upstream", "tokenizer", "device", "dtype", "kv_memory", "deterministic"))
+    ModelOptions, Fields(only=("model", "upstream", "tokenizer", "layout", "device", "dtype", "kv_memory", "deterministic"))
 ]
 Data = Annotated[
     list[str] | None,
@@ -196,8 +196,7 @@ def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> 
     if source.server is not None:
         from .remote import Remote
 
-        if model.deterministic:
-            raise InputError(NOT_AT_A_SERVER)
+        model.check_remote()
         if model.upstream is not None or model.tokenizer is not None:
             raise InputError("--server is asked for chats, --upstream runs the model for us: give one of them")
         found = Remote(source.server, model.model, source.api_key)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TEXTS, OUTPUT = "Texts", "Output"
 GUARDS: dict[str | None, tuple[bool, ...]] = {None: (), "on": (True,), "off": (False,), "both": (True, False)}
 
-Model = Annotated[ModelOptions, Fields(only=("model", "device", "dtype"))]
+Model = Annotated[ModelOptions, Fields(only=("model", "layout", "device", "dtype"))]
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,15 @@ def prompting(
 
 
 def _open_reader(model: ModelOptions, sites: SiteOptions) -> tuple[Reader, Marker]:
-    from ..structure import DIALECTS, detect, read_dialect, resolve
+    from ..structure import bind
 
     with quietly(model.model):
         from ..evaluation.analysis.sites import Marker
         from ..evaluation.analysis.states import open_reader
 
         reader = open_reader(model.model, dtype=model.dtype, device=model.device)
-        noted = read_dialect(reader.model.config)
-        tokenizer = reader.tokenizer
-        tokens = resolve(tokenizer, noted) if noted is not None else detect(tokenizer, tuple(DIALECTS.values()))
-        return reader, Marker(tokenizer, tokens, sites.at, sites.within)
+        tokens = bind(reader.tokenizer, reader.model.config, layout=model.layout)
+        return reader, Marker(reader.tokenizer, tokens, sites.at, sites.within)
 
 
 def _probe(reader: Reader, cases: list[Case], marker: Marker, modes: tuple[Mode, ...], seed: int) -> ProbeReport:

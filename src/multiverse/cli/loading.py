@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ..stock.llm import StockLLM
 
 MINI = "multiverse-mini"
-NOT_AT_A_SERVER = (
-    "--deterministic is for a model in this process: start the server with it, as multiverse serve --deterministic"
-)
 _MODEL, _GIB = "Model", 1 << 30
 
 
@@ -51,6 +48,7 @@ class ModelOptions(Options):
         group=_MODEL,
         show_default="the model's, if its name there is a folder here",
     )
+    layout: Literal["engine", "released"] | None = like(CommonOptions, "layout")
     device: str = option(
         "auto", "Where to run it: auto (CUDA if there is a GPU), cpu, cuda, cuda:1.", metavar="NAME", group=_MODEL
     )
@@ -68,6 +66,13 @@ class ModelOptions(Options):
         group=_MODEL,
     )
 
+    def check_remote(self) -> None:
+        """Raise `InputError` if something is set that a server has to be started with."""
+        layout = None if self.layout is None else f"--layout {self.layout}"
+        for flag in ("--deterministic" if self.deterministic else None, layout):
+            if flag is not None:
+                raise InputError(f"{flag} is for a model in this process: start the server with it, as multiverse serve {flag}")
+
     @property
     def name(self) -> str:
         """What to call the model in output."""
@@ -79,6 +84,7 @@ class ModelOptions(Options):
         """The keyword arguments of `LLM`."""
         given: dict[str, Any] = {
             "model": self.model,
+            "layout": self.layout,
             "device": self.device,
             "dtype": self.dtype,
             "packed_linears": self.packed_linears,
@@ -146,9 +152,9 @@ class ModelOptions(Options):
     def _refuse_local(self) -> None:
         """Raise `InputError` for an option that concerns a model in this process."""
         if self.deterministic:
-            raise InputError(NOT_AT_A_SERVER)
+            self.check_remote()
         plain = ModelOptions()
-        for name in ("device", "dtype", "kv_memory", "packed_linears", "tensor_parallel"):
+        for name in ("layout", "device", "dtype", "kv_memory", "packed_linears", "tensor_parallel"):
             if getattr(self, name) != getattr(plain, name):
                 option_name = f"--{'no-' if getattr(self, name) is False else ''}{name.replace('_', '-')}"
                 raise InputError(f"{option_name} is for a model in this process: with --upstream its server decides that")

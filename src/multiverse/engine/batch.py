@@ -66,10 +66,12 @@ def build(chunks: list[Chunk], *, ranked: bool = False) -> ScheduledBatch:
 def next_batch(batch: ScheduledBatch, pool: SlotPool) -> Batch | None:
     """The batch that follows if every branch continues with one token; its tokens are not known yet.
 
-    `None` if this batch has more rows than sampled ones, or the pool too few free slots.
+    `None` if this batch has more rows than sampled ones or is read in document order, or the pool has too few free slots.
     """
     count = len(batch.sampled)
     if not count or len(batch.token_N) != count or pool.free < count:
+        return None
+    if any(family.order is not None for family in batch.families):  # where new tokens stand in it is not known here
         return None
     # The scheduler gives every request one slot, then each a second, and so on.
     used: Counter[int] = Counter()
@@ -97,8 +99,11 @@ def _family(request: Request, start: int, end: int, *, ranked: bool) -> Family:
     """The rows from `start` to `end`, the newest of the request's computed tokens."""
     computed, every = request.computed, request.params.share_every
     shared_RU = None if every is None else _shared(request, end - start, every)
-    visible, ranks = request.tree.visible, request.tree.ranks if ranked else None
-    return Family(np.arange(start, end), computed.slots, computed.positions, computed.owners, visible, shared_RU, ranks)
+    tree = request.tree
+    ranks = tree.ranks if ranked else None
+    order = computed.document_order(tree.document()) if ranked and tree.overlaps else None
+    columns = (computed.slots, computed.positions, computed.owners)
+    return Family(np.arange(start, end), *columns, tree.visible, shared_RU, ranks, order)
 
 
 def _shared(request: Request, rows: int, every: int) -> NDArray[np.bool_]:

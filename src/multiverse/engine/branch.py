@@ -110,6 +110,10 @@ class Branch:
         stream: its text as it grows; `None` unless the request is listened to or has stop strings.
         roles: classifies its tokens; `None` unless the request is listened to.
         seen: the tokens that it attends to; `None` unless there is a penalty.
+        separator: whether it is no path but holds the separator behind one, which the layout ``released`` computes at the join.
+            It has its parent's label, and the stream of the path behind which it stands.
+        behind: the branch that holds the separator behind this path; `None` where that belongs to the path itself.
+        first_piece: number of its stream's pieces that precede its own.
     """
 
     index: int
@@ -133,6 +137,9 @@ class Branch:
     stream: TextStream | None = None
     roles: RoleTracker | None = None
     seen: SeenTokens | None = None
+    separator: bool = False
+    behind: Branch | None = None
+    first_piece: int = 0
 
     @cached_property
     def rng(self) -> np.random.Generator:
@@ -152,7 +159,19 @@ class Branch:
     @property
     def open(self) -> bool:
         """Whether its next token is the model's to choose."""
-        return not (self.waiting or self.closed)
+        return not (self.separator or self.waiting or self.closed)
+
+    @property
+    def holder(self) -> Branch:
+        """The branch that owns the newest token that the machine was fed: itself, or that of the separator behind it."""
+        if self.behind is not None and self.machine is not None and self.machine.beyond:
+            return self.behind
+        return self
+
+    def piece(self, number: int) -> str:
+        """The text that its token with this number adds."""
+        assert self.stream is not None
+        return self.stream.pieces[self.first_piece + number]
 
     @property
     def children(self) -> list[Branch]:

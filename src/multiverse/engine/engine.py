@@ -138,19 +138,22 @@ class Engine:
         self.scheduler.add(request)
         return request
 
-    def submit_scoring(self, token_ids: list[int], share_every: int | None = None, *, cached: bool = True) -> ScoringRequest:
+    def submit_scoring(
+        self, token_ids: list[int], share_every: int | None = None, *, cached: bool = True, trained: bool = False
+    ) -> ScoringRequest:
         """Queue a text whose own tokens are to be scored; its `prompt_scores` are the result when it has finished.
 
         Args:
             share_every: as in `SamplingParams`.
             cached: keep the text in the prefix cache afterwards.
+            trained: as in `BranchTree`; the text is not kept.
 
         Raises:
             RequestError: as `submit`.
         """
         token_ids = as_list(token_ids)
-        self.check(token_ids, SamplingParams(max_tokens=1))
-        request = self._scoring(token_ids, share_every, cached=cached)
+        self.check(token_ids, SamplingParams(max_tokens=1, share_every=share_every))
+        request = self._scoring(token_ids, share_every, cached=cached, trained=trained)
         self.scheduler.add(request)
         return request
 
@@ -185,6 +188,11 @@ class Engine:
                     raise RequestError(f"{name} names token id {token}, outside the vocabulary (0 to {vocabulary - 1})")
                 if token in self._unused:
                     raise RequestError(f"{name} names token id {token}, which the tokenizer has no token for: leave it out")
+        if params.share_every is not None and self.tokens is not None and self.tokens.dialect.positions == "released":
+            raise RequestError(
+                f"share_every={params.share_every} has no meaning in the layout 'released', in which paths begin beside other "
+                f"tokens: leave it out, or load the model with layout='engine'"
+            )
         if params.answer_format is not None:
             self.grammar_compiler.matcher(params.answer_format)
 
@@ -234,13 +242,20 @@ class Engine:
         return self._finish(requests)
 
     def _score(self, batch: ScheduledBatch, logits_BV: Tensor) -> None:
-        """Keep the log-probability of each scored token under the row of the one before it in its branch."""
+        """Keep the log-probability of each scored token under the row of the one before it in the text of its branch."""
         at = 0
         for chunk in batch.scored:
             assert isinstance(chunk.request, ScoringRequest)
-            targets = chunk.branch.prompt_ids[chunk.first + 1 : chunk.first + len(chunk.token_ids) + 1]
+            branch, last = chunk.branch, chunk.first + len(chunk.token_ids)
+            targets = branch.prompt_ids[chunk.first + 1 : last + 1]
+            behind = branch.behind if last == len(branch.prompt_ids) else None
+            if behind is not None:
+                targets = [*targets, behind.prompt_ids[0]]
             values = score(logits_BV[at : at + len(targets)], targets, chunk.request.top, self.loaded.unused)
-            chunk.request.add_scores(chunk.branch, chunk.first + 1, values)
+            if behind is not None:
+                chunk.request.add_scores(behind, 0, values[-1:])
+                values = values[:-1]
+            chunk.request.add_scores(branch, chunk.first + 1, values)
             at += len(chunk.token_ids)
 
     def _advance(self, sampled: list[Chunk], choice: Choice) -> None:

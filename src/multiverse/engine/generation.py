@@ -173,9 +173,8 @@ def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]], s
     assert stopped.stream.stop_at is not None
     text, left = "", stopped.stream.stop_at
     for number, (branch, i) in enumerate(order):
-        assert branch.stream is not None
-        piece = branch.stream.pieces[i]
-        if branch is stopped:
+        piece = branch.piece(i)
+        if branch.stream is stopped.stream:
             piece = piece[:left]
             left -= len(piece)
         text += piece if number >= start else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -58,7 +60,8 @@ class TokenQueues:
         Args:
             sample: compute the last token by itself, since the token after it is to be sampled.
         """
-        if self._short_positions is not None and any(self._ready(span) < len(span.token_ids) for span in spans):
+        short = self._short_positions
+        if short is not None and any(span.position + len(span.token_ids) > short for span in spans):
             self.shift = LONG
         self._set_prefill(spans, sum(len(span.token_ids) for span in spans))
         if sample:
@@ -70,7 +73,9 @@ class TokenQueues:
             self.decode.append(last)
 
     def append(self, branch: Branch, token: int) -> None:
-        """Queue a token that is about to be added to its branch."""
+        """Queue a token that is about to be added to its branch; a separator behind a path waits for the join."""
+        if branch.separator:
+            return
         span = self._newest.get(branch)
         if span is None:
             span = self._newest[branch] = Span(branch, [], branch.next_position)
@@ -81,6 +86,12 @@ class TokenQueues:
     def fork(self, parent: Branch) -> None:
         """The parent has forked: what it generates after the join is queued behind its children's tokens."""
         self._newest.pop(parent, None)
+
+    def join(self, parent: Branch) -> None:
+        """All paths of the parent's newest block have closed: queue the separators that stand behind them."""
+        for child in parent.children:
+            if child.behind is not None and child.behind.token_ids:
+                self.decode.append(Span(child.behind, list(child.behind.token_ids), child.behind.positions[0]))
 
     def close(self, branch: Branch) -> None:
         """The branch has closed; if that was before it began, its tokens no longer wait for room."""
@@ -110,18 +121,36 @@ class TokenQueues:
         """Whether nothing can be computed any more with the short factors, and something with the long ones."""
         if self._short_positions is None or self.shift or self.prefill or not (self.decode or self.pending):
             return False
-        return not any(self._ready(span) for queue in (self.decode, self.pending) for span in queue)
+        return next(self._going_on(), None) is None
 
     @property
     def going(self) -> bool:
         """Whether there are tokens in `decode` that can be computed before those in `pending`."""
-        return any(self._ready(span) for span in self.decode)
+        return next(self._ready_spans(self.decode), None) is not None
 
     def _ready(self, span: Span) -> int:
         """Number of a span's tokens that can be computed with the factors in force."""
         if self._short_positions is None or self.shift:
             return len(span.token_ids)
+        end = span.position + len(span.token_ids)
+        if span.branch.separator:
+            # It reads whole paths, and the trunk, which begins behind the longest of them, reads it: all of it or nothing.
+            assert span.branch.parent is not None
+            end = max(end, *(child.next_position for child in span.branch.parent.children))
+            return len(span.token_ids) if end < self._short_positions else 0
         return min(len(span.token_ids), max(0, self._short_positions - span.position))
+
+    def _ready_spans(self, queue: deque[Span]) -> Iterator[tuple[Span, int]]:
+        """The spans of a queue of which tokens can be computed now, with how many."""
+        for span in queue:
+            if ready := self._ready(span):
+                yield span, ready
+            elif span.branch.separator:
+                return  # what stands behind it in the queue may read it
+
+    def _going_on(self) -> Iterator[tuple[Span, int]]:
+        """The same of both queues that follow the prefill."""
+        return chain(self._ready_spans(self.decode), self._ready_spans(self.pending))
 
     def skip(self, computed: ComputedTokens, slots: Ints) -> None:
         """The prefix cache has the first tokens of `prefill`, in these slots."""
@@ -137,7 +166,7 @@ class TokenQueues:
         if self._share_every is not None:
             ready = (span for span in self.decode if self._ready(span))
             return any(self._end_of_visible(span.branch, self._share_every) > span.position for span in ready)
-        return any(self._ready(span) for queue in (self.decode, self.pending) for span in queue)
+        return next(self._going_on(), None) is not None
 
     def clear(self) -> None:
         """Drop everything; breaks the references between spans and branches."""
@@ -198,10 +227,8 @@ class TokenQueues:
         return self._take_ready(self.pending, budget)
 
     def _take_ready(self, queue: deque[Span], budget: int) -> Span | None:
-        for span in queue:
-            if ready := self._ready(span):
-                return self._take(queue, span, min(budget, ready))
-        return None
+        span, ready = next(self._ready_spans(queue), (None, 0))
+        return self._take(queue, span, min(budget, ready)) if span is not None else None
 
     def _take(self, queue: deque[Span], span: Span, budget: int) -> Span:
         if len(span.token_ids) > budget:

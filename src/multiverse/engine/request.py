@@ -58,6 +58,8 @@ class Request:
     """
 
     scoring = False
+    # As in `BranchTree`.
+    trained = False
     # Whether its tokens go to the prefix cache when it is over.
     cached = True
 
@@ -98,7 +100,9 @@ class Request:
         scoring = self.scoring
         # Nothing is generated after a prompt that is only scored.
         within = scoring or not params.max_tokens
-        self.tree = BranchTree(prompt, params, model, sample=sample, listening=listening, may_end_in_block=within)
+        self.tree = BranchTree(
+            prompt, params, model, sample=sample, listening=listening, may_end_in_block=within, trained=self.trained
+        )
         self.queues = TokenQueues(self.tree, params.share_every, model, reuse=not scoring)
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
@@ -264,6 +268,7 @@ class Request:
             labels = tuple(child.label for child in parent.children)
             self._emit(JoinEvent(parent.label, labels, self._counts(parent)))
             self.tree.join(parent)
+            self.queues.join(parent)
             self._append_forced(parent)
 
     def _append(
@@ -303,7 +308,7 @@ class Request:
     def _add(
         self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
     ) -> None:
-        self.queues.append(branch, token)
+        self.queues.append(branch.holder, token)
         self.tree.append(branch, token, forced=forced, logprob=logprob, top=top)
         reason = self.limits.reached(branch)
         if reason is not None:
@@ -330,15 +335,16 @@ class Request:
         if not self.listening:
             return
         assert branch.stream is not None
+        holder = branch.holder
         self.events.append(
             TokenEvent(
                 branch.label,
-                branch.token_ids[-1],
+                holder.token_ids[-1],
                 text,
-                branch.positions[-1],
-                branch.forced[-1],
-                branch.logprobs[-1],
-                branch.tops[-1],
+                holder.positions[-1],
+                holder.forced[-1],
+                holder.logprobs[-1],
+                holder.tops[-1],
                 *role,
                 end_of_text=end,
                 held=branch.stream.held,

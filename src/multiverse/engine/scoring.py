@@ -18,6 +18,7 @@ class ScoringRequest(Request):
     Args:
         top: how many of the likeliest tokens are reported at each place.
         cached: whether the text goes to the prefix cache when it is scored, for prompts that begin like it.
+        trained: as in `BranchTree`. Such a text never goes to the prefix cache.
 
     Attributes:
         scores: of each own token but a branch's first, by branch index and number within the branch.
@@ -35,10 +36,12 @@ class ScoringRequest(Request):
         top: int = 0,
         cached: bool = True,
         priority: int = 0,
+        trained: bool = False,
     ) -> None:
+        self.trained = trained
         super().__init__(request_id, token_ids, params, model, priority=priority)
         self.scores: dict[tuple[int, int], TokenScore] = {}
-        self.top, self.cached = top, cached
+        self.top, self.cached = top, cached and not trained
 
     @property
     def logprobs(self) -> tuple[float | None, ...]:
@@ -65,6 +68,19 @@ class ScoringRequest(Request):
         # What the engine writes itself is no choice of the model, and has siblings that it looks the same from.
         forced = layout(self.prompt, tokens).forced if tokens is not None else (False,) * len(own)
         self.prompt_scores = tuple(None if by_engine else score for score, by_engine in zip(own, forced, strict=True))
+
+    def score(self) -> Score:
+        """The result, once it has finished."""
+        tokens = self.model.tokens
+        owners = [branch.label for branch, start, end in self.tree.segments for _ in range(start, end)]
+        where = layout(self.prompt, tokens) if tokens is not None else None
+        return Score(
+            token_ids=tuple(self.prompt),
+            positions=where.positions if where is not None else tuple(range(len(owners))),
+            branches=tuple(owners),
+            forced=where.forced if where is not None else (False,) * len(owners),
+            logprobs=tuple(score.logprob if score is not None else None for score in self.prompt_scores or ()),
+        )
 
 
 class Score(NamedTuple):

@@ -34,7 +34,7 @@ class Script:
                 number = numbers.setdefault(branch.block, len(numbers))
                 child = int(branch.label.rpartition(".")[2]) - 1
                 paths[index] = (*paths[branch.parent], number, child)
-        for token, index in zip(encoded.token_ids, encoded.layout.branches, strict=True):
+        for token, index in zip(encoded.token_ids, encoded.layout.writers, strict=True):
             self.by_path.setdefault(paths[index], []).append(token)
         if end is not None:
             self.by_path.setdefault((), []).append(end)

@@ -18,6 +18,9 @@ from .grammar import GrammarCompiler
 from .params import SamplingParams
 from .text import TextStream
 
+_BEHIND = 1 << 30
+"""In paths of branches: stands behind all blocks of a path."""
+
 
 class ModelInfo(NamedTuple):
     """What a request has to know of the model.
@@ -54,6 +57,7 @@ class BranchTree:
         sample: number of this request among those of one prompt; each has random streams of its own.
         listening: classify tokens and decode them as they come.
         may_end_in_block: whether the prompt may end inside a block.
+        trained: the prompt's paths see what they see in training (`layout`), not what they see when they are decoded.
 
     Attributes:
         branches: in the order in which they were opened, the trunk first.
@@ -81,6 +85,7 @@ class BranchTree:
         sample: int = 0,
         listening: bool = False,
         may_end_in_block: bool = False,
+        trained: bool = False,
     ) -> None:
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(6), "little")
         self.seed = (seed, sample) if sample else (seed,)
@@ -93,7 +98,7 @@ class BranchTree:
             self.prompt_spans = [Span(self._add(None, "", (), None), list(prompt), 0)]
             self.trunk.next_position = len(prompt)
         else:
-            self.prompt_spans = self._lay_out(prompt, model.tokens, may_end_in_block=may_end_in_block)
+            self.prompt_spans = self._lay_out(prompt, model.tokens, may_end_in_block=may_end_in_block, trained=trained)
         self._prompt_branches = len(self.branches)
         self.segments: list[tuple[Branch, int, int]] = []
         for span in self.prompt_spans:
@@ -121,6 +126,11 @@ class BranchTree:
         return self._ranks
 
     @property
+    def overlaps(self) -> bool:
+        """Whether tokens that see each other may have one position: the order of positions is then not that of the text."""
+        return self._model.tokens is not None and self._model.tokens.dialect.positions == "released"
+
+    @property
     def trunk(self) -> Branch:
         """The branch that the request begins with."""
         return self.branches[0]
@@ -138,8 +148,8 @@ class BranchTree:
             return int(self.trunk.open)
         return len(self.open_branches)
 
-    def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool) -> list[Span]:
-        replay = Replay(tokens, mark_forced=False)
+    def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool, trained: bool) -> list[Span]:
+        replay = Replay(tokens, mark_forced=False, decoded=True)
         try:
             for token in prompt:
                 replay.feed(token)
@@ -150,8 +160,11 @@ class BranchTree:
         replay.trunk.begin_turn()
         for spec in replay.table:
             parent = self.branches[spec.parent] if spec.parent >= 0 else None
-            self._add(parent, spec.label, (), None if parent is not None else replay.trunk)
-        self.visible = np.array(visibility(replay.table))
+            self._add(parent, spec.label, (), None if parent is not None else replay.trunk).separator = spec.separator
+        for owner, writer in dict.fromkeys(zip(replay.branches, replay.writers, strict=True)):
+            if owner != writer:
+                self.branches[writer].behind = self.branches[owner]
+        self.visible = np.array(visibility(replay.table, trained=trained))
         self.parted_at = np.array(partings(replay.table, replay.layout().starts))
         owners = replay.branches
         starts = [0, *(i for i in range(1, len(owners)) if owners[i] != owners[i - 1]), len(owners)]
@@ -206,7 +219,10 @@ class BranchTree:
     def append(
         self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
     ) -> None:
-        """A token was generated on a branch."""
+        """A token was generated on a branch, or behind it."""
+        path, branch = branch, branch.holder
+        if branch is not path and not branch.token_ids:
+            branch.next_position, branch.steps, branch.first_piece = path.next_position, path.steps, len(path.token_ids)
         branch.token_ids.append(token)
         branch.positions.append(branch.next_position)
         branch.forced.append(forced)
@@ -229,20 +245,32 @@ class BranchTree:
         # The allowance left is divided among the children, and what they leave comes back at the join: branches that fork in
         # the same step need not know of each other.
         share, parent.allowance = divmod(max(0, parent.allowance - len(labels)), len(labels))
+        assert parent.machine is not None
+        start = parent.next_position - parent.machine.overlap
         for index, label in enumerate(labels):
             child = self._add(parent, label, (*parent.path, number, index), parent.machine.child(index))
             for sibling in children:
                 self.visible[child.index, sibling.index] = self.visible[sibling.index, child.index] = False
-                self.parted_at[child.index, sibling.index] = self.parted_at[sibling.index, child.index] = parent.next_position
-            child.allowance, child.closing = share, parent.closing
+                self.parted_at[child.index, sibling.index] = self.parted_at[sibling.index, child.index] = start
+            child.next_position, child.allowance, child.closing = start, share, parent.closing
             children.append(child)
+        if self.overlaps:
+            self._add_separators(parent, children)
         return children
+
+    def _add_separators(self, parent: Branch, children: list[Branch]) -> None:
+        """A branch for the separator behind each path, which sees this path and those before it."""
+        for number, child in enumerate(children):
+            behind = child.behind = self._add(parent, parent.label, (*child.path, _BEHIND), None)
+            behind.separator, behind.stream, behind.roles, behind.seen = True, child.stream, None, child.seen
+            for sibling in children[number + 1 :]:
+                self.visible[behind.index, sibling.index] = self.visible[sibling.index, behind.index] = False
 
     def join(self, parent: Branch) -> None:
         """All children of the newest block have closed: the parent goes on behind the longest of them, seeing all of them."""
         assert parent.machine is not None
         parent.next_position = max(child.next_position for child in parent.children)
-        parent.steps = max(child.steps for child in parent.children)
+        parent.steps = max(child.holder.steps for child in parent.children)
         parent.allowance += sum(child.allowance for child in parent.children)
         if parent.seen is not None:
             parent.seen.join([child.seen for child in parent.children if child.seen is not None])
@@ -289,4 +317,6 @@ def _stretches(branch: Branch) -> Iterator[tuple[Branch, int, int]]:
         yield branch, start, end
         for child in children:
             yield from _stretches(child)
+            if child.behind is not None:
+                yield child.behind, 0, len(child.behind.token_ids)
         start = end

@@ -126,7 +126,7 @@ def _lines(encoded: Encoded, tokens: TokenDialect, texts: list[str]) -> _Line:
         lines.append(line_of(branch.label, lines[branch.parent]))
         blocks.setdefault(branch.block, []).append(lines[number])
     begun: set[int] = set()
-    columns = zip(encoded.token_ids, layout.positions, layout.branches, layout.forced, strict=True)
+    columns = zip(encoded.token_ids, layout.positions, layout.writers, layout.forced, strict=True)
     for token, position, number, forced in columns:
         line, block = lines[number], layout.table[number].block
         if block >= 0 and block not in begun:

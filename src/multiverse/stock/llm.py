@@ -145,7 +145,7 @@ class StockLLM(LLM):
         """Raise `RequestError` if a request could never run."""
         self._remote.check(prompt, params)
 
-    def score(self, texts: Any, *, share_every: int | None = None) -> list[Score]:  # noqa: ARG002 (as LLM has it)
+    def score(self, texts: Any, *, share_every: int | None = None, as_trained: bool = False) -> list[Score]:  # noqa: ARG002
         """Refused: see `StockEngine.score`."""
         raise RequestError("scores need a model in this process: a server of another engine generates only")
 

@@ -5,7 +5,7 @@ Pure Python. The tags are defined in this package only; other packages get them 
 
 from .answer import plain_answer
 from .chat import ChatEncoder, ChatPrompt, text_of
-from .dialect import Blocks, Dialect, Joins, Role, Tag, child_label, read_dialect, write_dialect
+from .dialect import Blocks, Dialect, Joins, Positions, Role, Tag, child_label, read_dialect, write_dialect
 from .dialects import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER, THREADWEAVER_CONCLUSION
 from .earlier import broken_thinking
 from .encode import Encoded, encode
@@ -29,7 +29,7 @@ from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
 from .sequential import sequential_baseline, unnested
 from .shape import Shape, content_parallelism, measure, word_tokens
-from .tokens import TokenDialect, detect, resolve
+from .tokens import TokenDialect, bind, detect, resolve
 from .transitions import BranchEnd, Fork, Join, Stop, Transition
 from .tree import AsWritten, Block, Body, Document
 
@@ -61,6 +61,7 @@ __all__ = [
     "Layout",
     "Machine",
     "MarkdownWriter",
+    "Positions",
     "Replay",
     "Role",
     "RoleTracker",
@@ -74,6 +75,7 @@ __all__ = [
     "TokenRole",
     "Transition",
     "allowed_tokens",
+    "bind",
     "broken_thinking",
     "check_share_every",
     "child_label",

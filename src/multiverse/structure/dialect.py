@@ -46,6 +46,8 @@ nothing stands; the text of a path ends without its closing tag; the whole text 
 Outcome = Literal["kept", "once", "text", "end"]
 """What the family's own code makes of a fault: it goes on as if nothing were wrong (and uses labels as they are written); the
 same, but a label that comes twice counts once; a tag is text; the generation ends as if it were complete."""
+Positions = Literal["engine", "released"]
+"""The layouts: which positions tokens get, and whose the separators around paths are; see `layout`."""
 
 
 class Role(Enum):
@@ -119,6 +121,7 @@ class Dialect:
             line, or the last clause of each (``message``); see `joins`.
         malformed: what becomes of a block that breaks the rules.
         released: what the family's own code makes of such faults, for ``as-released``; it stops at those that are not listed.
+        positions: the layout of its tokens, ``engine`` or ``released`` (see `layout`).
     """
 
     name: str
@@ -150,6 +153,7 @@ class Dialect:
     join: Joins = "kv"
     malformed: Malformed = "refuse"
     released: tuple[tuple[Fault, Outcome], ...] = ()
+    positions: Positions = "engine"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -332,6 +336,7 @@ _CHOICES = {
     "answer_form": AnswerForm,
     "join": Joins,
     "malformed": Malformed,
+    "positions": Positions,
 }
 
 

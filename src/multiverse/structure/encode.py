@@ -6,8 +6,10 @@ or forced and free text. Positions are computed from the tree, independently of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from .dialect import Role
 from .layout import TRUNK, BranchSpec, Layout
 from .render import segments
 from .tokens import TokenDialect
@@ -21,41 +23,79 @@ class Encoded(NamedTuple):
     layout: Layout
 
 
+Path = tuple[tuple[int, int], ...]
+"""(block, path) indices from the trunk, as segments carry them."""
+
+
+class _Placer:
+    """Gives the tokens of segments, in document order, their positions and branches."""
+
+    def __init__(self, tokens: TokenDialect) -> None:
+        self._roles, self._released = tokens.roles, tokens.dialect.positions == "released"
+        self._next: dict[Path, int] = {(): 0}  # position of each branch's next token
+        self._end: dict[Path, int] = {}  # the same, but for separators behind a path that stand beside what follows
+        self._blocks: dict[tuple[Path, int], int] = {}
+        self._index: dict[Path, int] = {(): 0}
+        self._goal_end: dict[Path, int] = {}  # position behind the newest goal of each branch
+        self._newest: Path = ()  # the branch of the newest segment
+        self._last: Role | None = None  # role of the newest tag
+        self.positions: list[int] = []
+        self.branches: list[int] = []
+        self.writers: list[int] = []
+        self.table: list[BranchSpec] = [TRUNK]
+
+    def place(self, path: Path, token_ids: Sequence[int]) -> None:
+        """Place the tokens of one segment, which belongs to this branch."""
+        if path not in self._index:
+            self._begin(path)
+        elif len(path) < len(self._newest):
+            # After a block: resume after the highest position of all descendants.
+            below = (end for key, end in self._end.items() if key != path and key[: len(path)] == path)
+            self._next[path] = max(below)
+        self._newest = path
+        at = self._next[path]
+        for token in token_ids:
+            role = self._roles.get(token)
+            self._last = self._last if role is None else role
+            beyond = self._released and role is None and self._last is Role.PATH_CLOSE
+            self.positions.append(at)
+            self.branches.append(self._index[path[:-1] if beyond else path])
+            self.writers.append(self._index[path])
+            at += 1
+            if role is Role.GOAL_CLOSE:
+                self._goal_end[path] = at
+            if not beyond:
+                self._end[path] = at
+        self._next[path] = at
+
+    def layout(self, forced: Sequence[bool]) -> Layout:
+        """The layout of the tokens placed so far."""
+        table, writers = tuple(self.table), tuple(self.writers)
+        return Layout(tuple(self.positions), tuple(self.branches), tuple(forced), table, writers)
+
+    def _begin(self, path: Path) -> None:
+        parent, (number, _) = path[:-1], path[-1]
+        block = self._blocks.setdefault((parent, number), len(self._blocks))
+        label = ".".join(str(step + 1) for _, step in path)
+        self._index[path] = len(self.table)
+        self.table.append(BranchSpec(self._index[parent], block, label))
+        self._next[path] = self._goal_end[parent] if self._released else self._next[parent]
+
+
 def encode(document: Document, tokens: TokenDialect, *, heads_only: bool = False) -> Encoded:
     """Token ids and layout of a document (`ValueError` as `render`).
 
     Args:
         heads_only: count as forced only the heads of forks and joins (`Segment.head`), for decoding without the guard.
     """
+    placer = _Placer(tokens)
     ids: list[int] = []
-    positions: list[int] = []
-    branches: list[int] = []
     forced: list[bool] = []
-    table: list[BranchSpec] = [TRUNK]
-    # Keyed by the path of (block, path) indices from the trunk, as segments carry it.
-    index: dict[tuple[tuple[int, int], ...], int] = {(): 0}
-    next_position: dict[tuple[tuple[int, int], ...], int] = {(): 0}
-    blocks: dict[tuple[tuple[tuple[int, int], ...], int], int] = {}
     for segment in segments(document, tokens.dialect, tokens.label_gap):
-        path = segment.path
-        if path not in index:
-            parent, (number, _) = path[:-1], path[-1]
-            block = blocks.setdefault((parent, number), len(blocks))
-            label = ".".join(str(step + 1) for _, step in path)
-            index[path] = len(table)
-            table.append(BranchSpec(index[parent], block, label))
-            next_position[path] = next_position[parent]
-        else:
-            # After a block: resume after the highest position of all descendants.
-            below = (position for key, position in next_position.items() if key[: len(path)] == path)
-            next_position[path] = max(below)
         segment_ids = tokens.encode(segment.text)
-        start = next_position[path]
         ids += segment_ids
-        positions += range(start, start + len(segment_ids))
-        branches += [index[path]] * len(segment_ids)
+        placer.place(segment.path, segment_ids)
         # Where the text may end instead, the first token is the model's to choose.
         written = segment.head if heads_only else segment.forced
         forced += [written and not (segment.optional and number == 0) for number in range(len(segment_ids))]
-        next_position[path] = start + len(segment_ids)
-    return Encoded(tuple(ids), Layout(tuple(positions), tuple(branches), tuple(forced), tuple(table)))
+    return Encoded(tuple(ids), placer.layout(forced))

@@ -284,7 +284,7 @@ def _closing_cost(
     while True:
         written = machine.forced or closing_tokens(machine)
         if not written:
-            return ClosingCost(total, positions)
+            return ClosingCost(total, max(0, positions - machine.overlap))
         for token in written:
             event = machine.feed(token)
             if isinstance(event, Fork):
@@ -294,6 +294,7 @@ def _closing_cost(
         total += len(written)
         positions += len(written)
         if machine.waiting:
+            positions -= machine.overlap
             machine.resume()
 
 

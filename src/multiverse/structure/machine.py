@@ -87,6 +87,7 @@ class Machine:
         self._outline: tuple[int, ...] = ()
         self._read: tuple[str, ...] = ()
         self._open: tuple[Role, ...] = ()  # tags that are open in a block in one line
+        self._behind = 0  # tokens since the end of the goal, or of this path, as long as nothing else has followed
 
     @property
     def depth(self) -> int:
@@ -102,6 +103,20 @@ class Machine:
     def ended(self) -> bool:
         """Whether the branch has closed and its last separator is written."""
         return self.state is State.ENDED and not self.forced
+
+    @property
+    def overlap(self) -> int:
+        """How many of the newest tokens stand beside what follows them, which begins at the position of the first of them.
+
+        This is all that the layout ``released`` changes: behind a goal and behind a path separators take no position of their
+        own there. In the layout ``engine`` it is always 0.
+        """
+        return 0 if self.tokens.dialect.positions == "engine" else self._behind
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the newest token stands behind the end of this path and belongs to its parent, as in ``released``."""
+        return self.state is State.ENDED and self.overlap > 0
 
     @property
     def complete(self) -> bool:
@@ -155,7 +170,9 @@ class Machine:
             StructureError: the token is not allowed here. The machine is unchanged.
         """
         joined = self.state is not State.FORKED and self.labels
+        behind = self._behind + 1 if self.state in (State.FORKED, State.ENDING, State.ENDED) else 0
         transition = self._feed(token)
+        self._behind = behind
         if joined:  # the first token of the trunk behind its paths
             self.labels = self.numbers = ()
             transition = Join(joined)

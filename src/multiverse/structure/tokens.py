@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
 from ..errors import DialectError
-from .dialect import Dialect, Role
-from .dialects import MULTIVERSE
+from .dialect import Dialect, Positions, Role, read_dialect
+from .dialects import DIALECTS, MULTIVERSE
 from .plain import PlainEncoder, pattern_of, special_tokens
 
 _SPACES = str.maketrans("ĠĊĉč▁", " \n\t\r ")
@@ -180,3 +181,25 @@ def detect(tokenizer: Any, dialects: tuple[Dialect, ...]) -> TokenDialect | None
         except DialectError:
             continue
     return None
+
+
+def bind(
+    tokenizer: Any, config: Any, dialect: Dialect | None = None, *, layout: Positions | None = None
+) -> TokenDialect | None:
+    """The dialect of a model, bound to its tokenizer; `None` for a plain autoregressive model.
+
+    Args:
+        config: the model's configuration, which may have a dialect noted.
+        dialect: the dialect, in place of the one that is noted, or of the first known one that fits.
+        layout: the layout, in place of what the dialect says.
+
+    Raises:
+        DialectError: the dialect does not fit the tokenizer, or there is a layout to set and no dialect.
+    """
+    wanted = dialect if dialect is not None else read_dialect(config)
+    found = resolve(tokenizer, wanted) if wanted is not None else detect(tokenizer, tuple(DIALECTS.values()))
+    if layout is None:
+        return found
+    if found is None:
+        raise DialectError(f"layout={layout!r} is for models that fork, and this one's tokenizer has no tags: leave it out")
+    return TokenDialect(replace(found.dialect, positions=layout), found.ids, tokenizer)

@@ -89,6 +89,7 @@ def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[
     return {
         "base": {"model": base.name, "source": base.source, "fingerprint": base.fingerprint, "license": base.license},
         "dialect": config.dialect,
+        "layout": config.layout,
         "instruct": config.instruct,
         "data": list(config.data),
         "documents": len(inputs.corpus),
@@ -157,6 +158,7 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
         "loss": f"{_number(summary['first_loss'])} in the first step, {_number(summary['last_loss'])} in the last {_LAST}",
         **{name.removeprefix("eval_").replace("_", " "): _number(v) for name, v in summary["validation_losses"].items()},
         "dialect": summary["dialect"],
+        "layout": summary["layout"],
         "prompts end with": " or ".join(asked) if summary["instruct"] else "nothing of ours",
         "type of the tensors": summary["dtype"],
         "licence of the base": base["license"] or "not stated in its files",

@@ -87,6 +87,13 @@ class Config(Options):
     )
     out: str = option(help="Folder of the run: checkpoints, log, loss curve, and the finished model in model/.")
     dialect: str = like(CommonOptions, "dialect")
+    layout: Literal["engine", "released"] | None = like(
+        CommonOptions,
+        "layout",
+        group=None,
+        show_default=None,
+        help="Layout: engine or released; None is what the dialect says.",
+    )
     validation: float | list[str] = like(CommonOptions, "validation", 0.0, le=None, lt=1, help=_VALIDATION)
     mixture: str | list[float] = option(
         "paper",
@@ -149,12 +156,19 @@ class Config(Options):
             raise ConfigError(f"dialect={self.dialect!r} is not known: use {', '.join(DIALECTS)}")
         if self.join is None:  # written out, so that a run goes on as it began
             object.__setattr__(self, "join", DIALECTS[self.dialect].join)
+        if self.layout is None:
+            object.__setattr__(self, "layout", DIALECTS[self.dialect].positions)
         self._check_join()
         try:
             parallel_shares(self.mixture, self.epochs)
             _ = self.view
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if self.share_every is not None and self.notation.positions == "released":
+            raise ConfigError(
+                f"share_every={self.share_every} has no meaning in the layout 'released', in which paths begin beside other "
+                f"tokens: leave it out, or set layout: engine"
+            )
         if self.packed_length is not None and self.packed_length < self.max_length:
             raise ConfigError(
                 f"packed_length={self.packed_length} is below max_length={self.max_length}: a row must fit any document"
@@ -181,7 +195,8 @@ class Config(Options):
     def notation(self) -> Dialect:
         """The dialect as it is trained, and noted in the finished model."""
         assert self.join is not None
-        return replace(DIALECTS[self.dialect], join=self.join)
+        assert self.layout is not None
+        return replace(DIALECTS[self.dialect], join=self.join, positions=self.layout)
 
     @property
     def view(self) -> View:

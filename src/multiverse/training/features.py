@@ -165,6 +165,7 @@ def _shift(found: Layout, start: int) -> Layout:
         branches=(*(0 for _ in range(start)), *found.branches),
         forced=(*(False for _ in range(start)), *found.forced),
         table=found.table,
+        writers=(*(0 for _ in range(start)), *found.writers),
     )
 
 

@@ -46,7 +46,7 @@ def lines_of(encoded: Encoded) -> Line:
     where = encoded.layout
     lines = {0: Line()}
     blocks: dict[int, Block] = {}
-    for token, forced, index in zip(encoded.token_ids, where.forced, where.branches, strict=True):
+    for token, forced, index in zip(encoded.token_ids, where.forced, where.writers, strict=True):
         if index not in lines:
             branch = where.table[index]
             if branch.block not in blocks:

@@ -2,6 +2,7 @@
 
 A row reads the tokens that its branch sees in the order of their positions, and at one position in document order. So the
 list follows from the text alone: not from the order in which branches were computed, from slots, or from the rest of the batch.
+Where tokens that see each other share positions (the layout ``released``) it reads them in document order throughout.
 It is cut after every `chunk` tokens, counted from its beginning. Each chunk gives a row a *partial* (its softmax over these
 tokens, unnormalised or with the log-sum-exp), and a row's partials are merged in order.
 
@@ -104,14 +105,16 @@ def readers(family: Family, window: int | None = None) -> Iterator[Reader]:
     owners, positions = family.owners, family.positions
     own = owners[count - rows :]
     if len(family.visible) == 1 and family.shared_RU is None:  # one branch: already in order
-        yield _reader(family, np.arange(count), np.arange(rows), window)
+        yield _reader(family._replace(order=None), np.arange(count), np.arange(rows), window)
         return
     assert family.ranks is not None, "the engine does not lay out batches in document order"
-    order = np.lexsort((family.ranks[owners], positions))
-    if family.shared_RU is not None:
+    order = family.order if family.order is not None else np.lexsort((family.ranks[owners], positions))
+    if family.shared_RU is not None or (family.order is not None and window is not None):
         mask_RU = family.mask()
         for row in range(rows):
             seen = order if mask_RU is None else order[mask_RU[row, order]]
+            if family.order is not None and window is not None:
+                seen = seen[positions[count - rows + row] - positions[seen] < window]
             yield _reader(family, seen, np.array([row]), window)
         return
     for branch in dict.fromkeys(own.tolist()):
@@ -121,6 +124,11 @@ def readers(family: Family, window: int | None = None) -> Iterator[Reader]:
 
 def _reader(family: Family, seen: Ints, rows: Ints, window: int | None) -> Reader:
     """The reader of these rows (of the family), which read these computed tokens up to themselves."""
+    if family.order is not None:
+        number = np.empty(len(family.slots), dtype=np.int64)  # of each token in the list
+        number[seen] = np.arange(len(seen))
+        end = number[len(family.slots) - len(family.rows) + rows] + 1
+        return Reader(family.slots[seen], family.rows[rows], np.zeros_like(end), end)
     positions, own = family.positions[seen], family.positions[len(family.slots) - len(family.rows) + rows]
     end = np.searchsorted(positions, own, side="right")
     begin = np.zeros_like(end) if window is None else np.searchsorted(positions, own - window, side="right")

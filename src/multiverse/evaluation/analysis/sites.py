@@ -43,8 +43,8 @@ class Marked:
 
     def last_tokens(self, index: int, count: int) -> tuple[int, ...]:
         """Up to `count` tokens of the site's own branch, up to and including the site."""
-        branch = self.layout.branches[index]
-        own = [self.token_ids[i] for i in range(index, -1, -1) if self.layout.branches[i] == branch][:count]
+        branch = self.layout.writers[index]
+        own = [self.token_ids[i] for i in range(index, -1, -1) if self.layout.writers[i] == branch][:count]
         return tuple(reversed(own))
 
 
@@ -90,7 +90,7 @@ class Marker:
         else:
             sites = [Site(len(prompt) + site.token, site.forks) for site in self._sites(case, mode, ends)]
         whole = (*prompt, *ids)
-        where = layout(whole, self.tokens) if self.tokens is not None else _line(len(whole))
+        where = layout(whole, self.tokens, decoded=True) if self.tokens is not None else _line(len(whole))
         return Marked(whole, where, len(prompt), tuple(sites), number)
 
     def prompt(self, question: str, mode: Mode) -> list[int]:
