@@ -80,6 +80,36 @@ def test_an_edited_question_makes_another_version_and_both_stay(page: Page, serv
     assert texts(page, ".bubble") == [QUESTION, SECOND]
 
 
+def test_what_is_pressed_stays_under_the_pointer(page: Page, server: Playback) -> None:
+    page.set_viewport_size({"width": 900, "height": 420})
+    server.hold(at("fork"))
+    ask(page, over=False)
+    wait_until(page, "document.querySelectorAll('.lane .head').length > 0")
+    head = page.locator(".lane .head").first.bounding_box()
+    assert head is not None
+    page.mouse.move(head["x"] + 20, head["y"] + 10)
+    page.mouse.down()
+    server.go()
+    finished(page)
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")  # the page follows for 200 ms after the last change
+    assert page.evaluate("document.documentElement.scrollHeight - innerHeight - scrollY") > 50  # there is something to follow
+    page.mouse.up()
+    wait_until(page, "document.querySelector('#lane-dialog').open")
+
+
+def test_keys_that_scroll_end_the_following(page: Page, server: Playback) -> None:
+    page.set_viewport_size({"width": 900, "height": 420})
+    server.hold(at("fork"))
+    ask(page, over=False)
+    wait_until(page, "document.querySelectorAll('.lane .head').length > 0")
+    page.keyboard.press("j")
+    server.go()
+    finished(page)
+    page.evaluate("new Promise((done) => setTimeout(done, 300))")
+    box = page.evaluate("(({top, bottom}) => ({top, bottom}))(document.activeElement.getBoundingClientRect())")
+    assert 0 <= box["top"] < box["bottom"] <= 420
+
+
 def test_asking_again_keeps_the_first_answer(page: Page, server: Playback) -> None:
     ask(page)
     server.answer = lambda _: OTHER
@@ -227,6 +257,19 @@ def test_the_history_opens_renames_searches_and_deletes(page: Page, server: Play
     page.click("#history-clear")
     page.click("#history-clear")
     wait_until(page, "document.querySelectorAll('#history-list .open').length === 0")
+
+
+def test_a_press_on_another_row_ends_the_renaming_and_counts(page: Page) -> None:
+    ask(page)
+    page.click("#new")
+    ask_on(page, SECOND, 1)
+    page.click("#history")
+    wait_until(page, "document.querySelectorAll('#history-list .open').length === 2")
+    page.click("#history-list li:last-child button:text-is('Rename')")
+    page.keyboard.insert_text("Two people")
+    page.click("#history-list li:first-child button:text-is('Delete')", delay=300)
+    wait_until(page, "document.querySelectorAll('#history-list .open').length === 1")
+    assert texts(page, "#history-list .open span") == ["Two people"]
 
 
 def test_a_link_holds_the_conversation(browser: Browser, page: Page, server: Playback, errors: list[str]) -> None:

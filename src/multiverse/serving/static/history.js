@@ -51,7 +51,8 @@ export class History {
     list.replaceChildren(...(found.length ? found.map((entry) => this.row(entry)) : [nothing]));
   }
 
-  row({ id, title, updated }) {
+  row(entry) {
+    const { id, title, updated } = entry;
     const open = el("button", { type: "button", class: "open" }, el("span", {}, title), el("time", { datetime: new Date(updated).toISOString() }, when(updated)));
     open.addEventListener("click", () => {
       dialog.close();
@@ -61,11 +62,12 @@ export class History {
     const remove = el("button", { type: "button", class: "quiet", "aria-label": `Delete ${title}` }, "Delete");
     remove.addEventListener("click", () => this.remove([id]));
     const row = el("li", id === this.does.current() ? { "aria-current": "true" } : {}, open, name, remove);
-    name.addEventListener("click", () => this.rename(row, id, title));
+    name.addEventListener("click", () => this.rename(row, entry));
     return row;
   }
 
-  rename(row, id, title) {
+  rename(row, entry) {
+    const { id, title } = entry;
     const field = el("input", { type: "text", maxlength: "200", "aria-label": "Title" });
     field.value = title;
     row.replaceChildren(field);
@@ -74,8 +76,11 @@ export class History {
       if (!field.isConnected || field.done) return;
       field.done = true;
       const chosen = field.value.trim();
-      if (keep && chosen && chosen !== title) await this.does.rename(id, chosen);
-      await this.read();
+      if (keep && chosen && chosen !== title) {
+        await this.does.rename(id, chosen);
+        entry.title = chosen;
+      }
+      row.replaceWith(this.row(entry)); // the other rows stay: what ended this may be a press on one of them
     };
     field.addEventListener("blur", () => end(true));
     field.addEventListener("keydown", (event) => {

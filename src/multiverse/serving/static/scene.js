@@ -15,6 +15,8 @@ const timeline = new Timeline(byId("chart"), (value, axis) => {
   wake();
 });
 
+const MOVES = ["ArrowUp", "ArrowDown", "PageUp", "PageDown", "Tab"]; // keys that scroll, by themselves or to what they focus
+
 let stages = [];
 let chosenSpeed = false;
 let following = false; // keep what is being written in view
@@ -186,7 +188,11 @@ function follow() {
   if (by > 1) scrollBy({ top: by, behavior: "instant" });
 }
 
+// Whoever scrolls or presses something looks at it, and it has to stay: a page that moves between the press and the release takes
+// the click from what was pressed, or the end of a selection. The time line stands still by itself.
 for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => (following = false), { passive: true });
+addEventListener("pointerdown", (event) => (following &&= event.target.closest?.("#dock") != null), { capture: true });
+addEventListener("keydown", (event) => (following &&= !MOVES.includes(event.key)), { capture: true });
 
 // ---- what the controls do
 
@@ -229,6 +235,7 @@ export function fold() {
 export function moveLane(by) {
   const heads = [...document.querySelectorAll(".run .head")].filter((head) => head.offsetParent !== null);
   if (!heads.length) return;
+  following = false;
   const at = heads.indexOf(document.activeElement);
   const to = heads[at < 0 ? (by > 0 ? 0 : heads.length - 1) : (at + by + heads.length) % heads.length];
   to.focus();
