@@ -9,6 +9,28 @@ async function description() {
   }
 }
 
+// Redoc's attribution has a logo of another server, which is not asked: to Redoc it is as if that did not answer.
+const image = HTMLImageElement.prototype;
+const source = Object.getOwnPropertyDescriptor(image, "src");
+const { setAttribute } = Element.prototype;
+
+function ours(element, address) {
+  const { origin, protocol } = new URL(address, location);
+  if (origin === location.origin || ["data:", "blob:"].includes(protocol)) return true;
+  setTimeout(() => element.dispatchEvent(new Event("error")));
+  return false;
+}
+
+Object.defineProperty(image, "src", {
+  ...source,
+  set(address) {
+    if (ours(this, address)) source.set.call(this, address);
+  },
+});
+image.setAttribute = function (name, value) {
+  if (name !== "src" || ours(this, value)) setAttribute.call(this, name, value);
+};
+
 const place = document.getElementById("reference");
 description().then(
   ([spec, key]) => {
