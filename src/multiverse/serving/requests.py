@@ -168,6 +168,7 @@ class AssistantMessage(RequestModel):
     annotations: Empty | None = None
     function_call: None = None
     tool_calls: Empty | None = None
+    parsed: Any = Field(None, description="Accepted: the `content` again, as OpenAI's package reads it.")
 
 
 Message = Annotated[UserMessage | AssistantMessage, Field(discriminator="role")]
