@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # In parallel: each process takes consecutive tests, so a module's fixtures are made once or twice, and idle ones take over tests of others.
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 20 --durations-min 5
 # llama.cpp is compiled for this processor; on another one it is built again.
 PROCESSOR := $(shell grep -m1 'model name' /proc/cpuinfo 2>/dev/null | cksum | cut -d' ' -f1)
 
@@ -15,7 +15,7 @@ LLAMA_SERVER := -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EX
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval clients soak mini mini-text smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -63,6 +63,12 @@ clients: setup  ## clients that people use, against the server: openai-agents, L
 	$(PYTHON) -m venv runs/clients/litellm && runs/clients/litellm/bin/pip install --quiet litellm
 	$(PYTHON) -m venv runs/clients/llm && runs/clients/llm/bin/pip install --quiet llm
 	$(BIN)/pytest -m slow tests/serving/test_clients.py
+
+# Two and a half gigabytes. torch first, so that the build for CPUs stays.
+open-webui: setup  ## Open WebUI, unmodified and without the network, against the server
+	test -x runs/clients/open-webui/bin/open-webui || { $(PYTHON) -m venv runs/clients/open-webui && \
+		runs/clients/open-webui/bin/pip install --quiet -c constraints.txt torch && runs/clients/open-webui/bin/pip install --quiet open-webui; }
+	$(BIN)/pytest -m slow tests/serving/test_clients.py -k open-webui
 
 soak: setup  ## soak test: ten minutes of two hundred requests on a pool sized for twenty
 	mkdir -p runs

@@ -24,6 +24,7 @@ ENVIRONMENTS = Path(os.environ.get("MULTIVERSE_CLIENTS", Path(__file__).parents[
         ("agents", "with_agents.py", 8),
         ("litellm", "with_litellm.py", 7),
         ("llm", "with_llm.sh", 4),
+        ("open-webui", "with_open_webui.py", 5),
     ],
 )
 def test_a_client_runs_unmodified(mini_model: LLM, tmp_path: Path, name: str, program: str, checks: int) -> None:
