@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 import multiverse
-from multiverse import LLM, Generation, SamplingParams
+from multiverse import LLM, AsyncLLM, Generation, SamplingParams
 from multiverse.engine import FinishEvent, TokenEvent
 from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script, ScriptedSampler
@@ -119,6 +121,20 @@ def test_chat_goes_through_the_template(llm: LLM) -> None:
     two, three = llm.chat([talk, talk], [SHORT, SHORT])
     assert all(same(result, expected) for result in (one, two, three))
     assert llm.tokenizer.decode(one.prompt_token_ids) == text
+
+
+def test_what_the_template_leaves_out_is_said(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    monkeypatch.setattr(llm.tokenizer, "chat_template", template)
+    talk = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
+    found = llm.chat([talk, talk[1:]], [replace(SHORT, n=2, temperature=1.0), SHORT])
+    assert [generation.left_out for generation in found] == [("messages.0.content",), ("messages.0.content",), ()]
+
+    async def awaited() -> list[Generation]:
+        async with AsyncLLM(llm) as model:
+            return await model.chat([talk, talk[1:]], [replace(SHORT, n=2, temperature=1.0), SHORT])
+
+    assert [generation.left_out for generation in asyncio.run(awaited())] == [generation.left_out for generation in found]
 
 
 @pytest.mark.parametrize("conversation", [[], [{"role": "user", "content": "  "}], [{"role": "user"}]])

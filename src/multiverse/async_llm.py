@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -72,8 +73,11 @@ class AsyncLLM:
         Raises:
             As `generate`.
         """
-        encoded, asked_in = self.llm.encode_conversations(conversations, mode)
-        return await self._run(encoded, params_of(params, len(encoded), asked_in, chat=True), priority)
+        chats, asked_in = self.llm.encode_conversations(conversations, mode)
+        own = params_of(params, len(chats), asked_in, chat=True)
+        found = await self._run([chat.token_ids for chat in chats], own, priority)
+        left_out = [chat.left_out for chat, one in zip(chats, own, strict=True) for _ in range(one.n)]
+        return [replace(generation, left_out=lost) for generation, lost in zip(found, left_out, strict=True)]
 
     async def stream(
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, mode: Instruction | None = "parallel"

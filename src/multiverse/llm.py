@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
@@ -235,19 +236,29 @@ class LLM:
                 the model from forking; `None` leaves the messages as they are. A model without tags, or trained without
                 instructions, gets none.
         """
-        encoded, asked_in = self.encode_conversations(conversations, mode)
-        return self._run(encoded, params_of(params, len(encoded), asked_in, chat=True), priority, on_finish, progress)
+        chats, asked_in = self.encode_conversations(conversations, mode)
+        own = params_of(params, len(chats), asked_in, chat=True)
+        left_out = [chat.left_out for chat, one in zip(chats, own, strict=True) for _ in range(one.n)]
+
+        def tell(index: int, generation: Generation) -> None:
+            assert on_finish is not None
+            on_finish(index, replace(generation, left_out=left_out[index]))
+
+        called(on_finish, "on_finish")
+        prompts = [chat.token_ids for chat in chats]
+        found = self._run(prompts, own, priority, tell if on_finish is not None else None, progress)
+        return [replace(generation, left_out=lost) for generation, lost in zip(found, left_out, strict=True)]
 
     def encode_conversations(
         self, conversations: Messages | Sequence[Messages], mode: Instruction | None
-    ) -> tuple[list[list[int]], Mode | None]:
-        """Token ids of conversations as `chat` asks them, and the mode; an error names the conversation's index."""
+    ) -> tuple[list[ChatPrompt], Mode | None]:
+        """Conversations as `chat` asks them, and the mode; an error names the conversation's index."""
         asked_in = mode_of(mode)
         return each_named(conversations_of(conversations), lambda one: self._ask(one, asked_in)), asked_in
 
-    def _ask(self, messages: Any, mode: Mode | None) -> list[int]:
+    def _ask(self, messages: Any, mode: Mode | None) -> ChatPrompt:
         checked = messages_of(messages, self._template)
-        return self.encode_chat(as_asked(checked, mode, instructed=self.instructed))
+        return self.read_chat(messages_of(as_asked(checked, mode, instructed=self.instructed), self._template))
 
     def stream(
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, mode: Instruction | None = "parallel"
@@ -274,7 +285,7 @@ class LLM:
         prompt = single(prompt)
         chat = isinstance(prompt, list) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
         asked_in = mode_of(mode)
-        token_ids = self._ask(prompt, asked_in) if chat else self._encode(prompt)
+        token_ids = self._ask(prompt, asked_in).token_ids if chat else self._encode(prompt)
         (shared,) = params_of(params, 1, asked_in if chat else None, chat=chat)
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each separately, or use generate()")

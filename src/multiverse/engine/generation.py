@@ -92,6 +92,7 @@ class Generation:
         prompt_token_ids: the prompt.
         prompt_logprobs: per token of the prompt, `None` for the first one and for those that the engine would write; `None`
             altogether unless asked for.
+        left_out: of a chat: what the chat template leaves out of it, such as ``messages.1.reasoning``.
     """
 
     text: str
@@ -110,6 +111,7 @@ class Generation:
     closed: tuple[tuple[str, str], ...] = ()
     prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
     stop_reason: str | int | None = None
+    left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         tree = "no tree" if self.tree is None else f"{self.tree.branches} paths" if self.tree.branches else "no paths"
