@@ -43,6 +43,10 @@ $1,234.50 | 1234.5
 x=1 \text{ or } x=2 | 1,2
 x=1, 2 | x = 2 \text{ or } x = 1
 x\in\{1,2\} | 1,2
+5 = x | 5
+5 = x | x = 5
+{10 \choose 3} | \binom{10}{3}
+{10 \choose 3} | 120
 [2,\infty) | x\ge 2
 [2,\infty) | \{x : x \geq 2\}
 (2,\infty) | x>2

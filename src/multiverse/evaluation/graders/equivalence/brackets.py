@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .cursor import Cursor
-from .expression import Expr, divided
+from .expression import Expr, Op, divided
 from .forms import Builder, Items, Matrix, Span, Unreadable
 from .nodes import Node, as_expr, as_form
 
@@ -37,7 +37,7 @@ class Brackets(Cursor):
             return self._builder(bar, closer)
         if opener == "{" and self.token.text != closer:
             first = self.part()
-            if self.token.text in ("}", "over"):
+            if self.token.text in ("}", "over", "choose"):
                 return self._closed(first)
             items = self.contents((closer,), [first])
         else:
@@ -50,10 +50,11 @@ class Brackets(Cursor):
         return self._closed(self.part())
 
     def _closed(self, node: Node) -> Node:
-        """A group to its closing brace; ``{a \\over b}`` is a fraction."""
-        if self.token.text == "over":
-            self.take()
-            node = divided(as_expr(node), as_expr(self.sum()))
+        """A group to its closing brace; ``{a \\over b}`` is a fraction, ``{a \\choose b}`` a binomial coefficient."""
+        if self.token.text in ("over", "choose"):
+            over = self.take().text == "over"
+            first, second = as_expr(node), as_expr(self.sum())
+            node = divided(first, second) if over else Op("binom", (first, second))
         self.expect("}")
         return node
 

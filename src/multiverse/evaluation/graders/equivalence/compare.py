@@ -104,6 +104,8 @@ def _value(form: Relation) -> Form | None:
     if set(form.signs) - {"=", "~", "in"}:
         return None
     last = len(form.sides) - 1
+    if last == 1 and not _has_names(form.sides[0]) and isinstance(form.sides[1], Value) and isinstance(form.sides[1].expr, Sym):
+        return form.sides[0]  # 5 = x
     while last > 1 and (form.signs[last - 1] == "~" or _rounds(form.sides[last], form.sides[last - 1])):
         last -= 1
     about = form.signs[0] == "~" or _rounds(form.sides[last], form.sides[0])
