@@ -25,6 +25,7 @@ from multiverse.streaming import DocumentOrder, WireEvent, wire_events
 from multiverse.structure import MULTIVERSE, Document, render
 from tests.cli.conftest import Result
 from tests.cli.scripted import NESTED, Write, scripted_llm
+from tests.conftest import FAMILIES, build_tokenizer, save_model
 from tests.serving.conftest import serving
 
 Run = Callable[..., Result]
@@ -262,6 +263,29 @@ def test_a_model_without_a_template_is_refused(run: Run, writes: Writes) -> None
     code, _, err = run("chat")
     assert code == 2
     assert "has no chat template" in err
+
+
+def test_a_template_that_refuses_the_system_message_is_one_line(
+    run: Run, writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = writes(lambda _: NESTED)
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    llm.tokenizer.chat_template = refusal + str(llm.tokenizer.chat_template)
+    piped(monkeypatch, "How many?")
+    code, out, err = run("chat", "--system", "Be brief.")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("System role not supported\n")
+
+
+def test_a_model_without_tags_is_said_to_have_none(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer(None)
+    folder = save_model(tmp_path / "plain", FAMILIES["qwen2"](len(tokenizer)), tokenizer)
+    told = f"{folder} has no tags to fork with: it answers as any other model, without forks"
+    asked = ("--model", str(folder), "--max-tokens", "4", "--mode")
+    for command in (("generate", *asked, "parallel", "How many?"), ("chat", *asked, "parallel")):
+        piped(monkeypatch, "How many?")
+        assert told in run(*command).err
+    assert told not in run("generate", *asked, "sequential", "How many?").err
 
 
 # -- a server ---------------------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,10 @@ from typing import Any
 from tests.curation.endpoint import KINDS, Endpoint, serving
 from tests.curation.fake import Planted, answer, start
 from tests.curation.test_run import files
+from tests.forks import forks
 
 ROWS, KILLS, IN_FLIGHT = 160, 20, 8
 HARMLESS = tuple(kind for kind in KINDS if kind not in ("hang", "dribble"))
-ROOT = Path(__file__).parents[2]
 
 Name = tuple[str, str, int]
 
@@ -49,11 +47,15 @@ def test_killed_at_twenty_random_times(tmp_path: Path) -> None:
     draw = random.Random(11)
     out = tmp_path / "killed" / "out"
     out.parent.mkdir()
-    with serving(Endpoint(answer, Planted(), rate=0.3, seed=5, kinds=HARMLESS)) as up:
+    endpoint = Endpoint(answer, Planted(), rate=0.3, seed=5, kinds=HARMLESS)
+    with (
+        forks(tmp_path, "multiverse.curation.job", "openai.resources", "jinja2", "pyarrow.parquet") as processes,
+        serving(endpoint) as up,
+    ):
         up.keep_bodies, killed = True, 0
         for kill in range(KILLS):
             paid, before, parts = stored(out), len(up.bodies), set(out.glob(".*.part"))
-            process = subprocess.Popen([sys.executable, "-m", "tests.curation.fake", up.url, str(out), str(ROWS)], cwd=ROOT)
+            process = processes.start("tests.curation.fake", up.url, out, ROWS)
             # Most die while they ask, after so many calls more; the last ones while they write outputs.
             more = draw.randrange(1, 25) if kill < KILLS - 4 else None
             while process.poll() is None and not (

@@ -21,6 +21,7 @@ class Endpoint:
         delay: seconds that each answer takes.
         refuse: statuses with which the first requests are refused.
         bodies: the requests, in the order in which they came; `keys`: what each came with.
+        most: how many were under way at once, at most.
     """
 
     answer: Callable[[str], str] = lambda _: "\\boxed{42}"
@@ -28,6 +29,9 @@ class Endpoint:
     refuse: tuple[int, ...] = ()
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: int = 0
+    most: int = 0
     url: str = ""
 
     @property
@@ -49,7 +53,12 @@ class _Handler(BaseHTTPRequestHandler):
         if number < len(self.endpoint.refuse):
             self._send(self.endpoint.refuse[number], {"error": {"message": "not now"}})
             return
+        with self.endpoint.lock:
+            self.endpoint.running += 1
+            self.endpoint.most = max(self.endpoint.most, self.endpoint.running)
         time.sleep(self.endpoint.delay)
+        with self.endpoint.lock:
+            self.endpoint.running -= 1
         text = self.endpoint.answer(body["messages"][-1]["content"])
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partialmethod
 from itertools import islice
@@ -27,6 +28,7 @@ from multiverse.structure import render
 from multiverse.tasks import problems
 from multiverse.training.config import Config, Lora, Optimizer, dump
 from multiverse.training.run import train
+from tests.forks import Server, forks
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -62,12 +64,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data") / "data.jsonl")
 
 
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with forks(tmp_path_factory.mktemp("processes"), "multiverse.cli", "multiverse.training.run", "accelerate") as server:
+        yield server
+
+
 @pytest.fixture
 def config(start: Path, data: Path, tmp_path: Path) -> Config:
+    return configured(start, data, tmp_path / "run")
+
+
+def configured(start: Path, data: Path, out: Path) -> Config:
     return Config(
         model=str(start),
         data=[str(data)],
-        out=str(tmp_path / "run"),
+        out=str(out),
         mixture=[0.0, 0.5, 1.0],
         max_length=512,
         packing=True,
@@ -86,10 +98,10 @@ def losses(out: Path) -> dict[int, float]:
     return dict(found)
 
 
-def command(config: Config, folder: Path, *before: str) -> list[str]:
+def command(config: Config, folder: Path) -> list[str]:
     path = folder / f"{Path(config.out).name}.yaml"
     path.write_text(dump(config))
-    return [sys.executable, "-m", *before, "multiverse", "train", str(path)]
+    return ["multiverse", "train", str(path)]
 
 
 def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
@@ -153,28 +165,28 @@ def test_the_loss_of_the_first_step_is_what_the_engine_scores(
     assert losses(Path(config.out))[1] == pytest.approx(total / count, abs=1e-4)
 
 
-def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: Config, tmp_path: Path) -> None:
+def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: Config, processes: Server, tmp_path: Path) -> None:
     whole, cut = replace(config, out=str(tmp_path / "whole")), replace(config, out=str(tmp_path / "cut"))
-    done = subprocess.run(command(whole, tmp_path), env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = processes.start(*command(whole, tmp_path))
+    assert done.wait() == 0, done.stderr
     expected = losses(Path(whole.out))
     assert len(expected) >= 5
 
     line = command(cut, tmp_path)
     log = Path(cut.out) / "log.jsonl"
-    running = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = processes.start(*line)
     while running.poll() is None and (not log.exists() or log.read_text().count("\n") < 3):
         time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
     assert not (Path(cut.out) / "model").exists(), "the run was to be cut in the middle"
     # What a killed run may leave behind as well: a checkpoint without its end, and half a line.
     (Path(cut.out) / "checkpoint-9999").mkdir()
     with log.open("a") as file:
         file.write('{"step": 99')
 
-    again = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    again = processes.start(*line)
+    assert again.wait() == 0, again.stderr
     assert losses(Path(cut.out)) == expected
     first, second = (
         torch.load(path, weights_only=True) if path.suffix == ".pt" else _weights(path)
@@ -189,18 +201,36 @@ def _weights(folder: Path) -> dict[str, Any]:
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("fsdp", [True, False])
-def test_two_processes_train_to_the_same_loss_as_one(config: Config, tmp_path: Path, fsdp: bool) -> None:
-    one = replace(config, out=str(tmp_path / "one"), save_every=2)
-    train(one)
+@pytest.fixture(scope="module")
+def alone(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run of one process."""
+    config = replace(configured(start, data, tmp_path_factory.mktemp("alone") / "one"), save_every=2)
+    train(config)
+    return config
+
+
+def train_with_two(processes: Server, line: list[str]) -> None:
+    """What `torch.distributed.run` does: two processes that know of each other by their environment."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    both = [processes.start(*line, env={**common, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    for own in both:
+        assert own.wait() == 0, own.stderr
+
+
+@pytest.mark.parametrize("fsdp", [True, False])
+def test_two_processes_train_to_the_same_loss_as_one(alone: Config, processes: Server, tmp_path: Path, fsdp: bool) -> None:
+    one = alone
     two = replace(one, out=str(tmp_path / "two"), fsdp=fsdp, micro_batch_size=1)
-    launch = ("torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", "-m")
-    line = command(two, tmp_path, *launch)
-    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    line = command(two, tmp_path)
+    if fsdp:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", *line]
+        done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    else:
+        train_with_two(processes, line)
     expected, found_losses = losses(Path(one.out)), losses(Path(two.out))
     assert found_losses == pytest.approx(expected, rel=2e-4)
     checkpoints = sorted(Path(two.out).glob("checkpoint-*"))
@@ -209,8 +239,7 @@ def test_two_processes_train_to_the_same_loss_as_one(config: Config, tmp_path: P
 
     shutil.rmtree(checkpoints[-1])
     shutil.rmtree(Path(two.out) / "model")
-    again = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    train_with_two(processes, line)
     assert losses(Path(two.out)) == pytest.approx(found_losses, rel=1e-6)
     first, second = _weights(Path(one.out) / "model"), _weights(Path(two.out) / "model")
     assert first.keys() == second.keys()
@@ -353,17 +382,15 @@ def test_adapters_for_layers_that_the_model_does_not_have(config: Config) -> Non
         train(replace(config, lora=Lora(targets=["query"])))
 
 
-def test_ctrl_c_saves_and_the_run_resumes(config: Config, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_run_resumes(config: Config, processes: Server, tmp_path: Path) -> None:
     config = replace(config, save_every=1000)
-    line = command(config, tmp_path)
     log = Path(config.out) / "log.jsonl"
-    running = subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    running = processes.start(*command(config, tmp_path))
     while running.poll() is None and (not log.exists() or not log.read_text()):
         time.sleep(0.005)
     running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate()
-    assert running.returncode == 130, stderr
-    assert "start again to continue" in stderr
+    assert running.wait() == 130, running.stderr
+    assert "start again to continue" in running.stderr
     stopped = max(losses(Path(config.out)))
     train(config)
     assert min(losses(Path(config.out))) == 1

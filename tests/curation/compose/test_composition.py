@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -24,8 +22,8 @@ from multiverse.structure import DIALECTS, MULTIVERSE_ANSWER, parse
 from tests.curation.compose.model import Model, start
 from tests.curation.endpoint import KINDS, serving
 from tests.curation.test_run import files
+from tests.forks import forks
 
-ROOT = Path(__file__).parents[3]
 _NAMES = "bread rice tea salt gold iron snow wind rain fire wood wool silk glass steel sugar honey milk cheese butter"
 THINGS = _NAMES.split()
 HARMLESS = tuple(kind for kind in KINDS if kind not in ("hang", "dribble"))
@@ -114,11 +112,11 @@ def test_killed_at_random_times_it_ends_in_the_same_files(tmp_path: Path) -> Non
     out, whole = tmp_path / "killed" / "out", tmp_path / "whole" / "out"
     for folder in (out, whole):
         folder.parent.mkdir()
-    with serving(Model(rate=0.2, seed=5, kinds=HARMLESS)) as up:
+    model = Model(rate=0.2, seed=5, kinds=HARMLESS)
+    with forks(tmp_path, "multiverse.curation.compose", "openai.resources", "jinja2") as processes, serving(model) as up:
         for kill in range(4):
             before, parts = sum(up.calls.values()), set(out.glob("*.part"))
-            command = [sys.executable, "-m", "tests.curation.compose.model", up.url, str(out), str(source)]
-            process = subprocess.Popen(command, cwd=ROOT)
+            process = processes.start("tests.curation.compose.model", up.url, out, source)
             more = draw.randrange(3, 20)
             while process.poll() is None and (
                 sum(up.calls.values()) < before + more if kill < 3 else not (set(out.glob(".*.part")) - parts)
