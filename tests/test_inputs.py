@@ -186,4 +186,5 @@ def test_the_same_temperature_everywhere() -> None:
     command: Any = typer.main.get_command(app)
     assert SamplingParams().temperature == CommonOptions().temperature == 0.6
     options = {parameter.name: parameter for parameter in command.commands["generate"].params}
-    assert options["temperature"].default == 0.6
+    assert options["temperature"].show_default == "0.6, or the preset's"
+    assert options["temperature"].default is None, "what is not given is the model's to say"

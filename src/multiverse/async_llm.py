@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .engine.events import Event, FinishEvent
 from .engine.params import SamplingParams
-from .inputs import Messages, Prompt, each_named, params_of, priority_of
+from .inputs import Messages, Prompt, each_named, priority_of
 from .llm import LLM, Params
 from .prompting import Instruction
 
@@ -58,7 +58,7 @@ class AsyncLLM:
             EngineError: the engine failed on one of them; the others are aborted.
         """
         encoded = self.llm.encode_prompts(prompts)
-        return await self._run(encoded, params_of(params, len(encoded)), priority)
+        return await self._run(encoded, self.llm.params_of(params, len(encoded)), priority)
 
     async def chat(
         self,
@@ -74,7 +74,7 @@ class AsyncLLM:
             As `generate`.
         """
         chats, asked_in = self.llm.encode_conversations(conversations, mode)
-        own = params_of(params, len(chats), asked_in, chat=True)
+        own = self.llm.params_of(params, len(chats), asked_in, chat=True)
         found = await self._run([chat.token_ids for chat in chats], own, priority)
         left_out = [chat.left_out for chat, one in zip(chats, own, strict=True) for _ in range(one.n)]
         return [replace(generation, left_out=lost) for generation, lost in zip(found, left_out, strict=True)]

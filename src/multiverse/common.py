@@ -12,6 +12,9 @@ DialectChoice = Literal[
 ]
 """Names of `structure.DIALECTS`."""
 
+PresetChoice = Literal["auto", "none", "multiverse", "npr", "threadweaver"]
+"""Names of `families.FAMILIES`; ``auto`` recognises the family of a model, ``none`` is none."""
+
 _MODEL, _SAMPLING = "Model", "Sampling"
 
 
@@ -69,5 +72,15 @@ class CommonOptions(Options):
         "see docs/layouts.md.",
         group=_MODEL,
         show_default="as the model says",
+    )
+    preset: PresetChoice = option(
+        "auto", "How models of a family are asked, sampled and read; auto recognises the family.", group=_MODEL
+    )
+    instruction_file: str | None = option(
+        None,
+        "Text file with the instruction for parallel thinking.",
+        metavar="FILE",
+        group=_MODEL,
+        show_default="the preset's, or instruction.txt of the model's folder",
     )
     validation: float = option(0.05, "Share of the questions to keep for validation.", ge=0, le=0.99, metavar="X")

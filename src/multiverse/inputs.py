@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 from .engine.params import SamplingParams
 from .engine.token_ids import as_list, as_lists
 from .errors import RequestError
-from .prompting import Mode, instruct_chat
+from .prompting import Mode, Prompting
 from .structure import DIALECTS, Dialect, Positions
 
 Prompt = str | Sequence[int]
@@ -148,9 +148,9 @@ def _part(part: Any, name: str) -> str:
     raise RequestError(f"{name} is {brief(part)}: it must be {{'type': 'text', 'text': '...'}}")
 
 
-def as_asked(messages: list[dict[str, Any]], mode: Mode | None, *, instructed: bool) -> list[dict[str, Any]]:
+def as_asked(messages: list[dict[str, Any]], mode: Mode | None, prompting: Prompting | None) -> list[dict[str, Any]]:
     """The messages as the model was trained to be asked: with the instruction of this mode, if its training had any."""
-    return instruct_chat(messages, mode) if mode is not None and instructed else messages
+    return prompting.instruct_chat(messages, mode) if mode is not None and prompting is not None else messages
 
 
 def mode_of(given: Any) -> Mode | None:
@@ -234,6 +234,7 @@ _ARGUMENTS: dict[str, tuple[Any, str]] = {
     "prefix_cache": (bool, "true or false"),
     "packed_linears": (bool, "true or false"),
     "deterministic": (bool, "true or false"),
+    "instruction_file": (str | PathLike | None, "the path of a text file"),
 }
 
 _RENAMED = {"packed": ": it is now called 'packed_linears'"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from .engine.params import SamplingParams
 from .engine.scoring import Score, ScoringRequest
 from .errors import RequestError, StructureError
+from .families import AUTO, Family, bind, choose, family_of, read_instruction
 from .inputs import (
     Messages,
     Prompt,
@@ -31,16 +32,7 @@ from .inputs import (
 from .models.about import asked, read_about
 from .progress import counting, loading
 from .prompting import Instruction, Mode, read_instructed
-from .structure import (
-    ChatEncoder,
-    ChatPrompt,
-    Dialect,
-    Document,
-    TokenDialect,
-    bind,
-    encode,
-    parse,
-)
+from .structure import ChatEncoder, ChatPrompt, Dialect, Document, TokenDialect, encode, parse
 
 if TYPE_CHECKING:
     from .engine import Event, Generation, Request
@@ -51,6 +43,8 @@ if TYPE_CHECKING:
         """Keyword arguments of `LLM` beside those that it names."""
 
         layout: str | None
+        preset: Family | str
+        instruction_file: str | Path | None
 
 
 Params = SamplingParams | Sequence[SamplingParams]
@@ -77,13 +71,19 @@ class LLM:
             else is in the batch and in the prefix cache, and however it is cut into chunks, preempted or served in waves.
             Slower, and not with `tensor_parallel` (docs/deterministic.md).
         progress: show a bar while weights are loaded; `None` shows it where someone watches, on a terminal or in a notebook.
-        options: `layout` (``engine`` or ``released``, in place of what the model's dialect says: docs/layouts.md), `kv_memory`
-            (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`, `prefix_cache`; see `Engine`.
+        options: `layout` (``engine`` or ``released``, in place of what the model's dialect says: docs/layouts.md).
+            `preset`, how models of its family are asked, sampled and read: ``auto`` (the default) recognises the family,
+            ``none`` asks it as any model; or a name of `families.FAMILIES`, or a `Family` (docs/families.md).
+            `instruction_file`, a text file with the instruction for parallel thinking, in place of the preset's. And those of
+            the engine: `kv_memory` (bytes for keys and values), `max_batch_tokens`, `max_requests`, `max_batch_branches`,
+            `prefix_cache`; see `Engine`.
 
     Attributes:
         model_path: the name, folder or hub id that was loaded.
         tokenizer: the model's Hugging Face tokenizer.
         about: what the model says of itself to people; `None` if its folder says nothing.
+        recognised: the family whose preset it has, and how that was found.
+        prompting: the instructions of each mode.
         instructed: whether questions to it end with the instruction of a mode: it has the tags, and its training had it.
 
     Raises:
@@ -106,8 +106,12 @@ class LLM:
         **options: Unpack[LLMOptions],
     ) -> None:
         wanted, positions = dialect_of(dialect), positions_of(options.pop("layout", None))
+        preset, instruction_file = options.pop("preset", "auto"), options.pop("instruction_file", None)
+        if preset != AUTO:
+            family_of(preset)  # before anything is loaded
         switches = {"packed_linears": packed_linears, "deterministic": deterministic}
-        check_arguments({"model": model, "tensor_parallel": tensor_parallel, **switches, **options})
+        files = {"model": model, "instruction_file": instruction_file}
+        check_arguments({**files, "tensor_parallel": tensor_parallel, **switches, **options})
         # Here, so that importing this module needs neither torch nor transformers.
         from .engine.engine import Engine
         from .engine.model import load
@@ -121,13 +125,42 @@ class LLM:
                 tensor_parallel=tensor_parallel,
                 deterministic=deterministic,
             )
-        tokens = bind(loaded.tokenizer, loaded.model.config, wanted, layout=positions)
+        config = loaded.model.config
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
         self.about = read_about(loaded.source)
-        self.instructed = tokens is not None and read_instructed(loaded.model.config)
+        self.recognised = choose(preset, loaded.path, loaded.tokenizer, config, wanted)
+        instruction = read_instruction(loaded.source, instruction_file)
+        tokens, form, self.prompting = bind(self.family, loaded.tokenizer, config, wanted, instruction, layout=positions)
+        if self.family is not None:
+            loaded.stop_ids |= self.family.end_ids(loaded.tokenizer)
+            loaded.read_answer = self.family.read_answer
+        self.instructed = tokens is not None and read_instructed(config)
         self._engine: Engine | None = Engine(loaded, tokens, **cast("EngineOptions", options))
-        self._chats = ChatEncoder(self.tokenizer, tokens)
+        self._chats = ChatEncoder(self.tokenizer, tokens, form)
+
+    @property
+    def family(self) -> Family | None:
+        """The family whose preset the model has; `None` if it is of none."""
+        return self.recognised.family
+
+    def sampling(self, **given: Any) -> SamplingParams:
+        """The sampling parameters of the model's preset, with these in their place; what calls without parameters have.
+
+        A preset's `max_tokens` is lowered to three quarters of the tokens that there is room for (`room`).
+
+        Raises:
+            RequestError: a value is not valid.
+        """
+        preset = dict(self.family.sampling) if self.family is not None else {}
+        if "max_tokens" in preset:
+            preset["max_tokens"] = max(1, min(preset["max_tokens"], self.room * 3 // 4))
+        return SamplingParams(**{**preset, **given})
+
+    @property
+    def room(self) -> int:
+        """Most tokens that prompt and answer of a request may have together: what the memory for keys and values holds."""
+        return self.engine.slots.size
 
     @property
     def engine(self) -> Engine:
@@ -203,7 +236,8 @@ class LLM:
         Args:
             prompts: texts or token ids, also as a tokenizer returns them (``BatchEncoding``, arrays, tensors); one prompt alone
                 is taken as a list of one.
-            params: one for all, or one per prompt. With ``n`` above 1, a prompt's generations stand next to each other.
+            params: one for all, or one per prompt; `None` is `sampling()`. With ``n`` above 1, a prompt's generations stand
+                next to each other.
             priority: higher goes first, among all requests of the engine.
             on_finish: called with the result's index as each one finishes.
             progress: show a bar; `None` shows it for several results, on a terminal or in a notebook.
@@ -212,7 +246,7 @@ class LLM:
             RequestError: a prompt or parameter cannot be honoured. The message names the prompt's index; nothing has been run.
         """
         encoded = self.encode_prompts(prompts)
-        return self._run(encoded, params_of(params, len(encoded)), priority, on_finish, progress)
+        return self._run(encoded, self.params_of(params, len(encoded)), priority, on_finish, progress)
 
     def encode_prompts(self, prompts: Prompt | Sequence[Prompt]) -> list[list[int]]:
         """Token ids of raw prompts as `generate` continues them; an error names the prompt's index."""
@@ -237,7 +271,7 @@ class LLM:
                 instructions, gets none.
         """
         chats, asked_in = self.encode_conversations(conversations, mode)
-        own = params_of(params, len(chats), asked_in, chat=True)
+        own = self.params_of(params, len(chats), asked_in, chat=True)
         left_out = [chat.left_out for chat, one in zip(chats, own, strict=True) for _ in range(one.n)]
 
         def tell(index: int, generation: Generation) -> None:
@@ -249,6 +283,12 @@ class LLM:
         found = self._run(prompts, own, priority, tell if on_finish is not None else None, progress)
         return [replace(generation, left_out=lost) for generation, lost in zip(found, left_out, strict=True)]
 
+    def params_of(
+        self, params: Params | None, count: int, mode: Mode | None = None, *, chat: bool = False
+    ) -> list[SamplingParams]:
+        """The parameters of each of so many prompts, as `generate` and `chat` take them; `None` is `sampling()`."""
+        return params_of(self.sampling() if params is None else params, count, mode, chat=chat)
+
     def encode_conversations(
         self, conversations: Messages | Sequence[Messages], mode: Instruction | None
     ) -> tuple[list[ChatPrompt], Mode | None]:
@@ -258,7 +298,7 @@ class LLM:
 
     def _ask(self, messages: Any, mode: Mode | None) -> ChatPrompt:
         checked = messages_of(messages, self._template)
-        return self.read_chat(messages_of(as_asked(checked, mode, instructed=self.instructed), self._template))
+        return self.read_chat(messages_of(as_asked(checked, mode, self.prompting if self.instructed else None), self._template))
 
     def stream(
         self, prompt: Prompt | Messages, params: SamplingParams | None = None, *, mode: Instruction | None = "parallel"
@@ -286,7 +326,7 @@ class LLM:
         chat = isinstance(prompt, list) and len(prompt) > 0 and isinstance(prompt[0], Mapping)
         asked_in = mode_of(mode)
         token_ids = self._ask(prompt, asked_in).token_ids if chat else self._encode(prompt)
-        (shared,) = params_of(params, 1, asked_in if chat else None, chat=chat)
+        (shared,) = self.params_of(params, 1, asked_in if chat else None, chat=chat)
         if shared.n != 1:
             raise RequestError(f"n={shared.n} cannot be streamed: stream each separately, or use generate()")
         return token_ids, shared

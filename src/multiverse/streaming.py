@@ -106,7 +106,7 @@ def opens_thinking(prompt: Sequence[int], tokens: TokenDialect | None) -> bool:
     if tokens is None or tokens.dialect.think is None:
         return False
     think = (tokens.ids[Role.THINK_OPEN], tokens.ids[Role.THINK_CLOSE])
-    return next((token == think[0] for token in reversed(prompt) if token in think), False)
+    return next((token == think[0] for token in reversed(tokens.structural(prompt)) if token in think), False)
 
 
 def wire_events(event: Event) -> list[WireEvent]:

@@ -20,6 +20,7 @@ from multiverse.structure import MULTIVERSE, THREADWEAVER, Block, Document, pars
 from multiverse.tasks import FAMILIES, Wording, generate
 from tests.cli.conftest import Result
 from tests.cli.scripted import NESTED, Write
+from tests.standins import stand_in
 
 Run = Callable[..., Result]
 Writes = Callable[[Write], LLM]
@@ -310,3 +311,42 @@ def test_closed_output_pipe() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_models_says_of_which_family_a_model_is(run: Run, tmp_path: Path) -> None:
+    folder = stand_in(tmp_path / "tiny", "npr")
+    described = json.loads(run("models", str(folder), "--json").out)
+    assert (described["preset"], described["dialect"]) == ("npr", "npr")
+    assert described["known_by"] == "its tokenizer has the tags of npr"
+    assert described["sampling"]["path_repetition_penalty"] == 1.02
+    assert described["kv_bytes_per_token"] == 2 * 2 * 1 * 2 * 16
+    assert described["memory_bytes"] == (folder / "model.safetensors").stat().st_size
+    shown = run("models", str(folder)).out
+    assert "preset: npr" in shown
+    assert "template: enable_thinking=False" in shown
+    away = json.loads(run("models", "bigai-NPR/NPR-4B", "--json").out)
+    assert (away["preset"], away["kv_bytes_per_token"]) == ("npr", 147_456)
+    assert away["note"] == "it is not at hand, so only its name is known"
+    assert json.loads(run("models", "multiverse-32b", "--json").out)["known_by"] == "it is published by it"
+    assert json.loads(run("models", "smollm2-360m", "--json").out)["preset"] is None
+    missing = run("models", str(tmp_path / "none"))
+    assert missing.code == 2
+    assert "does not exist" in missing.err
+
+
+def test_the_list_of_models_names_the_families(run: Run) -> None:
+    listed = {row["name"]: row for row in json.loads(run("models", "--json").out)}
+    assert {name: row["preset"] for name, row in listed.items() if row["preset"]} == {
+        "multiverse-32b": "multiverse",
+        "npr-4b": "npr",
+    }
+    assert listed["multiverse-32b"]["kv_bytes_per_token"] == 262_144
+    assert "threadweaver" in run("models").out
+
+
+@pytest.mark.parametrize("mode", ["parallel", "as-is"])
+def test_generate_asks_in_its_mode_alone(run: Run, writes: Writes, mode: str) -> None:
+    prompts: list[str] = []
+    writes(lambda prompt: (prompts.append(prompt), Document(("Well.",), "Answer: 4"))[1])
+    assert run("generate", "--mode", mode, "What is it?").code == 0
+    assert ("Think step by step" in prompts[0]) == (mode == "parallel")

@@ -23,6 +23,7 @@ from multiverse.errors import RequestError
         ("min_p", 1.5, "from 0 to 1"),
         ("repetition_penalty", 0, "above 0"),
         ("repetition_penalty", -1, "above 0"),
+        ("path_repetition_penalty", 0, "above 0 (1 is off), or None"),
         ("presence_penalty", 2.1, "from -2 to 2 (0 is off)"),
         ("frequency_penalty", -3, "from -2 to 2 (0 is off)"),
         ("min_tokens", -1, "0 or more, and at most max_tokens"),

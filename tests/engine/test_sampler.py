@@ -41,7 +41,7 @@ class Fixed:
 
 
 def row(request: Request, uniform: float) -> tuple[Request, Branch]:
-    branch: Any = SimpleNamespace(machine=None, rng=Fixed(uniform), index=0, seen=request.trunk.seen)
+    branch: Any = SimpleNamespace(machine=None, label="", rng=Fixed(uniform), index=0, seen=request.trunk.seen)
     return request, branch
 
 
@@ -192,6 +192,36 @@ def test_a_branch_has_seen_what_its_next_token_may_attend_to() -> None:
     for branch, attended, prompt in walked("Q", repetition_penalty=1.1):
         assert branch.seen is not None
         assert set(branch.seen.ids.tolist()) == {*prompt, *attended}
+
+
+@pytest.mark.parametrize("trunk", [1.0, 1.5])
+def test_paths_have_a_repetition_penalty_of_their_own_until_they_join(trunk: float) -> None:
+    penalties = {"repetition_penalty": trunk, "path_repetition_penalty": 2.0}
+    of_paths, of_trunk = set(), list[float]()
+    for branch, attended, prompt in walked("Q", **penalties):
+        request = bare_request(TOKENS["multiverse"], prompt, replace(GREEDY, guard=False, **penalties))
+        # Bare rows: their penalties are what counts here, not the tags that may come next.
+        logits_BV = torch.full((1, 300), 3.0)
+        Sampler().edit(logits_BV, [(request, branch)])
+        seen = sorted({*attended, *prompt})
+        (penalty,) = {3.0 / value for value in logits_BV[0, seen].tolist() if value > -math.inf}
+        assert set(logits_BV[0].tolist()) <= {3.0, 3.0 / penalty, -math.inf}
+        if branch.label:
+            of_paths.add(penalty)
+        else:
+            of_trunk.append(penalty)
+    assert of_paths == {2.0}
+    assert set(of_trunk) == {trunk}, "before the fork and after the join"
+
+
+def test_a_penalty_of_paths_alone_leaves_the_logits_of_the_trunk() -> None:
+    params = SamplingParams(temperature=1, path_repetition_penalty=2.0)
+    assert params.penalises
+    assert not params.penalises_in(path=False)
+    off = SamplingParams(repetition_penalty=2.0, path_repetition_penalty=1.0)
+    assert off.penalises_in(path=False)
+    assert not off.penalises_in(path=True)
+    assert not SamplingParams().penalises
 
 
 def test_rows_do_not_touch_each_other() -> None:

@@ -106,4 +106,4 @@ def write_wheel(folder: Path, *, name: str = "tiny-model", version: str = "1.0")
 
 
 def entry_with(*sources: Any, name: str = "tiny") -> Entry:
-    return Entry(name, 10_000, "apache-2.0", sources, "a tiny model")
+    return Entry(name, 10_000, (1, 1, 8), "apache-2.0", sources, "a tiny model")

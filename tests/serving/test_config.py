@@ -53,8 +53,9 @@ def test_invalid_values_are_refused(name: str, value: Any) -> None:
 
 
 def test_the_default_is_within_the_limit() -> None:
-    with pytest.raises(ConfigError, match=r"default_max_tokens=2048 .* max_tokens_limit \(100\)"):
-        ServerConfig(max_tokens_limit=100)
+    with pytest.raises(ConfigError, match=r"default_max_tokens=200 .* max_tokens_limit \(100\)"):
+        ServerConfig(max_tokens_limit=100, default_max_tokens=200)
+    assert ServerConfig(max_tokens_limit=100).default_max_tokens is None, "the limit itself, where the usual is more"
     assert ServerConfig(max_tokens_limit=100, default_max_tokens=100).max_tokens_limit == 100
 
 

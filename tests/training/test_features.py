@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiverse.prompting import INSTRUCTIONS, ask
-from multiverse.structure import Block, Document, TokenDialect, encode, layout, render, resolve
+from multiverse.structure import Block, Document, TokenDialect, encode, end_of_turn, layout, render, resolve
 from multiverse.training import IGNORED, Features, Featurizer, View, pack
-from multiverse.training.features import end_of_turn
 
 QUESTION = "What is 1+1 and 2+2?"
 BLOCK = Block(outlines=("a", "b"), paths=(("1+1=2.",), ("2+2=4, yes.",)), conclusion="2, 4.")

@@ -23,7 +23,7 @@ from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
 from .introduce import introduce, warn_tagless, warn_unlike
-from .loading import ModelOptions
+from .loading import BY_PRESET, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ def chat(
     model: Annotated[
         ModelOptions,
         Fields(
-            only=("model", "upstream", "tokenizer", "layout", "device", "dtype", "deterministic"),
+            only=(
+                *("model", "upstream", "tokenizer", "layout", "device", "dtype", "deterministic"),
+                *("preset", "instruction_file"),
+            ),
             aliases={"upstream": "--base-url"},
             show_default={"model": "multiverse-mini, or the server's first"},
         ),
@@ -78,11 +81,7 @@ def chat(
         Fields(
             of=SamplingParams,
             leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every"),
-            show_default={
-                "temperature": "0.6, or the server's",
-                "top_p": "0.95, or the server's",
-                "max_tokens": "2048, or the server's",
-            },
+            show_default={name: f"{shown}, or the server's" for name, shown in BY_PRESET.items()},
         ),
     ],
 ) -> None:
@@ -113,7 +112,7 @@ def chat(
             raise InputError(f"the model {llm.model_path!r} has no chat template: use multiverse generate --raw")
         if options.mode == "parallel":
             warn_tagless(llm, model.name)
-        partner = Local(llm, SamplingParams(**sampling), model.name)
+        partner = Local(llm, llm.sampling(**sampling), model.name)
     mode = options.mode if options.mode is not None else "parallel" if partner.structured else "as-is"
     Chat(Conversation(partner, mode, options.system)).run()
 
@@ -159,11 +158,9 @@ class Conversation:
         Raises:
             MultiverseError: there is no answer.
         """
-        from ..prompting import instruct
-
         asked: list[Message] = [*self.messages, {"role": "user", "content": question}]
         if self.partner.instructed or not self.partner.structured:
-            asked = [*instruct(asked, self.mode)]
+            asked = self.partner.prompting.instruct(asked, self.mode)
         started = time.monotonic()
         self.question, self.events = question, []
         with contextlib.closing(_closable(self.partner.ask(asked, self.mode))) as events:
@@ -227,7 +224,7 @@ class Chat:
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401  (input() then knows earlier lines)
             self._say(f"{self.conversation.partner.name} · {self.conversation.mode} · /help says what you can type")
-        introduce(self.conversation.partner.about)
+        introduce(self.conversation.partner.about, self.conversation.partner.note)
         while (line := self._read()) is not None:
             text = line.strip()
             try:

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 import typer
 
 from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..evaluation.config import FOLDERS, MAX_TOKENS, QUESTIONS, EvaluationConfig
+from ..families import Family
 from ..options import Options, like, option
-from ..prompting import Mode
+from ..prompting import DEFAULT, Mode, Prompting
 from ..serving.config import ServerConfig
 from .bars import bars
 from .complete import among, benchmark_names
@@ -23,7 +24,7 @@ from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
 from .introduce import warn_tagless
 from .jsonio import print_json
-from .loading import ModelOptions
+from .loading import BY_PRESET, ModelOptions
 
 if TYPE_CHECKING:
     from inspect_ai.model import ModelAPI
@@ -38,7 +39,13 @@ NAMES = (
 )
 
 LocalModel = Annotated[
-    ModelOptions, Fields(only=("model", "upstream", "tokenizer", "layout", "device", "dtype", "kv_memory", "deterministic"))
+    ModelOptions,
+    Fields(
+        only=(
+            *("model", "upstream", "tokenizer", "layout", "device", "dtype", "kv_memory", "deterministic"),
+            *("preset", "instruction_file"),
+        )
+    ),
 ]
 Data = Annotated[
     list[str] | None,
@@ -86,10 +93,11 @@ def run(
     ],
     config: EvaluationConfig,
     sampling: Annotated[
-        SamplingParams,
+        dict[str, Any],
         Fields(
+            of=SamplingParams,
             only=("temperature", "top_p", "max_tokens", "max_critical_path_tokens", "thinking_budget"),
-            defaults={"max_tokens": MAX_TOKENS},
+            show_default={**BY_PRESET, "max_tokens": f"{MAX_TOKENS}, or the preset's"},
         ),
     ],
     model: LocalModel,
@@ -113,15 +121,16 @@ def run(
     from ..evaluation.report import report
     from ..evaluation.run import evaluate, load
 
-    config = replace(config, benchmarks=benchmarks(names), sampling=sampling, data=parse_data(data))
+    config = replace(config, benchmarks=benchmarks(names), sampling=_sampling(None, sampling), data=parse_data(data))
     modes = asked.modes
     sets = load(config)  # errors in the questions are found before a model is loaded
-    name, open_api = provider(source, model, parallel="parallel" in modes)
+    found = provider(source, model, parallel="parallel" in modes)
+    config = by_preset(config, found, sampling)
     with _progress() as progress:
         runs = [
             evaluate(
-                open_api,
-                name,
+                found.open_api,
+                found.name,
                 config,
                 out / FOLDERS[one],
                 one,
@@ -180,8 +189,37 @@ def parse_data(pairs: list[str] | None) -> dict[str, str]:
     return found
 
 
-def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> tuple[str, Callable[[], ModelAPI]]:
-    """A model's name and the function that makes its provider; the model itself is loaded once, when that is first called.
+class Asked(NamedTuple):
+    """A model that is to be evaluated.
+
+    Attributes:
+        name: of the model, in the run.
+        open_api: makes its provider.
+        family: whose preset it has; `None` if it is of none.
+        prompting: its instructions.
+    """
+
+    name: str
+    open_api: Callable[[], ModelAPI]
+    family: Family | None
+    prompting: Prompting
+
+
+def _sampling(family: Family | None, given: dict[str, Any]) -> SamplingParams:
+    """How answers are sampled: what was given, then the preset's, then the paper's."""
+    return SamplingParams(**{"max_tokens": MAX_TOKENS, **(family.sampling if family is not None else {}), **given})
+
+
+def by_preset(config: EvaluationConfig, asked: Asked, given: dict[str, Any]) -> EvaluationConfig:
+    """The configuration for a model: sampled and asked as those of its family are, where nothing else was given."""
+    if asked.prompting == DEFAULT:
+        return replace(config, sampling=_sampling(asked.family, given))
+    name = asked.family.name if asked.family is not None else None
+    return replace(config, sampling=_sampling(asked.family, given), preset=name, prompting=asked.prompting)
+
+
+def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> Asked:
+    """The model to be evaluated; it is loaded once, when its provider is first made.
 
     Args:
         parallel: whether questions are asked in parallel mode: then a model without tags is said to have none.
@@ -206,7 +244,7 @@ def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> 
 
             return at_server(found.name, found.base, source.api_key)
 
-        return f"{found.base} {found.name}", open_server
+        return Asked(f"{found.base} {found.name}", open_server, found.family, found.prompting)
 
     name, there = model.name, None
     if model.upstream is not None:
@@ -227,7 +265,8 @@ def provider(source: Source, model: ModelOptions, *, parallel: bool = False) -> 
 
         return in_process(name, llm())
 
-    return name, open_engine
+    family, prompting = (there.family, there.prompting) if there is not None else model.asked()
+    return Asked(name, open_engine, family, prompting)
 
 
 @contextmanager

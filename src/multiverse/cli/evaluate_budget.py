@@ -86,7 +86,7 @@ def budget(
     limits = _parse_budgets(budgets)
     check_budgets(limits, config)
     other = model if compared.against_model is None else replace(model, model=compared.against_model)
-    systems = _systems((model, compared.mode), (other, compared.against_mode), cache(lambda own: provider(source, own)))
+    systems = _systems((model, compared.mode), (other, compared.against_mode), cache(lambda own: provider(source, own)[:2]))
     sets = load(config)
     with _progress(systems) as progress:
         first, second = (

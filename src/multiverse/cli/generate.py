@@ -18,7 +18,7 @@ from .declared import Fields, Json, expand_options
 from .errors import InputError
 from .introduce import introduce, warn_tagless, warn_unlike
 from .jsonio import print_json
-from .loading import ModelOptions
+from .loading import BY_PRESET, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -52,8 +52,12 @@ def generate(
     model: Annotated[ModelOptions, Fields(aliases={"upstream": "--base-url"})],
     server: KeyOptions,
     sampling: Annotated[
-        SamplingParams,
-        Fields(leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every")),
+        dict[str, Any],
+        Fields(
+            of=SamplingParams,
+            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every"),
+            show_default=BY_PRESET,
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -74,16 +78,17 @@ def generate(
     """
     from ..streaming import wire_events
 
-    if prompt.mode == "sequential":
-        sampling = replace(sampling, max_depth=0)
     text = _question(question)
     llm = model.connect(server.api_key) if model.upstream is not None else model.load()
-    introduce(llm.about)
+    introduce(llm.about, llm.recognised.line)
+    params = llm.sampling(**sampling)
+    if prompt.mode == "sequential":
+        params = replace(params, max_depth=0)
     if prompt.mode == "parallel" and not prompt.raw:
         warn_tagless(llm, model.name)
     if not prompt.raw and llm.is_unlike(text):
         warn_unlike(llm.about)
-    events = _events(llm, text, sampling, prompt)
+    events = _events(llm, text, params, prompt)
     if as_json:
         for generation in _finished(events):
             print_json(_generation_json(generation))
@@ -112,13 +117,11 @@ def _question(argument: str) -> str:
 
 
 def _events(llm: LLM, question: str, params: SamplingParams, prompt: PromptOptions) -> Iterator[Event]:
-    from ..prompting import ask
-
     if prompt.raw:
         return llm.stream(question, params)
     if getattr(llm.tokenizer, "chat_template", None) is None:
         raise InputError(f"the model {llm.model_path!r} has no chat template: use --raw")
-    return llm.stream(ask(question, prompt.mode if llm.instructed else "as-is"), params)
+    return llm.stream([{"role": "user", "content": question}], params, mode=prompt.mode)
 
 
 def _finished(events: Iterator[Event]) -> Iterator[Generation]:

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from ..models.about import About
 
 
-def introduce(about: About | None) -> None:
-    """One line about the model, if its folder has one."""
+def introduce(about: About | None, note: str | None = None) -> None:
+    """One line about the model, if its folder has one; and what there is to say of its family."""
     if about is not None:
         _say(about.line, "dim")
+    if note is not None:
+        _say(note, "dim")
 
 
 def warn_unlike(about: About | None) -> None:

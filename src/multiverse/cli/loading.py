@@ -14,17 +14,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..common import CommonOptions
+from ..common import CommonOptions, PresetChoice
 from ..errors import ModelError, MultiverseError, first_line
 from ..models import pull, resolve
 from ..options import Options, like, option
 from .errors import InputError, check_url
 
 if TYPE_CHECKING:
+    from ..families import Family
     from ..llm import LLM
+    from ..prompting import Prompting
     from ..stock.llm import StockLLM
 
 MINI = "multiverse-mini"
+BY_PRESET = {
+    "temperature": "0.6, or the preset's",
+    "top_p": "0.95, or the preset's",
+    "max_tokens": "2048, or the preset's",
+    "max_branch_tokens": "8192, or the preset's",
+    "path_repetition_penalty": "that of the trunk, or the preset's",
+}
+"""Defaults of sampling parameters that the preset of a model decides, as `--help` shows them."""
 _MODEL, _GIB = "Model", 1 << 30
 
 
@@ -65,13 +75,19 @@ class ModelOptions(Options):
         "Same tokens and log-probabilities, bit for bit, whatever else is in the batch or the cache; slower.",
         group=_MODEL,
     )
+    preset: PresetChoice = like(CommonOptions, "preset")
+    instruction_file: str | None = like(CommonOptions, "instruction_file")
 
     def check_remote(self) -> None:
         """Raise `InputError` if something is set that a server has to be started with."""
-        layout = None if self.layout is None else f"--layout {self.layout}"
-        for flag in ("--deterministic" if self.deterministic else None, layout):
-            if flag is not None:
-                raise InputError(f"{flag} is for a model in this process: start the server with it, as multiverse serve {flag}")
+        given = {
+            "--deterministic": self.deterministic,
+            f"--layout {self.layout}": self.layout is not None,
+            f"--preset {self.preset}": self.preset != ModelOptions().preset,
+            f"--instruction-file {self.instruction_file}": self.instruction_file is not None,
+        }
+        for flag in (flag for flag, is_set in given.items() if is_set):
+            raise InputError(f"{flag} is for a model in this process: start the server with it, as multiverse serve {flag}")
 
     @property
     def name(self) -> str:
@@ -90,10 +106,29 @@ class ModelOptions(Options):
             "packed_linears": self.packed_linears,
             "tensor_parallel": self.tensor_parallel,
             "deterministic": self.deterministic,
+            "preset": self.preset,
+            # Absolute, since replicas have a working directory of their own.
+            "instruction_file": str(Path(self.instruction_file).expanduser().absolute()) if self.instruction_file else None,
         }
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
         return given
+
+    def asked(self) -> tuple[Family | None, Prompting]:
+        """The family whose preset the model has, and its instructions, without its weights.
+
+        Raises:
+            ModelError: it cannot be found.
+        """
+        from ..families import bind, choose, read_instruction
+        from ..models.weights import read_config
+
+        source = pull(self.model if self.model is not None else _mini())
+        with quietly(self.model):
+            config, tokenizer = read_config(source, given=self.name)
+            family = choose(self.preset, self.name, tokenizer, config).family
+            instruction = read_instruction(source, self.instruction_file)
+            return family, bind(family, tokenizer, config, instruction=instruction).prompting
 
     def load(self, **engine: Any) -> LLM:
         """Load the model, or find it on its server; a note on a terminal's stderr says so meanwhile.
@@ -145,6 +180,7 @@ class ModelOptions(Options):
                 raise InputError(
                     f"--upstream {self.upstream} needs --tokenizer, a folder or hub id of the model: its tokenizer and its tags"
                 )
+            options |= {"preset": self.preset, "instruction_file": self.instruction_file}
             stock = StockLLM(self.upstream, self.model, tokenizer=tokenizer, api_key=key, **options)
             atexit.register(stock.close)  # whatever ends this process, nothing is left running there
             return stock
@@ -160,13 +196,17 @@ class ModelOptions(Options):
                 raise InputError(f"{option_name} is for a model in this process: with --upstream its server decides that")
 
 
+def _mini() -> str:
+    return str(files("multiverse") / "models" / "mini")
+
+
 def open_tokenizer(model: str | None) -> Any:
     """A model's tokenizer alone; `None` is that of multiverse-mini.
 
     Raises:
         ModelError: it cannot be found or loaded.
     """
-    model = str(files("multiverse") / "models" / "mini") if model is None else model
+    model = _mini() if model is None else model
     folder = Path(model).expanduser()
     if (
         not folder.is_dir()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..engine import Generation, SamplingParams
     from ..llm import LLM
     from ..models.about import About
-    from ..prompting import Instruction
+    from ..prompting import Instruction, Prompting
 
 Message = dict[str, Any]
 
@@ -35,12 +35,16 @@ class Partner(Protocol):
         structured: whether the model forks.
         instructed: whether questions end with the instruction of a mode.
         about: what the model says of itself.
+        note: what to say of its family, and of what is ambiguous there.
+        prompting: the instructions of each mode.
     """
 
     name: str
     structured: bool
     instructed: bool
     about: About | None
+    note: str | None
+    prompting: Prompting
 
     def is_unlike(self, question: str) -> bool:
         """Whether a question is unlike those that the model was trained on, as far as that is known."""
@@ -70,7 +74,7 @@ class Local:
     def __init__(self, llm: LLM, params: SamplingParams, name: str) -> None:
         self.llm, self.params, self.name = llm, params, name
         self.structured, self.instructed = llm.tokens is not None, llm.instructed
-        self.about = llm.about
+        self.about, self.note, self.prompting = llm.about, llm.recognised.line, llm.prompting
         self._reply: Message | None = None
         # Tokens of the answers so far, by their text.
         self._known: dict[str, list[int]] = {}

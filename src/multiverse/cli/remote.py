@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import require
+from ..families import FAMILIES
 from ..models.about import About
+from ..prompting import DEFAULT, read_prompting
 from ..streaming import WireEvent
 from .errors import InputError
 
@@ -69,6 +71,9 @@ class Remote:
         self.structured = entry.get("owned_by") == OWNER
         self.instructed = self.structured and bool(entry.get("instructed", True))
         self.about = _about(entry) if self.structured else None
+        self.note: str | None = None
+        self.family = FAMILIES.get(str(entry.get("preset"))) if self.structured else None
+        self.prompting = read_prompting(entry) if self.structured else DEFAULT
         if self.extension and not self.structured:
             raise ServerError(
                 f"{self.base} is no multiverse server and does not know {', '.join(self.extension)}: leave it out"

@@ -87,6 +87,7 @@ class Engine:
             unused=loaded.unused,
             ends_inside=ends_inside_of(loaded.tokenizer),
             grammar_compiler=self.grammar_compiler,
+            read_answer=loaded.read_answer,
         )
         self._unused = frozenset(loaded.unused)
         self.backend = loaded.backend.allocate(kv_memory)

@@ -76,14 +76,16 @@ class Generation:
     Attributes:
         text: the generated text, without the end-of-text token, a stop string (unless that was to be included), or the
             beginning of a character at the end of a branch that was cut off or closed inside of it.
-        answer: what follows the thinking (nothing, if that never ends), or the last block where the dialect has no tags for the
-            thinking; see `structure.plain_answer`. A forked answer reads as Markdown, without tags: see `structure.markdown`.
+        answer: the answer in `content`, as the model's family writes it (`families.Family.read_answer`); without one, as its
+            dialect has it (`structure.plain_answer`); all of it where the request gave it a form.
         tree: the text as a tree, or `None` if it does not parse (cut short, or malformed).
         finish_reason: ``stop``; or the limit for which it was closed or cut off: ``length`` (tokens, or the model's last
             position), ``budget`` (critical path, thinking), ``deadline``; or ``malformed`` (the model broke the grammar),
             ``error`` (its logits were not finite), ``abort``.
         stop_reason: the stop string, or the id of the stop token, that ended it; or why an engine of the model's family ends it
             there (`Dialect.malformed`); `None` if something else did.
+        content: what follows the thinking (nothing, if that never ends), without a leading ``Answer:``. A forked answer reads
+            as Markdown, without tags: see `structure.markdown`.
         closed: label path of each path that was closed for a limit, with the limit, in the order of closing.
         structure_error: why there is no tree.
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
@@ -112,6 +114,7 @@ class Generation:
     prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
     stop_reason: str | int | None = None
     left_out: tuple[str, ...] = ()
+    content: str = field(default="", repr=False)
 
     def __repr__(self) -> str:
         tree = "no tree" if self.tree is None else f"{self.tree.branches} paths" if self.tree.branches else "no paths"
@@ -144,9 +147,11 @@ def build_generation(
     order = [(branch, i) for branch, start, end in tree.generated() for i in range(start, end)]
     text = _text(tree, model, order)
     document, problem = _parse(tree, model, text, finish_reason) if error is None else (None, error)
+    content = _content(tree, model, order)
     return Generation(
         text=text,
-        answer=_answer(tree, model, order),
+        answer=_answer(content, text, model, params),
+        content=plain_answer(content or "", "text"),
         tree=document,
         finish_reason=finish_reason,
         usage=usage,
@@ -211,12 +216,25 @@ def _without_separator(text: str, dialect: Dialect) -> str:
     return text
 
 
-def _answer(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str:
-    """What follows the thinking. Its tags are found as tokens: a text may speak of them."""
+def _answer(content: str | None, text: str, model: ModelInfo, params: SamplingParams) -> str:
+    """The answer in what follows the thinking; a family whose dialect has no tags for the thinking reads all of the text."""
+    if content is None:
+        return ""
+    dialect = model.tokens.dialect if model.tokens is not None else None
+    if params.answer_format is None and model.read_answer is not None:
+        found = model.read_answer(text if dialect is not None and dialect.think is None else content)
+        if found is not None:
+            return found
+    form = dialect.answer_form if dialect is not None and params.answer_format is None else "text"
+    return plain_answer(content, form)
+
+
+def _content(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str | None:
+    """What follows the thinking; `None` if that was cut off. Its tags are found as tokens: a text may speak of them."""
     tokens = model.tokens
     start = 0
     if tokens is None:
-        return plain_answer(_text(tree, model, order), "text")
+        return _text(tree, model, order)
     dialect = tokens.dialect
     borders = (Role.THINK_OPEN, Role.THINK_CLOSE) if dialect.think is not None else (dialect.begin, dialect.end)
     if dialect.think is not None or dialect.forks_thinking:
@@ -225,13 +243,11 @@ def _answer(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]])
         if closed:
             start = closed[-1] + 1
         elif opened or tree.prompt_thinking:
-            return ""  # cut off within the thinking
+            return None  # cut off within the thinking
         if dialect.think is None and opened and opened[-1] >= start:
-            return ""  # cut off within a block
-    answer = _text(tree, model, order, start)
-    if dialect.forks_answer:
-        answer = markdown_text(answer, dialect)
-    return plain_answer(answer, dialect.answer_form)
+            return None  # cut off within a block
+    content = _text(tree, model, order, start)
+    return markdown_text(content, dialect) if dialect.forks_answer else content
 
 
 def _brief(text: str) -> str:

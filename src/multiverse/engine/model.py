@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +36,7 @@ class LoadedModel:
             every softmax, as in transformers.
         dynamic_rope: whether more of them would need other rotary embeddings for every length (see `models/rope.py`).
         stop_ids: tokens that end a text.
+        read_answer: finds the answer in what follows the thinking, as the model's family writes it; `None` without one.
     """
 
     path: str
@@ -46,6 +48,7 @@ class LoadedModel:
     stop_ids: frozenset[int]
     unused: tuple[int, ...] = ()
     dynamic_rope: bool = False
+    read_answer: Callable[[str], str | None] | None = None
 
     @property
     def vocabulary(self) -> int:

@@ -30,6 +30,8 @@ class SamplingParams(Options):
         min_p: drop tokens less likely than this share of the likeliest one, in [0, 1].
         repetition_penalty: divides (multiplies, when negative) the logits of tokens that the branch attends to, those of the
             prompt included; 1 is off.
+        path_repetition_penalty: replaces `repetition_penalty` in paths, however deep; the trunk has its own again after the
+            join. `None` is the same everywhere.
         presence_penalty, frequency_penalty: subtracted from the logits of generated tokens, the second times their number; 0 is
             off. As with `repetition_penalty`, what counts is what the branch attends to: its own tokens, those of the branches
             it was forked from and of the paths that it joined, tags included, but not those of its siblings. The order is bias,
@@ -111,6 +113,15 @@ class SamplingParams(Options):
         allowed="above 0 (1 is off)",
         metavar="R",
         group=_SAMPLING,
+    )
+    path_repetition_penalty: float | None = option(
+        None,
+        "Repetition penalty within paths.",
+        gt=0,
+        allowed="above 0 (1 is off), or None",
+        metavar="R",
+        group=_SAMPLING,
+        show_default="that of the trunk",
     )
     presence_penalty: float = option(
         0.0,
@@ -278,8 +289,16 @@ class SamplingParams(Options):
 
     @property
     def penalises(self) -> bool:
-        """Whether there is a penalty of tokens that have occurred."""
-        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        """Whether there is a penalty of tokens that have occurred, in the trunk or in paths."""
+        return self.penalises_in(path=False) or self.penalises_in(path=True)
+
+    def penalises_in(self, *, path: bool) -> bool:
+        """Whether there is one in paths, or in the trunk."""
+        return self.repetition_in(path=path) != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+    def repetition_in(self, *, path: bool) -> float:
+        """The repetition penalty in paths, or in the trunk."""
+        return self.path_repetition_penalty if path and self.path_repetition_penalty is not None else self.repetition_penalty
 
 
 def _is_stop(text: str) -> bool:

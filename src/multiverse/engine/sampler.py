@@ -92,9 +92,9 @@ class Sampler:
                 ids = list(params.logit_bias)
                 biases = [params.logit_bias[i] for i in ids]
                 logits_BV[index, upload(ids, device)] += upload(biases, device, torch.float32)
-            if params.penalises:
+            if params.penalises_in(path=bool(branch.label)):
                 assert branch.seen is not None
-                _penalise(logits_BV[index], branch.seen, params)
+                _penalise(logits_BV[index], branch.seen, params, params.repetition_in(path=bool(branch.label)))
             choice = request.limits.choices(branch)
             if choice.only is not None:
                 only = self._as_index(choice.only, device)
@@ -197,12 +197,12 @@ def score(logits_BV: Tensor, targets: list[int], top: int = 0, unused: tuple[int
     return [TokenScore(*row) for row in zip(value_B1[:, 0].tolist(), ranks, likeliest, strict=True)]
 
 
-def _penalise(logits_V: Tensor, seen: SeenTokens, params: SamplingParams) -> None:
+def _penalise(logits_V: Tensor, seen: SeenTokens, params: SamplingParams, repetition: float) -> None:
     """Repetition penalty of CTRL (arXiv 1909.05858), then OpenAI's frequency and presence penalties, in place."""
     ids_S = upload(seen.ids, logits_V.device)
     scores_S = logits_V[ids_S]
-    if (penalty := params.repetition_penalty) != 1.0:
-        scores_S = torch.where(scores_S > 0, scores_S / penalty, scores_S * penalty)
+    if repetition != 1.0:
+        scores_S = torch.where(scores_S > 0, scores_S / repetition, scores_S * repetition)
     if params.frequency_penalty or params.presence_penalty:
         counts_S = upload(seen.counts, logits_V.device)
         scores_S = scores_S - params.frequency_penalty * counts_S - params.presence_penalty * (counts_S > 0)

@@ -34,6 +34,7 @@ class ModelInfo(NamedTuple):
         unused: as in `LoadedModel`.
         ends_inside: tells a part of a character at the end of a text; `None` if that is not known of its tokenizer.
         grammar_compiler: compiles grammars for answers of a certain form; `None` if there can be none.
+        read_answer: finds the answer in what follows the thinking, as the model's family writes it; `None` without one.
     """
 
     tokens: TokenDialect | None
@@ -44,6 +45,7 @@ class ModelInfo(NamedTuple):
     unused: tuple[int, ...] = ()
     ends_inside: EndsInside | None = None
     grammar_compiler: GrammarCompiler | None = None
+    read_answer: Callable[[str], str | None] | None = None
 
 
 class BranchTree:
@@ -151,7 +153,7 @@ class BranchTree:
     def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool, trained: bool) -> list[Span]:
         replay = Replay(tokens, mark_forced=False, decoded=True)
         try:
-            for token in prompt:
+            for token in tokens.structural(prompt):
                 replay.feed(token)
         except StructureError as error:
             raise RequestError(f"the prompt breaks the grammar of its own tags: {error}") from None

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from ..common import CommonOptions
 from ..engine.params import SamplingParams
 from ..errors import ConfigError
+from ..families import family_of
 from ..options import Options, like, option
-from ..prompting import Mode
+from ..prompting import DEFAULT, Mode, Prompting
 from ..tasks import Part, Wording
 
 QUESTIONS = "Questions"
@@ -40,6 +41,9 @@ class EvaluationConfig(Options):
         data: local files of benchmarks by name, instead of the hub.
         budget: limit on the critical path of each answer, in tokens; an answer that was closed for it is graded like one that
             finished with `stop`. (One closed for a limit in `sampling` is wrong.)
+        preset: name of the model's family (`families.FAMILIES`), whose instructions may ask for a box themselves; `None` for a
+            model of none, and for one that is asked as those are.
+        prompting: the model's instructions, as the run describes them; the provider puts them.
     """
 
     benchmarks: tuple[str, ...] = ()
@@ -84,11 +88,22 @@ class EvaluationConfig(Options):
     )
     data: Mapping[str, str] = field(default_factory=dict)
     budget: int | None = None
+    preset: str | None = None
+    prompting: Prompting = DEFAULT
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.sampling.n != 1 or self.sampling.seed is not None:
             raise ConfigError("n and seed cannot be set in the sampling parameters of an evaluation: set repeats and seed")
+
+        if self.preset is not None:
+            family_of(self.preset)
+
+    @property
+    def boxed(self) -> bool:
+        """Whether the model's instructions ask for a final answer within a box."""
+        family = family_of(self.preset) if self.preset is not None else None
+        return family is not None and family.asks_for_box
 
     @property
     def worded(self) -> Wording:

@@ -43,6 +43,7 @@ class TaskConfig:
         finished: samples that are not asked again.
         on_finish: called with each new sample.
         before_asking: called before each question; what it raises is the question's error.
+        boxed: the model's instructions ask for a final answer within a box, so that questions need not.
     """
 
     mode: Mode
@@ -52,12 +53,15 @@ class TaskConfig:
     finished: Mapping[Key, Sample] = field(default_factory=dict)
     on_finish: Callable[[Sample], None] = lambda _: None
     before_asking: Callable[[], None] = lambda: None
+    boxed: bool = False
 
 
 def build_task(benchmark: Benchmark, asked: list[Question], config: TaskConfig) -> Task:
     """A benchmark as an inspect task."""
     samples = [
-        InspectSample(id=question.id, input=ask(question.text, config.mode)[0]["content"], target=question.expected)
+        InspectSample(
+            id=question.id, input=ask(question.asked(config.boxed), config.mode)[0]["content"], target=question.expected
+        )
         for question in asked
     ]
     by_id = {question.id: question for question in asked}
@@ -104,10 +108,11 @@ def _scorer(benchmark: Benchmark, by_id: Mapping[str, Question], config: TaskCon
                 return Score(value=sample.right, answer=sample.answer, explanation="from an earlier start of this run")
             question = by_id[str(state.sample_id)]
             response = response_of(state.output)
-            verdict = await to_thread.run_sync(benchmark.grade, question, response.answer, limiter=limiter)
+            given = benchmark.given(response.answer, response.whole)
+            verdict = await to_thread.run_sync(benchmark.grade, question, given, limiter=limiter)
             sample = make_sample(key, question, response, verdict, config)
             config.on_finish(sample)
-            measured = {name: value for name, value in asdict(response).items() if name != "text"}
+            measured = {name: value for name, value in asdict(response).items() if name not in ("text", "content")}
             return Score(value=sample.right, answer=sample.answer, explanation=verdict.why or None, metadata=measured)
 
         return score
@@ -124,6 +129,7 @@ def make_sample(key: Key, question: Question, response: Response, verdict: Verdi
     task, name, epoch = key
     ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
     measured = {**asdict(response), "answer": verdict.answer or response.answer, "right": ended and verdict.right}
+    del measured["content"]  # the end of the text
     return Sample(task, name, epoch, config.mode, question.text, question.expected, **measured)
 
 

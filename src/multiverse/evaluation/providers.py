@@ -33,7 +33,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from ..engine.params import SamplingParams
 from ..errors import EngineError, RequestError
-from ..prompting import without_instruction
+from ..prompting import DEFAULT, Prompting, without_instruction
 from .config import MAX_TOKENS
 from .response import Response
 
@@ -137,8 +137,8 @@ class EngineAPI(ChatAPI):
         config: GenerateConfig,
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
-        if self.llm.tokens is not None and not self.llm.instructed:
-            chat, extension = without_instructions(chat, extension)
+        if self.llm.tokens is not None:
+            chat, extension = as_asked(chat, extension, self.llm.prompting if self.llm.instructed else None)
         given.setdefault("max_tokens", MAX_TOKENS)
         # Only requested limits end a generation: a path may be as long as the whole.
         extension = {"max_branch_tokens": given["max_tokens"], "max_seconds": _WEEK, **extension}
@@ -217,10 +217,23 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
     return given, extension
 
 
-def without_instructions(chat: list[dict[str, str]], extension: dict[str, Any]) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A question for a model that was trained without instructions: ``sequential`` becomes a limit on the depth."""
-    chat, mode = without_instruction(chat)
-    return chat, {"max_depth": 0, **extension} if mode == "sequential" else extension
+def as_asked(
+    chat: list[dict[str, str]], extension: dict[str, Any], prompting: Prompting | None
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A question that ends with the paper's instruction, as a model is asked that has others, or none.
+
+    ``sequential`` becomes a limit on the depth there: other models were not trained to tell the two apart.
+
+    Args:
+        prompting: its instructions; `None` if it was trained without.
+    """
+    plain, mode = without_instruction(chat)
+    if prompting == DEFAULT or mode is None:
+        return chat, extension
+    return (
+        prompting.instruct(plain, mode) if prompting is not None else plain,
+        {"max_depth": 0, **extension} if mode == "sequential" else extension,
+    )
 
 
 @modelapi(name="multiverse")

@@ -16,13 +16,14 @@ class Response:
 
     Attributes:
         text: all generated text, thinking included.
-        answer: the text after the thinking.
+        answer: the answer in the text after the thinking, as the model's family writes it.
         finish_reason: as in `Generation`: ``stop``, the limit that ended it, or ``malformed``.
         malformed: it broke the grammar, or finished with `stop` and does not parse.
         forks: number of blocks.
         critical_path_tokens: tokens of the longest chain; all tokens for servers that do not report it.
         critical_path_steps: forwards on that chain; its tokens for servers that do not report it.
         seconds: wall-clock time from submission to the last token.
+        content: the text after the thinking; `None` where only the answer was kept.
     """
 
     text: str
@@ -34,6 +35,12 @@ class Response:
     critical_path_tokens: int
     critical_path_steps: int
     seconds: float
+    content: str | None = None
+
+    @property
+    def whole(self) -> str:
+        """`content`, or else `answer`."""
+        return self.content if self.content is not None else self.answer
 
     @classmethod
     def from_generation(cls, generation: Generation) -> Response:
@@ -49,6 +56,7 @@ class Response:
             critical_path_tokens=usage.critical_path_tokens,
             critical_path_steps=usage.critical_path_steps,
             seconds=usage.seconds,
+            content=generation.content,
         )
 
 

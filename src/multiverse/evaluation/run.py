@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, DiskError, MultiverseError, require
-from ..prompting import INSTRUCTIONS, Mode
+from ..prompting import Mode
 from .benchmarks import BENCHMARKS, Question, questions
 from .config import FOLDERS, SHAPE, EvaluationConfig
 from .journal import Journal, Key
@@ -155,7 +155,16 @@ def _ask_missing(
         build_task(
             BENCHMARKS[name],
             asked,
-            TaskConfig(mode, _epochs(config, name), config.seed, config.budget is not None, journal.finished, keep, check),
+            TaskConfig(
+                mode,
+                _epochs(config, name),
+                config.seed,
+                boxed=config.boxed,
+                budgeted=config.budget is not None,
+                finished=journal.finished,
+                on_finish=keep,
+                before_asking=check,
+            ),
         )
         for name, asked in sets.items()
         if not keys[name] <= journal.finished.keys()
@@ -234,10 +243,10 @@ def _describe(model: str, config: EvaluationConfig, mode: Mode) -> Run:
         "data": dict(config.data),
         "bounds": config.limits,
         "prompt": FOLDERS[mode],
-        "instruction": INSTRUCTIONS[mode],
+        "instruction": config.prompting.instructions[mode],
         "versions": {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")},
     }
-    settings |= {name: value for name in (*SHAPE, "budget") if (value := getattr(config, name)) is not None}
+    settings |= {name: value for name in (*SHAPE, "budget", "preset") if (value := getattr(config, name)) is not None}
     name = Path(model).name if "://" not in model else model
     return Run(f"{name} {FOLDERS[mode]}", model, settings, describe_machine(), date.today().isoformat())
 

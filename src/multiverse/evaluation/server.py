@@ -14,9 +14,10 @@ import openai
 from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
 
 from ..errors import RequestError
-from ..structure import DIALECTS, MULTIVERSE, Dialect
+from ..prompting import DEFAULT, Prompting, read_prompting
+from ..structure import DIALECTS, MULTIVERSE, Dialect, plain_answer
 from .config import MAX_TOKENS
-from .providers import ChatAPI, without_instructions
+from .providers import ChatAPI, as_asked
 from .response import Response, is_malformed
 
 _TIMEOUT = openai.Timeout(600.0, connect=30.0, pool=None)
@@ -61,7 +62,7 @@ class ServerAPI(ChatAPI):
         self._url = base_url.rstrip("/")
         self._dialect: Dialect | None = None
         self._ours: bool | None = None
-        self._instructed = True
+        self._prompting: Prompting | None = DEFAULT
 
     async def respond(
         self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
@@ -72,8 +73,7 @@ class ServerAPI(ChatAPI):
         try:
             async with self._connect() as client:
                 if await self._is_ours(client):
-                    if not self._instructed:
-                        body["messages"], extension = without_instructions(chat, extension)
+                    body["messages"], extension = as_asked(chat, extension, self._prompting)
                     # The instruction of the mode is part of the question already.
                     limits = {"max_branch_tokens": body.get("max_tokens", MAX_TOKENS), **extension}
                     body["multiverse"] = {"mode": "as-is", **limits}
@@ -141,7 +141,8 @@ class ServerAPI(ChatAPI):
             entry = entries[self.model_name]
             self._dialect = DIALECTS.get(str(entry.get("dialect")))
             self._ours = entry.get("owned_by") == _OWNER
-            self._instructed = entry.get("dialect") is None or bool(entry.get("instructed", True))
+            instructed = entry.get("dialect") is None or bool(entry.get("instructed", True))
+            self._prompting = read_prompting(entry) if instructed else None
         return self._ours
 
 
@@ -180,6 +181,7 @@ class _StreamedResponse:
         return Response(
             text=self._text(dialect),
             answer=str(answer) if answer is not None else _after_thinking(self.content),
+            content=plain_answer(self.content, "text") if answer is not None else _after_thinking(self.content),
             finish_reason=reason,
             malformed=is_malformed(reason, parses=extension.get("structure_error") is None),
             forks=int(extension.get("forks") or 0),
@@ -208,7 +210,7 @@ def _after_thinking(content: str) -> str:
     for tag in (close, close.lower()):
         if tag and tag in content:
             content = content.rpartition(tag)[2]
-    return content.strip().removeprefix("Answer:").strip()
+    return plain_answer(content, "text")
 
 
 def _message(error: openai.APIError) -> str:

@@ -57,8 +57,13 @@ class ServerConfig(Options):
     max_prompt_tokens: int | None = option(
         None, "Longest prompt.", ge=1, metavar="N", group=_LIMITS, show_default="the model's"
     )
-    default_max_tokens: int = option(
-        2048, "Most tokens of an answer, for requests that do not say.", ge=1, metavar="N", group=_LIMITS
+    default_max_tokens: int | None = option(
+        None,
+        "Most tokens of an answer, for requests that do not say.",
+        ge=1,
+        metavar="N",
+        group=_LIMITS,
+        show_default="2048, or the preset's",
     )
     max_tokens_limit: int | None = option(None, "Most tokens that a request may ask for.", ge=1, metavar="N", group=_LIMITS)
     max_body_bytes: int = option(8 * MIB, "Largest request body.", ge=1, metavar="N", group=_LIMITS)
@@ -84,7 +89,7 @@ class ServerConfig(Options):
         self._check("host", bool(self.host.strip()), "an address or a host name, such as 127.0.0.1")
         served, limit = self.served_model_name, self.max_tokens_limit
         self._check("served_model_name", served is None or bool(served.strip()), "a name that is not empty")
-        within = limit is None or self.default_max_tokens <= limit
+        within = limit is None or self.default_max_tokens is None or self.default_max_tokens <= limit
         self._check("default_max_tokens", within, f"at most max_tokens_limit ({limit})")
         for origin in self.cors_origins:
             if origin != "*" and not origin.startswith(("http://", "https://")):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def model(service: Service) -> dict[str, Any]:
     """The model, as in `/v1/models`."""
-    tokens = service.llm.tokens
+    tokens, family = service.llm.tokens, service.llm.family
     return {
         "id": service.model_name,
         "object": "model",
@@ -30,6 +30,9 @@ def model(service: Service) -> dict[str, Any]:
         "dialect": tokens.dialect.name if tokens is not None else None,
         "about": asdict(service.llm.about) if service.llm.about is not None else None,
         "instructed": service.llm.instructed,
+        "preset": family.name if family is not None else None,
+        "instructions": dict(service.llm.prompting.instructions),
+        "instruction_separator": service.llm.prompting.sep,
     }
 
 
@@ -52,7 +55,7 @@ async def familiarity(request: FamiliarityRequest, service: Service) -> dict[str
 
 def model_info(service: Service) -> dict[str, Any]:
     """More about the model, the tags included."""
-    llm = service.llm
+    llm, family = service.llm, service.llm.family
     dialect = llm.tokens.dialect if llm.tokens is not None else None
     return {
         "model_path": str(llm.model_path),
@@ -64,6 +67,9 @@ def model_info(service: Service) -> dict[str, Any]:
         "has_chat_template": getattr(llm.tokenizer, "chat_template", None) is not None,
         "dialect": asdict(dialect) if dialect is not None else None,
         "dialects": list(DIALECTS),
+        "preset": family.name if family is not None else None,
+        "preset_reason": service.llm.recognised.why,
+        "preset_sampling": dict(family.sampling) if family is not None else {},
     }
 
 

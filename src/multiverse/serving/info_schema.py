@@ -41,6 +41,9 @@ class Model(ResponseModel):
     dialect: str | None = Field(description="Name of the tag set that it writes; null for a plain model.")
     about: About | None = Field(description="What it says of itself to people; null if its folder has no about.json.")
     instructed: bool = Field(description="Whether questions end with the instruction of a mode, as they did in its training.")
+    preset: str | None = Field(description="The family whose preset it is asked, sampled and read by; null if it is of none.")
+    instructions: dict[str, str] = Field(description="The instruction of each mode.")
+    instruction_separator: str = Field(description="What stands between a question and its instruction.")
 
 
 class ModelList(ResponseModel):
@@ -110,3 +113,6 @@ class ModelInfo(ResponseModel):
     has_chat_template: bool
     dialect: dict[str, Any] | None = Field(description="The tag set that the model writes; null for a plain model.")
     dialects: list[str] = Field(description="Names that `/parse` knows.")
+    preset: str | None = Field(description="The family whose preset it is asked, sampled and read by; null if it is of none.")
+    preset_reason: str = Field(description="What it is known by.")
+    preset_sampling: dict[str, Any] = Field(description="Sampling parameters of requests that do not say otherwise.")

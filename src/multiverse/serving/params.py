@@ -116,7 +116,7 @@ def sampling_params(
                 name,
                 "context_length_exceeded",
             )
-        params = _params(request, config, headroom=max(1, service.capacity - len(prompt)), form=form)
+        params = _params(request, service, headroom=max(1, service.capacity - len(prompt)), form=form)
         try:
             service.llm.check(prompt, params)
         except RequestError as error:
@@ -125,10 +125,11 @@ def sampling_params(
     return each
 
 
-def _params(request: Sampling, config: ServerConfig, headroom: int, form: ResponseFormat | None = None) -> SamplingParams:
+def _params(request: Sampling, service: Service, headroom: int, form: ResponseFormat | None = None) -> SamplingParams:
     """The parameters; `headroom` is the number of tokens that KV memory has for a generation, beside the prompt."""
+    config = service.config
     given: dict[str, Any] = {
-        "max_tokens": _max_tokens(request, config, headroom),
+        "max_tokens": _max_tokens(request, service, headroom),
         "n": request.n or 1,
         "logit_bias": {int(token): bias for token, bias in (request.logit_bias or {}).items()},
         "stop": tuple([request.stop] if isinstance(request.stop, str) else request.stop or ()),
@@ -153,13 +154,13 @@ def _params(request: Sampling, config: ServerConfig, headroom: int, form: Respon
     if isinstance(request, ChatRequest) and request.reasoning_effort is not None:
         given["thinking_budget"] = _effort(request, request.reasoning_effort, config)
     try:
-        return SamplingParams(**given)
+        return service.llm.sampling(**given)
     except RequestError as error:
         raise refused(error) from None
 
 
-def _max_tokens(request: Sampling, config: ServerConfig, headroom: int) -> int:
-    given, param = request.max_tokens, "max_tokens"
+def _max_tokens(request: Sampling, service: Service, headroom: int) -> int:
+    config, given, param = service.config, request.max_tokens, "max_tokens"
     if isinstance(request, ChatRequest) and request.max_completion_tokens is not None:
         if given is not None and given != request.max_completion_tokens:
             raise invalid(
@@ -169,7 +170,8 @@ def _max_tokens(request: Sampling, config: ServerConfig, headroom: int) -> int:
             )
         given, param = request.max_completion_tokens, "max_completion_tokens"
     if given is None:
-        return max(1, min(config.default_max_tokens, headroom))
+        usual = config.default_max_tokens if config.default_max_tokens is not None else service.llm.sampling().max_tokens
+        return max(1, min(usual, headroom, config.max_tokens_limit or usual))
     if config.max_tokens_limit is not None and given > config.max_tokens_limit:
         raise invalid(f"{param}={given} is more than this server allows: ask for {config.max_tokens_limit} at most", param)
     if given > headroom:

@@ -13,6 +13,7 @@ from typing import Any
 from ..engine.events import BranchEndEvent, Counts, ForkEvent, JoinEvent, TokenEvent
 from ..engine.generation import Usage
 from ..errors import StructureError
+from ..families import reader_of
 from ..streaming import WireEvent, wire_events
 from ..structure import (
     DIALECTS,
@@ -24,6 +25,7 @@ from ..structure import (
     TokenDialect,
     encode,
     markdown,
+    plain_answer,
     resolve,
 )
 from ..structure import parse as parse_document
@@ -89,6 +91,9 @@ class _Words:
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
         return [self._id(piece) for piece in self._pattern.findall(text)]
+
+    def decode(self, token_ids: list[int], **_: Any) -> str:
+        return "".join(self.texts[token] for token in token_ids)
 
     def _id(self, piece: str) -> int:
         if piece not in self._ids:
@@ -206,7 +211,10 @@ def _wire_events(document: Document, encoded: Encoded, tokens: TokenDialect, wor
             steps[event.branch] = max(steps[label] for label in event.labels)
         yield from wire_events(replace(event, counts=counts._replace(branch=own[event.branch])))
     layout = encoded.layout
-    answer = markdown(document.answer).removeprefix("Answer:").strip()
+    written = document.answer if tokens.dialect.think is not None else (*(document.thinking or ()), *document.answer)
+    text, read = markdown(written), reader_of(tokens.dialect)
+    found = read(text) if read is not None else None
+    answer = found if found is not None else plain_answer(markdown(document.answer), tokens.dialect.answer_form)
     yield WireEvent(
         "finish",
         tokens=counts._replace(branch=own[""]),

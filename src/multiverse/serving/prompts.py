@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from ..prompting import INSTRUCTIONS, Instruction, instruct
+from ..prompting import Instruction
 from ..structure import ChatPrompt, broken_thinking, text_of
 from .config import ServerConfig
 from .errors import invalid
@@ -59,8 +59,8 @@ def _plain(llm: LLM, message: Message, number: int, mode: Instruction) -> dict[s
         return {**_answer(llm, message, content, number), **named}
     plain = {"role": message.role, "content": content, **named}
     # Earlier questions had it too when they were answered. A message that ends with an instruction gets no second one.
-    if message.role == "user" and mode != "as-is" and not content.rstrip().endswith(tuple(INSTRUCTIONS.values())):
-        (plain,) = instruct([plain], mode)
+    if message.role == "user" and mode != "as-is" and not llm.prompting.ends(content):
+        (plain,) = llm.prompting.instruct([plain], mode)
     return plain
 
 

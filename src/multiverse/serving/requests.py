@@ -65,6 +65,7 @@ class Extension(RequestModel):
     )
     tail_tokens: int | None = _sampling("reserved_tokens")
     max_branch_tokens: int | None = _sampling("max_branch_tokens")
+    path_repetition_penalty: float | None = _sampling("path_repetition_penalty", le=1000)
     max_depth: int | None = _sampling("max_depth", le=64, lt=None)
     max_width: int | None = _sampling("max_width", le=1024, lt=None)
     max_branches: int | None = _sampling("max_branches", le=4096, lt=None)

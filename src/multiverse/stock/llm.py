@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Never
 from ..engine.events import FinishEvent
 from ..engine.params import SamplingParams
 from ..errors import ModelError, RequestError, UpstreamError
+from ..families import AUTO, bind, choose, read_instruction
 from ..inputs import Messages, called, dialect_of, priority_of, text_or_ids
 from ..llm import LLM
 from ..models import resolve as find_model
 from ..progress import counting
 from ..prompting import read_instructed
-from ..structure import DIALECTS, ChatEncoder, ChatPrompt, Dialect, TokenDialect, detect, read_dialect
+from ..structure import DIALECTS, ChatEncoder, ChatPrompt, Dialect, TokenDialect
 from .engine import StockEngine
 from .model import UNLIMITED, StockModel
 from .pieces import PieceTokenizer
@@ -44,7 +45,8 @@ class StockLLM(LLM):
         tokenizer: the model's tokenizer: a name, a folder or a hub id. With it, and a server that gives token ids, ids go over
             the wire both ways, and chats have the model's template. Without, texts do.
         dialect: as of `LLM`; without a tokenizer it has to be given.
-        options: `api_key`, `concurrency`, `stall_timeout`, `tries`, `backoff`; see `ServerOptions`.
+        options: `preset` and `instruction_file`, as of `LLM`; `api_key`, `concurrency`, `stall_timeout`, `tries`, `backoff`, as
+            of `ServerOptions`.
 
     Attributes:
         exact: whether token ids go over the wire both ways.
@@ -68,14 +70,16 @@ class StockLLM(LLM):
         **options: Any,
     ) -> None:
         wanted = dialect_of(dialect)
+        preset, instruction_file = options.pop("preset", AUTO), options.pop("instruction_file", None)
         given = ServerOptions(base_url, model, **options)
         about = look_up(given)
         own, config = _read_tokenizer(tokenizer) if tokenizer is not None else (None, None)
-        if wanted is None and config is not None:
-            wanted = read_dialect(config)
-        if wanted is None and own is not None:
-            found = detect(own, tuple(DIALECTS.values()))
-            wanted = found.dialect if found is not None else None
+        self.recognised = choose(preset, str(tokenizer or about.model), own, config, wanted)
+        instruction = read_instruction(find_model(tokenizer) if tokenizer is not None else None, instruction_file)
+        bound = bind(self.family, own, config, wanted, instruction)
+        self.prompting, self._form = bound.prompting, bound.form
+        if own is not None:
+            wanted = bound.tokens.dialect if bound.tokens is not None else None
         if own is None and wanted is None:
             raise RequestError(
                 f"dialect=None needs the model's tokenizer, which tells it: give tokenizer=, or one of {', '.join(DIALECTS)}"
@@ -89,10 +93,15 @@ class StockLLM(LLM):
         self.tokenizer = pieces if pieces is not None else own
         self.about = None
         self._own_tokenizer = own
-        self._stock = StockModel(seen.api, self.tokenizer, wanted, about.max_positions or UNLIMITED, _stop_ids(config))
+        ends = _stop_ids(config) | (self.family.end_ids(own) if self.family is not None else frozenset())
+        self._stock = StockModel(seen.api, self.tokenizer, wanted, about.max_positions or UNLIMITED, ends)
         self.instructed = wanted is not None and (config is None or read_instructed(config))
         self.exact, self.server = self._stock.exact, seen.api.name
-        self._chats = ChatEncoder(own, self._stock.tokens) if self.exact else None  # type: ignore[assignment]
+        self._chats = ChatEncoder(own, self._stock.tokens, self._form) if self.exact else None  # type: ignore[assignment]
+        if self.family is not None:
+            self._stock.info = self._stock.info._replace(read_answer=self.family.read_answer)
+        if self.exact and self._stock.tokens is not None and bound.tokens is not None:
+            self._stock.tokens.turns = bound.tokens.turns
         self._engine = None
         self._remote = StockEngine(given, about, self._stock)
 
@@ -104,6 +113,11 @@ class StockLLM(LLM):
     @property
     def max_positions(self) -> int:
         """Longest context, as the server says."""
+        return self._stock.max_positions
+
+    @property
+    def room(self) -> int:
+        """Most tokens of a request: the longest context."""
         return self._stock.max_positions
 
     @property
@@ -168,7 +182,9 @@ class StockLLM(LLM):
             return super().read_chat(messages, known)
         assert self._own_tokenizer is not None
         try:
-            text = self._own_tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            text = self._own_tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True, **self._form.switches
+            )
         except Exception as error:  # templates refuse by raising exceptions of any kind
             raise RequestError(f"the model's chat template refuses these messages: {error}") from None
         return ChatPrompt(self.tokenizer.encode(text))

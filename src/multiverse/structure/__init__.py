@@ -3,8 +3,8 @@
 Pure Python. The tags are defined in this package only; other packages get them from a `Dialect`.
 """
 
-from .answer import plain_answer
-from .chat import ChatEncoder, ChatPrompt, text_of
+from .answer import last_box, plain_answer
+from .chat import ChatEncoder, ChatForm, ChatPrompt, text_of
 from .dialect import Blocks, Dialect, Joins, Positions, Role, Tag, child_label, read_dialect, write_dialect
 from .dialects import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER, THREADWEAVER_CONCLUSION
 from .earlier import broken_thinking
@@ -32,6 +32,7 @@ from .shape import Shape, content_parallelism, measure, word_tokens
 from .tokens import TokenDialect, bind, detect, resolve
 from .transitions import BranchEnd, Fork, Join, Stop, Transition
 from .tree import AsWritten, Block, Body, Document
+from .turns import Turns, end_of_turn, turns_of
 
 __all__ = [
     "DIALECTS",
@@ -50,6 +51,7 @@ __all__ = [
     "BranchEnd",
     "BranchSpec",
     "ChatEncoder",
+    "ChatForm",
     "ChatPrompt",
     "ClosingCost",
     "Dialect",
@@ -74,6 +76,7 @@ __all__ = [
     "TokenDialect",
     "TokenRole",
     "Transition",
+    "Turns",
     "allowed_tokens",
     "bind",
     "broken_thinking",
@@ -85,8 +88,10 @@ __all__ = [
     "convert",
     "detect",
     "encode",
+    "end_of_turn",
     "growth",
     "in_answer",
+    "last_box",
     "layout",
     "markdown",
     "markdown_text",
@@ -106,6 +111,7 @@ __all__ = [
     "segments",
     "sequential_baseline",
     "text_of",
+    "turns_of",
     "unnested",
     "visibility",
     "word_tokens",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import RequestError
@@ -32,16 +33,30 @@ class ChatPrompt(NamedTuple):
     left_out: tuple[str, ...] = ()
 
 
+class ChatForm(NamedTuple):
+    """How chats with a model are written, beside its template.
+
+    Attributes:
+        switches: variables of the template, such as ``enable_thinking``.
+        instructions: texts at the end of the user's messages in which the dialect's tags are tags, as the model saw them in its
+            training.
+    """
+
+    switches: Mapping[str, Any] = MappingProxyType({})
+    instructions: tuple[str, ...] = ()
+
+
 class ChatEncoder:
     """Encodes chats for one tokenizer.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         tokens: the dialect of the answers; `None` for a plain autoregressive model.
+        form: how chats are written.
     """
 
-    def __init__(self, tokenizer: Any, tokens: TokenDialect | None) -> None:
-        self.tokenizer, self.tokens = tokenizer, tokens
+    def __init__(self, tokenizer: Any, tokens: TokenDialect | None, form: ChatForm = ChatForm()) -> None:  # noqa: B008
+        self.tokenizer, self.tokens, self.form = tokenizer, tokens, form
         self._tags = {tokens.tag(role): token_id for role, token_id in tokens.ids.items()} if tokens is not None else {}
         self._made = lru_cache(maxsize=4)(self._make)
 
@@ -59,7 +74,7 @@ class ChatEncoder:
             RequestError: the template refuses the messages, or rewrites them so that they cannot be followed.
         """
         plain, own = self._encoders()
-        reading = _Reading(plain, own, self.tokens, self._template, known or {})
+        reading = _Reading(plain, own, self.tokens, self._template, known or {}, self.form.instructions)
         given = [reading.given(number, message) for number, message in enumerate(messages)]
         text = self._render(given)
         left_out = [*reading.left_out(text), *self._lost(messages, reading.marked)]
@@ -84,7 +99,9 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         try:
-            text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self.form.switches
+            )
         except Exception as error:  # templates refuse by raising exceptions of any kind
             raise RequestError(f"the model's chat template refuses these messages: {error}") from None
         return text
@@ -143,9 +160,16 @@ class _Reading:
     """
 
     def __init__(
-        self, plain: PlainEncoder, own: re.Pattern[str], tokens: TokenDialect | None, template: str, known: Known
+        self,
+        plain: PlainEncoder,
+        own: re.Pattern[str],
+        tokens: TokenDialect | None,
+        template: str,
+        known: Known,
+        instructions: tuple[str, ...],
     ) -> None:
         self.plain, self.own, self.tokens, self.template, self.known = plain, own, tokens, template, known
+        self.instructions = instructions
         self.marked: dict[int, dict[str, Any]] = {}
         # What each mark stands for.
         self._texts: list[str] = []
@@ -157,7 +181,10 @@ class _Reading:
         """A message as the template gets it."""
         plain = _plain_message(message, self.template)
         if plain.get("role") != "assistant":
-            return {key: value if key == "role" else self._escape(value, self.plain.pattern) for key, value in plain.items()}
+            given = {key: value if key == "role" else self._escape(value, self.plain.pattern) for key, value in plain.items()}
+            if plain.get("role") == "user" and isinstance(content := plain.get("content"), str):
+                given["content"] = self._asked(content)
+            return given
         answer = None
         content = str(plain.get("content") or "")
         if self.tokens is not None:
@@ -170,6 +197,17 @@ class _Reading:
         plain = {"role": plain["role"], **others}
         self.marked[number] = {**plain, "content": self._in_marks(number, answer)}
         return self.marked[number]
+
+    def _asked(self, content: str) -> str:
+        """A user's message: text, but for the tags in an instruction at its end."""
+        body = content.rstrip()
+        own = next((text for text in self.instructions if body.endswith(text)), None)
+        if own is None or self.tokens is None:
+            return str(self._escape(content, self.plain.pattern))
+        tags = self.tokens.dialect.tags
+        others = pattern_of(text for text in self.plain.control if text not in tags)
+        head = self._escape(body.removesuffix(own), self.plain.pattern)
+        return f"{head}{self._escape(own, others)}{content[len(body) :]}"
 
     def _in_marks(self, number: int, answer: Answer) -> str:
         """An earlier answer as marks, between the tags of its thinking."""

@@ -302,6 +302,6 @@ def layout(token_ids: Sequence[int], tokens: TokenDialect, *, decoded: bool = Fa
         StructureError: the sequence breaks the grammar; `offset` is the token's index.
     """
     replay = Replay(tokens, decoded=decoded)
-    for token in token_ids:
+    for token in tokens.structural(token_ids):
         replay.feed(token)
     return replay.layout()

@@ -11,6 +11,7 @@ from ..errors import DialectError
 from .dialect import Dialect, Positions, Role, read_dialect
 from .dialects import DIALECTS, MULTIVERSE
 from .plain import PlainEncoder, pattern_of, special_tokens
+from .turns import Turns
 
 _SPACES = str.maketrans("ĠĊĉč▁", " \n\t\r ")
 """White space as byte-level and sentence-piece tokenizers write it."""
@@ -30,6 +31,7 @@ class TokenDialect:
         resume_head: the forced tokens when the trunk resumes after a join.
         fork_tag: id of the tag that begins a block.
         outline_tag: id of the tag that begins an outline.
+        turns: what surrounds the answers of a chat, if only they are structure in prompts; `None` takes every tag for one.
     """
 
     def __init__(self, dialect: Dialect, ids: dict[Role, int], tokenizer: Any) -> None:
@@ -49,6 +51,7 @@ class TokenDialect:
         self.resume_head = tuple(self.encode(dialect.resume_head()))
         self.fork_tag = ids[dialect.begin]
         self.outline_tag = ids[Role.OUTLINE_OPEN]
+        self.turns: Turns | None = None
         self.path_head = lru_cache(maxsize=4096)(self._path_head)
         self.outline_head = lru_cache(maxsize=4096)(self._outline_head)
         self.beginning = lru_cache(maxsize=4096)(self._beginning)
@@ -73,6 +76,10 @@ class TokenDialect:
 
     def _outline_head(self, number: str) -> tuple[int, ...]:
         return tuple(self.encode(self.dialect.outline_head(number) + self.label_gap))
+
+    def structural(self, token_ids: Sequence[int]) -> Sequence[int]:
+        """A prompt as the machine is fed it: tags that are no structure are replaced by text (see `turns`)."""
+        return token_ids if self.turns is None else self.turns.structural(token_ids, self.roles, self.encode("x")[0])
 
     def _beginning(self, label: str, blank: bool) -> tuple[int, ...]:
         """Tokens that begin with this rest of a label, or that it begins with; and with `blank` white space before it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..models import resolve
 from ..models.fingerprint import fingerprint
 from ..models.resolve import find, looks_local, named
-from ..prompting import INSTRUCTIONS, Mode
+from ..prompting import Mode
 from .config import Config
 from .curve import read_log
 
@@ -91,6 +91,8 @@ def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[
         "dialect": config.dialect,
         "layout": config.layout,
         "instruct": config.instruct,
+        "preset": inputs.family.name if inputs.family is not None else None,
+        "instructions": dict(inputs.corpus.featurizer.prompting.instructions),
         "data": list(config.data),
         "documents": len(inputs.corpus),
         "validation_documents": inputs.validation_documents,
@@ -151,7 +153,7 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
     ]
     shares = summary["parallel_share_of_each_epoch"]
     modes: tuple[tuple[Mode, bool], ...] = (("parallel", max(shares) > 0), ("sequential", min(shares) < 1))
-    asked = [f"“{INSTRUCTIONS[mode]}”" for mode, used in modes if used]
+    asked = [f"“{summary['instructions'][mode]}”" for mode, used in modes if used]
     rows = {
         "documents": f"{summary['documents']:,}, and {summary['validation_documents']:,} for validation",
         "run": f"{summary['steps']:,} steps, {summary['tokens']:,} tokens, {summary['loss_tokens']:,} of them with loss",
@@ -159,6 +161,7 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
         **{name.removeprefix("eval_").replace("_", " "): _number(v) for name, v in summary["validation_losses"].items()},
         "dialect": summary["dialect"],
         "layout": summary["layout"],
+        **({"asked as": f"a model of the family {summary['preset']}"} if summary["preset"] is not None else {}),
         "prompts end with": " or ".join(asked) if summary["instruct"] else "nothing of ours",
         "type of the tensors": summary["dtype"],
         "licence of the base": base["license"] or "not stated in its files",

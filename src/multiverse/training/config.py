@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from ..common import CommonOptions
+from ..common import CommonOptions, PresetChoice
 from ..errors import ConfigError, ExtraError
 from ..options import Options, alternatives, like, option, renamed, types
 from ..structure import DIALECTS, Dialect, Joins
@@ -94,6 +94,12 @@ class Config(Options):
         show_default=None,
         help="Layout: engine or released; None is what the dialect says.",
     )
+    preset: PresetChoice = like(
+        CommonOptions,
+        "preset",
+        help="How questions are put: as the family of the base (auto), as a named family, or with our own sentences (none).",
+    )
+    instruction_file: str | None = like(CommonOptions, "instruction_file")
     validation: float | list[str] = like(CommonOptions, "validation", 0.0, le=None, lt=1, help=_VALIDATION)
     mixture: str | list[float] = option(
         "paper",
@@ -219,6 +225,7 @@ def without_effect(config: Config) -> dict[str, tuple[str, str]]:
     optimizer = config.optimizer
     rules = {
         "packed_length": (config.packing, "packing", "packing: true"),
+        "instruction_file": (config.instruct, "instruct", "instruct: true"),
         "epochs": (
             isinstance(config.mixture, str) and config.mixture != "paper",
             "mixture",

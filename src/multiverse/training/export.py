@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..families import INSTRUCTION_FILE
 from ..models.adapter import SETTINGS, WEIGHTS
 from ..models.resolve import BASE
 from ..models.weights import load_weights
@@ -100,6 +101,8 @@ class Export:
         self.inputs.tokenizer.save_pretrained(folder)
         out = Path(self.config.out)
         shutil.copy(out / CONFIG, folder / "training.yaml")
+        if self.inputs.instruction is not None:
+            (folder / INSTRUCTION_FILE).write_text(f"{self.inputs.instruction}\n", encoding="utf-8")
         copy_licence(self.base, folder)
         summary = summarize(self.config, self.inputs, self.base, out)
         summary |= {"kind": kind, "dtype": _name(self.dtype)}

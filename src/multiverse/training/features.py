@@ -10,8 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..prompting import Mode, instruct
-from ..structure import ChatEncoder, Document, Encoded, Layout, TokenDialect, check_share_every, encode, layout, partings
+from ..prompting import DEFAULT, Mode, Prompting
+from ..structure import (
+    ChatEncoder,
+    ChatForm,
+    Document,
+    Encoded,
+    Layout,
+    TokenDialect,
+    check_share_every,
+    encode,
+    end_of_turn,
+    layout,
+    partings,
+)
 from .joins import pack_contexts
 
 IGNORED = -100
@@ -92,15 +104,24 @@ class Featurizer:
         tokenizer: a Hugging Face tokenizer with a chat template.
         tokens: the dialect resolved against that tokenizer; its join decides what contexts there are (`joins`).
         view: mask and positions.
+        prompting: the instructions of each mode.
+        form: how chats are written.
 
     Attributes:
         end: the end-of-turn token.
     """
 
-    def __init__(self, tokenizer: Any, tokens: TokenDialect, view: View = STRUCTURED) -> None:
-        self.tokenizer, self.tokens, self.view = tokenizer, tokens, view
+    def __init__(
+        self,
+        tokenizer: Any,
+        tokens: TokenDialect,
+        view: View = STRUCTURED,
+        prompting: Prompting = DEFAULT,
+        form: ChatForm = ChatForm(),  # noqa: B008
+    ) -> None:
+        self.tokenizer, self.tokens, self.view, self.prompting = tokenizer, tokens, view, prompting
         self.end = end_of_turn(tokenizer)
-        self._chats = ChatEncoder(tokenizer, tokens)
+        self._chats = ChatEncoder(tokenizer, tokens, form)
 
     def __call__(self, prompt: str | Sequence[Mapping[str, str]], document: Document, mode: Mode | None) -> Features:
         """Features of a question with its solution.
@@ -110,7 +131,7 @@ class Featurizer:
             mode: the sentence that asks for this mode is appended to the prompt; `None` appends nothing.
         """
         messages: Sequence[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        prompt_ids = self.encode_prompt(instruct(messages, mode) if mode is not None else messages)
+        prompt_ids = self.encode_prompt(self.prompting.instruct(messages, mode) if mode is not None else messages)
         if self.tokens.dialect.join != "kv":
             # A plain engine decodes these: it writes all but the heads itself.
             return self._joined(prompt_ids, encode(document, self.tokens, heads_only=True))
@@ -167,17 +188,6 @@ def _shift(found: Layout, start: int) -> Layout:
         table=found.table,
         writers=(*(0 for _ in range(start)), *found.writers),
     )
-
-
-def end_of_turn(tokenizer: Any) -> int:
-    """The end-of-turn token: the one that the chat template writes after an answer, or else the end-of-text token."""
-    answer = "answer"
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}], tokenize=False
-    )
-    behind = tokenizer.encode(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)
-    markers = tokenizer.added_tokens_decoder
-    return next((int(token) for token in behind[:1] if token in markers), int(tokenizer.eos_token_id))
 
 
 def pack(lengths: Iterable[int], row_length: int, ahead: int = 64) -> list[list[int]]:

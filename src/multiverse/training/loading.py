@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..data import Fault, Row, read, split
-from ..errors import DataError
+from ..errors import ConfigError, DataError
+from ..families import AUTO, Family, bind, choose, read_instruction
 from ..models import resolve
 from ..models.weights import load_weights, read_config
 from ..prompting import Mode
@@ -33,6 +34,8 @@ class RunInputs:
         validation: rows of the validation set in each form that the run uses.
         validation_documents: documents of the validation set.
         faults: rows that were left out.
+        family: whose preset the questions are put by; `None` for our own sentences.
+        instruction: the one for parallel thinking, if it is from a file.
     """
 
     model: Any
@@ -43,6 +46,8 @@ class RunInputs:
     validation: dict[str, RowDataset]
     validation_documents: int
     faults: list[Fault]
+    family: Family | None
+    instruction: str | None
 
 
 def world_size() -> int:
@@ -83,8 +88,14 @@ def load_inputs(config: Config, model: Any, tokenizer: Any, on_progress: Progres
     Raises:
         DataError: rows are faulty (unless ``on_error: skip`` is set), or none is left.
         DialectError, ModelError: the model does not fit the dialect.
+        ConfigError: the preset does not fit the dialect.
     """
+    family = _family(config, model, tokenizer)  # of the base, which `prepare` changes
     prepared = prepare(model, tokenizer, config.notation)
+    instruction = read_instruction(resolve(config.model), config.instruction_file)
+    bound = bind(family, tokenizer, model.config, config.notation, instruction)
+    assert bound.tokens is not None
+    prepared = prepared._replace(tokens=bound.tokens)
     rows, faults = read_rows(config, config.data, "train")
     if isinstance(config.validation, list):
         held_out, more = read_rows(config, config.validation, "validation")
@@ -94,7 +105,8 @@ def load_inputs(config: Config, model: Any, tokenizer: Any, on_progress: Progres
     modes = _modes(config.shares)
     corpora = []
     for part in (rows, held_out):
-        corpus = Corpus(Featurizer(tokenizer, prepared.tokens, config.view), instruct=config.instruct, modes=modes)
+        features = Featurizer(tokenizer, bound.tokens, config.view, bound.prompting, bound.form)
+        corpus = Corpus(features, instruct=config.instruct, modes=modes)
         faults += _fill(corpus, part, config.max_length, on_progress)
         corpora.append(corpus)
     corpus, validation = corpora
@@ -113,6 +125,21 @@ def load_inputs(config: Config, model: Any, tokenizer: Any, on_progress: Progres
         validation={mode: _validation(validation, mode, config, row_length) for mode in modes if len(validation)},
         validation_documents=len(validation),
         faults=faults,
+        family=family,
+        instruction=instruction,
+    )
+
+
+def _family(config: Config, model: Any, tokenizer: Any) -> Family | None:
+    """The family by whose preset questions are put; `None` if the dialect is not one of its."""
+    family = choose(config.preset, config.model, tokenizer, model.config).family
+    if family is None or config.dialect in family.dialects:
+        return family
+    if config.preset == AUTO:
+        return None
+    raise ConfigError(
+        f"preset={config.preset!r} does not go with dialect={config.dialect!r}: set dialect to {' or '.join(family.dialects)}, "
+        f"or preset to none"
     )
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ..attention.joinable import check_joinable
 from ..models.rows import Rows, fill_unused, tables
-from ..structure import Dialect, TokenDialect, resolve, write_dialect
-from .features import end_of_turn
+from ..structure import Dialect, TokenDialect, end_of_turn, resolve, write_dialect
 
 VOCABULARY_MULTIPLE = 64
 """The vocabulary is padded to a multiple of this, for which matrix products are fastest."""

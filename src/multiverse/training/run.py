@@ -15,6 +15,7 @@ from ..attention.packed import Kind
 from ..data import Fault
 from ..data.write import write_faults
 from ..errors import ConfigError, writing
+from ..families import write_preset
 from ..prompting import write_instructed
 from .callbacks import GracefulStop, InterruptedRunError, Log, Progress
 from .card import LOG, base_of
@@ -100,6 +101,7 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     base = base_of(config)
     inputs = load_inputs(config, model, tokenizer, on_progress)
     write_instructed(model.config, config.instruct)
+    write_preset(model.config, inputs.family)
     if main:
         with writing(out):
             _init_folder(config, out, inputs.faults, fresh)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import DataError
+from ...structure import last_box
 from ..config import EvaluationConfig
 from ..graders.verdict import Verdict
 
@@ -22,12 +23,18 @@ class Question:
         text: the question, without the instruction of the mode.
         expected: the right answer, in readable form.
         data: what else the grader needs.
+        bare: the question without a sentence that asks for a final answer within a box; `None` if it has none.
     """
 
     id: str
     text: str
     expected: str
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    bare: str | None = field(default=None, repr=False)
+
+    def asked(self, boxed: bool) -> str:
+        """The question for a model whose instructions ask for a box already, or do not."""
+        return self.bare if boxed and self.bare is not None else self.text
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Benchmark:
         hub: data set with its rows; `None` if the questions are generated, by `make`.
         read: makes a question of a row and its number, from 0. Raises `DataError` for an invalid row.
         grade: grades the answer to a question. Called on worker threads, so it may block.
+        grades: what `grade` gets: the ``answer`` that is read from what follows the thinking; all of that (``content``); or
+            all of that if it holds a ``box``, which the grader reads itself, else the answer.
         make: generates the questions (`limit`, `seed`, shape and wording of the configuration).
     """
 
@@ -68,6 +77,11 @@ class Benchmark:
     hub: Hub | None = None
     read: Callable[[Row, int], Question] | None = None
     make: Callable[[EvaluationConfig], list[Question]] | None = None
+    grades: Literal["answer", "box", "content"] = "answer"
+
+    def given(self, answer: str, content: str) -> str:
+        """What `grade` gets of a response."""
+        return content if self.grades == "content" or (self.grades == "box" and last_box(content) is not None) else answer
 
 
 def optional(row: Row, *names: str) -> Any:

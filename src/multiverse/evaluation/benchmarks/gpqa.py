@@ -34,4 +34,6 @@ def grade(asked: Question, answer: str) -> Verdict:
     return grade_choice(asked.expected, answer, asked.data["choices"])
 
 
-BENCHMARKS = (Benchmark("gpqa", "GPQA-Diamond", grade, hub=Hub("Idavidrein/gpqa", "train", "gpqa_diamond"), read=read),)
+BENCHMARKS = (
+    Benchmark("gpqa", "GPQA-Diamond", grade, hub=Hub("Idavidrein/gpqa", "train", "gpqa_diamond"), read=read, grades="box"),
+)

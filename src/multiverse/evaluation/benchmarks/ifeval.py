@@ -42,4 +42,4 @@ def _check(name: str, arguments: dict[str, Any], number: int) -> None:
         raise DataError(f"row {number + 1} has wrong arguments for {name}: {error}") from None
 
 
-BENCHMARKS = (Benchmark("ifeval", "IFEval", grade, hub=Hub("google/IFEval", "train"), read=read),)
+BENCHMARKS = (Benchmark("ifeval", "IFEval", grade, hub=Hub("google/IFEval", "train"), read=read, grades="content"),)

@@ -97,5 +97,6 @@ BENCHMARKS = (
         grade,
         hub=Hub("livecodebench/code_generation_lite", "test", files="test6.jsonl"),
         read=read,
+        grades="content",
     ),
 )

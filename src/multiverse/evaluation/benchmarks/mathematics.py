@@ -12,7 +12,8 @@ def read(row: Row, number: int) -> Question:
     problem = str(cell(row, number, "problem", "question")).strip()
     answer = str(cell(row, number, "answer")).strip()
     name = optional(row, "unique_id", "id")
-    return Question(str(number if name is None else name), f"{problem}\n\nPut the final answer within \\boxed{{}}.", answer)
+    text = f"{problem}\n\nPut the final answer within \\boxed{{}}."
+    return Question(str(number if name is None else name), text, answer, bare=problem)
 
 
 def grade(asked: Question, answer: str) -> Verdict:
@@ -21,7 +22,7 @@ def grade(asked: Question, answer: str) -> Verdict:
 
 
 BENCHMARKS = (
-    Benchmark("aime24", "AIME 2024", grade, 8, Hub("HuggingFaceH4/aime_2024", "train"), read),
-    Benchmark("aime25", "AIME 2025", grade, 8, Hub("math-ai/aime25", "test"), read),
-    Benchmark("math500", "MATH-500", grade, 1, Hub("HuggingFaceH4/MATH-500", "test"), read),
+    Benchmark("aime24", "AIME 2024", grade, 8, Hub("HuggingFaceH4/aime_2024", "train"), read, grades="box"),
+    Benchmark("aime25", "AIME 2025", grade, 8, Hub("math-ai/aime25", "test"), read, grades="box"),
+    Benchmark("math500", "MATH-500", grade, 1, Hub("HuggingFaceH4/MATH-500", "test"), read, grades="box"),
 )
