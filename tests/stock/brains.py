@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from multiverse.structure import Document, TokenDialect, encode
+from multiverse.structure import Document, Layout, TokenDialect, encode, layout
 from tests.stock.loopback import Score
 
 
-def contexts(document: Document, tokens: TokenDialect) -> list[list[int]]:
+def contexts(ids: Sequence[int], where: Layout) -> list[list[int]]:
     """What is read in a text join: the whole document in one line, and for each path what comes before its block and itself."""
-    encoded = encode(document, tokens)
-    ids, owners, table = encoded.token_ids, encoded.layout.branches, encoded.layout.table
+    owners, table = where.branches, where.table
     found = [list(ids)]
     for index, spec in enumerate(table):
         if spec.parent < 0:
@@ -55,14 +54,24 @@ class Scripted:
     """Writes one document, whoever asks at whichever place of it, and then the end of the text.
 
     Args:
+        written: the document, or its tokens.
         more: scores of tokens that are less likely, everywhere.
+        prompt: tokens of the prompt.
 
     Attributes:
         lost: contexts that were none of the document.
     """
 
-    def __init__(self, document: Document, tokens: TokenDialect, end: int, more: Score | None = None, prompt: int = 0) -> None:
-        self.lines = [*contexts(document, tokens)]
+    def __init__(
+        self,
+        written: Document | Sequence[int],
+        tokens: TokenDialect,
+        end: int,
+        more: Score | None = None,
+        prompt: int = 0,
+    ) -> None:
+        ids, where = encode(written, tokens) if isinstance(written, Document) else (written, layout(written, tokens))
+        self.lines = [*contexts(ids, where)]
         self.lines[0].append(end)
         self.more, self.end = dict(more or {}), end
         self.prompt = prompt

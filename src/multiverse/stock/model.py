@@ -65,7 +65,9 @@ class StockModel:
         self.fields = dict(api.sent)
         self.stops: tuple[int, ...] = ()
         if self.tokens is not None and api.stops and self.exact:
-            self.stops = tuple(self.tokens.ids[role] for role in (Role.GOAL_CLOSE, Role.PATH_CLOSE))
+            # Where the model chooses what follows a path, its request goes on for one token.
+            ends = (Role.GOAL_CLOSE,) if self.tokens.dialect.after_path == "free" else (Role.GOAL_CLOSE, Role.PATH_CLOSE)
+            self.stops = tuple(self.tokens.ids[role] for role in ends)
             self.fields["stop_token_ids"] = list(self.stops)
         if self.tokens is not None and api.preserved is not None:
             self.fields[api.preserved] = list(self.tokens.dialect.tags)

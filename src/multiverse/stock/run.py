@@ -297,7 +297,7 @@ class Run:
             return self._after(line)
         end = token in self.model.stop_ids and not request.params.ignore_eos
         choices = request.limits.choices(branch)
-        if not _within(choices, token) and not self._accepts(line, token, choices, end=end):
+        if not self._allows(choices, token) and not self._accepts(line, token, choices, end=end):
             return False
         line.redraws = 0
         line.failures = 0
@@ -319,6 +319,20 @@ class Run:
         self._follow()
         return self._runs(line)
 
+    def _allows(self, choices: Choices, token: int) -> bool:
+        """Whether a token may come next. Of pieces of text there is no list: between tags, the grammar decides."""
+        if token in choices.banned or choices.only is None:
+            return token not in choices.banned
+        free = not self.model.exact and token not in self.model.roles and token not in self.model.stop_ids
+        return token in choices.only or (free and len(self._going_on(choices)) != 1)
+
+    def _going_on(self, choices: Choices) -> list[int]:
+        """The listed tokens that do not end the text; none where white space is free, which no list of pieces has in full."""
+        tokens = self.model.tokens
+        if tokens is None or not tokens.dialect.exact:
+            return []
+        return [token for token in choices.only or () if token not in self.model.stop_ids]
+
     def _accepts(self, line: _Line, token: int, choices: Choices, *, end: bool) -> bool:
         """Whether to take a token that grammar or limits do not allow.
 
@@ -333,9 +347,8 @@ class Run:
             if told:
                 line.only, line.banned = choices.only, banned
             return False
-        left = [one for one in choices.only or () if one not in model.stop_ids]
-        if len(left) == 1 and not end:  # there is no choice but to end the text
-            request.force(line.branch, (left[0],))
+        if len(only := self._going_on(choices)) == 1 and not end:  # there is no choice but to end the text
+            request.force(line.branch, tuple(only))
             self._after(line)
             return False
         if not end and token in request.limits.over_limit(line.branch):
@@ -393,10 +406,6 @@ class Run:
                 known = len(paths[0]) if self.model.tokens.dialect.join == "text" else 0
                 total += len(merge(paths, self.model.tokens)) - known
         return total
-
-
-def _within(choices: Choices, token: int) -> bool:
-    return (choices.only is None or token in choices.only) and token not in choices.banned
 
 
 async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
