@@ -54,7 +54,7 @@ def test_what_a_family_writes(tmp_path: Path, name: str, how: Literal["ids", "te
         found = out.tree.to_json()
         assert (found if dialect_of(name).think is not None else found["thinking"]) == VECTORS[name]["tree"]
         up.settled()
-        if kind == "vllm":
+        if kind == "vllm" and dialect_of(name).after_path != "free":  # there the server writes on behind the path
             assert up.brain.lost == []  # type: ignore[attr-defined]
             assert up.ended.keys() <= {"done", "left"}
 
