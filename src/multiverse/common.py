@@ -15,6 +15,9 @@ DialectChoice = Literal[
 PresetChoice = Literal["auto", "none", "multiverse", "npr", "threadweaver"]
 """Names of `families.FAMILIES`; ``auto`` recognises the family of a model, ``none`` is none."""
 
+MalformedChoice = Literal["refuse", "as-released", "sequential"]
+"""What becomes of blocks that break the rules of their dialect (`structure.Dialect.malformed`)."""
+
 _MODEL, _SAMPLING = "Model", "Sampling"
 
 
@@ -66,6 +69,11 @@ class CommonOptions(Options):
         group=_SAMPLING,
     )
     dialect: DialectChoice = option("multiverse", "Tag set of the documents.")
+    malformed: MalformedChoice = option(
+        "refuse",
+        "Blocks that break the rules of their dialect: refuse them, take them as the family's own code does, or as text in one "
+        "line. A guarded model writes none.",
+    )
     layout: Literal["engine", "released"] | None = option(
         None,
         "Positions and visibility around paths: engine, or released (as the code that was published with the paper trains); "

@@ -69,7 +69,7 @@ def chat(
         ModelOptions,
         Fields(
             only=(
-                *("model", "upstream", "tokenizer", "layout", "device", "dtype", "deterministic"),
+                *("model", "upstream", "tokenizer", "dialect", "malformed", "layout", "device", "dtype", "deterministic"),
                 *("preset", "instruction_file"),
             ),
             aliases={"upstream": "--base-url"},

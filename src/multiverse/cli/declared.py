@@ -88,7 +88,8 @@ MalformedPolicy = Annotated[
     typer.Option(
         "--malformed",
         metavar="refuse|as-released|sequential",
-        help="Blocks that break the rules of their dialect: a fault, read as the family's own code reads them, or text.",
+        help="Blocks that break the rules of their dialect: refuse them, take them as the family's own code does, or as text "
+        "in one line. A guarded model writes none.",
     ),
 ]
 

@@ -42,7 +42,18 @@ LocalModel = Annotated[
     ModelOptions,
     Fields(
         only=(
-            *("model", "upstream", "tokenizer", "layout", "device", "dtype", "kv_memory", "deterministic"),
+            *(
+                "model",
+                "upstream",
+                "tokenizer",
+                "dialect",
+                "malformed",
+                "layout",
+                "device",
+                "dtype",
+                "kv_memory",
+                "deterministic",
+            ),
             *("preset", "instruction_file"),
         )
     ),

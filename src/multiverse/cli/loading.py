@@ -9,12 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..common import CommonOptions, PresetChoice
+from ..common import CommonOptions, DialectChoice, MalformedChoice, PresetChoice
 from ..errors import ModelError, MultiverseError, first_line
 from ..models import pull, resolve
 from ..options import Options, like, option
@@ -58,6 +58,10 @@ class ModelOptions(Options):
         group=_MODEL,
         show_default="the model's, if its name there is a folder here",
     )
+    dialect: DialectChoice | None = like(CommonOptions, "dialect", None, group=_MODEL, show_default="as the model says")
+    malformed: MalformedChoice | None = like(
+        CommonOptions, "malformed", None, group=_MODEL, show_default="as the model's dialect says"
+    )
     layout: Literal["engine", "released"] | None = like(CommonOptions, "layout")
     device: str = option(
         "auto", "Where to run it: auto (CUDA if there is a GPU), cpu, cuda, cuda:1.", metavar="NAME", group=_MODEL
@@ -83,6 +87,9 @@ class ModelOptions(Options):
         given = {
             "--deterministic": self.deterministic,
             f"--layout {self.layout}": self.layout is not None,
+            # Where a server of another engine runs the model, its heads are written here, in this dialect.
+            f"--dialect {self.dialect}": self.dialect is not None and self.upstream is None,
+            f"--malformed {self.malformed}": self.malformed is not None and self.upstream is None,
             f"--preset {self.preset}": self.preset != ModelOptions().preset,
             f"--instruction-file {self.instruction_file}": self.instruction_file is not None,
         }
@@ -112,7 +119,18 @@ class ModelOptions(Options):
         }
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
-        return given
+        return {**given, **self._written()}
+
+    def _written(self) -> dict[str, Any]:
+        """The dialect as a keyword argument, if it is not left to the model."""
+        if self.dialect is None:
+            if self.malformed is not None:
+                raise InputError(f"--malformed {self.malformed} is for a dialect that is named: give --dialect, too")
+            return {}
+        from ..structure import DIALECTS
+
+        dialect = DIALECTS[self.dialect]
+        return {"dialect": dialect if self.malformed is None else replace(dialect, malformed=self.malformed)}
 
     def asked(self) -> tuple[Family | None, Prompting]:
         """The family whose preset the model has, and its instructions, without its weights.
@@ -166,7 +184,7 @@ class ModelOptions(Options):
         assert self.upstream is not None
         check_url(self.upstream, "--upstream")
         self._refuse_local()
-        options: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
+        options: dict[str, Any] = self._written() if concurrency is None else {**self._written(), "concurrency": concurrency}
         with quietly(self.name):
             from ..stock.llm import StockLLM
             from ..stock.server import ServerOptions, look_up
