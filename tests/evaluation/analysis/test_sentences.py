@@ -60,7 +60,7 @@ def test_sentences_of_a_structured_text() -> None:
 
 def test_a_dialect_without_outer_tags() -> None:
     document = Document((*(DOCUMENT.thinking or ())[:-1], "Done. Answer: 7."))
-    found = sentences(document, NPR)
+    found = sentences(document, replace(NPR, nests=True))
     assert [(one.text, one.forks) for one in found if one.open] == [*OPEN[:-1], ("Done.", False), ("Answer: 7.", False)]
 
 
