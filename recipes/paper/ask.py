@@ -83,7 +83,7 @@ def prompt_ids(tokens: TokenDialect, tokenizer: Any, question: str, arm: Arm) ->
 
 
 def answer_of(generation: Generation) -> Answer:
-    """The answer in a generation of the engine, which computes every token once and keeps it."""
+    """The answer in a generation of the engine, which keeps every token that the trunk has read."""
     usage = generation.usage
     return Answer(
         text=generation.text,
@@ -91,7 +91,7 @@ def answer_of(generation: Generation) -> Answer:
         total_tokens=usage.total_tokens,
         critical_path_tokens=usage.critical_path_tokens,
         forks=len(set(generation.branches)) - 1,
-        recomputed=0,
+        recomputed=usage.reread_tokens,
         stored=usage.prompt_tokens + usage.total_tokens - 1,
     )
 

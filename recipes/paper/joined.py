@@ -3,7 +3,8 @@
 The trunk and every path are plain requests: the trunk is decoded to the end of a goal; each path is a request whose prompt is
 the trunk so far, all at once; then the trunk continues in a new request, after the text or the messages of its paths. The
 engine's prefix cache is on, so the prefix that a path shares with its parent is computed again only if it is not cached.
-Training has the same contexts (`multiverse.training.joins`).
+Training has the same contexts (`multiverse.structure.contexts`). The engine joins by text and by message itself (docs/joins.md)
+and writes the same; this client stays, since the published figures were measured with it, and as a second implementation.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ DialectChoice = Literal[
     "multiverse", "multiverse-answer", "multiverse-compact", "npr", "threadweaver", "threadweaver-conclusion"
 ]
 """Names of `structure.DIALECTS`."""
+JoinChoice = Literal["kv", "text", "message"]
+"""As `structure.Joins`."""
 
 PresetChoice = Literal["auto", "none", "multiverse", "npr", "threadweaver"]
 """Names of `families.FAMILIES`; ``auto`` recognises the family of a model, ``none`` is none."""
@@ -69,6 +71,12 @@ class CommonOptions(Options):
         group=_SAMPLING,
     )
     dialect: DialectChoice = option("multiverse", "Tag set of the documents.")
+    join: JoinChoice | None = option(
+        None,
+        "What a parent gets of its paths at a join: keys and values (kv), their text, or a message of each.",
+        metavar="kv|text|message",
+        show_default="as noted in the model, or the dialect's",
+    )
     malformed: MalformedChoice = option(
         "refuse",
         "Blocks that break the rules of their dialect: refuse them, take them as the family's own code does, or as text in one "

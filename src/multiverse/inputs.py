@@ -15,7 +15,7 @@ from .engine.params import SamplingParams
 from .engine.token_ids import as_list, as_lists
 from .errors import RequestError
 from .prompting import Mode, Prompting
-from .structure import DIALECTS, Dialect, Positions
+from .structure import DIALECTS, Dialect, Joins, Positions
 
 Prompt = str | Sequence[int]
 Messages = Sequence[Mapping[str, Any]]
@@ -222,6 +222,13 @@ def positions_of(given: str | None) -> Positions | None:
     if given is not None:
         raise RequestError(f"layout={brief(given)} is not known: it must be one of {', '.join(get_args(Positions))}, or None")
     return None
+
+
+def join_of(given: Joins | None) -> Joins | None:
+    """A join, checked."""
+    if given is not None and given not in get_args(Joins):
+        raise RequestError(f"join={brief(given)} is not known: it must be one of {', '.join(get_args(Joins))}, or None")
+    return given
 
 
 _ARGUMENTS: dict[str, tuple[Any, str]] = {

@@ -20,6 +20,7 @@ from .inputs import (
     conversations_of,
     dialect_of,
     each_named,
+    join_of,
     messages_of,
     mode_of,
     params_of,
@@ -32,7 +33,7 @@ from .inputs import (
 from .models.about import asked, read_about
 from .progress import counting, loading
 from .prompting import Instruction, Mode, read_instructed
-from .structure import ChatEncoder, ChatPrompt, Dialect, Document, TokenDialect, encode, parse
+from .structure import ChatEncoder, ChatPrompt, Dialect, Document, Joins, TokenDialect, encode, parse
 
 if TYPE_CHECKING:
     from .engine import Event, Generation, Request
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         """Keyword arguments of `LLM` beside those that it names."""
 
         layout: str | None
+        join: Joins | None
         preset: Family | str
         instruction_file: str | Path | None
 
@@ -71,7 +73,8 @@ class LLM:
             else is in the batch and in the prefix cache, and however it is cut into chunks, preempted or served in waves.
             Slower, and not with `tensor_parallel` (docs/deterministic.md).
         progress: show a bar while weights are loaded; `None` shows it where someone watches, on a terminal or in a notebook.
-        options: `layout` (``engine`` or ``released``, in place of what the model's dialect says: docs/layouts.md).
+        options: in place of what the model's dialect says, `layout` (``engine`` or ``released``: docs/layouts.md) and `join`
+            (``kv``, ``text`` or ``message``: docs/joins.md; text is the default where keys and values cannot be joined).
             `preset`, how models of its family are asked, sampled and read: ``auto`` (the default) recognises the family,
             ``none`` asks it as any model; or a name of `families.FAMILIES`, or a `Family` (docs/families.md).
             `instruction_file`, a text file with the instruction for parallel thinking, in place of the preset's. And those of
@@ -106,6 +109,7 @@ class LLM:
         **options: Unpack[LLMOptions],
     ) -> None:
         wanted, positions = dialect_of(dialect), positions_of(options.pop("layout", None))
+        join = join_of(options.pop("join", None))
         preset, instruction_file = options.pop("preset", "auto"), options.pop("instruction_file", None)
         if preset != AUTO:
             family_of(preset)  # before anything is loaded
@@ -114,7 +118,7 @@ class LLM:
         check_arguments({**files, "tensor_parallel": tensor_parallel, **switches, **options})
         # Here, so that importing this module needs neither torch nor transformers.
         from .engine.engine import Engine
-        from .engine.model import load
+        from .engine.model import load, with_join
 
         with loading(progress):
             loaded = load(
@@ -132,6 +136,7 @@ class LLM:
         self.recognised = choose(preset, loaded.path, loaded.tokenizer, config, wanted)
         instruction = read_instruction(loaded.source, instruction_file)
         tokens, form, self.prompting = bind(self.family, loaded.tokenizer, config, wanted, instruction, layout=positions)
+        tokens = with_join(tokens, join, loaded)
         if self.family is not None:
             loaded.stop_ids |= self.family.end_ids(loaded.tokenizer)
             loaded.read_answer = self.family.read_answer

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Llama4TextConfig,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedTokenizerFast,
@@ -24,8 +25,9 @@ from transformers import (
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.attention import dense_inputs
+from multiverse.attention.joinable import check_joinable
 from multiverse.backends.cpu.packed_linears import PackedLinear
-from multiverse.engine.model import check_joinable, load
+from multiverse.engine.model import load
 from multiverse.engine.scripted import ScriptedSampler
 from multiverse.errors import ModelError
 from multiverse.structure import layout
@@ -168,9 +170,9 @@ def test_what_can_be_joined_is_accepted(model_folders: dict[str, Path], family: 
 
 def test_a_refusal_comes_before_the_weights(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     # There are no weights in this folder; that does not matter, since the model is refused on its configuration.
-    Qwen3NextConfig(num_hidden_layers=4).save_pretrained(tmp_path)
+    Llama4TextConfig(num_hidden_layers=4).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="linear_attention"):
+    with pytest.raises(ModelError, match="layers of type chunked_attention, which can neither be joined nor be run branch by"):
         LLM(tmp_path)
 
 

@@ -27,6 +27,11 @@ _running: ContextVar[TreeContext] = ContextVar("tree_context")
 class TreeContext(Protocol):
     """One forward, as the attention of every layer needs it."""
 
+    @property
+    def softcap(self) -> float | None:
+        """The cap that it puts on scores; `None` without one."""
+        ...
+
     def attend(
         self, layer: int, query_NHD: Tensor, key_NKD: Tensor, value_NKV: Tensor, scale: float, window: int | None
     ) -> Tensor:
@@ -63,6 +68,8 @@ def tree_attention(
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in every layer: `query` [1, H, N, D], `key` and `value` [1, K, N, D], RoPE applied.
 
+    Models that are run branch by branch have several sequences of equal length, whose rows are those of the context in order.
+
     Raises:
         ModelError: the model was called without a context, or needs something that this attention does not compute.
     """
@@ -71,13 +78,16 @@ def tree_attention(
         raise ModelError(
             "tree attention runs inside the engine only: load the model through multiverse.LLM, or with another attention"
         )
+    if kwargs.get("softcap") == tree_context.softcap:
+        kwargs.pop("softcap", None)
     refuse_unsupported(module, kwargs, "tree attention cannot compute")
     if getattr(module, "is_causal", True) is False:
         raise ModelError(f"{type(module).__name__} attends to later tokens, too (is_causal is false): choose a decoder")
-    query_NHD, key_NKD, value_NKV = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    query_NHD, key_NKD, value_NKV = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return tree_context.attend(layer, query_NHD, key_NKD, value_NKV, scale, sliding_window)[None], None
+    out_NHV = tree_context.attend(layer, query_NHD, key_NKD, value_NKV, scale, sliding_window)
+    return out_NHV.view(query.shape[0], query.shape[2], *out_NHV.shape[1:]), None
 
 
 def refuse_unsupported(module: torch.nn.Module, options: dict[str, Any], problem: str) -> None:

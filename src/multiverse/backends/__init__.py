@@ -11,6 +11,6 @@
 `select` chooses the backend once, when a model is loaded. No other part of the engine depends on the device.
 """
 
-from .select import find_device, on_gpu, release, select
+from .select import find_device, on_gpu, release, select, select_for
 
-__all__ = ["find_device", "on_gpu", "release", "select"]
+__all__ = ["find_device", "on_gpu", "release", "select", "select_for"]

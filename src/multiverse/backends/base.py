@@ -13,7 +13,7 @@ Shape legend: N rows of the forward, H query heads, D head size, V head size of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +53,11 @@ class ForwardContext:
         default_factory=set
     )  # attend: layers that have run before; their keys and values are overwritten
 
+    @property
+    def softcap(self) -> float | None:
+        """The cap that the backend puts on scores."""
+        return self.backend.softcap
+
     @cached_property
     def bucket_plans(self) -> list[BucketPlan]:
         """The buckets with everything that is the same in all layers."""
@@ -80,6 +85,10 @@ class Backend(ABC):
         pool, num_slots: keys and values, and for how many tokens, once allocated.
         deterministic: whether a row's result has the same bits whatever else is computed with it.
         max_rows_ahead: most rows of a forward after which `run_ahead` is worth calling; 0 if never.
+        joins_kv: whether the keys and values of paths can be joined; otherwise paths have to be read again.
+        rereads: whether paths are read again unless another join is asked for.
+        reusable: whether computed tokens are of use to other requests.
+        softcap: cap of the attention's scores; `None` without one.
     """
 
     model: Any
@@ -87,6 +96,10 @@ class Backend(ABC):
     pool: KVPool
     num_slots: int
     max_rows_ahead = 0
+    joins_kv = True
+    rereads = False
+    reusable = True
+    softcap: float | None = None
     short_positions: int | None = None
 
     def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
@@ -148,6 +161,9 @@ class Backend(ABC):
             token_N: its tokens, on the device; negative where a row got none.
             host_N: host memory that will hold the same tokens before the next call of `run`.
         """
+
+    def forget(self, slots: Iterable[int]) -> None:  # noqa: B027  (optional)
+        """Slots have been freed. Called only if the backend is not `reusable`."""
 
     @abstractmethod
     def plan(self, batch: Batch) -> ForwardContext:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import os
+from typing import Any
 
 import torch
 
+from ..attention.joinable import is_stateful, softcap
 from ..errors import ModelError, first_line
 from .base import Backend
+from .capped import CappedBackend
 from .cpu.backend import CpuBackend
 from .cuda.backend import CudaBackend
+from .stateful import StatefulBackend
 from .torch import TorchBackend
 
 _log = logging.getLogger(__name__)
@@ -44,6 +48,28 @@ def release() -> None:
     gc.collect()  # the parts of a model refer to each other
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def select_for(
+    config: Any, device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True, deterministic: bool = False
+) -> Backend:
+    """The backend of a model: `select`, unless its layers need one that runs anywhere, through torch.
+
+    Args:
+        config: of the model.
+
+    Raises:
+        ModelError: the model cannot be `deterministic`.
+    """
+    cap, stateful = softcap(config), is_stateful(config)
+    if cap is None and not stateful:
+        return select(device, dtype, packed_linears=packed_linears, deterministic=deterministic)
+    if deterministic:
+        what = "recurrent or linear-attention layers" if stateful else "capped attention scores"
+        raise ModelError(f"deterministic=True does not go with {what} (model type {config.model_type!r}): leave it off")
+    if stateful and cap is not None:
+        raise ModelError(f"model type {config.model_type!r} has recurrent layers and caps attention scores: choose another")
+    return StatefulBackend(device) if cap is None else CappedBackend(device, cap)
 
 
 def select(device: torch.device, dtype: torch.dtype, *, packed_linears: bool = True, deterministic: bool = False) -> Backend:

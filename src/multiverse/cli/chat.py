@@ -69,7 +69,18 @@ def chat(
         ModelOptions,
         Fields(
             only=(
-                *("model", "upstream", "tokenizer", "dialect", "malformed", "layout", "device", "dtype", "deterministic"),
+                *(
+                    "model",
+                    "upstream",
+                    "tokenizer",
+                    "dialect",
+                    "malformed",
+                    "layout",
+                    "device",
+                    "dtype",
+                    "deterministic",
+                    "join",
+                ),
                 *("preset", "instruction_file"),
             ),
             aliases={"upstream": "--base-url"},

@@ -53,6 +53,7 @@ LocalModel = Annotated[
                 "dtype",
                 "kv_memory",
                 "deterministic",
+                "join",
             ),
             *("preset", "instruction_file"),
         )

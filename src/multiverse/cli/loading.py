@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..common import CommonOptions, DialectChoice, MalformedChoice, PresetChoice
+from ..common import CommonOptions, DialectChoice, JoinChoice, MalformedChoice, PresetChoice
 from ..errors import ModelError, MultiverseError, first_line
 from ..models import pull, resolve
 from ..options import Options, like, option
@@ -73,6 +73,7 @@ class ModelOptions(Options):
         None, "GiB of memory for keys and values.", gt=0, metavar="GIB", group=_MODEL, show_default="by device"
     )
     packed_linears: bool = option(True, "Fuse or repack linear layers for speed; the results are the same.", group=_MODEL)
+    join: JoinChoice | None = like(CommonOptions, "join", group=_MODEL)
     tensor_parallel: int = option(1, "GPUs (processes) that the model is split over.", ge=1, metavar="K", group=_MODEL)
     deterministic: bool = option(
         False,
@@ -90,6 +91,7 @@ class ModelOptions(Options):
             # Where a server of another engine runs the model, its heads are written here, in this dialect.
             f"--dialect {self.dialect}": self.dialect is not None and self.upstream is None,
             f"--malformed {self.malformed}": self.malformed is not None and self.upstream is None,
+            f"--join {self.join}": self.join is not None,
             f"--preset {self.preset}": self.preset != ModelOptions().preset,
             f"--instruction-file {self.instruction_file}": self.instruction_file is not None,
         }
@@ -117,6 +119,8 @@ class ModelOptions(Options):
             # Absolute, since replicas have a working directory of their own.
             "instruction_file": str(Path(self.instruction_file).expanduser().absolute()) if self.instruction_file else None,
         }
+        if self.join is not None:
+            given["join"] = self.join
         if self.kv_memory is not None:
             given["kv_memory"] = int(self.kv_memory * _GIB)
         return {**given, **self._written()}
@@ -208,7 +212,7 @@ class ModelOptions(Options):
         if self.deterministic:
             self.check_remote()
         plain = ModelOptions()
-        for name in ("layout", "device", "dtype", "kv_memory", "packed_linears", "tensor_parallel"):
+        for name in ("layout", "device", "dtype", "kv_memory", "packed_linears", "join", "tensor_parallel"):
             if getattr(self, name) != getattr(plain, name):
                 option_name = f"--{'no-' if getattr(self, name) is False else ''}{name.replace('_', '-')}"
                 raise InputError(f"{option_name} is for a model in this process: with --upstream its server decides that")

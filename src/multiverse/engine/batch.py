@@ -101,7 +101,7 @@ def _family(request: Request, start: int, end: int, *, ranked: bool) -> Family:
     shared_RU = None if every is None else _shared(request, end - start, every)
     tree = request.tree
     ranks = tree.ranks if ranked else None
-    order = computed.document_order(tree.document()) if ranked and tree.overlaps else None
+    order = computed.in_order(tree.reading()) if ranked and tree.overlaps else None
     columns = (computed.slots, computed.positions, computed.owners)
     return Family(np.arange(start, end), *columns, tree.visible, shared_RU, ranks, order)
 

@@ -100,11 +100,13 @@ class Branch:
         machine: its grammar; `None` for a model without a dialect.
         steps: forwards until its newest token: the tokens on the chain that leads to it that the engine did not write itself.
         next_position: position of the next token. Not the number of tokens it can see: after a join that is larger.
+        read_again: by how many positions it is beyond the end of `chain`, since it has read paths again.
         seed: what its random stream is derived from, with `path`.
         token_ids, positions, forced, logprobs, tops: per token generated on the branch itself, the prompt left out.
         prompt_ids: its tokens in the prompt.
         textless: indices into `token_ids` of parts of characters that were not completed.
         blocks: children of each block, with the number of own tokens that precede them in document order.
+        reread: of each block that was joined by text or message, the tokens of its paths that this branch reads again.
         allowance: how many branches it may still fork, those of its children included.
         closing: the limit for which it is being closed; `None` if it is not.
         stream: its text as it grows; `None` unless the request is listened to or has stop strings.
@@ -123,6 +125,7 @@ class Branch:
     machine: Machine | None
     next_position: int
     seed: tuple[int, ...]
+    read_again: int = 0
     steps: int = 0
     token_ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
@@ -132,6 +135,7 @@ class Branch:
     prompt_ids: list[int] = field(default_factory=list)
     textless: set[int] = field(default_factory=set)
     blocks: list[tuple[int, list[Branch]]] = field(default_factory=list)
+    reread: list[list[int]] = field(default_factory=list)
     allowance: int = 0
     closing: str | None = None
     stream: TextStream | None = None
@@ -145,6 +149,11 @@ class Branch:
     def rng(self) -> np.random.Generator:
         """Source of the branch's randomness, independent of the rest of the batch."""
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=self.path))
+
+    @property
+    def chain(self) -> int:
+        """Its next position along the longest chain of generated tokens that leads here, as if nothing had been read again."""
+        return self.next_position - self.read_again
 
     @property
     def waiting(self) -> bool:

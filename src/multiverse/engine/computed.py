@@ -58,6 +58,17 @@ class ComputedTokens:
         self._table[3, self.count : end] = span.branch.index
         self.count = end
 
+    def remove(self, branches: Iterable[int]) -> Ints:
+        """Remove all columns of these branches; returns their slots."""
+        gone = np.isin(self.owners, list(branches))
+        slots = self.slots[gone].copy()
+        kept = self._table[:, : self.count][:, ~gone]
+        # A new table: a batch may still refer to the old one.
+        self._table = np.zeros_like(self._table)
+        self.count = kept.shape[1]
+        self._table[:, : self.count] = kept
+        return slots
+
     def clear(self) -> None:
         """Remove all columns."""
         self.count = 0
@@ -66,19 +77,18 @@ class ComputedTokens:
         """Prefix cache keys of the columns in this order, with positions raised by `shift` (see `TokenQueues.shift`)."""
         return make_keys(self.token_ids[order], self.positions[order] + shift)
 
-    def document_order(self, segments: Iterable[tuple[Branch, int, int]]) -> Ints:
-        """Columns in document order.
+    def in_order(self, stretches: Iterable[tuple[Branch, int, int]]) -> Ints:
+        """Columns in the order of these stretches of branches, which may hold more than has been computed.
 
         Args:
-            segments: the document as stretches of branches (first and last own token);
-                they may hold more than has been computed.
+            stretches: first and last of the tokens that the branch computes.
         """
         by_branch = np.argsort(self.owners, kind="stable")
         counts = np.bincount(self.owners)
         first = np.cumsum(counts) - counts
         parts = [
             by_branch[first[branch.index] + start : first[branch.index] + min(end, counts[branch.index])]
-            for branch, start, end in segments
+            for branch, start, end in stretches
             if branch.index < len(counts)
         ]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)

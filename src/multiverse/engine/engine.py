@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from ..errors import RequestError, StructureError
+from ..errors import ModelError, RequestError, StructureError
 from ..structure import TokenDialect
 from . import batch as batching
 from .batch import ScheduledBatch
@@ -75,6 +75,16 @@ class Engine:
         for name, value in limits.items():
             if value < 1:
                 raise RequestError(f"{name}={value} is not valid: it must be 1 or more")
+        if tokens is not None and tokens.dialect.join == "kv" and not loaded.backend.joins_kv:
+            raise ModelError(
+                f"join='kv' cannot be had with {loaded.path!r}: it has layers whose state cannot be joined; use join='text' or "
+                f"join='message'"
+            )
+        if tokens is not None and tokens.dialect.join != "kv" and tokens.dialect.positions != "engine":
+            raise ModelError(
+                f"layout={tokens.dialect.positions!r} does not go with join={tokens.dialect.join!r} of {loaded.path!r}, which "
+                f"reads plain text at plain positions: use layout='engine', or join='kv'"
+            )
         self.loaded = loaded
         self.tokens = tokens
         self.grammar_compiler = GrammarCompiler(loaded.tokenizer, loaded.vocabulary, loaded.stop_ids)
@@ -92,7 +102,9 @@ class Engine:
         self._unused = frozenset(loaded.unused)
         self.backend = loaded.backend.allocate(kv_memory)
         self.slots = SlotPool(self.backend.num_slots)
-        self.cache = PrefixCache(self.slots, enabled=prefix_cache)
+        if not self.backend.reusable:
+            self.slots.on_free = self.backend.forget
+        self.cache = PrefixCache(self.slots, enabled=prefix_cache and self.backend.reusable)
         self.scheduler = Scheduler(self.slots, self.cache, **limits)
         self.sampler = sampler if sampler is not None else Sampler()
         self.rounds = Rounds() if self.backend.deterministic else None
@@ -160,7 +172,13 @@ class Engine:
 
     def _scoring(self, token_ids: list[int], share_every: int | None, **options: Any) -> ScoringRequest:
         params = SamplingParams(max_tokens=1, share_every=share_every)
-        return ScoringRequest(next(self._ids), token_ids, params, self.info, **options)
+        request = ScoringRequest(next(self._ids), token_ids, params, self.info, **options)
+        if len(request.queues) > self.slots.size:
+            raise RequestError(
+                f"to be scored, a text of {len(token_ids)} tokens takes {len(request.queues)}, since its paths are read again, "
+                f"and {self.slots.size} fit in KV memory: raise kv_memory"
+            )
+        return request
 
     def check(self, prompt: list[int], params: SamplingParams) -> None:
         """Raise `RequestError` if the request could never run."""
@@ -173,6 +191,10 @@ class Engine:
             )
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, and the model takes at most {limit - 1}{beyond}: shorten the prompt"
+            )
+        if params.share_every is not None and self.tokens is not None and (join := self.tokens.dialect.join) != "kv":
+            raise RequestError(
+                f"share_every={params.share_every} needs join='kv', and this model joins by {join}: leave share_every out"
             )
         if len(prompt) + params.max_tokens > self.slots.size:
             raise RequestError(

@@ -96,7 +96,13 @@ class ForkEvent(_BlockEvent):
 
 @dataclass(frozen=True, slots=True)
 class JoinEvent(_BlockEvent):
-    """All children of a branch have closed and it resumes."""
+    """All children of a branch have closed and it resumes.
+
+    Attributes:
+        reread: tokens of its paths that it reads again; 0 with a join of keys and values.
+    """
+
+    reread: int = 0
 
 
 @dataclass(frozen=True, slots=True)

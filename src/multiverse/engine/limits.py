@@ -38,7 +38,7 @@ class Limits:
         closing: the limit for which all that is open is being closed, as in `finish_reason`; `None` if nothing is.
         met: the last such limit, also if the text goes on after what was closed; `None` without one.
         headroom: the most by which a branch may increase its closing cost in the next step.
-        max_generated, end_position: hard limits: number of tokens, position.
+        max_generated, end_position: hard limits: number of tokens, position along the longest chain (`Branch.chain`).
         matcher: of the grammar that the answer has to follow; `None` without one.
     """
 
@@ -48,6 +48,10 @@ class Limits:
         self.met: str | None = None
         self.max_generated = params.max_tokens
         self.end_position = model.max_positions
+        if not tree.kv_join:
+            # What is generated is read in a line, so positions are bounded by the number of tokens.
+            self.max_generated = min(self.max_generated, model.max_positions - tree.prompt_positions)
+            self.end_position = max(self.end_position, tree.prompt_positions + params.max_tokens + 1)
         if params.max_critical_path_tokens is not None:
             self.end_position = min(self.end_position, tree.prompt_positions + params.max_critical_path_tokens)
         self.headroom = ClosingCost(self.max_generated, self.end_position)
@@ -63,7 +67,7 @@ class Limits:
         """The finish reason if the newest token of this branch has reached a hard limit."""
         if self._tree.num_generated >= self.max_generated:
             return self.met or "length"
-        if branch.next_position >= self.end_position:
+        if branch.chain >= self.end_position:
             return self.met or ("length" if self.end_position == self._model.max_positions else "budget")
         return None
 
@@ -213,7 +217,7 @@ class Limits:
         cost, rows = self.remaining(trunk), len(self._tree.open_branches)
         reserved = self.reserved
         free = self.max_generated - self._tree.num_generated - cost.tokens - reserved
-        end = trunk.next_position + cost.positions
+        end = trunk.chain + cost.positions
         ahead = self.end_position - end - reserved
         thinking = ahead
         if params.thinking_budget is not None and self._in_thinking:
@@ -241,7 +245,7 @@ class Limits:
         return max(8, min(256, min(limits) // 8))
 
     def remaining(self, branch: Branch) -> ClosingCost:
-        """Cost of closing a branch and its descendants; positions are relative to the branch's next position."""
+        """Cost of closing a branch and its descendants; positions are relative to the end of the branch's chain."""
         assert branch.machine is not None
         if branch.closed:
             return ClosingCost(0, 0)
@@ -249,8 +253,8 @@ class Limits:
         if not branch.waiting:
             return own
         below = [(child, self.remaining(child)) for child in branch.children]
-        furthest = max(child.next_position + cost.positions for child, cost in below)
-        return ClosingCost(own.tokens + sum(cost.tokens for _, cost in below), own.positions + furthest - branch.next_position)
+        furthest = max(child.chain + cost.positions for child, cost in below)
+        return ClosingCost(own.tokens + sum(cost.tokens for _, cost in below), own.positions + furthest - branch.chain)
 
     def _too_long(self, branch: Branch) -> bool:
         assert branch.machine is not None

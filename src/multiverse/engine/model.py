@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..attention.joinable import check_joinable
-from ..backends import find_device, select
+from ..attention.joinable import check_runnable, is_stateful, softcap
+from ..backends import find_device, select_for
 from ..backends.base import Backend
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
-from ..errors import ModelError
+from ..errors import ModelError, RequestError
 from ..models import resolve
 from ..models.quantised import quantisation
 from ..models.rope import has_dynamic_rope
 from ..models.weights import load_weights, parse_dtype, read_config
+from ..structure import Joins, TokenDialect
+from ..structure import resolve as bind
 
 _UNLIMITED_POSITIONS = 1 << 20  # for models whose configuration states no maximum
 
@@ -91,7 +93,7 @@ def load(
     # Known by what it was called, and not by the folder in the cache that its files are in.
     name = source if path is None else os.path.expanduser(path)  # noqa: PTH111 (a hub id is no path)
     config, tokenizer = read_config(source, given=name if path is None else str(path))
-    check_joinable(config, name)
+    check_runnable(config, name)
     torch_device = find_device(device)
     parse_dtype(dtype)
     method = quantisation(config)
@@ -99,12 +101,17 @@ def load(
         # The libraries of quantised weights put them on their device themselves, some for good.
         place = {"device_map": {"": str(torch_device)}} if method is not None else {}
         model = load_weights(source, dtype, **place)
-        backend = select(torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
+        backend = select_for(config, torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
         return prepare(model, tokenizer, name, backend, source)
     if method is not None:
         raise ModelError(
             f"tensor_parallel={tensor_parallel} does not go with the quantised weights ({method}) of {name!r}: "
             f"use tensor_parallel=1"
+        )
+    if is_stateful(config) or softcap(config) is not None:
+        raise ModelError(
+            f"tensor_parallel={tensor_parallel} does not go with recurrent layers or capped attention scores, as {name!r} has "
+            f"them: use tensor_parallel=1"
         )
     check_splittable(config, name, tensor_parallel, torch_device)
     ranks = Ranks(source, dtype, torch_device, tensor_parallel)
@@ -116,6 +123,21 @@ def load(
         ranks.close()
         raise
     return loaded
+
+
+def with_join(tokens: TokenDialect | None, join: Joins | None, loaded: LoadedModel) -> TokenDialect | None:
+    """A model's dialect with the join that was asked for; else with its own, or by text where that is how the model is run.
+
+    Raises:
+        RequestError: a join was asked for, and the model never forks.
+    """
+    if tokens is None:
+        if join is not None:
+            raise RequestError(f"join={join!r} has no effect: {loaded.path!r} has no tags, so it never forks; leave join out")
+        return None
+    if join is None and tokens.dialect.join == "kv" and loaded.backend.rereads:
+        join = "text"
+    return tokens if join in (None, tokens.dialect.join) else bind(loaded.tokenizer, replace(tokens.dialect, join=join))
 
 
 def prepare(model: Any, tokenizer: Any, name: str, backend: Backend, source: str | None = None) -> LoadedModel:

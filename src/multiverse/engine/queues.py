@@ -26,7 +26,7 @@ class TokenQueues:
 
     Attributes:
         prefill: the prompt, or after a preemption everything that was computed before. It goes before anything else.
-        cacheable: how many tokens at the front of `prefill` stand in document order, as in the prefix cache.
+        cacheable: how many tokens at the front of `prefill` stand in the order of `BranchTree.reading`, as in the prefix cache.
         decode: the newest tokens of branches that go on, in a safe order: a parent's before its children's, the children's
             before those of the parent that resumes behind them.
         pending: the same for branches that have not begun; they come after `decode`, in waves if there is no room for all.
@@ -100,13 +100,34 @@ class TokenQueues:
             self.pending.remove(span)
             self.decode.append(span)
 
+    def read_again(self, branch: Branch, token_ids: list[int], gone: list[Branch]) -> None:
+        """Before it goes on at its next position, the branch reads tokens of its paths again; nobody sees `gone` any more."""
+        if gone:
+            left = {other.index for other in gone}
+            at, cacheable, kept = 0, self.cacheable, deque[Span]()
+            for span in self.prefill:
+                count = len(span.token_ids)
+                if span.branch.index in left:
+                    self.cacheable -= max(0, min(count, cacheable - at))
+                else:
+                    kept.append(span)
+                at += count
+            self.prefill, self._keys = kept, None
+            self.decode = deque(span for span in self.decode if span.branch.index not in left)
+            self.pending = deque(span for span in self.pending if span.branch.index not in left)
+            for other in gone:
+                self._newest.pop(other, None)
+        if token_ids:
+            span = self._newest[branch] = Span(branch, list(token_ids), branch.next_position - len(token_ids))
+            self.decode.append(span)
+
     def waits(self, branch: Branch) -> bool:
         """Whether the branch's newest token is still queued."""
         return branch in self._newest
 
     def preempt(self, computed: ComputedTokens) -> None:
         """Queue all computed tokens again, and remove them from `computed`."""
-        order = computed.document_order(self._tree.document())
+        order = computed.in_order(self._tree.reading())
         lost = computed.spans(order, self._tree.branches)
         self._set_prefill([*lost, *self.prefill], len(order) + self.cacheable)
         computed.clear()
@@ -191,7 +212,7 @@ class TokenQueues:
         return self._keys
 
     def _set_prefill(self, spans: list[Span], cacheable: int) -> None:
-        """Replace `prefill`; the first `cacheable` tokens are in document order."""
+        """Replace `prefill`; the first `cacheable` tokens are in the order of `BranchTree.reading`."""
         self.cacheable, self._keys = cacheable, None
         if self._share_every is not None:
             # Paths depend on each other, so document order would not do: lower positions never depend on higher ones. Up to

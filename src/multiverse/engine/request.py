@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from ..errors import StructureError
-from ..structure import Fork, Stop, TokenRole, Transition, required_tokens
+from ..structure import Fork, Stop, TokenRole, Transition, closing_tokens, required_tokens
 from .branch import Branch, TokenScore, Top
 from .computed import ComputedTokens
 from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
@@ -53,6 +53,7 @@ class Request:
             altogether before they are there.
         cached_tokens: tokens of the prompt that came from the prefix cache.
         preemptions: how often it was preempted.
+        left_behind: branches whose computed tokens nobody sees any more; the scheduler frees them.
         node: the prefix cache's node at which the slots end that the cache owns; `None` while it does not run. The scheduler
             writes this and the three above, and `admitted_at`.
     """
@@ -101,11 +102,19 @@ class Request:
         # Nothing is generated after a prompt that is only scored.
         within = scoring or not params.max_tokens
         self.tree = BranchTree(
-            prompt, params, model, sample=sample, listening=listening, may_end_in_block=within, trained=self.trained
+            prompt,
+            params,
+            model,
+            sample=sample,
+            listening=listening,
+            may_end_in_block=within,
+            trained=self.trained,
+            whole=scoring,
         )
         self.queues = TokenQueues(self.tree, params.share_every, model, reuse=not scoring)
         self.queues.add_prompt(self.tree.prompt_spans, sample=not scoring)
         self.computed = ComputedTokens()
+        self.left_behind: set[int] = set()
         self.limits = Limits(self.tree, params, model)
         # Tokens that end the request, with what is said of it.
         self._stops: dict[int, str | int] = {token: token for token in params.stop_token_ids}
@@ -266,10 +275,27 @@ class Request:
         assert parent is not None
         if all(child.closed for child in parent.children):
             labels = tuple(child.label for child in parent.children)
-            self._emit(JoinEvent(parent.label, labels, self._counts(parent)))
-            self.tree.join(parent)
+            gone = [] if self.tree.kv_join else self.tree.left_behind(parent)
+            reread = self.tree.join(parent)
+            self._emit(JoinEvent(parent.label, labels, self._counts(parent), len(reread)))
             self.queues.join(parent)
+            self.queues.read_again(parent, reread, gone)
+            self.left_behind.update(other.index for other in gone)
             self._append_forced(parent)
+            cut = next((child.closing for child in parent.children if child.closing is not None), None)
+            if cut is not None and self.model.tokens is not None and self.model.tokens.dialect.cut_off == "end":
+                self._end_block(parent, cut)
+
+    def _end_block(self, branch: Branch, reason: str) -> None:
+        """A path of the branch's newest block was cut off, and that ends the answer: close the block, and what it stands in."""
+        assert branch.machine is not None
+        branch.closing = reason
+        while self.finish_reason is None and branch.machine.state is not branch.machine.base:
+            self._append_all(branch, closing_tokens(branch.machine))
+        if not branch.label and self.finish_reason is None:
+            self.finish_reason = reason
+        while self.finish_reason is None and not branch.closed:
+            self.force(branch, closing_tokens(branch.machine))
 
     def _append(
         self,
@@ -367,6 +393,7 @@ class Request:
             seconds=self.finished_at - self.started_at,
             cached_tokens=self.cached_tokens if self.scored_by is None else 0,  # all of it was computed to be scored
             preemptions=self.preemptions,
+            reread_tokens=tree.num_reread,
             queue_seconds=(self.admitted_at or self.finished_at) - self.started_at,
         )
         generation = build_generation(

@@ -136,6 +136,8 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """Fill one forward; empty only if no request waits or runs."""
+        for running in self.running:
+            self._free_left_behind(running)
         self._preempt_lower_priority()
         while True:
             for outgrown in [request for request in self.running if request.queues.outgrown]:
@@ -152,9 +154,23 @@ class Scheduler:
             if forward.chunks or not self.busy:
                 return [chunk for chunks in forward.chunks.values() for chunk in chunks]
             if not admitted:  # an admitted request may have only pending branches, which the next pass takes
-                # Every request holds slots and none can continue. A request that runs alone always can.
-                assert len(self.running) > 1, "a request that runs alone has too few slots"
+                # Every request holds slots and none can continue. A request that runs alone always can, unless slots that it
+                # has left behind are locked with those that it uses; when it is admitted again, they are not.
+                assert len(self.running) > 1 or self._locks_too_much(self.running[0]), "a request alone has too few slots"
                 self.preempt(self.running[-1])
+
+    def _free_left_behind(self, request: Request) -> None:
+        """Free the slots of paths that nobody sees any more, since their parent reads them again."""
+        if request.left_behind:
+            slots = request.computed.remove(request.left_behind)
+            self.pool.give_back(slots[self.pool.owns(slots)])
+            request.left_behind.clear()
+
+    def _locks_too_much(self, request: Request) -> bool:
+        """Whether a running request keeps slots of the prefix cache locked that it does not use."""
+        assert request.node is not None
+        used = np.count_nonzero(~self.pool.owns(request.computed.slots))
+        return self.cache.length(request.node) > int(used)
 
     def _preempt_lower_priority(self) -> None:
         """Preempt requests of lower priority until the first waiting request fits."""
@@ -298,7 +314,7 @@ class Scheduler:
         request.prompt_computed = True
         if request.node is None or not self.cache.enabled:
             return
-        order = self._cacheable(request)[: len(request.prompt) - 1]
+        order = self._cacheable(request)[: request.tree.prompt_length - 1]
         slots = request.computed.slots
         before = slots[order].copy()
         node, kept = self.cache.insert(request.computed.keys(order, request.queues.shift), before)
@@ -356,8 +372,10 @@ class Scheduler:
 
     @staticmethod
     def _cacheable(request: Request) -> NDArray[np.int64]:
-        """Columns of the computed tokens that can be inserted into the prefix cache, in document order."""
-        order = request.computed.document_order(request.tree.document())
+        """Columns of the computed tokens that can be inserted into the prefix cache, each after all that it sees."""
+        order = request.computed.in_order(request.tree.reading())
+        if request.scoring and not request.tree.kv_join:  # paths that are scored on their own, which the trunk does not see
+            order = order[request.tree.visible[request.trunk.index][request.computed.owners[order]]]
         if request.params.share_every is not None:
             paths = np.flatnonzero(request.computed.owners[order] != request.trunk.index)
             order = order[: paths[0]] if len(paths) else order

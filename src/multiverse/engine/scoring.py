@@ -73,12 +73,11 @@ class ScoringRequest(Request):
         """The result, once it has finished."""
         tokens = self.model.tokens
         owners = [branch.label for branch, start, end in self.tree.segments for _ in range(start, end)]
-        where = layout(self.prompt, tokens) if tokens is not None else None
         return Score(
             token_ids=tuple(self.prompt),
-            positions=where.positions if where is not None else tuple(range(len(owners))),
+            positions=tuple(self.tree.positions),
             branches=tuple(owners),
-            forced=where.forced if where is not None else (False,) * len(owners),
+            forced=layout(self.prompt, tokens).forced if tokens is not None else (False,) * len(owners),
             logprobs=tuple(score.logprob if score is not None else None for score in self.prompt_scores or ()),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ class SlotPool:
         self._state = np.zeros(size, dtype=np.uint8)
         self.free = size
         self.cached = 0
+        self.on_free: Callable[[list[int]], None] | None = None  # called with slots that have become free
 
     @property
     def owned(self) -> int:
@@ -63,6 +64,8 @@ class SlotPool:
         self._move(slots, state, FREE)
         self._stack[self.free : self.free + len(slots)] = slots
         self.free += len(slots)
+        if self.on_free is not None:
+            self.on_free(slots.tolist())
 
     def _move(self, slots: NDArray[np.int64], before: int, after: int) -> None:
         if len(slots) == 1:  # the common case in decoding

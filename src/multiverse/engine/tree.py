@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RequestError, StructureError
-from ..structure import Machine, Replay, RoleTracker, TokenDialect, partings, visibility
+from ..structure import Contexts, Machine, Replay, RoleTracker, TokenDialect, merge, partings, visibility
 from .branch import Branch, SeenTokens, Span, Top
 from .characters import EndsInside, count_unfinished
 from .grammar import GrammarCompiler
+from .lines import below, context, lines, stretches
 from .params import SamplingParams
 from .text import TextStream
 
@@ -54,24 +55,33 @@ class BranchTree:
     A branch sees a token if it was computed earlier and its owner does not lie in another path of one block. So a fork copies
     no list and a join appends to none: both only change who sees whom.
 
+    With a join by text, every branch reads in a line: what it wrote is followed by its first path as it stands, since that was
+    computed behind the same tokens, and by the other paths, which it reads again at its own positions. With a join by message
+    it reads the messages of all paths. Nobody sees the paths themselves any more.
+
     Args:
         prompt: token ids, which may hold finished blocks (earlier turns of a chat).
         sample: number of this request among those of one prompt; each has random streams of its own.
         listening: classify tokens and decode them as they come.
         may_end_in_block: whether the prompt may end inside a block.
         trained: the prompt's paths see what they see in training (`layout`), not what they see when they are decoded.
+        whole: lay out every path of the prompt, to be scored; otherwise, with a join by text or message, only the trunk as it
+            reads on.
 
     Attributes:
         branches: in the order in which they were opened, the trunk first.
         visible: for each pair of branches, whether tokens of the one may attend to earlier tokens of the other [B, B].
         parted_at: position at which the paths begin that keep two branches apart; -1 where nothing does [B, B].
-        segments: the prompt in document order, as stretches of branches: first and last own token.
-        prompt_spans: the same as spans, to be computed.
+        segments: the prompt in document order, as stretches of branches: first and last of their tokens in `prompt_ids`.
+        positions: position of each token of the prompt in document order.
+        prompt_spans: the prompt as it is to be computed.
+        kv_join: whether parents get the keys and values of their paths.
         prompt_positions: position of the first generated token.
         prompt_thinking: whether the prompt has opened the thinking and not closed it.
         num_generated: tokens generated on all branches.
         ended_by: the branch whose last token is an end-of-text token; `None` without one.
-        furthest: highest generated position + 1.
+        furthest: end of the longest chain of generated tokens: with a join of keys and values, the highest position + 1.
+        num_reread: tokens of paths that their parents read again.
         steps: most forwards on any chain.
 
     Raises:
@@ -88,6 +98,7 @@ class BranchTree:
         listening: bool = False,
         may_end_in_block: bool = False,
         trained: bool = False,
+        whole: bool = False,
     ) -> None:
         seed = params.seed if params.seed is not None else int.from_bytes(os.urandom(6), "little")
         self.seed = (seed, sample) if sample else (seed,)
@@ -96,17 +107,26 @@ class BranchTree:
         self.parted_at: NDArray[np.int64] = np.full((0, 0), -1, dtype=np.int64)
         self._ranks: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._model, self._params, self._listening = model, params, listening
+        self.kv_join = model.tokens is None or model.tokens.dialect.join == "kv"
+        self.segments: list[tuple[Branch, int, int]] = []
+        self.positions: list[int] = []
         if model.tokens is None:
+            self.positions += range(len(prompt))
             self.prompt_spans = [Span(self._add(None, "", (), None), list(prompt), 0)]
             self.trunk.next_position = len(prompt)
         else:
-            self.prompt_spans = self._lay_out(prompt, model.tokens, may_end_in_block=may_end_in_block, trained=trained)
+            replay = self._replay(prompt, model.tokens, may_end_in_block=may_end_in_block)
+            if self.kv_join:
+                self.prompt_spans = self._lay_out(prompt, replay, trained=trained)
+            else:
+                self.prompt_spans = self._in_lines(prompt, replay, whole=whole)
         self._prompt_branches = len(self.branches)
-        self.segments: list[tuple[Branch, int, int]] = []
+        self._prompt_order: list[tuple[Branch, int, int]] = []
         for span in self.prompt_spans:
             start = len(span.branch.prompt_ids)
             span.branch.prompt_ids += span.token_ids
-            self.segments.append((span.branch, start, start + len(span.token_ids)))
+            self._prompt_order.append((span.branch, start, start + len(span.token_ids)))
+        self.segments = self.segments or self._prompt_order
         self.trunk.allowance = params.max_branches
         if params.penalises:
             self.trunk.seen = SeenTokens()
@@ -114,7 +134,7 @@ class BranchTree:
                 self.trunk.seen.add(token, times=0)
         self.prompt_positions = self.furthest = self.trunk.next_position
         self.prompt_thinking = self.trunk.machine is not None and self.trunk.machine.thinking
-        self.num_generated = self.steps = 0
+        self.num_generated = self.num_reread = self.steps = 0
         self.ended_by: Branch | None = None
 
     @property
@@ -150,8 +170,9 @@ class BranchTree:
             return int(self.trunk.open)
         return len(self.open_branches)
 
-    def _lay_out(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool, trained: bool) -> list[Span]:
-        replay = Replay(tokens, mark_forced=False, decoded=True)
+    def _replay(self, prompt: list[int], tokens: TokenDialect, *, may_end_in_block: bool) -> Replay:
+        """Check a prompt against the grammar of its own tags."""
+        replay = Replay(tokens, mark_forced=False, decoded=self.kv_join)
         try:
             for token in tokens.structural(prompt):
                 replay.feed(token)
@@ -160,20 +181,52 @@ class BranchTree:
         if not may_end_in_block and (replay.trunk.forced or not replay.at_trunk):
             raise RequestError("the prompt ends inside a parallel block: close the block, or end the prompt before it begins")
         replay.trunk.begin_turn()
+        return replay
+
+    def _open(self, replay: Replay) -> None:
+        """Add the branches of a prompt."""
         for spec in replay.table:
             parent = self.branches[spec.parent] if spec.parent >= 0 else None
             self._add(parent, spec.label, (), None if parent is not None else replay.trunk).separator = spec.separator
+
+    def _lay_out(self, prompt: list[int], replay: Replay, *, trained: bool) -> list[Span]:
+        """The prompt as it was generated with a join of keys and values."""
+        self._open(replay)
         for owner, writer in dict.fromkeys(zip(replay.branches, replay.writers, strict=True)):
             if owner != writer:
                 self.branches[writer].behind = self.branches[owner]
         self.visible = np.array(visibility(replay.table, trained=trained))
         self.parted_at = np.array(partings(replay.table, replay.layout().starts))
         owners = replay.branches
+        self.positions += replay.positions
         starts = [0, *(i for i in range(1, len(owners)) if owners[i] != owners[i - 1]), len(owners)]
         self.trunk.next_position = replay.positions[-1] + 1
         return [
             Span(self.branches[owners[start]], prompt[start:end], replay.positions[start]) for start, end in pairwise(starts)
         ]
+
+    def _in_lines(self, prompt: list[int], replay: Replay, *, whole: bool) -> list[Span]:
+        """The prompt as it was generated with a join by text or message: its trunk, and if `whole` each path on its own."""
+        contexts = Contexts.of(prompt, replay.layout(), replay.tokens)
+        if whole:
+            self._open(replay)
+            self.visible = np.array(contexts.visibility)
+        else:
+            self._add(None, "", (), replay.trunk)
+        at = [0] * len(self.branches)
+        spans: list[Span] = []
+        for token, branch, position, own in contexts:
+            if branch >= len(at):
+                continue
+            if not spans or spans[-1].branch.index != branch or spans[-1].position + len(spans[-1].token_ids) != position:
+                spans.append(Span(self.branches[branch], [], position))
+            spans[-1].token_ids.append(token)
+            if own and whole:
+                self.segments.append((self.branches[branch], at[branch], at[branch] + 1))
+                self.positions.append(position)
+            at[branch] += 1
+        self.trunk.next_position = at[0]
+        return spans
 
     def _add(self, parent: Branch | None, label: str, path: tuple[int, ...], machine: Machine | None) -> Branch:
         params = self._params
@@ -185,6 +238,7 @@ class BranchTree:
             machine=machine,
             next_position=parent.next_position if parent is not None else 0,
             seed=self.seed,
+            read_again=parent.read_again if parent is not None else 0,
             steps=parent.steps if parent is not None else 0,
             stream=self._stream() if self._listening or params.stop or params.stop_token_ids else None,
             roles=RoleTracker(machine) if self._listening else None,
@@ -235,7 +289,7 @@ class BranchTree:
         if branch.seen is not None:
             branch.seen.add(token)
         self.num_generated += 1
-        self.furthest = max(self.furthest, branch.next_position)
+        self.furthest = max(self.furthest, branch.chain)
         self.steps = max(self.steps, branch.steps)
 
     def fork(self, parent: Branch, labels: tuple[str, ...]) -> list[Branch]:
@@ -268,15 +322,42 @@ class BranchTree:
             for sibling in children[number + 1 :]:
                 self.visible[behind.index, sibling.index] = self.visible[sibling.index, behind.index] = False
 
-    def join(self, parent: Branch) -> None:
-        """All children of the newest block have closed: the parent goes on behind the longest of them, seeing all of them."""
+    def join(self, parent: Branch) -> list[int]:
+        """All children of the newest block have closed: the parent goes on behind them.
+
+        Returns:
+            Tokens of its paths that the parent has to read again, up to its new position: none with a join of keys and values.
+        """
         assert parent.machine is not None
-        parent.next_position = max(child.next_position for child in parent.children)
-        parent.steps = max(child.holder.steps for child in parent.children)
-        parent.allowance += sum(child.allowance for child in parent.children)
+        children = parent.children
+        parent.next_position = max(child.next_position for child in children) if self.kv_join else self._merge(parent)
+        parent.read_again = parent.next_position - max(child.chain for child in children)
+        parent.steps = max(child.holder.steps for child in children)
+        parent.allowance += sum(child.allowance for child in children)
         if parent.seen is not None:
-            parent.seen.join([child.seen for child in parent.children if child.seen is not None])
+            parent.seen.join([child.seen for child in children if child.seen is not None])
         parent.machine.resume()
+        return [] if self.kv_join else parent.reread[-1]
+
+    def _merge(self, parent: Branch) -> int:
+        """The parent reads its paths in a line; returns its position behind them."""
+        assert self._model.tokens is not None
+        children = parent.children
+        merged = merge([context(child, self._keeps_first) for child in children], self._model.tokens)
+        kept = len(context(children[0], self._keeps_first)) if self._keeps_first else 0
+        parent.reread.append(merged[kept:])
+        self.num_reread += len(merged) - kept
+        start = children[0].next_position if kept else parent.next_position
+        return start + len(merged) - kept
+
+    @property
+    def _keeps_first(self) -> bool:
+        """Whether a parent goes on from its first path as that was computed."""
+        return self._model.tokens is not None and self._model.tokens.dialect.join == "text"
+
+    def left_behind(self, parent: Branch) -> list[Branch]:
+        """The branches of the newest block that nobody sees any more once it is joined by text or message."""
+        return [branch for child in parent.children[int(self._keeps_first) :] for branch in below(child)]
 
     def drop_unfinished(self, branch: Branch) -> None:
         """The branch goes on with other text, or is over: tokens at its end that hold no whole character have no text."""
@@ -292,16 +373,26 @@ class BranchTree:
         """The newest token of this branch ends the text, and is no part of it."""
         self.ended_by = branch
 
-    def document(self) -> Iterator[tuple[Branch, int, int]]:
-        """The document so far as stretches of branches: first and last own token, those of the prompt included."""
-        yield from self.segments
-        for branch, start, end in self.generated():
+    def reading(self) -> Iterator[tuple[Branch, int, int]]:
+        """What is to be computed so far, each token before those that see it, as stretches of branches.
+
+        The first and last token of a stretch are counted among those that the branch computes: its tokens of the prompt, and
+        those that it generates and reads again. With a join of keys and values this is the document; otherwise what nobody sees
+        any more is left out, and the trunk reads in a line.
+        """
+        yield from self._prompt_order
+        for branch, start, end in self.generated() if self.kv_join else lines(self.trunk, self._keeps_first):
             offset = len(branch.prompt_ids)
             yield branch, offset + start, offset + end
 
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens that the trunk of the prompt reads, or the whole prompt with a join of keys and values."""
+        return sum(end - start for _, start, end in self._prompt_order)
+
     def generated(self) -> Iterator[tuple[Branch, int, int]]:
         """What was generated, in document order, as stretches of branches: first and last generated token."""
-        return _stretches(self.trunk)
+        return stretches(self.trunk)
 
     def release(self) -> None:
         """Take the references from children to parents apart.
@@ -311,14 +402,3 @@ class BranchTree:
         """
         for branch in self.branches:
             branch.parent = None
-
-
-def _stretches(branch: Branch) -> Iterator[tuple[Branch, int, int]]:
-    start = 0
-    for end, children in [*branch.blocks, (len(branch.token_ids), [])]:
-        yield branch, start, end
-        for child in children:
-            yield from _stretches(child)
-            if child.behind is not None:
-                yield child.behind, 0, len(child.behind.token_ids)
-        start = end

@@ -5,6 +5,7 @@ Pure Python. The tags are defined in this package only; other packages get them 
 
 from .answer import last_box, plain_answer
 from .chat import ChatEncoder, ChatForm, ChatPrompt, text_of
+from .contexts import Contexts, ContextToken
 from .dialect import Blocks, Dialect, Joins, Positions, Role, Tag, child_label, read_dialect, write_dialect
 from .dialects import DIALECTS, MULTIVERSE, MULTIVERSE_ANSWER, MULTIVERSE_COMPACT, NPR, THREADWEAVER, THREADWEAVER_CONCLUSION
 from .earlier import broken_thinking
@@ -54,6 +55,8 @@ __all__ = [
     "ChatForm",
     "ChatPrompt",
     "ClosingCost",
+    "ContextToken",
+    "Contexts",
     "Dialect",
     "Document",
     "Encoded",

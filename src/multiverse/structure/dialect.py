@@ -34,6 +34,8 @@ AfterPath = Literal["forced", "free", "absent"]
 """Who writes what stands behind a path: the engine, the model (one token, with white space), or nobody."""
 Joins = Literal["kv", "text", "message"]
 """What a parent gets of its paths at a join: their keys and values, their text to read, or a message of each to read."""
+CutOff = Literal["continue", "end"]
+"""What follows a block of which a path was cut off by a limit: its parent goes on, or the whole answer ends there."""
 AnswerForm = Literal["text", "boxed"]
 """Whether the answer is the whole text behind the reasoning, or what that text has in its last ``\\boxed{}``."""
 Malformed = Literal["refuse", "as-released", "sequential"]
@@ -119,6 +121,8 @@ class Dialect:
         answer_form: what the answer is.
         join: what the parent gets of its paths at a join: their keys and values (``kv``), their ``text``, which it reads in a
             line, or the last clause of each (``message``); see `joins`.
+        cut_off: what follows a block of which a limit cut off a path: its parent goes on (``continue``), or the block is closed
+            by force and the whole answer ends there (``end``, as ThreadWeaver's orchestrator has it).
         malformed: what becomes of a block that breaks the rules.
         released: what the family's own code makes of such faults, for ``as-released``; it stops at those that are not listed.
         positions: the layout of its tokens, ``engine`` or ``released`` (see `layout`).
@@ -151,6 +155,7 @@ class Dialect:
     max_paths: int | None = None
     answer_form: AnswerForm = "text"
     join: Joins = "kv"
+    cut_off: CutOff = "continue"
     malformed: Malformed = "refuse"
     released: tuple[tuple[Fault, Outcome], ...] = ()
     positions: Positions = "engine"
@@ -335,6 +340,7 @@ _CHOICES = {
     "after_path": AfterPath,
     "answer_form": AnswerForm,
     "join": Joins,
+    "cut_off": CutOff,
     "malformed": Malformed,
     "positions": Positions,
 }

@@ -60,9 +60,11 @@ THREADWEAVER = Dialect(
     nests=False,
     max_paths=50,
     answer_form="boxed",
+    join="text",
     released=(("labels", "once"), ("nesting", "text"), ("width", "kept"), ("space", "kept"), ("thinking", "kept")),
 )
-"""ThreadWeaver: nothing stands between threads, there is no conclusion, and the model closes the block behind a line end.
+"""ThreadWeaver: nothing stands between threads, there is no conclusion, and the model closes the block behind a line end. It
+has learned to read its threads in a line.
 
 Its orchestrator reads the numbers of outlines as they are written, each once, and knows no block in a thread.
 """

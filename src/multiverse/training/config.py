@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from ..common import CommonOptions, PresetChoice
+from ..common import CommonOptions, JoinChoice, PresetChoice
 from ..errors import ConfigError, ExtraError
 from ..options import Options, alternatives, like, option, renamed, types
-from ..structure import DIALECTS, Dialect, Joins
+from ..structure import DIALECTS, Dialect
 from .features import View
 from .mixture import parallel_shares
 
@@ -113,9 +113,7 @@ class Config(Options):
     attention: Literal["structured", "causal"] = option("structured", "Attention mask; see View.")
     positions: Literal["structured", "linear"] = option("structured", "Position ids; see View.")
     share_every: int | None = like(CommonOptions, "share_every")
-    join: Joins | None = option(
-        None, "What a parent gets of its paths at a join: kv, text or message; None is what the dialect says."
-    )
+    join: JoinChoice | None = like(CommonOptions, "join")
     max_length: int = option(32768, "Most tokens of a document, prompt included; a longer one is an error.", ge=1, was="length")
     packed_length: int | None = option(
         None, "Most tokens of a row of packed documents; None is max_length.", ge=1, was="row_length"

@@ -14,6 +14,7 @@ from ..prompting import DEFAULT, Mode, Prompting
 from ..structure import (
     ChatEncoder,
     ChatForm,
+    Contexts,
     Document,
     Encoded,
     Layout,
@@ -24,7 +25,6 @@ from ..structure import (
     layout,
     partings,
 )
-from .joins import pack_contexts
 
 IGNORED = -100
 """Label of a token without loss (the `ignore_index` of torch's cross entropy)."""
@@ -102,7 +102,7 @@ class Featurizer:
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
-        tokens: the dialect resolved against that tokenizer; its join decides what contexts there are (`joins`).
+        tokens: the dialect resolved against that tokenizer; its join decides what contexts there are (`structure.contexts`).
         view: mask and positions.
         prompting: the instructions of each mode.
         form: how chats are written.
@@ -149,14 +149,18 @@ class Featurizer:
         return self._chats(messages).token_ids
 
     def _joined(self, prompt_ids: Sequence[int], encoded: Encoded) -> Features:
-        packed = pack_contexts(prompt_ids, encoded, self.end, self.tokens)
-        pairs = zip(packed.token_ids, packed.has_loss, strict=True)
+        contexts = Contexts.of(encoded.token_ids, encoded.layout, self.tokens, len(prompt_ids))
+        packed = list(contexts)
+        forced = iter(encoded.layout.forced)
+        labels = (token.token if token.own and not next(forced) else IGNORED for token in packed)
+        start = range(len(prompt_ids))
+        last = max(token.position for token in packed if not token.branch) + 1
         return Features(
-            token_ids=tuple(packed.token_ids),
-            labels=tuple(token if has_loss else IGNORED for token, has_loss in pairs),
-            positions=tuple(packed.positions),
-            segments=tuple(packed.segments),
-            visibility=packed.visibility,
+            token_ids=(*prompt_ids, *(token.token for token in packed), self.end),
+            labels=(*(IGNORED for _ in start), *labels, self.end),
+            positions=(*start, *(token.position for token in packed), last),
+            segments=(*(0 for _ in start), *(token.branch for token in packed), 0),
+            visibility=contexts.visibility,
         )
 
     def _labels(self, start: int, encoded: Encoded) -> tuple[int, ...]:
