@@ -87,6 +87,39 @@ def test_positions_and_visibility_are_those_of_the_tables(name: str) -> None:
             assert not (found["engine"].visible(i, j) and j in only)
 
 
+def counted(ids: tuple[int, ...], tokens: TokenDialect) -> list[int]:
+    """As the training code counts: paths beside the line end behind the goal, the conclusion behind the longest path."""
+    shift, blocks, positions = 0, [], []
+    for index, token in enumerate(ids):
+        role = tokens.roles.get(token)
+        goal, longest = blocks[-1] if blocks else (None, 0)
+        if role is Role.PATH_OPEN and goal is not None:
+            shift = goal + 1 - index
+        elif role is Role.CONCLUSION_OPEN and goal is not None:
+            shift = goal + longest + 1 - index
+        at = index + shift
+        positions.append(at)
+        if role is Role.BLOCK_OPEN:
+            blocks.append((None, 0))
+        elif role is Role.GOAL_CLOSE:
+            blocks[-1] = (at, 0)
+        elif role is Role.PATH_CLOSE and goal is not None:
+            blocks[-1] = (goal, max(longest, at - goal))
+        elif role is Role.BLOCK_CLOSE:
+            blocks.pop()
+    return positions
+
+
+@pytest.mark.parametrize("name", [f"V{number}" for number in range(1, 11)])
+def test_positions_are_counted_as_in_training_also_in_blocks_that_break_the_rules(name: str) -> None:
+    """Without a goal nothing is shifted, and without a conclusion positions go on from the last path."""
+    text = json.loads((Path(__file__).parent / "vectors.json").read_text())[name]["text"]
+    dialect = replace(MULTIVERSE, positions="released", malformed="as-released")
+    tokens = resolve(TOKENIZERS["multiverse"], dialect)
+    ids, found = encode(parse(text, dialect), tokens)
+    assert list(found.positions) == counted(ids, tokens)
+
+
 @pytest.mark.parametrize("name", ["flat", "nested"])
 def test_separators_belong_to_the_parent(name: str) -> None:
     tokenizer = Pieces()

@@ -32,6 +32,8 @@ class _Placer:
 
     def __init__(self, tokens: TokenDialect) -> None:
         self._roles, self._released = tokens.roles, tokens.dialect.positions == "released"
+        self._concludes = tokens.dialect.conclusion is not None
+        self._line = 0  # position behind the newest token, whosever it is
         self._next: dict[Path, int] = {(): 0}  # position of each branch's next token
         self._end: dict[Path, int] = {}  # the same, but for separators behind a path that stand beside what follows
         self._blocks: dict[tuple[Path, int], int] = {}
@@ -51,7 +53,7 @@ class _Placer:
         elif len(path) < len(self._newest):
             # After a block: resume after the highest position of all descendants.
             below = (end for key, end in self._end.items() if key != path and key[: len(path)] == path)
-            self._next[path] = max(below)
+            self._next[path] = self._line if self._in_line(path, self._roles.get(token_ids[0])) else max(below)
         self._newest = path
         at = self._next[path]
         for token in token_ids:
@@ -62,11 +64,17 @@ class _Placer:
             self.branches.append(self._index[path[:-1] if beyond else path])
             self.writers.append(self._index[path])
             at += 1
-            if role is Role.GOAL_CLOSE:
+            if role is Role.BLOCK_OPEN:
+                self._goal_end.pop(path, None)
+            elif role is Role.GOAL_CLOSE:
                 self._goal_end[path] = at
             if not beyond:
                 self._end[path] = at
-        self._next[path] = at
+        self._next[path] = self._line = at
+
+    def _in_line(self, path: Path, first: Role | None) -> bool:
+        """Whether positions go on from the newest path, as in ``released`` behind a block without goal or conclusion."""
+        return self._released and (path not in self._goal_end or (self._concludes and first is Role.BLOCK_CLOSE))
 
     def layout(self, forced: Sequence[bool]) -> Layout:
         """The layout of the tokens placed so far."""
@@ -79,7 +87,9 @@ class _Placer:
         label = ".".join(str(step + 1) for _, step in path)
         self._index[path] = len(self.table)
         self.table.append(BranchSpec(self._index[parent], block, label))
-        self._next[path] = self._goal_end[parent] if self._released else self._next[parent]
+        self._next[path] = self._next[parent]
+        if self._released:
+            self._next[path] = self._goal_end.get(parent, self._line)
 
 
 def encode(document: Document, tokens: TokenDialect, *, heads_only: bool = False) -> Encoded:
