@@ -44,14 +44,11 @@ class Api:
     biases_text: bool = False
     all_tokens: int = 0
 
-    def sampling(self, params: SamplingParams) -> dict[str, Any]:
-        """The fields of a request for these parameters."""
-        sent: dict[str, Any] = {}
-        for name, there in self.fields.items():
-            value = getattr(params, name)
-            if name in ("seed", "logit_bias"):  # those differ from request to request
-                continue
-            sent[there] = value
+    def sampling(self, params: SamplingParams, *, path: bool) -> dict[str, Any]:
+        """The fields of a request for these parameters, in paths or in the trunk; seed and biases are those of one request."""
+        sent = {there: getattr(params, name) for name, there in self.fields.items() if name not in ("seed", "logit_bias")}
+        if "repetition_penalty" in self.fields:
+            sent[self.fields["repetition_penalty"]] = params.repetition_in(path=path)
         if "top_k" in self.fields and params.top_k == 0:
             sent[self.fields["top_k"]] = self.all_tokens
         if params.logprobs or params.top_logprobs:
@@ -68,6 +65,9 @@ class Api:
             value = getattr(params, name)
             if name != "temperature" and name not in self.fields and value != getattr(neutral, name):
                 raise RequestError(f"{name}={value!r} cannot be honoured by {self.name}: leave it out, or ask another server")
+        if params.path_repetition_penalty not in (None, 1.0) and "repetition_penalty" not in self.fields:
+            value = params.path_repetition_penalty
+            raise RequestError(f"path_repetition_penalty={value!r} cannot be honoured by {self.name}: leave it out")
         if params.top_logprobs > self.logprobs:
             raise RequestError(
                 f"top_logprobs={params.top_logprobs} cannot be honoured by {self.name}, which gives at most {self.logprobs}"

@@ -56,7 +56,7 @@ class StockEngine:
     def __init__(self, options: ServerOptions, about: ServerAbout, model: StockModel) -> None:
         self.options, self.about, self.model = options, about, model
         self._server: Server | None = None
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop  # of the thread, once there is one
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._refusal: str | None = None
@@ -173,7 +173,6 @@ class StockEngine:
             already, self._refusal = self._refusal is _CLOSED, _CLOSED
             thread = self._thread
             if thread is None:
-                self._loop.close()
                 return
             if not already:
                 asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).add_done_callback(
@@ -222,6 +221,7 @@ class StockEngine:
     def _start(self) -> None:
         """Start the thread if it has not been needed so far; called with the lock held."""
         if self._thread is None:
+            self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._serve, name="multiverse-stock", daemon=True)
             self._thread.start()
 

@@ -139,8 +139,8 @@ class StockModel:
 
 
 def _by_text(dialect: Dialect) -> Dialect:
-    """The dialect as another engine can join it: no keys and values go over the wire."""
-    return replace(dialect, join="text") if dialect.join == "kv" else dialect
+    """The dialect as another engine can join it: no keys and values go over the wire, and positions are 0, 1, 2, ..."""
+    return replace(dialect, join="text" if dialect.join == "kv" else dialect.join, positions="engine")
 
 
 def _never(token_ids: Sequence[int]) -> bool:  # noqa: ARG001 (pieces of text hold whole characters)

@@ -186,7 +186,7 @@ class Run:
         if branch.label:
             left.append(request.params.max_branch_tokens - len(branch.token_ids))
         body: dict[str, Any] = {"prompt": model.prompt(context), "max_tokens": max(1, min(left)), **model.fields}
-        body |= model.api.sampling(request.params)
+        body |= model.api.sampling(request.params, path=bool(branch.label))
         if request.params.seed is not None and "seed" in model.api.fields:
             where = (*branch.path, len(branch.token_ids), line.sent)
             body[model.api.fields["seed"]] = int(
