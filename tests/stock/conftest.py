@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeni
 
 Serve = Callable[..., tuple[StockLLM, Loopback]]
 """Serves a document or a brain; returns the client and the server."""
-OPTIONS = ("concurrency", "stall_timeout", "tries", "api_key")
+OPTIONS = ("join", "concurrency", "stall_timeout", "tries", "api_key")
 
 
 @pytest.fixture

@@ -94,11 +94,12 @@ def test_it_gives_the_events_and_the_result_of_the_engine(serve: Serve, model_fo
     events = list(llm.stream(PROMPT, GREEDY))
     assert isinstance(events[-1], FinishEvent)
     out = events[-1].generation
-    expected, theirs = own(LLM(model_folders["llama"], kv_memory=2 << 20), DOCUMENTS[name])
-    for field in ("text", "answer", "tree", "finish_reason", "token_ids", "branches", "forced", "closed", "prompt_token_ids"):
+    expected, theirs = own(LLM(model_folders["llama"], join="text", kv_memory=2 << 20), DOCUMENTS[name])
+    fields = ("text", "answer", "tree", "finish_reason", "token_ids", "positions", "branches", "forced", "prompt_token_ids")
+    for field in fields:
         assert getattr(out, field) == getattr(expected, field), field
     usage, known = out.usage, expected.usage
-    for field in ("prompt_tokens", "total_tokens", "critical_path_tokens", "critical_path_steps"):
+    for field in ("prompt_tokens", "total_tokens", "critical_path_tokens", "critical_path_steps", "reread_tokens"):
         assert getattr(usage, field) == getattr(known, field), field
     assert shown(events) == shown(theirs)
     up.settled()
@@ -121,6 +122,16 @@ def test_it_counts_what_is_read_again(serve: Serve, tokenizer: PreTrainedTokeniz
     assert out.usage.reread_tokens == expected > 0
     assert out.usage.cached_tokens == 3
     assert out.usage.prompt_tokens == len(tokenizer.encode(PROMPT))
+
+
+@pytest.mark.parametrize("by_text", [False, True], ids=["ids", "text"])
+def test_a_join_by_message(serve: Serve, by_text: bool) -> None:
+    llm, up = serve(two_paths(), by_text=by_text, join="message")
+    (out,) = llm.generate(PROMPT, SamplingParams(temperature=0, max_tokens=100))
+    assert "<Path>\n2: two, longer\n</Path>\n<Conclusion>" in out.text  # what was generated is there in full
+    joined = up.tokenizer.decode(up.contexts[3])
+    assert joined.endswith("<Path>\n1: one\n</Path>\n<Path>\n2: longer\n</Path>\n<Conclusion>\n")
+    up.settled()
 
 
 def test_chats_have_the_template_of_the_tokenizer(serve: Serve, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -65,6 +65,8 @@ def test_what_is_missing_is_named(serve: Serve, folder: Path, tmp_path: Path) ->
         StockLLM(up.url, tokenizer=tmp_path)
     with pytest.raises(DialectError):
         StockLLM(up.url, tokenizer=folder, dialect="npr")
+    with pytest.raises(RequestError, match="join='kv' cannot be had over a server"):
+        StockLLM(up.url, tokenizer=folder, join="kv")
     for name, value in {"concurrency": 0, "tries": 0, "stall_timeout": -1.0}.items():
         options: dict[str, Any] = {name: value}
         with pytest.raises(RequestError, match=name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
@@ -12,12 +13,12 @@ from ..engine.events import FinishEvent
 from ..engine.params import SamplingParams
 from ..errors import ModelError, RequestError, UpstreamError
 from ..families import AUTO, bind, choose, read_instruction
-from ..inputs import Messages, called, dialect_of, priority_of, text_or_ids
+from ..inputs import Messages, called, dialect_of, join_of, priority_of, text_or_ids
 from ..llm import LLM
 from ..models import resolve as find_model
 from ..progress import counting
 from ..prompting import read_instructed
-from ..structure import DIALECTS, ChatEncoder, ChatPrompt, Dialect, TokenDialect
+from ..structure import DIALECTS, ChatEncoder, ChatPrompt, Dialect, Joins, TokenDialect
 from .engine import StockEngine
 from .model import UNLIMITED, StockModel
 from .pieces import PieceTokenizer
@@ -45,6 +46,8 @@ class StockLLM(LLM):
         tokenizer: the model's tokenizer: a name, a folder or a hub id. With it, and a server that gives token ids, ids go over
             the wire both ways, and chats have the model's template. Without, texts do.
         dialect: as of `LLM`; without a tokenizer it has to be given.
+        join: what a parent reads of its paths: their ``text``, or a ``message`` of each; `None` is what the dialect says, and
+            text where that is keys and values.
         options: `preset` and `instruction_file`, as of `LLM`; `api_key`, `concurrency`, `stall_timeout`, `tries`, `backoff`, as
             of `ServerOptions`.
 
@@ -67,9 +70,14 @@ class StockLLM(LLM):
         *,
         tokenizer: str | Path | None = None,
         dialect: Dialect | str | None = None,
+        join: Joins | None = None,
         **options: Any,
     ) -> None:
-        wanted = dialect_of(dialect)
+        wanted, join = dialect_of(dialect), join_of(join)
+        if join == "kv":
+            raise RequestError(
+                "join='kv' cannot be had over a server: keys and values do not go over the wire; use join='text'"
+            )
         preset, instruction_file = options.pop("preset", AUTO), options.pop("instruction_file", None)
         given = ServerOptions(base_url, model, **options)
         about = look_up(given)
@@ -84,6 +92,8 @@ class StockLLM(LLM):
             raise RequestError(
                 f"dialect=None needs the model's tokenizer, which tells it: give tokenizer=, or one of {', '.join(DIALECTS)}"
             )
+        if wanted is not None and join is not None:
+            wanted = replace(wanted, join=join)
         seen = probe(given, about, own)
         template = getattr(own, "chat_template", None)
         pieces = PieceTokenizer(wanted, template) if wanted is not None and not (own is not None and seen.ids) else None

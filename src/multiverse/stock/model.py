@@ -129,7 +129,7 @@ class StockModel:
             return {**fields, "logit_bias": {str(token): value for token, value in bias.items()}} if bias else fields
         changed = dict(bias)
         if only is not None and len(only) <= _MOST_FORCED:
-            changed |= dict.fromkeys(only, _BIAS)
+            changed |= {token: _BIAS + bias.get(token, 0.0) for token in only}
         changed |= dict.fromkeys(banned, -_BIAS)
         if self.exact:
             return {"logit_bias": {str(token): value for token, value in changed.items()}}

@@ -20,9 +20,9 @@ import numpy as np
 from ..engine.branch import Branch, Top
 from ..engine.events import Event, FinishEvent
 from ..engine.limits import Choices
+from ..engine.lines import context
 from ..engine.request import Request
 from ..errors import StructureError, UpstreamError
-from ..structure import merge
 from ..transport.retry import backoff
 from .model import StockModel
 from .server import Server, TransientError
@@ -68,7 +68,6 @@ class Run:
 
     def __init__(self, request: Request, model: StockModel, server: Server, post: Callable[[list[Event]], None]) -> None:
         self.request, self.model, self.server = request, model, server
-        self._blocks_read: dict[Branch, int] = {}  # blocks of a branch that it has sent behind their joins
         self._prompt_tokens: int | None = None
         self._first: _Line | None = None
         self._post = post
@@ -141,13 +140,13 @@ class Run:
         options = self.server.options
         while self._runs(line):
             tokens = len(line.branch.token_ids)
-            context = self.context(line.branch)
-            if len(context) >= self.model.max_positions and self.model.exact:
+            reading = self.context(line.branch)
+            if len(reading) >= self.model.max_positions and self.model.exact:
                 self.request.finish_reason = self.request.limits.met or "length"
                 self._follow()
                 return
             try:
-                await self._stream(line, context)
+                await self._stream(line, reading)
             except TransientError as error:
                 line.failures = 1 if len(line.branch.token_ids) > tokens else line.failures + 1
                 if line.failures >= options.tries:
@@ -156,13 +155,12 @@ class Run:
                     ) from None
                 await asyncio.sleep(max(error.retry_after, backoff(options.backoff, line.failures, self._draw)))
 
-    async def _stream(self, line: _Line, context: list[int]) -> None:
+    async def _stream(self, line: _Line, reading: list[int]) -> None:
         """One request, from what the branch reads now."""
-        body = self._body(line, context)
+        body = self._body(line, reading)
         line.confirmed, line.rest, line.held = len(line.branch.token_ids), "", ""
         line.only, line.banned = None, ()
         line.sent += 1
-        self._blocks_read[line.branch] = len(line.branch.blocks)
         count = len(line.branch.token_ids)
         async with aclosing(self.server.stream(body, self.request.priority, self._admitted)) as chunks:
             async for chunk in chunks:
@@ -179,13 +177,13 @@ class Run:
     def _runs(self, line: _Line) -> bool:
         return self._lines.get(line.branch) is line and line.branch.open and self.request.finish_reason is None
 
-    def _body(self, line: _Line, context: list[int]) -> dict[str, Any]:
+    def _body(self, line: _Line, reading: list[int]) -> dict[str, Any]:
         """The request for what comes next in a branch."""
         request, model, branch = self.request, self.model, line.branch
-        left = [request.limits.max_generated - request.num_generated, model.max_positions - len(context)]
+        left = [request.limits.max_generated - request.num_generated, model.max_positions - len(reading)]
         if branch.label:
             left.append(request.params.max_branch_tokens - len(branch.token_ids))
-        body: dict[str, Any] = {"prompt": model.prompt(context), "max_tokens": max(1, min(left)), **model.fields}
+        body: dict[str, Any] = {"prompt": model.prompt(reading), "max_tokens": max(1, min(left)), **model.fields}
         body |= model.api.sampling(request.params, path=bool(branch.label))
         if request.params.seed is not None and "seed" in model.api.fields:
             where = (*branch.path, len(branch.token_ids), line.sent)
@@ -217,8 +215,7 @@ class Run:
         count = usage.prompt_tokens
         if not self.model.exact:  # of characters
             count = self._prompt_tokens if self._prompt_tokens is not None else count // 4 + 1
-        usage = replace(usage, prompt_tokens=count, reread_tokens=self.reread)
-        return replace(event, generation=replace(event.generation, usage=usage))
+        return replace(event, generation=replace(event.generation, usage=replace(usage, prompt_tokens=count)))
 
     # -- what came -----------------------------------------------------------------------------------------------------
 
@@ -369,43 +366,29 @@ class Run:
     # -- texts ---------------------------------------------------------------------------------------------------------
 
     def context(self, branch: Branch) -> list[int]:
-        """What a branch reads: the prompt and everything before it in one line, finished blocks of its ancestors in full."""
+        """What a branch reads: the prompt and everything before it in one line."""
+        tree = self.request.tree
         chain = [branch]
         while chain[-1].parent is not None:
             chain.append(chain[-1].parent)
-        ids = list(self.request.prompt)
+        ids = list(tree.trunk.prompt_ids)
         for one, child in zip(reversed(chain), [*reversed(chain[:-1]), None], strict=True):
             ids += self._read(one, child)
         return ids
 
-    def _read(self, branch: Branch, until: Branch | None = None) -> list[int]:
+    def _read(self, branch: Branch, until: Branch | None) -> list[int]:
         """A branch's own tokens, and what it reads of its blocks; up to the block of one of its children."""
+        keeps_first = self.model.tokens is not None and self.model.tokens.dialect.join == "text"
         ids: list[int] = []
         start = 0
-        for end, children in branch.blocks:
+        for number, (end, children) in enumerate(branch.blocks):
             ids += branch.token_ids[start:end]
             if until in children:
                 return ids
-            assert self.model.tokens is not None
-            ids += merge([self._read(child) for child in children], self.model.tokens)
+            ids += context(children[0], keeps_first) if keeps_first else []
+            ids += branch.reread[number]
             start = end
         return ids + branch.token_ids[start:]
-
-    @property
-    def reread(self) -> int:
-        """Tokens of paths that the server read again after joins.
-
-        By text that is all but the first path of each block, which directly follows what the parent wrote: a prefix cache has
-        it, if the server keeps one.
-        """
-        total = 0
-        for branch, blocks in self._blocks_read.items():
-            for _, children in branch.blocks[:blocks]:
-                assert self.model.tokens is not None
-                paths = [self._read(child) for child in children]
-                known = len(paths[0]) if self.model.tokens.dialect.join == "text" else 0
-                total += len(merge(paths, self.model.tokens)) - known
-        return total
 
 
 async def cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
