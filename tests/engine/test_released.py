@@ -20,7 +20,19 @@ from multiverse.engine.sampler import Sampler
 from multiverse.engine.scripted import Script, ScriptedSampler
 from multiverse.errors import DialectError, RequestError
 from multiverse.streaming import DocumentOrder
-from multiverse.structure import MULTIVERSE, Block, Document, Layout, Role, TokenDialect, encode, layout, resolve, write_dialect
+from multiverse.structure import (
+    MULTIVERSE,
+    NPR,
+    Block,
+    Document,
+    Layout,
+    Role,
+    TokenDialect,
+    encode,
+    layout,
+    resolve,
+    write_dialect,
+)
 from tests.conftest import FAMILIES, build_tokenizer, save_model
 from tests.engine.steering import GREEDY, NESTED, bare_request, prompt_ids, run_documents, two_paths
 from tests.engine.test_oracle import TOLERANCE, check, predecessors
@@ -241,6 +253,27 @@ def test_the_layout_is_what_the_model_says_unless_it_is_given(
     noted: Callable[[str], Path], saved: str, given: str | None, expected: str
 ) -> None:
     assert tokens_of(LLM(noted(saved), layout=given, kv_memory=1 << 20)).dialect.positions == expected
+
+
+def test_a_separator_that_the_model_writes_is_computed_at_the_join(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(NPR)
+    torch.manual_seed(3)
+    folder = save_model(tmp_path, FAMILIES["qwen3"](len(tokenizer)), tokenizer)
+    llm = LLM(folder, dialect="npr", layout="released", kv_memory=4 << 20)
+    tokens = tokens_of(llm)
+    document = Document(("t", Block(("a", "b"), (("longer than b",), ("b",)), "so"), "after", Block(("c",), (("d",),), "e")))
+    (generation,) = run_documents(llm, [document])
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+    assert check(model, generation, tokens) > 0
+    behind = [i + 1 for i, token in enumerate(generation.token_ids) if token == tokens.ids[Role.PATH_CLOSE]]
+    assert len(behind) == 3
+    assert generation.logprobs is not None
+    assert not any(generation.forced[i] for i in behind)
+    # Scored from the path's own end, as it was sampled.
+    (score,) = llm.score([[*generation.prompt_token_ids, *generation.token_ids[:-1]]])
+    start = len(generation.prompt_token_ids)
+    assert apart(score.logprobs[start:], list(generation.logprobs[:-1])) < TOLERANCE
+    assert all(score.logprobs[start + i] is not None for i in behind)
 
 
 def test_layouts_that_cannot_be_are_refused(noted: Callable[[str], Path]) -> None:

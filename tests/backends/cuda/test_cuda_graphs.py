@@ -56,6 +56,15 @@ def test_plans_agree_with_one_dense_forward(pairs: dict[str, tuple[LLM, Any]], f
     agree(pairs[family], data)
 
 
+@settings(max_examples=1)
+@given(data=st.data())
+def test_plans_of_the_layout_released_agree_too(model_folders: dict[str, Path], data: st.DataObject) -> None:
+    folder = model_folders["qwen3"]
+    llm = on_cuda_backend(LLM(folder, layout="released", kv_memory=8 << 20, device="cpu"), TorchTiles())
+    llm.engine.sampler = ScriptedSampler()
+    agree((llm, AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()), data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @settings(max_examples=60)
@@ -104,14 +113,14 @@ def test_sharing_requests_among_others(pairs: dict[str, tuple[LLM, Any]], data: 
         assert check(model, generation, engine.tokens, every if number % 2 else None) > 0
 
 
-@pytest.mark.parametrize("window", [3, 16])
-def test_windows_have_plans_of_their_own(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, window: int) -> None:
+@pytest.mark.parametrize(("window", "layout"), [(3, "engine"), (16, "engine"), (16, "released")])
+def test_windows_have_plans_of_their_own(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, window: int, layout: str) -> None:
     torch.manual_seed(window)
     config = MistralConfig(vocab_size=len(tokenizer), sliding_window=window, **SHAPE)
     folder = save_model(tmp_path, MistralForCausalLM(config), tokenizer)
-    plain = LLM(folder, kv_memory=4 << 20, device="cpu")
+    plain = LLM(folder, layout=layout, kv_memory=4 << 20, device="cpu")
     plain.engine.sampler = ScriptedSampler()
-    tiled = on_cuda_backend(LLM(folder, kv_memory=4 << 20, device="cpu"), TorchTiles())
+    tiled = on_cuda_backend(LLM(folder, layout=layout, kv_memory=4 << 20, device="cpu"), TorchTiles())
     assert isinstance(tiled.engine.backend, CudaBackend)
     assert tiled.engine.backend.attention.windows == {window}
     for one, other in zip(*(run_documents(llm, [NESTED, two_paths()]) for llm in (plain, tiled)), strict=True):
