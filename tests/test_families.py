@@ -93,6 +93,7 @@ def test_a_saved_dialect_and_a_noted_preset_come_first(name: str) -> None:
     assert recognise("x", qwen_tokenizer(name), config).family is None, "trained here, with our own sentences"
     write_preset(config, FAMILIES[name])
     assert recognise("x", None, config) == (FAMILIES[name], f"its training noted the preset {name}", None)
+    assert recognise("x", None, config, DIALECTS["multiverse-compact"]).family is None, "loaded with another dialect"
     write_preset(config, None)
     assert recognise("x", qwen_tokenizer(name), config).family is None
 

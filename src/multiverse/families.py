@@ -292,7 +292,7 @@ def recognise(name: str, tokenizer: Any, config: Any, dialect: Dialect | None = 
     noted = getattr(config, _SAVED_AS, None)
     if noted is not None and noted != _NONE and noted not in FAMILIES:
         raise ModelError(f"{_SAVED_AS} in the model's config.json is {noted!r}: it must be none, {' or '.join(FAMILIES)}")
-    if noted is not None:
+    if noted is not None and (dialect is None or noted == _NONE or dialect.name in FAMILIES[noted].dialects):
         return Recognised(FAMILIES.get(noted), f"its training noted the preset {noted}")
     if config is not None and trained_here(config):
         return Recognised(None, "it was trained by this package, without a preset")

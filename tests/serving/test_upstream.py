@@ -63,7 +63,7 @@ def other(tokenizer: PreTrainedTokenizerFast, tokens: TokenDialect, folder: Path
     loopback = Loopback(lambda _: {}, tokenizer)
     with running(loopback):
         llm = StockLLM(loopback.url, tokenizer=folder)
-        (prompt,), _ = llm.encode_conversations(QUESTION, "parallel")
+        ((prompt, _),), _ = llm.encode_conversations(QUESTION, "parallel")
         llm.close()
         loopback.brain = Scripted(NESTED, tokens, int(tokenizer.eos_token_id), prompt=len(prompt))
         yield loopback

@@ -145,12 +145,13 @@ class ModelOptions(Options):
         from ..families import bind, choose, read_instruction
         from ..models.weights import read_config
 
+        dialect = self._written().get("dialect")
         source = pull(self.model if self.model is not None else _mini())
         with quietly(self.model):
             config, tokenizer = read_config(source, given=self.name)
-            family = choose(self.preset, self.name, tokenizer, config).family
+            family = choose(self.preset, self.name, tokenizer, config, dialect).family
             instruction = read_instruction(source, self.instruction_file)
-            return family, bind(family, tokenizer, config, instruction=instruction).prompting
+            return family, bind(family, tokenizer, config, dialect, instruction).prompting
 
     def load(self, **engine: Any) -> LLM:
         """Load the model, or find it on its server; a note on a terminal's stderr says so meanwhile.
