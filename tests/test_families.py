@@ -306,6 +306,22 @@ def test_a_family_s_end_tokens_end_a_text(folders: dict[str, Path]) -> None:
         assert {llm.engine.decode([token]) for token in llm.engine.loaded.stop_ids} == ends
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_random_model_of_each_family_is_kept_to_its_grammar(name: str, models: dict[str, LLM]) -> None:
+    llm = models[name]
+    tokens = llm.engine.tokens
+    assert tokens is not None
+    # Tags are likely, so that it forks.
+    bias = dict.fromkeys((tokens.fork_tag, tokens.outline_tag, *(tokens.ids[role] for role in tokens.ids)), 6.0)
+    outs = llm.chat(
+        [[{"role": "user", "content": QUESTION}]],
+        llm.sampling(n=3, seed=1, max_tokens=120, logit_bias=bias, max_branch_tokens=60),
+    )
+    assert {out.finish_reason for out in outs} <= {"stop", "length"}
+    assert all(out.tree is not None or out.structure_error for out in outs)
+    assert any(label for out in outs for label in out.branches), "it has forked"
+
+
 # -- read -------------------------------------------------------------------------------------------------------------
 
 
