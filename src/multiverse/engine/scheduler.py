@@ -359,11 +359,12 @@ class Scheduler:
         request.node = None
         if keep:
             order = self._cacheable(request)
-            # Branches that grew after a preemption change the prefix of what the cache holds after them: those entries stay
-            # where they are in the cache, and tokens from the first of them on are not inserted again.
-            owned = self.pool.owns(slots[order])
-            breaks = np.flatnonzero(owned[:-1] & ~owned[1:])
-            order = order[: breaks[0] + 1] if len(breaks) else order
+            # Branches that grew after a preemption, or were left behind, change the prefix of what the cache holds after them:
+            # those entries stay where they are in the cache, and tokens from the first of them on are not inserted again.
+            path = self.cache.path(node)[: len(order)]
+            moved = ~self.pool.owns(slots[order])
+            moved[: len(path)] &= np.logical_or.accumulate(slots[order][: len(path)] != path)
+            order = order[: np.argmax(moved)] if moved.any() else order
             self.cache.insert(request.computed.keys(order, request.queues.shift), slots[order])
         self.pool.give_back(slots[self.pool.owns(slots)])
         self.cache.unlock(node)
