@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -39,6 +37,7 @@ from tests.cli.scripted import scripted_llm
 from tests.evaluation.endpoint import Endpoint
 from tests.evaluation.endpoint import serving as serving_theirs
 from tests.evaluation.rows import RIGHT, ROWS, write
+from tests.forks import forks
 from tests.serving.conftest import Site, serving
 
 NAMES = tuple(BENCHMARKS)
@@ -172,28 +171,29 @@ def test_bad_settings(config: EvaluationConfig, message: str, theirs: Endpoint, 
 def test_a_killed_run_is_resumed(theirs: Endpoint, data: dict[str, str], tmp_path: Path) -> None:
     """`kill -9` after a few answers; started again, what was finished is not asked again, and nothing is missing."""
     theirs.delay = 0.15
-    out = tmp_path / "out"
+    out, printed = tmp_path / "out", tmp_path / "printed"
     command = [
-        *(sys.executable, "-m", "multiverse", "eval", "aime24", "math500", "--server", theirs.url, "--out", str(out)),
+        *("multiverse", "eval", "aime24", "math500", "--server", theirs.url, "--out", str(out)),
         *("--data", f"aime24={data['aime24']}", "--data", f"math500={data['math500']}", "--concurrency", "2", "--json"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    lines = out / "multiverse" / SAMPLES
-    deadline = time.monotonic() + 120
-    while process.poll() is None and (not lines.exists() or lines.read_bytes().count(b"\n") < 5):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it came to its end"
-    whole = lines.read_bytes().rpartition(b"\n")[0].splitlines()
-    finished = {(sample["id"], sample["epoch"]) for sample in map(json.loads, whole)}
-    assert 5 <= len(finished) < 18
-    before = Counter((body["messages"][0]["content"], body["seed"]) for body in theirs.bodies)
+    with forks(tmp_path, "multiverse.cli", "multiverse.evaluation.run", "multiverse.evaluation.server") as processes:
+        process = processes.start(*command)
+        lines = out / "multiverse" / SAMPLES
+        deadline = time.monotonic() + 120
+        while process.poll() is None and (not lines.exists() or lines.read_bytes().count(b"\n") < 5):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it came to its end"
+        whole = lines.read_bytes().rpartition(b"\n")[0].splitlines()
+        finished = {(sample["id"], sample["epoch"]) for sample in map(json.loads, whole)}
+        assert 5 <= len(finished) < 18
+        before = Counter((body["messages"][0]["content"], body["seed"]) for body in theirs.bodies)
 
-    theirs.delay = 0
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answers = {line["benchmark"]: line["answers"] for line in json.loads(done.stdout)["results"]}
+        theirs.delay = 0
+        done = processes.start(*command, stdout=printed)
+        assert done.wait() == 0, done.stderr
+    answers = {line["benchmark"]: line["answers"] for line in json.loads(printed.read_text())["results"]}
     assert answers == {"aime24": 16, "math500": 2}
     after = Counter((body["messages"][0]["content"], body["seed"]) for body in theirs.bodies) - before
     twice = set(before) & set(after)

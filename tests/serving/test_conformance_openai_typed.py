@@ -22,6 +22,8 @@ QUESTION = "What is 3 plus 4?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 MODEL = "multiverse-mini"
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0}
+BRIEF: dict[str, Any] = {**GREEDY, "extra_body": {"multiverse": {"thinking_budget": 24}}}
+"""With a short thinking."""
 
 
 class Part(BaseModel):
@@ -56,7 +58,7 @@ def client(site: Site) -> Iterator[Any]:
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer:UserWarning")  # of the package, on its own class
 def test_an_answer_is_parsed_and_goes_back(client: Any) -> None:
-    first = client.chat.completions.parse(messages=MESSAGES, response_format=Answer, **GREEDY).choices[0].message
+    first = client.chat.completions.parse(messages=MESSAGES, response_format=Answer, **BRIEF).choices[0].message
     assert isinstance(first.parsed, Answer)
     assert Answer.model_validate_json(first.content) == first.parsed
     again = client.chat.completions.create(messages=[*MESSAGES, first, *MESSAGES], max_tokens=20, **GREEDY)
@@ -64,7 +66,7 @@ def test_an_answer_is_parsed_and_goes_back(client: Any) -> None:
 
 
 def test_an_answer_is_parsed_while_it_streams(client: Any) -> None:
-    with client.chat.completions.stream(messages=MESSAGES, response_format=Answer, **GREEDY) as stream:
+    with client.chat.completions.stream(messages=MESSAGES, response_format=Answer, **BRIEF) as stream:
         parts = [event.parsed for event in stream if event.type == "content.delta" and event.parsed]
         assert isinstance(stream.get_final_completion().choices[0].message.parsed, Answer)
     assert {"total"} <= set(parts[0])
@@ -72,7 +74,7 @@ def test_an_answer_is_parsed_while_it_streams(client: Any) -> None:
 
 def test_an_answer_that_was_cut_short_is_told(client: Any) -> None:
     with pytest.raises(openai.LengthFinishReasonError):
-        client.chat.completions.parse(messages=MESSAGES, response_format=Answer, max_tokens=4, **GREEDY)
+        client.chat.completions.parse(messages=MESSAGES, response_format=Answer, max_tokens=4, **BRIEF)
 
 
 def test_a_type_that_cannot_be_honoured_is_refused(client: Any) -> None:
@@ -116,7 +118,7 @@ def test_events_of_a_response(client: Any) -> None:
 
 
 def test_the_helper_of_streams(client: Any) -> None:
-    with client.responses.stream(input=QUESTION, text_format=Answer, **GREEDY) as stream:
+    with client.responses.stream(input=QUESTION, text_format=Answer, **BRIEF) as stream:
         text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
         final = stream.get_final_response()
     assert isinstance(final.output_parsed, Answer)
@@ -124,7 +126,7 @@ def test_the_helper_of_streams(client: Any) -> None:
 
 
 def test_a_response_is_parsed_and_goes_back(client: Any) -> None:
-    first = client.responses.parse(input=QUESTION, text_format=Answer, **GREEDY)
+    first = client.responses.parse(input=QUESTION, text_format=Answer, **BRIEF)
     assert isinstance(first.output_parsed, Answer)
     again = client.responses.create(input=[*MESSAGES, *first.output, *MESSAGES], max_output_tokens=20, **GREEDY)
     assert again.usage.input_tokens_details.cached_tokens > 50  # read as it was written
