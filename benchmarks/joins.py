@@ -37,7 +37,7 @@ from benchmarks.others.servers import ENGINES, missing, serve
 from benchmarks.others.worker import WorkerError
 from benchmarks.puzzles import ask, figures, questions
 from multiverse import LLM, SamplingParams, StockLLM
-from multiverse.engine import BranchEndEvent, JoinEvent, TokenEvent
+from multiverse.engine import JoinEvent, TokenEvent
 from multiverse.engine.model import embedded_model
 from multiverse.options import Options, option
 from multiverse.prompting import Mode
@@ -189,7 +189,11 @@ def _measure(way: Way, llm: LLM, sets: dict[str, list[Problem]], settings: Setti
 
 
 def join_seconds(llm: LLM, problem: Problem, length: int) -> float:
-    """Seconds from the end of the last path to the first token of the conclusion, with paths of `length` tokens."""
+    """Seconds from the last token of the last path to the first token of the conclusion, with paths of `length` tokens.
+
+    Both are tokens that were sampled: what is forced between them costs no time of its own. The engine of this process closes
+    paths and samples the conclusion in one step, and gives its events after it, so their end has no time of its own either.
+    """
     tokens = llm.tokens
     assert tokens is not None
     # Whatever would end a path, and is not needed to open one.
@@ -205,12 +209,12 @@ def join_seconds(llm: LLM, problem: Problem, length: int) -> float:
     ended = 0.0
     joined = False
     for event in llm.stream([{"role": "user", "content": problem.question}], params):
-        if isinstance(event, BranchEndEvent):
-            ended = time.perf_counter()
-        elif isinstance(event, JoinEvent):
+        if isinstance(event, JoinEvent):
             joined = True
-        elif isinstance(event, TokenEvent) and joined and not event.forced:
-            return time.perf_counter() - ended
+        elif isinstance(event, TokenEvent) and not event.forced:
+            if joined:
+                return time.perf_counter() - ended
+            ended = time.perf_counter()
     raise AssertionError(f"no conclusion for {problem.question!r}")
 
 

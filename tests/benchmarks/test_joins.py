@@ -34,7 +34,7 @@ def test_paths_are_as_long_as_asked_for(mini: LLM, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(mini, "stream", stream)
     (problem,) = questions(("worksheet",), 1, 5)["worksheet"]
-    assert 0 < join_seconds(mini, problem, 48) < 60
+    assert 1e-4 < join_seconds(mini, problem, 48) < 60  # a forward at least
     ends = [event for event in seen if isinstance(event, BranchEndEvent)]
     assert {event.reason for event in ends} == {"length"}
     assert {event.counts.branch for event in ends} == {47}  # and the tag that closes it
