@@ -65,7 +65,7 @@ def other(tokenizer: PreTrainedTokenizerFast, tokens: TokenDialect, folder: Path
         llm = StockLLM(loopback.url, tokenizer=folder)
         ((prompt, _),), _ = llm.encode_conversations(QUESTION, "parallel")
         llm.close()
-        loopback.brain = Scripted(NESTED, tokens, int(tokenizer.eos_token_id), prompt=len(prompt.token_ids))
+        loopback.brain = Scripted(NESTED, tokens, int(tokenizer.eos_token_id), prompt=len(prompt))
         yield loopback
 
 
