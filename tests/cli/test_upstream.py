@@ -63,6 +63,12 @@ def test_generate(run: Run, other: tuple[str, ...], option: str) -> None:
     assert found["usage"]["parallelism"] > 1
 
 
+def test_generate_by_text_needs_only_the_dialect(run: Run, other: tuple[str, ...]) -> None:
+    result = run("generate", *other[:2], "--dialect", "multiverse", "--raw", "--temperature", "0", "--json", "assistant: ")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(result.out)["answer"] == "12"
+
+
 def test_chat(run: Run, other: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("How many?\n"))
     result = run("chat", *other, "--temperature", "0")

@@ -199,9 +199,10 @@ class ModelOptions(Options):
             if tokenizer is None:
                 there = look_up(ServerOptions(self.upstream, self.model, key)).model
                 tokenizer = there if Path(there).is_dir() else None
-            if tokenizer is None:
+            if tokenizer is None and self.dialect is None:
                 raise InputError(
-                    f"--upstream {self.upstream} needs --tokenizer, a folder or hub id of the model: its tokenizer and its tags"
+                    f"--upstream {self.upstream} needs --tokenizer, a folder or hub id of the model, which has its tags; "
+                    "or, to send text, --dialect"
                 )
             options |= {"preset": self.preset, "instruction_file": self.instruction_file}
             stock = StockLLM(self.upstream, self.model, tokenizer=tokenizer, api_key=key, **options)
