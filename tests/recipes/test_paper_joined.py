@@ -100,7 +100,8 @@ def test_the_engines_own_join_says_what_a_client_says(loaded: LoadedModel, token
     for a, b in zip(ours, theirs, strict=True):
         apart = {"recomputed": 0, "stored": 0, "forks": 0}
         assert a._replace(**apart) == b._replace(**apart)
-        assert a.recomputed <= b.recomputed
+        # Of a message, which is read in place of a path, the client's cache has the head.
+        assert join == "message" or a.recomputed <= b.recomputed
 
 
 @pytest.mark.parametrize("join", ["text", "message"])
