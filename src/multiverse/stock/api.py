@@ -104,7 +104,7 @@ APIS: dict[str, Api] = {
     "llamacpp": Api(
         "llama.cpp's server",
         _fields(*_OPENAI, "top_k", "min_p", "ignore_eos", repetition_penalty="repeat_penalty"),
-        {"verbose": True, "return_tokens": True, "cache_prompt": True, "repeat_last_n": -1},
+        {"verbose": True, "return_tokens": True, "cache_prompt": True, "repeat_last_n": 1 << 16},
         logprobs=100,
         preserved="preserved_tokens",
         biases_text=True,
