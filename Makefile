@@ -94,7 +94,7 @@ smol: setup  ## teach SmolLM2-135M-Instruct to answer in parallel, from its own 
 	$(BIN)/multiverse curate dataflow $(GSM8K) --dialect multiverse-answer --out runs/smol/dataflow
 	$(BIN)/python -m recipes.smol.calculations runs/smol/dataflow/data runs/smol/calculations.jsonl
 	$(BIN)/multiverse train recipes/smol/train.yaml
-	$(COMPOSE) --num-documents 2600 --max-parts 7 --unforked 0.35 --unsplit 0.5
+	$(COMPOSE) --fresh --num-documents 2600 --max-parts 7 --unforked 0.35 --unsplit 0.5
 	$(BIN)/multiverse train recipes/smol/further.yaml
 	$(BIN)/python -m recipes.smol.measure runs/smol/further/adapter --json runs/smol/figures.json
 
