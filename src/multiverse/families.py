@@ -272,6 +272,8 @@ def bind(
     form = family.form_of(prompting)
     if tokens is not None and family.tags_in_prompt:
         tokens.turns = turns_of(tokenizer, form.switches)
+        if tokens.turns is None:  # nothing tells answers apart, so tags in an instruction would be structure
+            form = form._replace(instructions=())
     return Bound(tokens, form, prompting)
 
 

@@ -85,7 +85,8 @@ def test_model_that_cannot_be_joined(run: Run, tmp_path: Path, model_folders: di
     (folder / "config.json").write_text(json.dumps(config | {"layer_types": ["linear_attention", "full_attention"]}))
     line = complaint(run("generate", "hi", "--model", str(folder)))
     assert "linear_attention" in line
-    assert "cannot be joined: choose a model" in line
+    assert "cannot be run branch by branch" in line
+    assert "choose another model" in line
 
 
 def test_damaged_weights(run: Run, tmp_path: Path, model_folders: dict[str, Path]) -> None:

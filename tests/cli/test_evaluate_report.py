@@ -82,6 +82,7 @@ def loaded(model_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> l
         return llm
 
     monkeypatch.setattr(ModelOptions, "load", load)
+    monkeypatch.setattr(ModelOptions, "asked", lambda _options: (llm.family, llm.prompting))
     return names
 
 
@@ -112,7 +113,9 @@ def test_answers_that_another_bound_has_cut_are_told_of(run: Run, loaded: list[s
 
 def test_two_models_are_named_by_their_folders(run: Run, loaded: list[str | None], tmp_path: Path) -> None:
     args = ("chain", "--limit", "2", "--budgets", "60", "-m", "x/mine", "--against-model", "y/theirs", "--json")
-    values = json.loads(run("eval", "budget", "--out", str(tmp_path), *args, "--against-mode", "parallel").out)
+    result = run("eval", "budget", "--out", str(tmp_path), *args, "--against-mode", "parallel")
+    assert result.code == 0, result.err
+    values = json.loads(result.out)
     assert values["systems"] == ["mine", "theirs"]
     assert loaded == ["x/mine", "y/theirs"]
 

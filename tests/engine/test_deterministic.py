@@ -322,6 +322,9 @@ def test_branches_are_ranked_in_document_order(llms: dict[tuple[str, str], LLM])
     engine.abort(request)
     tree = request.tree
     for parent, labels in ((0, ("1", "2")), (2, ("2.1", "2.2")), (1, ("1.1",))):
+        machine = tree.branches[parent].machine
+        assert machine is not None
+        machine.labels = machine.numbers = labels
         tree.fork(tree.branches[parent], labels)
     assert [branch.label for branch in tree.branches] == ["", "1", "2", "2.1", "2.2", "1.1"]
     assert np.argsort(tree.ranks).tolist() == [0, 1, 5, 2, 3, 4]

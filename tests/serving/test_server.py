@@ -46,7 +46,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     monkeypatch.delenv("MULTIVERSE_API_KEY", raising=False)
     kept: dict[str, Any] = {}
 
-    def keep(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None) -> None:
+    def keep(config: ServerConfig, model: ModelOptions, scale: ScaleConfig | None, _upstream_key: str | None) -> None:
         kept.update(config=config, model=model, scale=scale)
 
     monkeypatch.setattr(importlib.import_module("multiverse.cli.serve"), "_serve", keep)

@@ -150,7 +150,7 @@ class Loopback:
 
     async def _complete(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: dict[str, Any]) -> bool:
         if self.kind == "llamacpp" and body.get("repeat_last_n", 0) < 0:  # as that server says it
-            return await self._answer(writer, 400, {"error": {"message": "Value must be between 0 and 2147483647", "code": 400}})
+            return await self._answer(writer, 400, {"error": {"message": "Value must be between 0 and 2147483647"}})
         if not body.get("stream"):
             return await self._answer(writer, 200, self._whole(body))
         number = len(self.bodies)

@@ -48,6 +48,8 @@ class _Placer:
 
     def place(self, path: Path, token_ids: Sequence[int]) -> None:
         """Place the tokens of one segment, which belongs to this branch."""
+        if not token_ids:  # white space, to a tokenizer that has no tokens for it
+            return
         if path not in self._index:
             self._begin(path)
         elif len(path) < len(self._newest):

@@ -139,13 +139,13 @@ def _tidied(text: str, dialect: Dialect) -> str:
         parts += [part] if part or silent else []
     if think is not None and dialect.apart:
         parts = [think.open, *parts, think.close]
-    return "".join(part + _between(part, behind, dialect) for part, behind in zip(parts, [*parts[1:], ""], strict=True))
+    return "".join(part + _between(part, behind, dialect) for part, behind in zip(parts, [*parts[1:], None], strict=True))
 
 
-def _between(part: str, behind: str, dialect: Dialect) -> str:
-    """The white space between a tag or text and the next."""
+def _between(part: str, behind: str | None, dialect: Dialect) -> str:
+    """The white space between a tag or text and the next; nothing at the end."""
     roles = dialect.roles
-    if not behind:
+    if behind is None:
         return ""
     if part in roles:
         return dialect.after[roles[part]]
