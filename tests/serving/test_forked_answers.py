@@ -156,7 +156,7 @@ def test_any_answer_reads_the_same_however_it_comes(
         if isinstance(event, FinishEvent):
             generation = event.generation
     assert generation.text == told
-    assert content.removeprefix("Answer:").strip() == generation.answer
+    assert content.removeprefix("Answer:").strip() == generation.content
     if not stops:
         assert generation.tree == document
         assert content == markdown(document.answer)
