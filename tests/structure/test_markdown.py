@@ -82,3 +82,10 @@ def test_the_sequential_baseline_of_a_forked_answer_is_its_markdown(pair: tuple[
     else:
         assert line.answer == document.answer
     assert sequential_baseline(line) == line
+
+
+def test_a_label_that_was_cut_off_is_no_text() -> None:
+    text = render(Document(None, (Block(("a",), (("x",),), "c"),)), MULTIVERSE_ANSWER)
+    label = text.index("1: x")
+    assert markdown_text(text[: label + 1], MULTIVERSE_ANSWER) == "### a"
+    assert markdown_text(text[: label + 4], MULTIVERSE_ANSWER) == "### a\n\nx"

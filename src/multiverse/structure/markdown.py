@@ -168,4 +168,6 @@ class _Labels:
         """The text behind the newest tag, without its label."""
         if self._label is None:
             return text
+        if self._dialect.label_text(self._label).startswith(text.strip()):  # a label that was cut off
+            return ""
         return self._dialect.without_label(text, self._label)
