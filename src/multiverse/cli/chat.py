@@ -23,7 +23,7 @@ from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
 from .introduce import introduce, warn_tagless, warn_unlike
-from .loading import BY_PRESET, ModelOptions
+from .loading import BY_PRESET, ONE_PROCESS, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -68,21 +68,7 @@ def chat(
     model: Annotated[
         ModelOptions,
         Fields(
-            only=(
-                *(
-                    "model",
-                    "upstream",
-                    "tokenizer",
-                    "dialect",
-                    "malformed",
-                    "layout",
-                    "device",
-                    "dtype",
-                    "deterministic",
-                    "join",
-                ),
-                *("preset", "instruction_file"),
-            ),
+            only=ONE_PROCESS,
             aliases={"upstream": "--base-url"},
             show_default={"model": "multiverse-mini, or the server's first"},
         ),

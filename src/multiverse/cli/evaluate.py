@@ -24,7 +24,7 @@ from .declared import Fields, Json, Out, expand_options
 from .errors import InputError, known
 from .introduce import warn_tagless
 from .jsonio import print_json
-from .loading import BY_PRESET, ModelOptions
+from .loading import BY_PRESET, ONE_PROCESS, ModelOptions
 
 if TYPE_CHECKING:
     from inspect_ai.model import ModelAPI
@@ -42,20 +42,8 @@ LocalModel = Annotated[
     ModelOptions,
     Fields(
         only=(
-            *(
-                "model",
-                "upstream",
-                "tokenizer",
-                "dialect",
-                "malformed",
-                "layout",
-                "device",
-                "dtype",
-                "kv_memory",
-                "deterministic",
-                "join",
-            ),
-            *("preset", "instruction_file"),
+            "kv_memory",
+            *ONE_PROCESS,
         )
     ),
 ]

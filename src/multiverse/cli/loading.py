@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from ..stock.llm import StockLLM
 
 MINI = "multiverse-mini"
+ONE_PROCESS = (
+    *("model", "upstream", "tokenizer", "dialect", "malformed", "layout", "join", "preset", "instruction_file"),
+    *("device", "dtype", "deterministic"),
+)
+"""Model options of commands that run one process, without those for many requests."""
 BY_PRESET = {
     "temperature": "0.6, or the preset's",
     "top_p": "0.95, or the preset's",
