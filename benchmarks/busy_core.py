@@ -1,8 +1,8 @@
-"""Speed on an idle machine and beside one busy core, with threads that spin (before) and that wait passively (after).
+"""Speed on an idle machine and beside one busy core: all threads always (before), as many as there are free cores (after).
 
     python -m benchmarks.busy_core                    # everything; on a machine with nothing else to do
     python -m benchmarks.busy_core --only chat shape  # some of it
-    python -m benchmarks.busy_core --spins 200 2000   # also with so many rounds of spinning before a thread sleeps
+    python -m benchmarks.busy_core --spins 0 2000     # also all threads, which sleep after so many rounds of spinning
 
 Each run is a process, since OpenMP reads its settings once; before and after, idle and busy take turns. The busy core
 is a Python loop of the same priority. Aims: beside a busy core at most 2 times the idle time; idle at most 1.03 of before.
@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
+
+from multiverse.threads import usable_cores
 
 QUESTION = (
     "Mia starts with 7, adds 5, doubles it and takes away 9. "
@@ -30,6 +32,11 @@ QUESTION = (
 SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
 SPINNING = "300000"
 """What libgomp does where nothing is set."""
+
+
+def all_threads(spins: str) -> dict[str, str]:
+    """Environment of a process whose threads are as many as there are cores, whatever else runs."""
+    return {"OMP_NUM_THREADS": str(usable_cores()), "GOMP_SPINCOUNT": spins}
 
 
 def cli(_folder: Path, _repeats: int) -> float:
@@ -171,11 +178,9 @@ def _busy(cores: int) -> Iterator[None]:
             hog.wait()
 
 
-def _measure(name: str, spins: str | None, cores: int, folder: Path, repeats: int) -> float:
+def _measure(name: str, side: Mapping[str, str], cores: int, folder: Path, repeats: int) -> float:
     """Seconds of one workload in a process of its own."""
-    environment = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    if spins is not None:
-        environment["GOMP_SPINCOUNT"] = spins
+    environment = {**{key: value for key, value in os.environ.items() if key not in SETTINGS}, **side}
     program = "import sys; from benchmarks.busy_core import work; work(*sys.argv[1:])"
     with _busy(cores):
         done = subprocess.run(
@@ -192,21 +197,23 @@ def work(name: str, folder: str, repeats: str) -> None:
     print(WORKLOADS[name](Path(folder), int(repeats)))
 
 
-def run(names: list[str], sides: dict[str, str | None], repeats: int, *, cores: int) -> dict[str, dict[str, list[float]]]:
+def run(
+    names: list[str], sides: Mapping[str, Mapping[str, str]], repeats: int, *, cores: int
+) -> dict[str, dict[str, list[float]]]:
     """Seconds of every run by workload and, for each side, ``idle`` and ``busy``."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeats):
             for name in names:
-                for side, spins in sides.items():
+                for side, environment in sides.items():
                     for state, hogs in (("idle", 0), ("busy", cores)):
-                        seconds = _measure(name, spins, hogs, Path(folder), 3)
+                        seconds = _measure(name, environment, hogs, Path(folder), 3)
                         found[name].setdefault(f"{side} {state}", []).append(seconds)
                         print(f"{name}, {side}, {state}: {seconds:.3f} s", file=sys.stderr)
     return found
 
 
-def table(found: dict[str, dict[str, list[float]]], sides: dict[str, str | None]) -> str:
+def table(found: dict[str, dict[str, list[float]]], sides: Iterable[str]) -> str:
     """Medians in seconds; each side's time beside a busy core over its idle one, and its idle one over that of the first."""
     heads = [f"{side} {state}" for side in sides for state in ("idle", "busy", "busy/idle", "idle/before")]
     lines = ["| seconds | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
@@ -232,7 +239,8 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=1, metavar="N", help="busy cores")
     arguments = parser.parse_args()
     notes = load_notes()  # before there is any load of our own
-    sides: dict[str, str | None] = {"before": SPINNING, **{f"spin {n}": n for n in arguments.spins}, "after": None}
+    kept = {"before": SPINNING, **{f"spin {n}": n for n in arguments.spins}}
+    sides: dict[str, dict[str, str]] = {**{name: all_threads(spins) for name, spins in kept.items()}, "after": {}}
     found = run(arguments.only, sides, arguments.repeats, cores=arguments.cores)
     print(describe(), *notes, "", table(found, sides), sep="\n")
     if arguments.json is not None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -84,6 +85,74 @@ def test_a_quota_counts_as_cores(monkeypatch: pytest.MonkeyPatch, quota: float |
     assert threads.usable_cores() == cores
 
 
+STAT = (
+    "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 20 30 900 5 1 2 40 0 0\ncpu1 {} 0 0 900 0 0 0 0 0 0\ncpu2 7 0 0 0 0 0 0 0 0 0\nintr 5\n"
+)
+
+
+def test_busy_time_is_that_of_the_cores_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sysconf", lambda _: 100)
+    file = tmp_path / "stat"
+    file.write_text(STAT.format(7))
+    for cores, seconds in (({0}, 1.93), ({0, 1}, 2.0), ({1, 2}, 0.14), ({3}, None)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
+        assert threads._busy_seconds(file) == (None if seconds is None else pytest.approx(seconds))
+    assert threads._busy_seconds(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("others", "usable", "free"),
+    [(0.0, 4, 4), (0.3, 4, 4), (0.9, 4, 3), (1.0, 4, 3), (1.5, 4, 2), (4.0, 4, 1), (0.9, 2, 2), (3.0, 2, 1), (-0.2, 4, 4)],
+)
+def test_cores_that_others_use_are_not_free(monkeypatch: pytest.MonkeyPatch, others: float, usable: int, free: int) -> None:
+    """Four cores of which others use some; this process computes for 1.5 seconds a second."""
+    clock = [100.0]
+    monkeypatch.setattr(threads, "_cores", lambda: 4)
+    monkeypatch.setattr(threads, "usable_cores", lambda: usable)
+    monkeypatch.setattr(threads, "_switches", lambda: 0)
+    monkeypatch.setattr(threads, "_busy_seconds", lambda: clock[0] * (1.5 + others))
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.process_time", lambda: clock[0] * 1.5)
+    cores = threads.FreeCores()
+    clock[0] += 0.2
+    assert cores.count() == usable  # too soon to tell
+    clock[0] += 0.4
+    assert cores.count() == free
+
+
+def test_interruptions_are_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, switches = [100.0], [0]
+    monkeypatch.setattr(threads, "_cores", lambda: 2)
+    monkeypatch.setattr(threads, "_switches", lambda: switches[0])
+    monkeypatch.setattr(threads, "_busy_seconds", lambda: clock[0] * 2)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.process_time", lambda: clock[0] * 1.1)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 2)
+    cores = threads.FreeCores()
+    clock[0] += 0.15
+    assert cores.count() == 2
+    switches[0] += 100
+    assert cores.count() == 1
+
+
+def test_where_nothing_is_counted_all_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_busy_seconds", lambda: None)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 3)
+    assert threads.FreeCores().count() == 3
+
+
+PREPARED = """
+import os
+before = dict(os.environ)
+from multiverse import threads
+os.environ.pop("OMP_WAIT_POLICY", None)
+os.environ.update(before)
+threads._busy_seconds = lambda: 1.0 if {known} else None
+threads.prepare()
+import torch
+"""
+
+
 def loaded(given: Mapping[str, str], program: str) -> list[str]:
     """What a program prints in an environment without settings of OpenMP but these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
@@ -94,11 +163,19 @@ def loaded(given: Mapping[str, str], program: str) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other OpenMP runtimes")
 @pytest.mark.parametrize(
-    ("given", "count"), [({}, "0"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+    ("given", "known", "count"),
+    [({}, False, "'0'"), ({"GOMP_SPINCOUNT": "77"}, False, "'77'"), ({"OMP_WAIT_POLICY": "ACTIVE"}, False, "'30000000000'")],
 )
-def test_threads_of_a_process_that_imports_the_package_wait_passively(given: Mapping[str, str], count: str) -> None:
+def test_threads_sleep_while_they_wait_where_free_cores_are_not_known(
+    given: Mapping[str, str], known: bool, count: str
+) -> None:
     # What the runtime itself says, once torch has loaded it.
-    assert f"GOMP_SPINCOUNT = '{count}'" in loaded(given, "import multiverse, torch")
+    assert f"GOMP_SPINCOUNT = {count}" in loaded(given, PREPARED.format(known=known))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count busy time")
+def test_threads_spin_where_free_cores_are_known() -> None:
+    assert "GOMP_SPINCOUNT = '0'" not in loaded({}, PREPARED.format(known=True))
 
 
 def test_a_quota_limits_the_threads_unless_a_number_is_given() -> None:
@@ -125,13 +202,15 @@ def forward(backend: CpuBackend) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        backend.run(None)  # type: ignore[arg-type]
+        backend.run(SimpleNamespace(token_N=[1]))  # type: ignore[arg-type]
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
 
-def test_a_small_model_is_computed_by_one_thread_where_threads_spin(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_forward_is_computed_by_one_thread(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads.FreeCores, "count", lambda _: 8)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
     forward(CpuBackend())
     assert counts == [1]
     monkeypatch.setattr("multiverse.backends.cpu.backend._SMALL", 10)
@@ -139,8 +218,18 @@ def test_a_small_model_is_computed_by_one_thread_where_threads_spin(counts: list
     assert counts == [1, 3]
 
 
-def test_threads_that_wait_passively_are_all_used(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+def test_as_many_threads_compute_as_there_are_free_cores(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multiverse.backends.cpu.backend._SMALL", 10)
+    monkeypatch.setattr(threads, "usable_cores", lambda: 8)
+    for free in (2, 1, 7):
+        monkeypatch.setattr(threads.FreeCores, "count", lambda _, free=free: free)
+        forward(CpuBackend())
+    assert counts == [2, 1, 3]
+
+
+def test_a_given_number_of_threads_is_kept(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(threads.FreeCores, "count", lambda _: 1)
     forward(CpuBackend())
     assert counts == [3]
 

@@ -162,6 +162,9 @@ class Backend(ABC):
             host_N: host memory that will hold the same tokens before the next call of `run`.
         """
 
+    def limit_threads(self, most: int) -> None:  # noqa: B027  (optional)
+        """Compute by at most so many threads from now on, where threads of this process compute."""
+
     def forget(self, slots: Iterable[int]) -> None:  # noqa: B027  (optional)
         """Slots have been freed. Called only if the backend is not `reusable`."""
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..errors import MultiverseError, writing
+from ..threads import FreeCores, chosen
 from .curve import read_log
 
 
@@ -100,6 +101,21 @@ class Progress(TrainerCallback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+class FreeThreads(TrainerCallback):
+    """On a CPU, each step is computed by as many threads as other processes leave cores (see `multiverse.threads`)."""
+
+    def __init__(self) -> None:
+        self._most = torch.get_num_threads()
+        self._cores = None if chosen() else FreeCores()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if self._cores is not None and args.device.type == "cpu":
+            torch.set_num_threads(min(self._most, self._cores.count()))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        torch.set_num_threads(self._most)
 
 
 class GracefulStop(TrainerCallback):

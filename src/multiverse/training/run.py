@@ -17,7 +17,7 @@ from ..data.write import write_faults
 from ..errors import ConfigError, writing
 from ..families import write_preset
 from ..prompting import write_instructed
-from .callbacks import GracefulStop, InterruptedRunError, Log, Progress
+from .callbacks import FreeThreads, GracefulStop, InterruptedRunError, Log, Progress
 from .card import LOG, base_of
 from .config import Config, check_extra, dump, flatten, load_stored, without_effect
 from .corpus import RowDataset
@@ -116,7 +116,13 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
         train_dataset=RowDataset(inputs.schedule.rows, inputs.corpus.features),
         eval_dataset=inputs.validation or None,
         data_collator=Collator(tokenizer.pad_token_id, kind, config.compile),
-        callbacks=[MarkComplete(), Log(out / LOG), Progress(inputs.schedule.steps, console), stop := GracefulStop()],
+        callbacks=[
+            MarkComplete(),
+            Log(out / LOG),
+            Progress(inputs.schedule.steps, console),
+            FreeThreads(),
+            stop := GracefulStop(),
+        ],
     )
     checkpoint = None if fresh else newest_checkpoint(out)
     with writing(out), stop:

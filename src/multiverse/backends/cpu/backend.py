@@ -30,8 +30,8 @@ MAX_KERNEL_ROWS = 16
 """Rows of a group up to which the attention kernel is used: faster in measurements. Larger groups are gathered for SDPA."""
 TRIM_INTERVAL = 10.0
 """Seconds between two calls of `trim`, which takes a few milliseconds."""
-_SMALL = 32 << 20
-"""Parameters up to which a model is computed by one thread where threads spin while they wait for each other."""
+_SMALL = 128 << 20
+"""Parameters times rows up to which one thread computes a forward: several would wait for each other longer than they work."""
 
 
 class CpuBackend(TorchBackend):
@@ -41,23 +41,25 @@ class CpuBackend(TorchBackend):
 
     Attributes:
         library: the native kernels; `None` until `prepare` has found that the model uses them.
-        single: whether one thread computes all: the model is small, and torch was loaded before its threads could be told to
-            wait passively (see `multiverse.threads`), so that more would be slow beside any other process.
+        free_cores: decides how many threads compute (see `multiverse.threads`); `None` if the environment does.
     """
 
     library: ctypes.CDLL | None = None
-    single = False
 
     def __init__(self, device: torch.device = CPU, *, packed_linears: bool = True, deterministic: bool = False) -> None:
         super().__init__(device, deterministic=deterministic)
         self._packed_linears = packed_linears
         self._trimmed_at = time.monotonic()
-        if not threads.chosen():  # torch was loaded first, and knows nothing of quotas
+        self._most = threads.usable_cores()
+        self.free_cores = None
+        if not threads.chosen():
+            # Here too, since torch may have been loaded first, and knows nothing of quotas.
             torch.set_num_threads(min(torch.get_num_threads(), threads.usable_cores()))
+            self.free_cores = threads.FreeCores()
 
     def replace_modules(self, model: Any) -> None:
         """Replace layers and modules by native ones, and the remaining linear layers by packed ones."""
-        self.single = threads.spins() and model.num_parameters() <= _SMALL
+        self._parameters = model.num_parameters()
         dtype = next(model.parameters()).dtype
         library = kernels() if self._packed_linears and dtype in (torch.bfloat16, torch.float32) else None
         if library is not None and dtype == torch.bfloat16 and use_kernels(model, library, invariant=self.deterministic):
@@ -76,12 +78,32 @@ class CpuBackend(TorchBackend):
 
     def run(self, batch: Batch) -> Tensor:
         """As `Backend.run`; now and then returns free memory to the system."""
-        with _one_thread(self.single):
+        with self._threads(len(batch.token_N)):
             logits = super().run(batch)
         if time.monotonic() - self._trimmed_at >= TRIM_INTERVAL:
             trim()
             self._trimmed_at = time.monotonic()
         return logits
+
+    def limit_threads(self, most: int) -> None:
+        """As in `Backend`."""
+        self._most = most
+
+    @contextmanager
+    def _threads(self, rows: int) -> Iterator[None]:
+        """Context in which torch computes by as many threads as there are free cores, or by one if there is little to do."""
+        before = torch.get_num_threads()
+        wanted = before
+        if self.free_cores is not None:
+            wanted = 1 if self._parameters * rows <= _SMALL else min(before, self._most, self.free_cores.count())
+        if wanted == before:
+            yield
+            return
+        torch.set_num_threads(wanted)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def attend_bucket(self, call: Call, plan: BucketPlan) -> None:
         """Write the output of one bucket's rows."""
@@ -124,17 +146,3 @@ class CpuBackend(TorchBackend):
                 call.scale,
             )
         )
-
-
-@contextmanager
-def _one_thread(wanted: bool) -> Iterator[None]:
-    """Context in which torch computes by this thread alone, if that is wanted."""
-    before = torch.get_num_threads()
-    if not wanted or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,7 +2,7 @@
 
 Kernels are written so that a row's result does not depend on the others; libraries below, unusual models and other machines
 may do as they like. So the same text, which forks and joins, is computed in one forward, and again beside another text, in the
-order in which it would be generated. All keys, values and logits must be the same bits.
+order in which it would be generated, on a CPU by a single thread. All keys, values and logits must be the same bits.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class _Checked(Protocol):
 
     def run(self, batch: Batch) -> Tensor: ...
 
+    def limit_threads(self, most: int) -> None: ...
+
 
 class _Text(NamedTuple):
     """Tokens in document order, with the branch and the position of each."""
@@ -54,6 +56,7 @@ def check_invariant(backend: _Checked) -> None:
     expected_LV = probe.run(_batch(text, [whole], slot[0], []))[: len(whole)].clone()
     found_LV = torch.empty_like(expected_LV)
     done: list[int] = []
+    probe.limit_threads(1)
     for number, piece in enumerate(_pieces()):
         beside = 2 * count + np.arange(_BESIDE) if number % 2 else np.arange(0)
         logits_LV = probe.run(_batch(text, [done, piece], slot[1], beside))
