@@ -32,7 +32,7 @@ def answer(scheduler: Scheduler, chunks: list[Chunk]) -> None:
     """Append a token to each branch that samples one, as the engine does."""
     for chunk in chunks:
         if chunk.sample:
-            chunk.request.advance(chunk.branch, 7, None)
+            chunk.request.advance(chunk.branch, 7)
             if not chunk.request.prompt_computed:
                 scheduler.insert_prompt(chunk.request)
     for chunk in chunks:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 from .engine.params import SamplingParams
 from .engine.scoring import Score, ScoringRequest
 from .errors import RequestError, StructureError
-from .families import AUTO, Family, bind, choose, family_of, read_instruction
+from .families import AUTO, Family, Recognised, bind, choose, family_of, read_instruction
 from .inputs import (
     Messages,
     Prompt,
@@ -33,12 +33,13 @@ from .inputs import (
 from .models.about import asked, read_about
 from .progress import counting, loading
 from .prompting import Instruction, Mode, read_instructed
-from .structure import ChatEncoder, ChatPrompt, Dialect, Document, Joins, TokenDialect, encode, parse
+from .structure import ChatEncoder, ChatPrompt, Dialect, Document, Joins, Positions, TokenDialect, encode, parse
 
 if TYPE_CHECKING:
     from .engine import Event, Generation, Request
     from .engine.engine import Engine, EngineOptions
     from .engine.generating import Generating
+    from .engine.model import LoadedModel
 
     class LLMOptions(EngineOptions, total=False):
         """Keyword arguments of `LLM` beside those that it names."""
@@ -117,8 +118,7 @@ class LLM:
         files = {"model": model, "instruction_file": instruction_file}
         check_arguments({**files, "tensor_parallel": tensor_parallel, **switches, **options})
         # Here, so that importing this module needs neither torch nor transformers.
-        from .engine.engine import Engine
-        from .engine.model import load, with_join
+        from .engine.model import load
 
         with loading(progress):
             loaded = load(
@@ -129,19 +129,57 @@ class LLM:
                 tensor_parallel=tensor_parallel,
                 deterministic=deterministic,
             )
+        self.about = read_about(loaded.source)
+        instruction = read_instruction(loaded.source, instruction_file)
+        recognised = choose(preset, loaded.path, loaded.tokenizer, loaded.model.config, wanted)
+        self._set_up(loaded, recognised, wanted, positions, join, instruction, cast("EngineOptions", options))
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        *,
+        dialect: Dialect | None = None,
+        preset: Family | str = AUTO,
+        instruction: str | None = None,
+        **options: Unpack[EngineOptions],
+    ) -> Self:
+        """Around a model that is in memory already, such as one that is being trained (`engine.model.prepare`).
+
+        Args:
+            dialect, preset, options: as in `LLM`.
+            instruction: for parallel thinking, in place of the preset's.
+        """
+        llm = cls.__new__(cls)
+        llm.about = None
+        recognised = choose(preset, loaded.path, loaded.tokenizer, loaded.model.config, dialect)
+        llm._set_up(loaded, recognised, dialect, None, None, instruction, options)
+        return llm
+
+    def _set_up(
+        self,
+        loaded: LoadedModel,
+        recognised: Recognised,
+        wanted: Dialect | None,
+        positions: Positions | None,
+        join: Joins | None,
+        instruction: str | None,
+        options: EngineOptions,
+    ) -> None:
+        from .engine.engine import Engine
+        from .engine.model import with_join
+
         config = loaded.model.config
         self.model_path = loaded.path
         self.tokenizer = loaded.tokenizer
-        self.about = read_about(loaded.source)
-        self.recognised = choose(preset, loaded.path, loaded.tokenizer, config, wanted)
-        instruction = read_instruction(loaded.source, instruction_file)
+        self.recognised = recognised
         tokens, form, self.prompting = bind(self.family, loaded.tokenizer, config, wanted, instruction, layout=positions)
         tokens = with_join(tokens, join, loaded)
         if self.family is not None:
             loaded.stop_ids |= self.family.end_ids(loaded.tokenizer)
             loaded.read_answer = self.family.read_answer
         self.instructed = tokens is not None and read_instructed(config)
-        self._engine: Engine | None = Engine(loaded, tokens, **cast("EngineOptions", options))
+        self._engine: Engine | None = Engine(loaded, tokens, **options)
         self._chats = ChatEncoder(self.tokenizer, tokens, form)
 
     @property

@@ -169,7 +169,7 @@ def run_free(llm: LLM, seeds: Sequence[int], **changed: int) -> list[tuple[Any, 
     return [
         (
             request.finish_reason,
-            sorted((branch.path, branch.token_ids, branch.logprobs) for branch in request.tree.branches),
+            sorted((branch.path, branch.token_ids, [one.logprob for one in branch.drawn]) for branch in request.tree.branches),
         )
         for request in requests
     ]

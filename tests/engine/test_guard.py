@@ -12,6 +12,7 @@ from torch import Tensor
 
 from multiverse import LLM, Generation, SamplingParams
 from multiverse.engine import Branch, BranchEndEvent, Event, FinishEvent, Request
+from multiverse.engine.limits import Choices
 from multiverse.engine.sampler import Choice, Sampler
 from multiverse.errors import RequestError
 from multiverse.structure import MULTIVERSE_COMPACT, NPR, THREADWEAVER, Dialect, Role, State, TokenDialect, child_label, layout
@@ -54,9 +55,9 @@ class Keen(Sampler):
     def __init__(self, llm: LLM, boost: float = 3.0) -> None:
         self.tokens, self.boost = dialect_of(llm), boost
 
-    def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
+    def edit(self, logits_BV: Tensor, rows: list[Row]) -> list[Choices]:
         logits_BV[:, list(self.tokens.roles)] += self.boost
-        super().edit(logits_BV, rows)
+        choices = super().edit(logits_BV, rows)
         space, sep, think = self.tokens.encode(" ")[0], self.tokens.sep[0], self.tokens.ids[Role.THINK_OPEN]
         for row_V, (request, branch) in zip(logits_BV, rows, strict=True):
             machine = branch.machine
@@ -70,6 +71,7 @@ class Keen(Sampler):
                 row_V[sep] = -torch.inf
             if only is not None:
                 row_V[:only] = row_V[only + 1 :] = -torch.inf
+        return choices
 
 
 def endless(tokens: TokenDialect, width: int = 2, depth: int = 2) -> Policy:
@@ -601,7 +603,7 @@ def test_the_first_of_the_likeliest_is_the_greedy_choice(llm: LLM) -> None:
 def test_more_likeliest_tokens_than_there_are() -> None:
     request = bare_request(None, (1,), SamplingParams(temperature=0, top_logprobs=50))
     choice = Sampler().sample(torch.tensor([[0.0, 2.0, 1.0]]), [(request, request.trunk)])
-    (top,) = choice.tops
+    top = choice.drawn[0].top
     assert top is not None
     assert [token for token, _ in top] == [1, 2, 0]
 

@@ -36,7 +36,7 @@ def test_streams_of_a_family_are_all_different(llm: LLM) -> None:
     script = Script(NESTED, tokens)
     for branch in chosen_for(request):
         if len(branch.token_ids) < len(script.by_path[branch.path]):
-            request.advance(branch, script.next(branch), None)
+            request.advance(branch, script.next(branch))
     assert len(request.trunk.token_ids) == len(script.by_path[()])
     draws = {branch.path: tuple(branch.rng.random(3)) for branch in request.tree.branches}
     assert len(set(draws.values())) == len(draws) == 6

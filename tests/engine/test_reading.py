@@ -99,9 +99,9 @@ def simulate(dialect: Dialect, rng: random.Random) -> None:
             behind = len(branch.behind.token_ids) if branch.behind is not None else 0
             token = scripts[request.id][branch.path][len(branch.token_ids) + behind]
             if token == END:
-                request.end_of_text(branch, token, None)
+                request.end_of_text(branch, token)
             else:
-                request.advance(branch, token, None)
+                request.advance(branch, token)
             if not request.prompt_computed:
                 one.insert_prompt(request)
         for request in {chunk.request.id: chunk.request for chunk in chunks}.values():

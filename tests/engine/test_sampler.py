@@ -51,7 +51,7 @@ def measured(
     """How much of the unit interval leads to each token."""
     request = bare_request(None, prompt, params)
     for token in generated:
-        request.advance(request.trunk, token, None)
+        request.advance(request.trunk, token)
     rows = [row(request, (i + 0.5) / GRID) for i in range(GRID)]
     tokens = Sampler().sample(torch.tensor([logits] * GRID), rows).tokens
     return {token: tokens.count(token) / GRID for token in set(tokens)}
@@ -183,7 +183,7 @@ def walked(prompt: str, **penalties: float) -> Iterator[tuple[Branch, list[int],
         own = [i for i, owner in enumerate(layout.branches) if owner == index_of[branch.path]]
         next_token = own[len(branch.token_ids)]
         yield branch, [encoded.token_ids[j] for j in range(next_token) if layout.visible(next_token, j)], request.prompt
-        request.advance(branch, encoded.token_ids[next_token], None)
+        request.advance(branch, encoded.token_ids[next_token])
         chosen += 1
     assert chosen == layout.forced.count(False)
 
@@ -244,10 +244,12 @@ def test_rows_do_not_touch_each_other() -> None:
         alone = Sampler().sample(logits_BV[i : i + 1].clone(), [own])
         assert alone.tokens == together.tokens[i : i + 1]
         assert (
-            (alone.logprobs[0] is None) == (together.logprobs[i] is None) == (not (kinds[i].logprobs or kinds[i].top_logprobs))
+            (alone.drawn[0].logprob is None)
+            == (together.drawn[i].logprob is None)
+            == (not (kinds[i].logprobs or kinds[i].top_logprobs))
         )
-        assert alone.tops == together.tops[i : i + 1]
-        assert (alone.tops[0] is None) == (not kinds[i].top_logprobs)
+        assert alone.drawn[0].top == together.drawn[i].top
+        assert (alone.drawn[0].top is None) == (not kinds[i].top_logprobs)
         alone_BV = logits_BV[i : i + 1].clone()
         Sampler().edit(alone_BV, [own])
         assert torch.equal(alone_BV[0], edited_BV[i])
@@ -263,8 +265,8 @@ def test_log_probabilities_are_the_model_s_own() -> None:
     choice = Sampler().sample(logits_BV, rows)
     own = torch.tensor(LOGITS).log_softmax(-1)
     assert choice.tokens[0] == 3
-    assert choice.logprobs[0] == pytest.approx(float(own[3]))
-    assert choice.logprobs[1] is None
+    assert choice.drawn[0].logprob == pytest.approx(float(own[3]))
+    assert choice.drawn[1].logprob is None
 
 
 @pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
@@ -282,7 +284,7 @@ def test_what_is_banned_is_not_chosen(guard: bool) -> None:
     logits_BV[0, 5] = 20.0
     found = Sampler().sample(logits_BV.clone(), [(request, request.trunk)])
     assert found.tokens == [5]
-    assert found.logprobs == [pytest.approx(-30.0, abs=1e-3)]
+    assert found.drawn[0].logprob == pytest.approx(-30.0, abs=1e-3)
     allowed = bare_request(tokens, tokens.encode("Q<Think>\n"), SamplingParams(temperature=0, max_depth=1, guard=guard))
     assert Sampler().sample(logits_BV.clone(), [(allowed, allowed.trunk)]).tokens == [tokens.fork_tag]
 
@@ -374,7 +376,7 @@ def test_a_stream_belongs_to_a_place_in_the_tree_not_to_the_order_of_forks() -> 
         request = bare_request(tokens, [1], SamplingParams(seed=3))
         for branch in chosen_for(request, order):
             if len(branch.token_ids) < len(script.by_path[branch.path]):
-                request.advance(branch, script.next(branch), None)
+                request.advance(branch, script.next(branch))
         return request.tree.branches
 
     first, last = family(list), family(lambda branches: branches[::-1])
@@ -418,7 +420,7 @@ def test_limits_hold_where_a_path_may_begin_with_a_fork() -> None:
     for depth in (1, 2):
         request = bare_request(tokens, tokens.encode("Q"), SamplingParams(temperature=0, max_depth=depth))
         for token in (tokens.fork_tag, *tokens.encode(" x"), tokens.ids[Role.GOAL_CLOSE]):
-            request.advance(request.trunk, token, None)
+            request.advance(request.trunk, token)
         (path,) = request.tree.open_branches
         assert path.label == "1"
         chosen.append(Sampler().sample(logits_BV.clone(), [(request, path)]).tokens[0] == tokens.fork_tag)

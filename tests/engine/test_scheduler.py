@@ -50,7 +50,7 @@ def answer(one: Scheduler, chunks: list[Chunk], token: int = 7) -> list[Request]
     """Choose this token wherever one is to be chosen, as the engine does; returns the requests that have finished."""
     for chunk in chunks:
         if chunk.sample:
-            chunk.request.advance(chunk.branch, token, None)
+            chunk.request.advance(chunk.branch, token)
             if not chunk.request.prompt_computed:
                 one.insert_prompt(chunk.request)
     finished = [chunk.request for chunk in chunks if chunk.sample and chunk.request.finish_reason is not None]
@@ -229,7 +229,7 @@ def test_a_family_that_gave_way_before_its_paths_began_goes_on() -> None:
     while request.queues.decode or request.queues.prefill or not request.queues.pending:
         for chunk in one.schedule():
             if chunk.sample:
-                request.advance(chunk.branch, script.next(chunk.branch), None)
+                request.advance(chunk.branch, script.next(chunk.branch))
                 if not request.prompt_computed:
                     one.insert_prompt(request)
     one.preempt(request)
@@ -457,7 +457,7 @@ def write_out(one: Scheduler, scripts: Scripts, rng: random.Random | None = None
             if chunk.sample:
                 request, branch = chunk.request, chunk.branch
                 assert not request.queues.waits(branch)
-                request.advance(branch, scripts[request.id][1][branch.path][len(branch.token_ids)], None)
+                request.advance(branch, scripts[request.id][1][branch.path][len(branch.token_ids)])
                 if not request.prompt_computed:
                     one.insert_prompt(request)
                 machine = request.trunk.machine

@@ -164,6 +164,8 @@ def test_parameters_go_to_the_server(serve: Serve) -> None:
         ("openai", {"min_tokens": 5}, "min_tokens=5"),
         ("vllm", {"prompt_logprobs": 1}, "prompt_logprobs cannot be honoured"),
         ("vllm", {"share_every": 4}, "share_every cannot be honoured"),
+        ("vllm", {"supports": True}, "supports=True cannot be honoured"),
+        ("vllm", {"logprobs": True, "logprobs_mode": "processed_logprobs"}, "logprobs_mode='processed_logprobs' cannot be"),
         ("vllm", {"response_format": {"type": "json_object"}}, "response_format cannot be honoured"),
         ("vllm", {"logit_bias": {10**6: 1.0}}, "logit_bias names token id 1000000"),
     ],

@@ -89,6 +89,8 @@ class Backend(ABC):
         rereads: whether paths are read again unless another join is asked for.
         reusable: whether computed tokens are of use to other requests.
         softcap: cap of the attention's scores; `None` without one.
+        updatable: whether the weights change between forwards, so that what is copied of them can be copied again (`refresh`).
+            Set before `prepare`.
     """
 
     model: Any
@@ -101,6 +103,7 @@ class Backend(ABC):
     reusable = True
     softcap: float | None = None
     short_positions: int | None = None
+    updatable = False
 
     def __init__(self, device: torch.device, *, deterministic: bool = False) -> None:
         self.device, self.deterministic = device, deterministic
@@ -115,6 +118,9 @@ class Backend(ABC):
             model.to(self.device)
         model.set_attn_implementation(register())
         self.short_positions = split_rotary(model, name)
+
+    def refresh(self) -> None:  # noqa: B027  (optional)
+        """The weights have been changed in place: copy again what was copied of them. Only if `updatable`."""
 
     def close(self) -> None:
         """Free the pool of one engine. The model goes with the last who refers to it."""

@@ -276,17 +276,20 @@ def _read_layer(layer: Any, kernels: KernelBackend, recorded: _RecordingBackend)
 
 def _cat(*parts: Any) -> Any:
     """All parts concatenated, or `None` if they are."""
-    return None if parts[0] is None else torch.cat(parts)
+    if parts[0] is None:
+        return None
+    with torch.inference_mode(mode=False), torch.no_grad():  # a model that is trained may hold views of them
+        return torch.cat(parts)
 
 
 def _share_weights(fused: FusedLinear, modules: list[Any]) -> None:
-    """Let the modules hold views of the fused layer's weights instead of their own."""
+    """Let the modules' parameters be views of the fused layer's weights."""
     sizes = [len(module.weight) for module in modules]
     for module, weight in zip(modules, fused.weight_FE.split(sizes), strict=True):
-        module.weight = nn.Parameter(weight, requires_grad=False)
+        module.weight.data = weight
     if fused.bias_F is not None:
         for module, bias in zip(modules, fused.bias_F.split(sizes), strict=True):
-            module.bias = nn.Parameter(bias, requires_grad=False)
+            module.bias.data = bias
 
 
 @torch.inference_mode()

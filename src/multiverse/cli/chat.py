@@ -23,7 +23,7 @@ from ..serving.config import ServerConfig
 from .declared import Fields, expand_options
 from .errors import InputError, known
 from .introduce import introduce, warn_tagless, warn_unlike
-from .loading import BY_PRESET, ONE_PROCESS, ModelOptions
+from .loading import BY_PRESET, NOT_OFFERED, ONE_PROCESS, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def chat(
         dict[str, Any],
         Fields(
             of=SamplingParams,
-            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every"),
+            leave_out=NOT_OFFERED,
             show_default={name: f"{shown}, or the server's" for name, shown in BY_PRESET.items()},
         ),
     ],

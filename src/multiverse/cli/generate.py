@@ -18,7 +18,7 @@ from .declared import Fields, Json, expand_options
 from .errors import InputError
 from .introduce import introduce, warn_tagless, warn_unlike
 from .jsonio import print_json
-from .loading import BY_PRESET, ModelOptions
+from .loading import BY_PRESET, NOT_OFFERED, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def generate(
         dict[str, Any],
         Fields(
             of=SamplingParams,
-            leave_out=("logit_bias", "n", "logprobs", "top_logprobs", "prompt_logprobs", "response_format", "share_every"),
+            leave_out=NOT_OFFERED,
             show_default=BY_PRESET,
         ),
     ],

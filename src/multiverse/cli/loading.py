@@ -40,6 +40,11 @@ BY_PRESET = {
     "path_repetition_penalty": "that of the trunk, or the preset's",
 }
 """Defaults of sampling parameters that the preset of a model decides, as `--help` shows them."""
+NOT_OFFERED = (
+    *("logit_bias", "n", "logprobs", "top_logprobs", "logprobs_mode", "supports", "prompt_logprobs"),
+    *("response_format", "share_every"),
+)
+"""Sampling parameters that have no option of their own, as there is nobody to see what they give."""
 _MODEL, _GIB = "Model", 1 << 30
 
 

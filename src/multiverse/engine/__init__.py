@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .branch import Branch, Span
+    from .branch import Branch, Drawn, Span, Support
     from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
     from .generation import Generation, Usage
     from .params import SamplingParams
@@ -23,6 +23,7 @@ __all__ = [
     "BranchEndEvent",
     "BranchTree",
     "Counts",
+    "Drawn",
     "Event",
     "FinishEvent",
     "ForkEvent",
@@ -37,6 +38,7 @@ __all__ = [
     "ScoringRequest",
     "SlotPool",
     "Span",
+    "Support",
     "TokenEvent",
     "Usage",
 ]
@@ -44,7 +46,9 @@ __all__ = [
 # Loaded on first use, so that the command line reads the declarations of `SamplingParams` without importing numpy.
 _MODULES = {
     "Branch": "branch",
+    "Drawn": "branch",
     "Span": "branch",
+    "Support": "branch",
     "BranchEndEvent": "events",
     "Counts": "events",
     "Event": "events",

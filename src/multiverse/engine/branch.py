@@ -30,6 +30,36 @@ class TokenScore(NamedTuple):
     top: Top = ()
 
 
+class Support(NamedTuple):
+    """Which tokens could be drawn at one place: what grammar, limits and cuts left.
+
+    Attributes:
+        token_ids: some tokens, in ascending order.
+        allowed: whether these alone could be drawn, or all but these.
+    """
+
+    token_ids: tuple[int, ...]
+    allowed: bool
+
+
+class Drawn(NamedTuple):
+    """What is known of a sampled token, as far as its request asks for it.
+
+    Attributes:
+        logprob: its log-probability (`SamplingParams.logprobs_mode`).
+        top: the likeliest tokens at its place.
+        support: which tokens could be drawn; `None` also where all could.
+    """
+
+    logprob: float | None = None
+    top: Top | None = None
+    support: Support | None = None
+
+
+NOT_DRAWN = Drawn()
+"""Of tokens that the engine wrote itself."""
+
+
 @dataclass(eq=False)
 class Span:
     """Consecutive tokens of one branch whose keys and values are still to be computed; the first stands at `position`."""
@@ -102,7 +132,7 @@ class Branch:
         next_position: position of the next token. Not the number of tokens it can see: after a join that is larger.
         read_again: by how many positions it is beyond the end of `chain`, since it has read paths again.
         seed: what its random stream is derived from, with `path`.
-        token_ids, positions, forced, logprobs, tops: per token generated on the branch itself, the prompt left out.
+        token_ids, positions, forced, drawn: per token generated on the branch itself, the prompt left out.
         prompt_ids: its tokens in the prompt.
         textless: indices into `token_ids` of parts of characters that were not completed.
         blocks: children of each block, with the number of own tokens that precede them in document order.
@@ -130,8 +160,7 @@ class Branch:
     token_ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
-    logprobs: list[float | None] = field(default_factory=list)
-    tops: list[Top | None] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
     prompt_ids: list[int] = field(default_factory=list)
     textless: set[int] = field(default_factory=set)
     blocks: list[tuple[int, list[Branch]]] = field(default_factory=list)

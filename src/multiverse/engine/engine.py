@@ -53,6 +53,9 @@ class Engine:
         max_batch_branches: most branches that one forward advances; the others follow in waves.
         prefix_cache: keep computed tokens for prompts with the same beginning.
         sampler: chooses tokens; `None` samples from the model.
+
+    Attributes:
+        sleeping: whether it has given its memory away (`sleep`).
     """
 
     def __init__(
@@ -100,15 +103,28 @@ class Engine:
             read_answer=loaded.read_answer,
         )
         self._unused = frozenset(loaded.unused)
-        self.backend = loaded.backend.allocate(kv_memory)
-        self.slots = SlotPool(self.backend.num_slots)
-        if not self.backend.reusable:
-            self.slots.on_free = self.backend.forget
-        self.cache = PrefixCache(self.slots, enabled=prefix_cache and self.backend.reusable)
-        self.scheduler = Scheduler(self.slots, self.cache, **limits)
+        self._kv_memory, self._limits, self._prefix_cache = kv_memory, limits, prefix_cache
+        self.wake_up()
         self.sampler = sampler if sampler is not None else Sampler()
         self.rounds = Rounds() if self.backend.deterministic else None
         self._ids = count()
+
+    def wake_up(self) -> None:
+        """Take memory for keys and values, after `sleep` as for the first time: as much as is free, with nothing cached."""
+        self.backend = self.loaded.backend.allocate(self._kv_memory)
+        self.slots = SlotPool(self.backend.num_slots)
+        if not self.backend.reusable:
+            self.slots.on_free = self.backend.forget
+        self.cache = PrefixCache(self.slots, enabled=self._prefix_cache and self.backend.reusable)
+        self.scheduler = Scheduler(self.slots, self.cache, **self._limits)
+        self.sleeping = False
+
+    def sleep(self) -> None:
+        """Abort all requests and free the memory of keys and values; the model stays. Not with tensor parallelism."""
+        if not self.sleeping:
+            self._abort_all()
+            self.backend.close()
+            self.sleeping = True
 
     def submit(
         self,
@@ -182,6 +198,8 @@ class Engine:
 
     def check(self, prompt: list[int], params: SamplingParams) -> None:
         """Raise `RequestError` if the request could never run."""
+        if self.sleeping:
+            raise RequestError("the engine sleeps, without memory for keys and values: call wake_up() first")
         limit = self.loaded.max_positions
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")
@@ -285,17 +303,19 @@ class Engine:
         """Append each sampled token to its branch."""
         if self.rounds is not None:
             sampled, choice = self.rounds.collect(sampled, choice)
-        for chunk, token, logprob, top in zip(sampled, choice.tokens, choice.logprobs, choice.tops, strict=True):
+        for chunk, token, drawn in zip(sampled, choice.tokens, choice.drawn, strict=True):
             request, branch = chunk.request, chunk.branch
             if request.finish_reason is not None:  # another branch has just ended the request
                 continue
+            # It was drawn from the row of the token before it on its own branch (rollouts for training rely on it).
+            assert chunk.position + len(chunk.token_ids) == branch.next_position
             if token is None:
                 request.fail("error", "the model gave no numbers to choose a token by (not-a-number, or infinity)")
             elif token in self.loaded.stop_ids and not request.params.ignore_eos:
-                request.end_of_text(branch, token, logprob, top)
+                request.end_of_text(branch, token, drawn)
             else:
                 try:
-                    request.advance(branch, token, logprob, top)
+                    request.advance(branch, token, drawn)
                 except StructureError as error:
                     request.fail("malformed", str(error))
                 except Exception as error:  # a decoder that fails on a token, say, concerns this request alone
@@ -322,9 +342,11 @@ class Engine:
 
     def close(self) -> None:
         """Abort all requests, and free the model and the pool; nothing can be run afterwards."""
+        self.sleep()
+
+    def _abort_all(self) -> None:
         for request in [*self.scheduler.running, *self.scheduler.waiting]:
             self.abort(request)
-        self.backend.close()
 
     def check_integrity(self) -> None:
         """Prove that every slot of the pool is accounted for (see `Scheduler.check_integrity`)."""

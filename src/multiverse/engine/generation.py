@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import StructureError
 from ..structure import Dialect, Document, Role, markdown_text, parse, plain_answer
-from .branch import Branch, TokenScore, Top
+from .branch import Branch, Support, TokenScore, Top
 from .html import draw_html
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
@@ -91,6 +91,8 @@ class Generation:
         token_ids, positions, branches, forced: per token; a branch is a label path such as ``2.1``, empty for the trunk.
         logprobs: per token, `None` for forced ones; `None` altogether unless asked for.
         top_logprobs: per token, the likeliest tokens and their log-probabilities, likeliest first, likewise.
+        supports: per token, which tokens could be drawn in its place, `None` for forced ones and where all tokens could; `None`
+            altogether unless asked for.
         prompt_token_ids: the prompt.
         prompt_logprobs: per token of the prompt, `None` for the first one and for those that the engine would write; `None`
             altogether unless asked for.
@@ -110,6 +112,7 @@ class Generation:
     prompt_token_ids: tuple[int, ...] = field(repr=False)
     structure_error: str | None = None
     top_logprobs: tuple[Top | None, ...] | None = field(default=None, repr=False)
+    supports: tuple[Support | None, ...] | None = field(default=None, repr=False)
     closed: tuple[tuple[str, str], ...] = ()
     prompt_logprobs: tuple[TokenScore | None, ...] | None = field(default=None, repr=False)
     stop_reason: str | int | None = None
@@ -159,8 +162,9 @@ def build_generation(
         positions=tuple(branch.positions[i] for branch, i in order),
         branches=tuple(branch.label for branch, _ in order),
         forced=tuple(branch.forced[i] for branch, i in order),
-        logprobs=tuple(branch.logprobs[i] for branch, i in order) if params.logprobs else None,
-        top_logprobs=tuple(branch.tops[i] for branch, i in order) if params.top_logprobs else None,
+        logprobs=tuple(branch.drawn[i].logprob for branch, i in order) if params.logprobs else None,
+        top_logprobs=tuple(branch.drawn[i].top for branch, i in order) if params.top_logprobs else None,
+        supports=tuple(branch.drawn[i].support for branch, i in order) if params.supports else None,
         closed=closed,
         prompt_token_ids=tuple(prompt),
         structure_error=problem,

@@ -65,12 +65,16 @@ class SamplingParams(Options):
         max_seconds: wall-clock limit from submission, time in the queue included; after it, up to `reserved_tokens` more are
             generated.
         ignore_eos: go on after the end-of-text token (for benchmarks).
-        logprobs: report the log-probability of every sampled token, under the model's own distribution (temperature 1,
-            no penalty, no bias, no guard, no cut).
+        logprobs: report the log-probability of every sampled token, the end-of-text token among them.
         top_logprobs: report the log-probabilities of this many likeliest tokens too, under the same distribution.
+        logprobs_mode: under which distribution. ``raw_logprobs``: the model's own (temperature 1, no penalty, no bias, no
+            guard, no cut). ``processed_logprobs``: the one that the token was drawn from, after bias, penalties, grammar,
+            limits, temperature and cuts, over the tokens that could be drawn; only those are listed. Where the temperature is
+            0 nothing is drawn, and it is the distribution at temperature 1 without cuts, as in vLLM.
+        supports: record which tokens could be drawn at each place (`Generation.supports`).
         prompt_logprobs: report the log-probability of every token of the prompt, and those of so many likeliest ones, under the
-            same distribution and the layout that the prompt's tags give it. For that the whole prompt is computed, and nothing
-            taken from the prefix cache.
+            model's own distribution and the layout that the prompt's tags give it. For that the whole prompt is computed, and
+            nothing taken from the prefix cache.
         response_format: form of the answer, as OpenAI has it: ``{"type": "json_object"}``, ``{"type": "json_schema",
             "json_schema": {"schema": {…}}}``, or ``{"type": "text"}`` like `None`. The thinking stays free and may fork; the
             answer is JSON, does not fork, and ends where it is complete. A limit may still cut it off. Needs the extra
@@ -234,6 +238,12 @@ class SamplingParams(Options):
         metavar="N",
         group=_SAMPLING,
     )
+    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = option(
+        "raw_logprobs",
+        "Log-probabilities under the model's own distribution, or under the one that tokens were drawn from.",
+        group=_SAMPLING,
+    )
+    supports: bool = option(False, "Record which tokens could be drawn at each place.", group=_SAMPLING)
     prompt_logprobs: int | None = option(
         None,
         "Report the log-probability of every token of the prompt, and of the N likeliest ones beside it.",
@@ -263,6 +273,8 @@ class SamplingParams(Options):
             raise self.invalid("max_tokens")
         if self.min_tokens > self.max_tokens:
             raise self.invalid("min_tokens")
+        if self.logprobs_mode != "raw_logprobs" and not (self.logprobs or self.top_logprobs):
+            raise RequestError(f"logprobs_mode={self.logprobs_mode!r} has no effect without logprobs or top_logprobs: set one")
         if not all(_is_bias(token, bias) for token, bias in self.logit_bias.items()):
             raise self.invalid("logit_bias")
         if isinstance(self.response_format, Mapping):
@@ -286,6 +298,11 @@ class SamplingParams(Options):
         """`response_format`, checked."""
         assert not isinstance(self.response_format, Mapping)
         return self.response_format
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the least likely tokens are left out where tokens are drawn."""
+        return self.temperature > 0 and (self.top_k > 0 or self.min_p > 0 or self.top_p < 1)
 
     @property
     def penalises(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..errors import StructureError
 from ..structure import Fork, Stop, TokenRole, Transition, closing_tokens, required_tokens
-from .branch import Branch, TokenScore, Top
+from .branch import NOT_DRAWN, Branch, Drawn, TokenScore
 from .computed import ComputedTokens
 from .events import BranchEndEvent, Counts, Event, FinishEvent, ForkEvent, JoinEvent, PromptEvent, TokenEvent
 from .generation import Generation, Usage, build_generation
@@ -139,7 +139,7 @@ class Request:
 
     # -- advance ------------------------------------------------------------------------------------------------------
 
-    def advance(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
+    def advance(self, branch: Branch, token: int, drawn: Drawn = NOT_DRAWN) -> None:
         """Append a sampled token; fork, close the branch or join where the grammar says so.
 
         Raises:
@@ -150,9 +150,9 @@ class Request:
         try:
             transition = branch.machine.feed(token) if branch.machine is not None else None
         except StructureError:
-            self._append(branch, token, logprob=logprob, top=top, legal=False)
+            self._append(branch, token, drawn=drawn, legal=False)
             raise
-        self._append(branch, token, logprob=logprob, top=top)
+        self._append(branch, token, drawn=drawn)
         if matcher is not None and text and self.finish_reason is None:
             if (problem := matcher.feed(token)) is not None:
                 self.fail("error", problem)
@@ -168,9 +168,9 @@ class Request:
         self.tree.drop_unfinished(branch)
         self._follow(branch, self._append_all(branch, token_ids))
 
-    def end_of_text(self, branch: Branch, token: int, logprob: float | None, top: Top | None = None) -> None:
+    def end_of_text(self, branch: Branch, token: int, drawn: Drawn = NOT_DRAWN) -> None:
         """Append an end-of-text token: the request has finished, as malformed unless the grammar allows it here."""
-        self._add(branch, token, logprob=logprob, top=top)
+        self._add(branch, token, drawn=drawn)
         self.tree.end(branch)
         if branch.stream is not None:
             branch.stream.push_end()
@@ -303,12 +303,11 @@ class Request:
         token: int,
         *,
         forced: bool = False,
-        logprob: float | None = None,
-        top: Top | None = None,
+        drawn: Drawn = NOT_DRAWN,
         legal: bool = True,
     ) -> None:
         """Append a token that the branch's machine was fed (`legal`) or has refused."""
-        self._add(branch, token, forced=forced, logprob=logprob, top=top)
+        self._add(branch, token, forced=forced, drawn=drawn)
         if branch.stream is None:
             return
         text = self._push(branch.stream, token, forced=forced)
@@ -331,11 +330,9 @@ class Request:
             self.stop_reason = stream.stopped_by if stream.stopped_by is not None else self._stops[token]
         return text
 
-    def _add(
-        self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
-    ) -> None:
+    def _add(self, branch: Branch, token: int, *, forced: bool = False, drawn: Drawn = NOT_DRAWN) -> None:
         self.queues.append(branch.holder, token)
-        self.tree.append(branch, token, forced=forced, logprob=logprob, top=top)
+        self.tree.append(branch, token, forced=forced, drawn=drawn)
         reason = self.limits.reached(branch)
         if reason is not None:
             self.finish_reason = reason
@@ -369,8 +366,8 @@ class Request:
                 text,
                 holder.positions[-1],
                 holder.forced[-1],
-                holder.logprobs[-1],
-                holder.tops[-1],
+                holder.drawn[-1].logprob,
+                holder.drawn[-1].top,
                 *role,
                 end_of_text=end,
                 held=branch.stream.held,

@@ -7,12 +7,12 @@ request then goes through the same states as if it were alone. Torch-free but fo
 
 from __future__ import annotations
 
-from .branch import Top
+from .branch import Drawn
 from .request import Request
 from .sampler import Choice
 from .scheduler import Chunk
 
-_Held = tuple[Chunk, int | None, float | None, Top | None]
+_Held = tuple[Chunk, int | None, Drawn]
 
 
 class Rounds:
@@ -32,11 +32,10 @@ class Rounds:
     def collect(self, sampled: list[Chunk], choice: Choice) -> tuple[list[Chunk], Choice]:
         """Take the tokens of a forward; returns those of all requests whose round is complete, in the order of the round."""
         ready: list[_Held] = []
-        for entry in zip(sampled, choice.tokens, choice.logprobs, choice.tops, strict=True):
+        for entry in zip(sampled, choice.tokens, choice.drawn, strict=True):
             self._held.setdefault(entry[0].request.id, []).append(entry)
         # Also of requests that this forward sampled nothing for: a round may end with tokens of a path that has closed.
         for number, held in list(self._held.items()):
             if not held[0][0].request.queues.unfinished:
                 ready += self._held.pop(number)
-        chunks, tokens, logprobs, tops = ([*column] for column in zip(*ready, strict=True)) if ready else ([], [], [], [])
-        return chunks, Choice(tokens, logprobs, tops)
+        return [chunk for chunk, _, _ in ready], Choice([token for _, token, _ in ready], [drawn for _, _, drawn in ready])

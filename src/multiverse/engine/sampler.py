@@ -12,12 +12,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..backends.transfer import download, upload
-from .branch import Branch, SeenTokens, TokenScore, Top
+from .behaviour import Supports, behaviour, cut, settings
+from .branch import NOT_DRAWN, Branch, Drawn, SeenTokens, TokenScore, Top
+from .limits import Choices
 from .params import SamplingParams
 from .request import Request
 
@@ -36,13 +39,11 @@ class Choice:
 
     Attributes:
         tokens: `None` where the logits were not finite.
-        logprobs: log-probability of each under the model's own distribution; `None` if not requested.
-        tops: the likeliest tokens under the model's own distribution; `None` if not requested.
+        drawn: what each row's request asks to know of its token.
     """
 
     tokens: list[int | None]
-    logprobs: list[float | None]
-    tops: list[Top | None]
+    drawn: list[Drawn]
 
 
 class Sampler:
@@ -52,6 +53,11 @@ class Sampler:
     def _long_lists(self) -> OrderedDict[int, tuple[tuple[int, ...], Tensor]]:
         """Long lists of tokens as tensors, by id, least recently used first. Each entry keeps its list, so ids stay valid."""
         return OrderedDict()
+
+    @cached_property
+    def _supports(self) -> Supports:
+        """Makes the supports of rows that record them."""
+        return Supports()
 
     @torch.inference_mode()
     def sample(self, logits_BV: Tensor, rows: list[Row], run_ahead: RunAhead | None = None) -> Choice:
@@ -64,10 +70,13 @@ class Sampler:
         """
         own = own_distribution(logits_BV, rows)
         finite_B = logits_BV.amax(dim=-1).isfinite()
-        self.edit(logits_BV, rows)
+        choices = self.edit(logits_BV, rows)
         token_B = self.choose(logits_BV, rows).where(finite_B, -1)
+        recorded = _Recorded.of(logits_BV, rows)  # before the device goes on to other logits
         tokens = download(token_B, run_ahead)  # the one place where a step waits for the device
-        return self.report(own, [token if token >= 0 else None for token in tokens])
+        choice = self.report(own, [token if token >= 0 else None for token in tokens])
+        self._record(recorded, rows, choices, choice)
+        return choice
 
     def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:
         """One token per row [B], on the device, from edited logits."""
@@ -80,9 +89,10 @@ class Sampler:
             token_B[warm_B] = _draw(logits_BV[warm_B], params, uniforms)
         return token_B
 
-    def edit(self, logits_BV: Tensor, rows: list[Row]) -> None:
-        """Apply biases, penalties, allowed and banned tokens to the logits, in place."""
+    def edit(self, logits_BV: Tensor, rows: list[Row]) -> list[Choices]:
+        """Apply biases, penalties, allowed and banned tokens to the logits, in place; returns what each row may sample."""
         device = logits_BV.device
+        choices: list[Choices] = []
         if rows and (unused := rows[0][0].model.unused):  # of the model, so the same for all rows
             logits_BV.index_fill_(1, self._as_index(unused, device), -math.inf)
         banned: tuple[list[int], list[int]] = ([], [])
@@ -96,6 +106,7 @@ class Sampler:
                 assert branch.seen is not None
                 _penalise(logits_BV[index], branch.seen, params, params.repetition_in(path=bool(branch.label)))
             choice = request.limits.choices(branch)
+            choices.append(choice)
             if choice.only is not None:
                 only = self._as_index(choice.only, device)
                 kept = logits_BV[index, only].clamp(min=torch.finfo(logits_BV.dtype).min)
@@ -110,20 +121,21 @@ class Sampler:
         if banned[0]:
             row, token = upload(banned, device)
             logits_BV[row, token] = -math.inf
+        return choices
 
     def report(self, own: Own, tokens: list[int | None]) -> Choice:
-        """The choice of these tokens, with the log-probabilities that were requested."""
-        logprobs: list[float | None] = [None] * len(tokens)
-        tops: list[Top | None] = [None] * len(tokens)
-        if own.index:
-            chosen = torch.tensor([tokens[i] or 0 for i in own.index], device=own.logprobs_BV.device)
-            values = own.logprobs_BV.gather(1, chosen[:, None])[:, 0].tolist()
-            for place, (i, value) in enumerate(zip(own.index, values, strict=True)):
-                logprobs[i] = value
-                if own.wanted[place]:
-                    best = own.listed_BV[place].topk(min(own.wanted[place], own.most))
-                    tops[i] = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        return Choice(tokens, logprobs, tops)
+        """The choice of these tokens, with the log-probabilities that were requested under the model's own distribution."""
+        choice = Choice(tokens, [NOT_DRAWN] * len(tokens))
+        _score_drawn(own, choice)
+        return choice
+
+    def _record(self, recorded: _Recorded, rows: list[Row], choices: list[Choices], choice: Choice) -> None:
+        """Add to a choice what the rows that ask for it are told of the distributions that it was drawn from."""
+        _score_drawn(recorded.processed, choice, listed_above=-math.inf)
+        for i, (request, _) in enumerate(rows):
+            if request.params.supports:
+                support = self._supports.of(choices[i], request.model.unused, recorded.vocabulary, recorded.kept_BV.get(i))
+                choice.drawn[i] = choice.drawn[i]._replace(support=support)
 
     def _as_index(self, token_ids: tuple[int, ...], device: torch.device) -> Tensor:
         """Token ids as an index on the device."""
@@ -148,14 +160,14 @@ def dictate(token_B: Tensor, tokens: dict[int, int]) -> Tensor:
 
 @dataclass
 class Own:
-    """The model's own distribution, for the rows that request log-probabilities.
+    """A distribution for the rows that request log-probabilities under it: the model's own, or the one drawn from.
 
     Attributes:
         index: these rows.
         wanted: number of likeliest tokens that each requests.
         logprobs_BV: log-probabilities of each.
         listed_BV: the same, with minus infinity for what is no token, if any of them requests likeliest tokens.
-        most: number of tokens.
+        most: number of tokens that may be listed.
     """
 
     index: list[int]
@@ -165,9 +177,38 @@ class Own:
     most: int
 
 
+class _Recorded(NamedTuple):
+    """The distributions that tokens are drawn from, for the rows that ask about them.
+
+    Attributes:
+        processed: those of the rows that request log-probabilities under them.
+        kept_BV: of the rows that record what cuts leave, by row: whether each token may be drawn.
+        vocabulary: rows of the vocabulary.
+    """
+
+    processed: Own
+    kept_BV: dict[int, Tensor]
+    vocabulary: int
+
+    @classmethod
+    def of(cls, logits_BV: Tensor, rows: list[Row]) -> _Recorded:
+        """From edited logits."""
+        every = [request.params for request, _ in rows]
+        index = [i for i, params in enumerate(every) if _processed(params) or (params.supports and params.cuts)]
+        if not index:
+            return cls(Own([], [], logits_BV[:0], logits_BV[:0], 0), {}, logits_BV.shape[-1])
+        logprobs_BV, kept_BV = behaviour(logits_BV[upload(index, logits_BV.device)], [every[i] for i in index])
+        kept_BV = {index[place]: kept_V for place, kept_V in kept_BV.items()}
+        places = [place for place, i in enumerate(index) if _processed(every[i])]
+        logprobs_BV, index = logprobs_BV[upload(places, logits_BV.device)], [index[place] for place in places]
+        wanted = [every[i].top_logprobs for i in index]
+        return cls(Own(index, wanted, logprobs_BV, logprobs_BV, logits_BV.shape[-1]), kept_BV, logits_BV.shape[-1])
+
+
 def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
-    """The distribution of the rows that request log-probabilities; taken before the logits are edited."""
-    index = [i for i, (request, _) in enumerate(rows) if request.params.logprobs or request.params.top_logprobs]
+    """The model's own distribution; taken before the logits are edited."""
+    scored = ((i, request.params) for i, (request, _) in enumerate(rows))
+    index = [i for i, params in scored if (params.logprobs or params.top_logprobs) and not _processed(params)]
     if not index:
         return Own([], [], logits_BV[:0], logits_BV[:0], 0)
     wanted = [rows[i][0].params.top_logprobs for i in index]
@@ -176,6 +217,30 @@ def own_distribution(logits_BV: Tensor, rows: list[Row]) -> Own:
     if unused and any(wanted):
         listed_BV = logprobs_BV.index_fill(1, upload(unused, logits_BV.device), -math.inf)
     return Own(index, wanted, logprobs_BV, listed_BV, logits_BV.shape[1] - len(unused))
+
+
+def _processed(params: SamplingParams) -> bool:
+    """Whether log-probabilities are asked for under the distribution that tokens are drawn from."""
+    return params.logprobs_mode == "processed_logprobs"
+
+
+def _score_drawn(own: Own, choice: Choice, listed_above: float | None = None) -> None:
+    """Add the log-probabilities of the tokens of these rows to a choice.
+
+    Args:
+        listed_above: list only likeliest tokens with a log-probability above this.
+    """
+    if not own.index:
+        return
+    chosen = torch.tensor([choice.tokens[i] or 0 for i in own.index], device=own.logprobs_BV.device)
+    values = own.logprobs_BV.gather(1, chosen[:, None])[:, 0].tolist()
+    for place, (i, value) in enumerate(zip(own.index, values, strict=True)):
+        top: Top | None = None
+        if own.wanted[place]:
+            best = own.listed_BV[place].topk(min(own.wanted[place], own.most))
+            listed = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            top = tuple((token, logprob) for token, logprob in listed if listed_above is None or logprob > listed_above)
+        choice.drawn[i] = Drawn(value, top)
 
 
 def score(logits_BV: Tensor, targets: list[int], top: int = 0, unused: tuple[int, ...] = ()) -> list[TokenScore]:
@@ -210,31 +275,12 @@ def _penalise(logits_V: Tensor, seen: SeenTokens, params: SamplingParams, repeti
 
 
 def _draw(logits_BV: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:
-    """One token per row: temperature, then min-p, top-k and top-p cuts on the sorted distribution, then inverse CDF."""
-    columns = (
-        [p.temperature for p in params],
-        [p.top_k or logits_BV.shape[-1] for p in params],
-        [p.min_p for p in params],
-        [p.top_p for p in params],
-        uniforms,
-    )
-    # In one transfer: each costs as much as all of them together.
-    settings = upload(columns, logits_BV.device, torch.float64)
-    temperature_B1, top_k_B1, min_p_B1, top_p_B1, uniform_B1 = settings[:, :, None].unbind()
-    # The largest is subtracted first, so that no temperature, however small, gives infinity.
-    scaled_BV = (logits_BV.double() - logits_BV.amax(dim=-1, keepdim=True)) / temperature_B1
-    sorted_BV, order_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
-    probability_BV = sorted_BV.softmax(dim=-1)
-    rank_V = torch.arange(sorted_BV.shape[-1], device=logits_BV.device)
-    keep_BV = (rank_V < top_k_B1) & (probability_BV >= min_p_B1 * probability_BV[:, :1])
-    probability_BV = probability_BV * keep_BV
-    # The total is the last of the cumulative sums, not `sum`: its order depends on the number of rows.
-    sum_BV = probability_BV.cumsum(dim=-1)
-    # A token stays if the likelier ones do not reach top_p of the total yet; the likeliest always stays.
-    keep_BV = (sum_BV - probability_BV < top_p_B1 * sum_BV[:, -1:]) | (rank_V == 0)
-    cdf_BV = (probability_BV * keep_BV).cumsum(dim=-1)
+    """One token per row, by inverse CDF."""
+    *cuts, uniform_B1 = settings(logits_BV, params, uniforms)
+    order_BV, weight_BV = cut(logits_BV, *cuts)
+    cdf_BV = weight_BV.cumsum(dim=-1)
     target_B1 = uniform_B1 * cdf_BV[:, -1:]
     chosen_B1 = (cdf_BV <= target_B1).sum(dim=-1, keepdim=True)
     # Rounding may leave the target at the very end: fall back to the last kept token.
-    last_B1 = ((probability_BV * keep_BV > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
+    last_B1 = ((weight_BV > 0).sum(dim=-1, keepdim=True) - 1).clamp(min=0)
     return order_BV.gather(1, torch.minimum(chosen_B1, last_B1))[:, 0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import RequestError, StructureError
 from ..structure import Contexts, Machine, Replay, RoleTracker, TokenDialect, merge, partings, visibility
-from .branch import Branch, SeenTokens, Span, Top
+from .branch import NOT_DRAWN, Branch, Drawn, SeenTokens, Span
 from .characters import EndsInside, count_unfinished
 from .grammar import GrammarCompiler
 from .lines import below, context, lines, stretches
@@ -272,9 +272,7 @@ class BranchTree:
             skip_blank=tokens is not None,
         )
 
-    def append(
-        self, branch: Branch, token: int, *, forced: bool = False, logprob: float | None = None, top: Top | None = None
-    ) -> None:
+    def append(self, branch: Branch, token: int, *, forced: bool = False, drawn: Drawn = NOT_DRAWN) -> None:
         """A token was generated on a branch, or behind it."""
         path, branch = branch, branch.holder
         if branch is not path and not branch.token_ids:
@@ -282,8 +280,7 @@ class BranchTree:
         branch.token_ids.append(token)
         branch.positions.append(branch.next_position)
         branch.forced.append(forced)
-        branch.logprobs.append(logprob)
-        branch.tops.append(top)
+        branch.drawn.append(drawn)
         branch.next_position += 1
         branch.steps += not forced
         if branch.seen is not None:

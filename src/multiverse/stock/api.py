@@ -61,6 +61,12 @@ class Api:
         for name, hint in _NEVER.items():
             if getattr(params, name) is not None:
                 raise RequestError(f"{name} cannot be honoured by a server of another engine ({self.name}): {hint}")
+        if params.supports or params.logprobs_mode != "raw_logprobs":
+            name = "supports" if params.supports else "logprobs_mode"
+            raise RequestError(
+                f"{name}={getattr(params, name)!r} cannot be honoured by a server of another engine ({self.name}): "
+                f"leave it out, or generate with a model in this process"
+            )
         for name in (*_OPENAI, *_MORE):
             value = getattr(params, name)
             if name != "temperature" and name not in self.fields and value != getattr(neutral, name):

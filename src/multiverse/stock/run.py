@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.branch import Branch, Top
+from ..engine.branch import Branch, Drawn, Top
 from ..engine.events import Event, FinishEvent
 from ..engine.limits import Choices
 from ..engine.lines import context
@@ -298,12 +298,12 @@ class Run:
             return False
         line.redraws = 0
         line.failures = 0
-        top = self._top(piece)
+        drawn = Drawn(piece.logprob, self._top(piece))
         try:
             if end:
-                request.end_of_text(branch, token, piece.logprob, top)
+                request.end_of_text(branch, token, drawn)
             else:
-                request.advance(branch, token, piece.logprob, top)
+                request.advance(branch, token, drawn)
         except StructureError as error:
             request.fail("malformed", str(error))
         line.confirmed += 1

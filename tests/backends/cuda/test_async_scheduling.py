@@ -99,7 +99,7 @@ def test_a_token_that_the_device_did_not_choose_is_read(folder: Path) -> None:
 
         def sample(self, logits_BV: Tensor, rows: list[Row], *more: Any) -> Choice:
             choice = super().sample(logits_BV, rows, *more)
-            return Choice([120 for _ in choice.tokens], choice.logprobs, choice.tops)
+            return Choice([120 for _ in choice.tokens], choice.drawn)
 
     llm = with_graphs(folder)
     llm.engine.sampler = Stubborn()

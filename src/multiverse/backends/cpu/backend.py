@@ -22,7 +22,7 @@ from ..kv_pool import Call
 from ..torch import CPU, TorchBackend
 from .build import Attend, AttendTiles, kernels
 from .layers import use_kernels
-from .packed_linears import pack_linears
+from .packed_linears import PackedLinear, pack_linears
 from .trim import trim
 
 _TILE_ROWS = 16
@@ -67,9 +67,15 @@ class CpuBackend(TorchBackend):
         if self.deterministic:
             if library is not None:
                 self.use_library(library)
-            make_invariant(model, partial(invariant_linear, pack=self._packed_linears))
+            make_invariant(model, partial(invariant_linear, pack=self._packed_linears, keep=self.updatable))
         elif self._packed_linears:
-            pack_linears(model)
+            pack_linears(model, keep=self.updatable)
+
+    def refresh(self) -> None:
+        """As `Backend.refresh`: packed linear layers are packed again. Kernels read the modules' own weights."""
+        for module in self.model.modules():
+            if isinstance(module, PackedLinear):
+                module.refresh()
 
     def use_library(self, library: ctypes.CDLL) -> None:
         """Compute attention with these kernels."""

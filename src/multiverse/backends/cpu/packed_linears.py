@@ -2,7 +2,7 @@
 
 For linear layers that the native kernels do not support: float32 models, and machines without a compiler or without AVX-512 for
 bfloat16. The two operators are private to torch, so they are tried once and not used where they fail. The original weights
-are dropped, except where an embedding shares them.
+are dropped, except where an embedding shares them, or where they are trained and packed again after each update.
 
 oneDNN compiles a kernel for every number of rows and caches a thousand of them, and the number of rows changes with nearly
 every forward. So rows are padded to one of a few numbers.
@@ -21,14 +21,23 @@ from ..plain import is_plain_linear
 
 
 class PackedLinear(nn.Module):
-    """Drop-in for `nn.Linear` in inference on CPU."""
+    """Drop-in for `nn.Linear` in inference on CPU.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    Args:
+        keep: keep the weights, too, for `refresh`.
+    """
+
+    def __init__(self, linear: nn.Linear, *, keep: bool = False) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = None if linear.bias is None else linear.bias.detach()
-        # The second argument is the number of rows to tune for; decoding has few.
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), 8)
+        self._kept = linear.weight.detach() if keep else None
+        self.packed = _pack(linear.weight)
+
+    def refresh(self) -> None:
+        """The weights have been changed in place: pack them again."""
+        assert self._kept is not None
+        self.packed = _pack(self._kept)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``[..., in_features]``."""
@@ -37,6 +46,12 @@ class PackedLinear(nn.Module):
     def _apply_packed(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
         return out
+
+
+def _pack(weight_NK: Tensor) -> Tensor:
+    # The second argument is the number of rows to tune for; decoding has few.
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_NK.detach().contiguous(), 8)
+    return packed
 
 
 def padded_rows(rows: int) -> int:
@@ -74,13 +89,17 @@ def packing_works(dtype: torch.dtype) -> bool:
         return False
 
 
-def pack_linears(model: nn.Module) -> int:
-    """Replace every plain `nn.Linear` of a CPU model; returns the number of layers replaced (0 where packing does not work)."""
+def pack_linears(model: nn.Module, *, keep: bool = False) -> int:
+    """Replace every plain `nn.Linear` of a CPU model; returns the number of layers replaced (0 where packing does not work).
+
+    Args:
+        keep: as in `PackedLinear`.
+    """
     linears = [(name, module) for name, module in model.named_modules() if is_plain_linear(module)]
     dtypes = {module.weight.dtype for _, module in linears}
     if not linears or not all(packing_works(dtype) for dtype in dtypes):
         return 0
     for name, linear in linears:
         parent = model.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], PackedLinear(linear))
+        setattr(parent, name.rpartition(".")[2], PackedLinear(linear, keep=keep))
     return len(linears)

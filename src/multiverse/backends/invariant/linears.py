@@ -64,15 +64,16 @@ _known: dict[tuple[object, ...], tuple[int, ...]] = {}
 
 
 @torch.inference_mode()
-def invariant_linear(linear: nn.Linear, *, pack: bool = True) -> InvariantLinear:
+def invariant_linear(linear: nn.Linear, *, pack: bool = True, keep: bool = False) -> InvariantLinear:
     """The replacement of a linear layer.
 
     Args:
         pack: reorder its weights for oneDNN where that works.
+        keep: as in `PackedLinear`.
     """
     weight = linear.weight
     packed = pack and weight.device.type == "cpu" and packing_works(weight.dtype)
-    module: nn.Module = PackedLinear(linear) if packed else linear
+    module: nn.Module = PackedLinear(linear, keep=keep) if packed else linear
     shape = weight.shape, linear.bias is not None, weight.dtype, weight.device, packed, torch.get_num_threads()
     if shape not in _known:
         trial, base_MK = _trial(linear)

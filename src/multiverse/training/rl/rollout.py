@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from ...engine import Support
 
 if TYPE_CHECKING:
     from ...engine import Generation
     from ..features import Table
+
+__all__ = ["Group", "Question", "Rollout", "Scores", "Support"]
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,6 @@ class Question:
     reference: str | None = None
     source: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
-
-
-class Support(NamedTuple):
-    """Which tokens could be drawn at one place, after grammar, limits and cuts.
-
-    Attributes:
-        token_ids: some tokens.
-        allowed: whether these alone could be drawn, or all but these.
-    """
-
-    token_ids: tuple[int, ...]
-    allowed: bool
 
 
 @dataclass(frozen=True)
