@@ -19,10 +19,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
+from benchmarks.processes import started
 from multiverse.threads import usable_cores
 
 QUESTION = (
@@ -153,43 +154,35 @@ def _serving(log: object) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "multiverse", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=log, stderr=log)  # type: ignore[call-overload]
-    try:
+    with started(command, stdout=log, stderr=log) as process:
         while process.poll() is None:
             with suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
                 break
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @contextmanager
 def _busy(cores: int) -> Iterator[None]:
     """Context in which so many other processes keep a core each busy."""
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
-    try:
+    with ExitStack() as hogs:
+        for _ in range(cores):
+            hogs.enter_context(started([sys.executable, "-c", "while True: pass"]))
         yield
-    finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
 
 
 def _measure(name: str, side: Mapping[str, str], cores: int, folder: Path, repeats: int) -> float:
     """Seconds of one workload in a process of its own."""
     environment = {**{key: value for key, value in os.environ.items() if key not in SETTINGS}, **side}
     program = "import sys; from benchmarks.busy_core import work; work(*sys.argv[1:])"
-    with _busy(cores):
-        done = subprocess.run(
-            [sys.executable, "-c", program, name, str(folder), str(repeats)],
-            env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1])
+    command = [sys.executable, "-c", program, name, str(folder), str(repeats)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with _busy(cores), started(command, env=environment, cwd=Path(__file__).parents[1], **pipes) as process:
+        out, errors = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{name} failed:\n{errors[-2000:]}")
+    return float(out.split()[-1])
 
 
 def work(name: str, folder: str, repeats: str) -> None:

@@ -17,13 +17,12 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -32,6 +31,7 @@ from typing import Any, cast
 from benchmarks.clients import FAILURES, Clients, ResponseError, Tally, events, open_client
 from benchmarks.machine import MAX_GROWTH, describe, resident_mib
 from benchmarks.options import make_parser
+from benchmarks.processes import started
 
 CONCURRENT, QUEUE = 256, 256
 GRACE = 60
@@ -43,14 +43,15 @@ REPORT_SECONDS = 10.0
 
 
 class Server:
-    """`multiverse serve` in a process of its own."""
+    """`multiverse serve` in a process of its own, which ends with the stack."""
 
-    def __init__(self, folder: Path, kv_gib: float) -> None:
+    def __init__(self, folder: Path, kv_gib: float, stack: ExitStack) -> None:
         self.log = folder / "server.log"
         options = ["--port", "0", "--kv-memory", str(kv_gib), "--log-format", "json", "--drain-grace", str(GRACE)]
         options += ["--max-concurrent", str(CONCURRENT), "--max-queue", str(QUEUE)]
+        command = [sys.executable, "-m", "multiverse", "serve", *options]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "multiverse", "serve", *options], stderr=log)
+            self.process = stack.enter_context(started(command, stderr=log))
         self.address = self._wait()
         self.http = open_client(self.address)
         self.memory: list[tuple[float, float]] = []
@@ -319,13 +320,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder), options.kv_memory)
-        try:
-            report = asyncio.run(measure(server, options))
-        finally:
-            if server.process.poll() is None:
-                server.process.kill()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        server = Server(Path(folder), options.kv_memory, stack)
+        report = asyncio.run(measure(server, options))
         unexpected = server.lines("unexpected error")
     for part, values in report.items():
         print(f"{part}: {values}" if isinstance(values, str) else part)

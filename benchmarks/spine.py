@@ -43,6 +43,7 @@ from transformers.utils import logging
 
 from benchmarks.clients import CHAT, events, open_client
 from benchmarks.machine import describe
+from benchmarks.processes import started
 from benchmarks.recordings.checkout import Checkout
 from benchmarks.shape import QWEN_05B, byte_tokenizer
 from multiverse.tasks import CALCULATIONS, problems
@@ -222,16 +223,9 @@ def opened(path: Path, scratch: Path, folders: dict[str, str | None]) -> Iterato
     checkout = Checkout(path, scratch)
     command = [sys.executable, "-P", str(WORKER), json.dumps(folders)]
     environment = checkout.environment | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    try:
-        with checkout.server() as port:
-            yield Side(process, port)
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with started(command, env=environment, **pipes) as process, checkout.server() as port:
+        yield Side(process, port)
 
 
 def shapes() -> dict[str, tuple[Qwen2Config, torch.dtype]]:

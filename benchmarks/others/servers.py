@@ -3,14 +3,13 @@
     with serve("vllm", folder) as server:
         StockLLM(server.url, ...)
 
-Each runs in an environment of its own (`make bench-envs`), in a process group of its own, which is ended with the block.
+Each runs in an environment of its own (`make bench-envs`) and ends with the block.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import tempfile
@@ -18,9 +17,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
+
+from benchmarks.processes import started
 
 from .environments import NAMES
 from .gguf_file import convert
@@ -30,8 +31,6 @@ EngineName = Literal["vllm", "llama"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 START_TIMEOUT = 300
 """Seconds within which a server must answer; vLLM takes most of a minute on a slow core."""
-CLOSE_TIMEOUT = 30
-"""Seconds after which a server that does not end is killed."""
 SLOTS = 16
 """Sequences at once."""
 BLOCK = 32
@@ -86,15 +85,10 @@ def serve(
             command = _llama(model, port, positions, count)
         else:
             command = _vllm(folder, port, positions)
-        with path.open("w") as out:
-            process = subprocess.Popen(
-                command, env=os.environ | _variables(engine, count), stdout=out, stderr=out, process_group=0
-            )
-        try:
+        variables = os.environ | _variables(engine, count)
+        with path.open("w") as out, started(command, env=variables, stdout=out, stderr=out) as process:
             _wait(process, port, path)
             yield ServerProcess(engine, f"http://127.0.0.1:{port}/v1", _version(engine))
-        finally:
-            _stop(process)
 
 
 def _program(engine: EngineName) -> Path:
@@ -147,18 +141,6 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
             time.sleep(0.2)
     ended = "did not answer in time" if process.poll() is None else f"ended with code {process.returncode}"
     raise WorkerError(f"the server {ended}: {' | '.join(log.read_text(errors='replace').splitlines()[-5:])}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(CLOSE_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                continue
-    with suppress(ProcessLookupError):  # children that have outlived it
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _version(engine: EngineName) -> str:

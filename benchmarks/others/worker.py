@@ -6,14 +6,15 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from benchmarks.processes import CLOSE_TIMEOUT, send, started
 
 from .protocol import Decode, Opening
 
 ROOT = Path(__file__).parents[2]
-CLOSE_TIMEOUT = 30
-"""Seconds after which a worker that does not end is killed."""
 
 
 class WorkerError(RuntimeError):
@@ -30,18 +31,12 @@ class Worker:
     def __init__(self, name: str, python: Path, log: Path, opening: Opening, variables: dict[str, str] | None = None) -> None:
         """Start `benchmarks.others.<name>_worker` with this interpreter; its output goes to `log`."""
         self.name, self.log = name, log
+        command = [str(python), "-m", f"benchmarks.others.{name}_worker"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._stack = ExitStack()
         with log.open("w") as file:
-            self._process = subprocess.Popen(
-                [python, "-m", f"benchmarks.others.{name}_worker"],
-                cwd=ROOT,
-                env=os.environ | (variables or {}),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                # Its own process group, so that children of the engine are stopped and continued with it.
-                process_group=0,
-            )
+            running = started(command, cwd=ROOT, env=os.environ | (variables or {}), stderr=file, **pipes)
+            self._process = self._stack.enter_context(running)
         try:
             self.version: str = self._ask(opening)["version"]
         except BaseException:
@@ -74,11 +69,9 @@ class Worker:
         self._signal(signal.SIGCONT)
         for pipe in self._pipes():
             pipe.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
+        self._stack.close()
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
         assert self._process.stdin is not None
@@ -86,5 +79,6 @@ class Worker:
         return self._process.stdin, self._process.stdout
 
     def _signal(self, number: signal.Signals) -> None:
+        # Children of the engine are stopped and continued with it.
         if self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+            send(self._process, number)

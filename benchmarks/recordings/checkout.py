@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.processes import started
+
 OPTIONS: dict[str, tuple[str, ...]] = {
     "limit": ("--limit", "--n"),
     "critical": ("--max-critical-path-tokens", "--max-critical-path"),
@@ -123,13 +125,9 @@ class Checkout:
         """``multiverse serve`` with the embedded model; its port."""
         log = self.scratch / "server.log"
         command = [sys.executable, "-m", "multiverse", "serve", "--port", "0", "--log-format", "json"]
-        with log.open("wb") as stream:
-            process = subprocess.Popen(command, stderr=stream, stdout=stream, env=self.environment, cwd=self.scratch)
-        try:
+        outputs = {"stderr": subprocess.STDOUT, "env": self.environment, "cwd": self.scratch}
+        with log.open("wb") as stream, started(command, stdout=stream, **outputs) as process:
             yield _port(process, log)
-        finally:
-            process.terminate()
-            process.wait(60)
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfile
 
+from benchmarks.processes import started
+
 from .checkout import Checkout
 from .commands import keep
 from .masks import mask_lines
@@ -53,17 +55,10 @@ def annotator(checkout: Checkout) -> Iterator[str]:
     """The annotator in a process of its own; its URL. Its traces are in ``planted.jsonl``."""
     # -P: modules in the script's folder must not hide libraries of the same name.
     command = [sys.executable, "-P", str(Path(__file__).with_name("annotator.py")), "planted.jsonl"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=checkout.environment, cwd=checkout.scratch
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with started(command, env=checkout.environment, cwd=checkout.scratch, **pipes) as process:
+        assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
             raise RuntimeError("the annotator did not start")
         yield url
-    finally:
-        process.stdin.close()
-        process.wait(30)
-        process.stdout.close()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -18,15 +22,19 @@ def test_the_table_compares_busy_with_idle_and_idle_with_before() -> None:
 
 
 def test_each_run_is_a_process_with_the_settings_of_its_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str | None] = []
+    seen: list[tuple[str | None, str | None]] = []
 
-    def run(_command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert not {"OMP_WAIT_POLICY", "OMP_NUM_THREADS"} & env.keys()
-        seen.append(env.get("GOMP_SPINCOUNT"))
-        return subprocess.CompletedProcess([], 0, stdout="noise\n0.5\n")
+    @contextmanager
+    def started(_command: list[str], env: dict[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+        assert "OMP_WAIT_POLICY" not in env
+        seen.append((env.get("GOMP_SPINCOUNT"), env.get("OMP_NUM_THREADS")))
+        with subprocess.Popen([sys.executable, "-c", "print('noise'); print(0.5)"], **options) as process:
+            yield process
 
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(subprocess, "run", run)
-    found = busy_core.run(["chat"], {"before": "300000", "after": None}, 2, cores=0)
-    assert seen == ["300000", "300000", None, None] * 2
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "99")
+    monkeypatch.setattr(busy_core, "started", started)
+    sides = {"before": {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": "2"}, "after": {}}
+    found = busy_core.run(["chat"], sides, 2, cores=0)
+    assert seen == [("300000", "2"), ("300000", "2"), (None, None), (None, None)] * 2
     assert found == {"chat": {f"{side} {state}": [0.5, 0.5] for side in ("before", "after") for state in ("idle", "busy")}}
