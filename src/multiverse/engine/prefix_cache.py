@@ -181,7 +181,7 @@ class PrefixCache:
             yield node
             stack += node.children.values()
 
-    def check_integrity(self, locked: list[Node]) -> list[int]:
+    def check_integrity(self, locked: list[Node]) -> NDArray[np.int64]:
         """Prove the tree, given the node that each running request has locked; returns the slots that it keeps.
 
         Raises:
@@ -191,7 +191,7 @@ class PrefixCache:
         for node in locked:
             for step in _upward(node):
                 locks[id(step)] = locks.get(id(step), 0) + 1
-        slots: list[int] = []
+        slots = [np.empty(0, np.int64)]
         evictable = 0
         for node in self._nodes():
             assert len(node.keys) == len(node.slots) > 0, "a node is empty"
@@ -199,9 +199,9 @@ class PrefixCache:
             assert node.parent.children.get(int(node.keys[0])) is node, "a node is not where it is looked for"
             assert node.locks == locks.get(id(node), 0), f"a node is locked {node.locks} times, by {locks.get(id(node), 0)}"
             evictable += 0 if node.locks else len(node.slots)
-            slots += node.slots.tolist()
+            slots.append(node.slots)
         assert evictable == self.evictable, f"{evictable} slots can be evicted, {self.evictable} are counted"
-        return slots
+        return np.concatenate(slots)
 
 
 def _upward(node: Node) -> Iterator[Node]:

@@ -389,18 +389,18 @@ class Scheduler:
             AssertionError: an invariant does not hold.
         """
         cached = self.cache.check_integrity([request.node for request in self.running if request.node is not None])
-        owned: list[int] = []
+        owned = [np.empty(0, np.int64)]
         for request in self.running:
             slots = request.computed.slots
             own = self.pool.owns(slots)
-            owned += slots[own].tolist()
+            owned.append(slots[own])
             assert request.node is not None, f"request {request.id} runs without a node in the cache"
-            locked = set(self.cache.path(request.node).tolist())
-            assert locked >= set(slots[~own].tolist()), f"request {request.id} uses cached slots that it has not locked"
+            unlocked = slots[~own][~np.isin(slots[~own], self.cache.path(request.node))]
+            assert not len(unlocked), f"request {request.id} uses cached slots that it has not locked"
         for request in self.waiting:
             assert request.node is None, f"request {request.id} waits and holds a node in the cache"
             assert not request.computed.count, f"request {request.id} waits and holds slots"
-        self.pool.check_integrity(owned, cached)
+        self.pool.check_integrity(np.concatenate(owned), cached)
 
 
 def _lookahead(request: Request) -> int:

@@ -77,7 +77,7 @@ class SlotPool:
         self._state[slots] = after
         assert len(set(slots.tolist())) == len(slots), "a slot is listed twice"
 
-    def check_integrity(self, owned: Sequence[int] | None = None, cached: Sequence[int] | None = None) -> None:
+    def check_integrity(self, owned: Sequence[int] | Ints | None = None, cached: Sequence[int] | Ints | None = None) -> None:
         """Check that the states, the free list and the counts agree.
 
         Args:
@@ -97,6 +97,6 @@ class SlotPool:
         for name, state, claimed in (("owned", OWNED, owned), ("cached", CACHED, cached)):
             if claimed is not None:
                 listed[:] = False
-                listed[claimed] = True
+                listed[np.asarray(claimed, dtype=np.int64)] = True
                 assert int(listed.sum()) == len(claimed), f"a slot is {name} twice"
                 assert (listed == (self._state == state)).all(), f"{name} slots differ from those given"
