@@ -15,7 +15,7 @@ LLAMA_SERVER := -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EX
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text mini-dialogues smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -83,6 +83,15 @@ mini: setup  ## train multiverse-mini from random weights into runs/mini, more t
 mini-text: setup  ## fine-tune multiverse-mini for a join by text, for engines that cannot join keys and values, into runs/mini-text
 	test -f runs/mini-text/data.jsonl || $(BIN)/python -m recipes.mini.data runs/mini-text/data.jsonl --documents 800 --seed 77 --narrow 0
 	test -f runs/mini-text/run/model/README.md || $(BIN)/multiverse train recipes/mini/text.yaml
+
+# Evaluated before and after on the same dialogues, whose answers are kept.
+DIALOGUES = $(BIN)/multiverse eval dialogues tasks --limit 200 --seed 2026
+mini-dialogues: setup  ## fine-tune multiverse-mini on dialogues of several turns into runs/mini-dialogues, and compare it by turn with itself before
+	test -f runs/mini-dialogues/data.jsonl || $(BIN)/python -m recipes.mini.dialogues runs/mini-dialogues/data.jsonl
+	$(DIALOGUES) --out runs/mini-dialogues/before
+	test -f runs/mini-dialogues/run/model/README.md || $(BIN)/multiverse train recipes/mini/dialogues.yaml
+	$(DIALOGUES) --model runs/mini-dialogues/run/model --out runs/mini-dialogues/after
+	$(BIN)/multiverse eval report runs/mini-dialogues/before runs/mini-dialogues/after --out runs/mini-dialogues/report
 
 # A run that was stopped resumes: answers, documents and checkpoints are kept.
 # The second composition uses the answers of the first; its documents have more parts, and more of them do not fork.

@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "training/rl": {*BELOW_SERVING, "options", "common", "data", "training", "evaluation", "inputs", "progress", "transport"},
     "curation": {"errors", "options", "common", "structure", "data", "transport"},
     "serving": {*BELOW_SERVING, "stock", "__init__"},
-    "evaluation": {*BELOW_SERVING, "data"},
+    "evaluation": {*BELOW_SERVING, "data", "transport"},
     "cli": {*BELOW_SERVING, "data", "training", "training/rl", "curation", "serving", "evaluation", "stock", "__init__"},
     "__init__": {"async_llm", "engine", "llm", "stock", "threads"},
     "__main__": {"cli"},

@@ -89,6 +89,12 @@ class CommonOptions(Options):
         group=_MODEL,
         show_default="as the model says",
     )
+    mode: Literal["parallel", "sequential", "as-is"] = option(
+        "parallel",
+        "Instruction that ends each question, of models that were trained with it; as-is adds none, and sequential keeps any "
+        "model from forking.",
+        group=_MODEL,
+    )
     preset: PresetChoice = option(
         "auto", "How models of a family are asked, sampled and read; auto recognises the family.", group=_MODEL
     )

@@ -15,6 +15,7 @@ from .evaluate import run as eval_run
 from .evaluate import tasks as eval_tasks
 from .evaluate_analysis import probe, prompting
 from .evaluate_budget import budget as eval_budget
+from .evaluate_dialogues import dialogues as eval_dialogues
 from .evaluate_report import compare as eval_compare
 from .evaluate_report import report as eval_report
 from .generate import generate
@@ -91,6 +92,7 @@ evaluations.command("tasks", hidden=True, context_settings={"ignore_unknown_opti
 evaluations.command("report")(eval_report)
 evaluations.command("compare")(eval_compare)
 evaluations.command("budget")(eval_budget)
+evaluations.command("dialogues")(eval_dialogues)
 evaluations.command()(probe)
 evaluations.command()(prompting)
 app.command()(generate)

@@ -12,6 +12,7 @@ import typer
 
 from .bars import bars
 from .declared import OUT, Json, Seed
+from .errors import InputError
 from .jsonio import print_json
 
 if TYPE_CHECKING:
@@ -31,10 +32,19 @@ def report(
             "--page-url", metavar="URL", help="Where multiverse serve has its page, for links that open a sample in it."
         ),
     ] = "http://127.0.0.1:8000/",
+    judged_by: Annotated[
+        str | None,
+        typer.Option(
+            "--judged-by",
+            metavar="NAME",
+            help="Of runs on dialogues, the judge whose verdicts are taken.",
+            show_default="the one that the run names",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Report runs: accuracy, parallelism, critical path, tokens, time.
+    """Report runs: accuracy, parallelism, critical path, tokens, time; of runs on dialogues, what share of checklists succeeds.
 
     Every number has its standard error, the samples of one question being one cluster. The modes of a single run are compared;
     of several runs, each later one is compared with the first, by a bootstrap with --seed. With --out, a folder gets Markdown,
@@ -47,6 +57,11 @@ def report(
     from ..evaluation.report import report as summarize
     from ..evaluation.sample import read_run
 
+    if _on_dialogues(runs):
+        _report_dialogues(runs, out, judged_by, seed, as_json=as_json)
+        return
+    if judged_by is not None:
+        raise InputError("--judged-by is for runs on dialogues: leave it out")
     summed = summarize([read_run(run) for run in runs], seed=seed)
     if out is not None:
         from ..evaluation.markdown import REPORT, write_report
@@ -77,11 +92,54 @@ def compare(
     from ..evaluation.report import compare as compare_runs
     from ..evaluation.sample import read_run
 
+    if _on_dialogues([first, second]):
+        _compare_dialogues(first, second, seed, as_json=as_json)
+        return
     comparisons = compare_runs(read_run(first), read_run(second), seed=seed)
     if as_json:
         print_json({"comparisons": [comparison.to_json() for comparison in comparisons]})
     else:
         _print_comparisons(comparisons)
+
+
+def _on_dialogues(folders: Sequence[Path]) -> bool:
+    """Whether runs are on dialogues; all of them, or none."""
+    from ..evaluation.dialogues.store import is_dialogue_run
+
+    found = [is_dialogue_run(folder) for folder in folders]
+    if any(found) and not all(found):
+        raise InputError(f"{str(folders[found.index(False)])!r} is no run on dialogues, and others are: report them apart")
+    return any(found)
+
+
+def _report_dialogues(runs: Sequence[Path], out: Path | None, judge: str | None, seed: int, *, as_json: bool) -> None:
+    from ..evaluation.dialogues.page import PAGE, write_dialogue_report
+    from ..evaluation.dialogues.report import report_dialogues
+    from ..evaluation.dialogues.store import read_dialogue_run
+    from .evaluate_dialogues import print_dialogues
+
+    read = [read_dialogue_run(run) for run in runs]
+    summed = report_dialogues(read, judge=judge, seed=seed)
+    if out is not None:
+        with _bar("dialogues", len({dialogue.id for run in read for dialogue in run.dialogues})) as advance:
+            write_dialogue_report(summed, runs, out, on_dialogue=advance)
+        print(f"wrote {out / PAGE}", file=sys.stderr)
+    if as_json:
+        print_json(summed.to_json())
+    else:
+        print_dialogues(summed)
+
+
+def _compare_dialogues(first: Path, second: Path, seed: int, *, as_json: bool) -> None:
+    from ..evaluation.dialogues.report import report_dialogues
+    from ..evaluation.dialogues.store import read_dialogue_run
+    from .evaluate_dialogues import print_comparisons
+
+    summed = report_dialogues([read_dialogue_run(first), read_dialogue_run(second)], seed=seed)
+    if as_json:
+        print_json({"note": summed.to_json()["note"], "comparisons": summed.to_json()["comparisons"]})
+    else:
+        print_comparisons(summed)
 
 
 def print_results(summed: Report) -> None:

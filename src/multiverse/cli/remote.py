@@ -55,7 +55,7 @@ class Remote:
         options: Mapping[str, Any] | None = None,
         extension: Mapping[str, Any] | None = None,
     ) -> None:
-        self.base = _base(url)
+        self.base = base_of(url)
         self.options, self.extension = dict(options or {}), dict(extension or {})
         self._httpx, self._sse = require("httpx", "chat"), require("httpx_sse", "chat")
         headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -242,7 +242,7 @@ def _about(entry: Mapping[str, Any]) -> About | None:
     return About(found["text"], found.get("example"), found.get("otherwise"), found.get("least_logprob"))
 
 
-def _base(url: str) -> str:
+def base_of(url: str) -> str:
     """An address up to ``/v1``."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:

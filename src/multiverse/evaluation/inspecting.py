@@ -129,7 +129,7 @@ def make_sample(key: Key, question: Question, response: Response, verdict: Verdi
     task, name, epoch = key
     ended = response.finish_reason == "stop" or (config.budgeted and response.finish_reason == "budget")
     measured = {**asdict(response), "answer": verdict.answer or response.answer, "right": ended and verdict.right}
-    del measured["content"]  # the end of the text
+    del measured["content"], measured["cached_tokens"]  # the end of the text, and what single questions have none of
     return Sample(task, name, epoch, config.mode, question.text, question.expected, **measured)
 
 

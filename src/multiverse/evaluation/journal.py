@@ -51,16 +51,8 @@ class Journal:
         Raises:
             DiskError: the disk is full; nothing of the sample is left in the file.
         """
-        line = (json.dumps(asdict(sample), ensure_ascii=False) + "\n").encode()
-        path = self.folder / SAMPLES
-        with self._lock, writing(path), path.open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
-            try:
-                if (written := file.write(line)) < len(line):
-                    file.write(line[written:])  # raises what the matter is
-            except OSError:
-                file.truncate(before)
-                raise
+        with self._lock:
+            append_line(self.folder / SAMPLES, asdict(sample))
             self.finished[key(sample)] = sample
 
     def close(self, seconds: float) -> Run:
@@ -79,17 +71,41 @@ class Journal:
         return self.run
 
     def _resume(self, run: Run) -> Run:
-        _drop_incomplete(self.folder / SAMPLES)
+        drop_incomplete(self.folder / SAMPLES)
         before = read_run(self.folder)
-        asked, found = {"model": run.model, **run.settings}, {"model": before.model, **before.settings}
-        different = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
-        if different:
-            name = different[0]
-            raise DataError(
-                f"{self.folder} holds a run with {name} = {_shown(found, name)}, and this one has {_shown(asked, name)}: "
-                "choose another folder, or the same settings"
-            )
+        check_same(self.folder, {"model": run.model, **run.settings}, {"model": before.model, **before.settings})
         return before
+
+
+def check_same(folder: Path, asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise `DataError` if a folder holds a run of other settings than those that are asked for."""
+    different = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
+    if different:
+        name = different[0]
+        raise DataError(
+            f"{folder} holds a run with {name} = {_shown(found, name)}, and this one has {_shown(asked, name)}: "
+            "choose another folder, or the same settings"
+        )
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines; when this returns, the operating system has it.
+
+    Raises:
+        DiskError: the disk is full; nothing of the record is left in the file.
+    """
+    try:
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half a character, from an endpoint
+        line = (json.dumps(record) + "\n").encode()
+    with writing(path), path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            if (written := file.write(line)) < len(line):
+                file.write(line[written:])  # raises what the matter is
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def key(sample: Sample) -> Key:
@@ -107,7 +123,7 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
     return json.dumps(settings[name]) if name in settings else "nothing"
 
 
-def _drop_incomplete(path: Path) -> None:
+def drop_incomplete(path: Path) -> None:
     """Truncate a file after its last complete line."""
     try:
         data = path.read_bytes()

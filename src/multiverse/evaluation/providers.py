@@ -23,6 +23,7 @@ from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
     ChatMessageAssistant,
+    ContentImage,
     GenerateConfig,
     ModelAPI,
     ModelOutput,
@@ -72,7 +73,7 @@ class ChatAPI(ModelAPI):
             EngineError: the generation failed.
         """
         given, extension = sampling_settings(tools, config)
-        chat = [{"role": message.role, "content": message.text} for message in input]
+        chat = [{"role": message.role, "content": _content(message)} for message in input]
         response, prompt_tokens = await self.respond(chat, given, extension, config)
         message = ChatMessageAssistant(content=response.text, model=self.model_name, source="generate")
         reason: Any = _STOP_REASONS.get(response.finish_reason, "unknown")
@@ -82,16 +83,21 @@ class ChatAPI(ModelAPI):
             choices=[ChatCompletionChoice(message=message, stop_reason=reason)],
             usage=ModelUsage(input_tokens=prompt_tokens, output_tokens=response.total_tokens, total_tokens=total),
             time=response.seconds,
-            metadata={"answer": asdict(response)},
+            metadata={"answer": asdict(response), "said": self.said(response)},
         )
+
+    def said(self, response: Response) -> str:
+        """A response as later turns of its dialogue hold it: all of its text, which is read as the structure that it is."""
+        return response.text
 
     @abstractmethod
     async def respond(
-        self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
+        self, chat: list[dict[str, Any]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
     ) -> tuple[Response, int]:
         """The response to a chat, and the number of tokens of its prompt.
 
         Args:
+            chat: the content of a message is a text, or a list of OpenAI's parts where it holds an image.
             given, extension: see `sampling_settings`.
             config: all of inspect's settings.
         """
@@ -131,12 +137,14 @@ class EngineAPI(ChatAPI):
 
     async def respond(
         self,
-        chat: list[dict[str, str]],
+        chat: list[dict[str, Any]],
         given: dict[str, Any],
         extension: dict[str, Any],
         config: GenerateConfig,
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`."""
+        if has_images(chat):
+            raise RequestError("models in this process read no images: ask a server that does")
         if self.llm.tokens is not None:
             chat, extension = as_asked(chat, extension, self.llm.prompting if self.llm.instructed else None)
         given.setdefault("max_tokens", MAX_TOKENS)
@@ -206,6 +214,9 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
         given["logit_bias"] = dict(bias)
     body = asked.pop("extra_body", {})
     extension = dict(body.get("multiverse", {}))
+    if schema := asked.pop("response_schema", None):
+        form = {"name": schema["name"], "schema": schema["json_schema"], "strict": bool(schema.get("strict"))}
+        given["response_format"] = {"type": "json_schema", "json_schema": form}
     if "reasoning_tokens" in asked:
         extension["thinking_budget"] = asked.pop("reasoning_tokens")
     unknown = [
@@ -217,21 +228,40 @@ def sampling_settings(tools: list[ToolInfo], config: GenerateConfig) -> tuple[di
     return given, extension
 
 
+def has_images(chat: list[dict[str, Any]]) -> bool:
+    """Whether a message of a chat holds an image."""
+    return any(not isinstance(message["content"], str) for message in chat)
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    """The content of a message as OpenAI has it: a text, or parts if it holds an image."""
+    if isinstance(message.content, str) or not any(isinstance(part, ContentImage) for part in message.content):
+        return message.text
+    return [
+        {"type": "image_url", "image_url": {"url": part.image}}
+        if isinstance(part, ContentImage)
+        else {"type": "text", "text": getattr(part, "text", "")}
+        for part in message.content
+    ]
+
+
 def as_asked(
-    chat: list[dict[str, str]], extension: dict[str, Any], prompting: Prompting | None
-) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A question that ends with the paper's instruction, as a model is asked that has others, or none.
+    chat: list[dict[str, Any]], extension: dict[str, Any], prompting: Prompting | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Questions that end with the paper's instruction, as a model is asked that has others, or none.
 
     ``sequential`` becomes a limit on the depth there: other models were not trained to tell the two apart.
 
     Args:
         prompting: its instructions; `None` if it was trained without.
     """
-    plain, mode = without_instruction(chat)
+    _, mode = without_instruction(chat)
     if prompting == DEFAULT or mode is None:
         return chat, extension
+    # Of a dialogue, each question ends with it.
+    plain = [without_instruction([message])[0][0] if message["role"] == "user" else message for message in chat]
     return (
-        prompting.instruct(plain, mode) if prompting is not None else plain,
+        prompting.instruct_chat(plain, mode) if prompting is not None else plain,
         {"max_depth": 0, **extension} if mode == "sequential" else extension,
     )
 

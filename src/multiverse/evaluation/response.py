@@ -24,6 +24,7 @@ class Response:
         critical_path_steps: forwards on that chain; its tokens for servers that do not report it.
         seconds: wall-clock time from submission to the last token.
         content: the text after the thinking; `None` where only the answer was kept.
+        cached_tokens: tokens of the prompt that came from the prefix cache, where that is reported.
     """
 
     text: str
@@ -36,6 +37,7 @@ class Response:
     critical_path_steps: int
     seconds: float
     content: str | None = None
+    cached_tokens: int = 0
 
     @property
     def whole(self) -> str:
@@ -57,6 +59,7 @@ class Response:
             critical_path_steps=usage.critical_path_steps,
             seconds=usage.seconds,
             content=generation.content,
+            cached_tokens=usage.cached_tokens,
         )
 
 

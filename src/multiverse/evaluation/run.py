@@ -115,8 +115,8 @@ def evaluate(
     missing = [key for name in sets for key in _keys(config, name, sets[name]) if key not in journal.finished]
     if missing:
         raise EvaluationError(
-            f"{len(missing)} questions could not be asked{_reason(logs)}; the answers to the others are kept: run the command "
-            "again to ask the rest"
+            f"{len(missing)} questions could not be asked{first_reason(logs)}; the answers to the others are kept: run the "
+            "command again to ask the rest"
         )
     return run
 
@@ -175,7 +175,7 @@ def _ask_missing(
     if api is None:
         return []
     try:
-        with _isolated(journal.folder / LOGS) as logs:
+        with isolated(journal.folder / LOGS) as logs:
             ended = inspect_eval(
                 tasks,
                 model=Model(api, _generate_config(config, concurrency)),
@@ -244,21 +244,21 @@ def _describe(model: str, config: EvaluationConfig, mode: Mode) -> Run:
         "bounds": config.limits,
         "prompt": FOLDERS[mode],
         "instruction": config.prompting.instructions[mode],
-        "versions": {library: _version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")},
+        "versions": {library: installed_version(library) for library in ("multiverse-llm", "inspect-ai", "math-verify")},
     }
     settings |= {name: value for name in (*SHAPE, "budget", "preset") if (value := getattr(config, name)) is not None}
     name = Path(model).name if "://" not in model else model
     return Run(f"{name} {FOLDERS[mode]}", model, settings, describe_machine(), date.today().isoformat())
 
 
-def _version(name: str) -> str:
+def installed_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _reason(logs: list[EvalLog]) -> str:
+def first_reason(logs: list[EvalLog]) -> str:
     """The first error in inspect's logs, in brackets."""
     for log in logs:
         errors = [sample.error for sample in log.samples or () if sample.error is not None]
@@ -269,7 +269,7 @@ def _reason(logs: list[EvalLog]) -> str:
 
 
 @contextmanager
-def _isolated(logs: Path) -> Iterator[Path]:
+def isolated(logs: Path) -> Iterator[Path]:
     """Keep inspect's traces and caches out of the user's home, and restore the process's logging afterwards."""
     with tempfile.TemporaryDirectory(prefix="multiverse-inspect-") as home:
         before = {name: os.environ.get(name) for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "INSPECT_TRACE_FILE")}

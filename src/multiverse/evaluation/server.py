@@ -5,23 +5,30 @@ inspect eval multiverse/aime25 --model multiverse-server/NAME --model-base-url h
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import openai
 from inspect_ai.model import GenerateConfig, ModelAPI, modelapi
+from tenacity import RetryCallState, wait_exponential_jitter
+from tenacity.wait import wait_base
 
 from ..errors import RequestError
 from ..prompting import DEFAULT, Prompting, read_prompting
 from ..structure import DIALECTS, MULTIVERSE, Dialect, plain_answer
+from ..transport.retry import LONGEST_WAIT, is_transient, seconds_after
 from .config import MAX_TOKENS
-from .providers import ChatAPI, as_asked
+from .providers import ChatAPI, as_asked, has_images
 from .response import Response, is_malformed
 
 _TIMEOUT = openai.Timeout(600.0, connect=30.0, pool=None)
 """Seconds without a byte, and to connect."""
+FIRST_WAIT = 3.0
+"""Seconds before a request is repeated for the first time, if the server does not say; then twice as many each time."""
 _OWNER = "multiverse"
 """Owner of the models of a server of this project, in its list of models."""
 
@@ -31,11 +38,12 @@ class ServerError(RequestError):
 
     Attributes:
         status: the HTTP status; `None` if the error came within a stream.
+        retry_after: seconds that the server asks to wait; 0 if it does not say.
     """
 
-    def __init__(self, message: str, status: int | None) -> None:
+    def __init__(self, message: str, status: int | None, retry_after: float = 0.0) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.retry_after = status, retry_after
 
 
 class ServerAPI(ChatAPI):
@@ -63,9 +71,10 @@ class ServerAPI(ChatAPI):
         self._dialect: Dialect | None = None
         self._ours: bool | None = None
         self._prompting: Prompting | None = DEFAULT
+        self._limit_name = "max_tokens"
 
     async def respond(
-        self, chat: list[dict[str, str]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
+        self, chat: list[dict[str, Any]], given: dict[str, Any], extension: dict[str, Any], config: GenerateConfig
     ) -> tuple[Response, int]:
         """As `ChatAPI.respond`; raises `ServerError` if the server refuses."""
         body: dict[str, Any] = {**given, "messages": chat}
@@ -73,6 +82,8 @@ class ServerAPI(ChatAPI):
         try:
             async with self._connect() as client:
                 if await self._is_ours(client):
+                    if has_images(chat):
+                        raise RequestError(f"{self._url} is a multiverse server, which reads no images: ask one that does")
                     body["messages"], extension = as_asked(chat, extension, self._prompting)
                     # The instruction of the mode is part of the question already.
                     limits = {"max_branch_tokens": body.get("max_tokens", MAX_TOKENS), **extension}
@@ -83,8 +94,9 @@ class ServerAPI(ChatAPI):
                 await self._stream(client, body, config, streamed)
         except openai.APIStatusError as error:
             hint = ": set OPENAI_API_KEY, or give --api-key" if error.status_code in (401, 403) else ""
+            wait = seconds_after(error.response.headers.get("retry-after"), datetime.now(UTC))
             raise ServerError(
-                f"{self._url} refused ({error.status_code}): {_message(error)}{hint}", error.status_code
+                f"{self._url} refused ({error.status_code}): {_message(error)}{hint}", error.status_code, wait
             ) from None
         except openai.APIConnectionError:
             raise
@@ -98,25 +110,48 @@ class ServerAPI(ChatAPI):
     async def _stream(
         self, client: openai.AsyncOpenAI, body: dict[str, Any], config: GenerateConfig, streamed: _StreamedResponse
     ) -> None:
-        stream = await client.chat.completions.create(
-            model=self.model_name,
-            messages=body.pop("messages"),
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_headers=config.extra_headers,
-            extra_body=body,
-        )
-        async for chunk in stream:
-            streamed.add(chunk.to_dict())
+        stream = await self._create(client, body, config)
+        try:
+            async for chunk in stream:
+                streamed.add(chunk.to_dict())
+        except json.JSONDecodeError as error:
+            message = f"{self._url} broke off within the answer ({error})"
+            raise openai.APIConnectionError(message=message, request=stream.response.request) from None
         if streamed.finish_reason is None:
             message = f"{self._url} ended the stream before the end of the answer"
             raise openai.APIConnectionError(message=message, request=stream.response.request)
 
+    async def _create(self, client: openai.AsyncOpenAI, body: dict[str, Any], config: GenerateConfig) -> Any:
+        """Begin the answer; newer models of OpenAI take another name of `max_tokens` only."""
+        named = {self._limit_name if name == "max_tokens" else name: value for name, value in body.items()}
+        try:
+            return await client.chat.completions.create(
+                model=self.model_name,
+                messages=named.pop("messages"),
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_headers=config.extra_headers,
+                extra_body=named,
+            )
+        except openai.BadRequestError as error:
+            if "max_completion_tokens" not in _message(error) or self._limit_name != "max_tokens":
+                raise
+            self._limit_name = "max_completion_tokens"
+            return await self._create(client, body, config)
+
     def should_retry(self, ex: Exception) -> bool:
         """Whether the server is busy, restarting, or out of reach for a while."""
         if isinstance(ex, ServerError):
-            return ex.status in (408, 425, 429, 500, 502, 503, 504)
+            return ex.status is not None and is_transient(ex.status) and ex.retry_after <= LONGEST_WAIT
         return isinstance(ex, openai.APIConnectionError)
+
+    def retry_wait(self) -> wait_base:
+        """As long as the server asks for, or else inspect's backoff."""
+        return _Wait()
+
+    def said(self, response: Response) -> str:
+        """Servers of this project read structure in earlier answers; others get the answer without its thinking."""
+        return response.text if self._ours else response.whole
 
     def connection_key(self) -> str:
         """Connections are limited by server."""
@@ -146,6 +181,13 @@ class ServerAPI(ChatAPI):
         return self._ours
 
 
+class _Wait(wait_base):
+    def __call__(self, retry_state: RetryCallState) -> float:
+        error = retry_state.outcome.exception() if retry_state.outcome is not None else None
+        asked = error.retry_after if isinstance(error, ServerError) else 0.0
+        return asked or wait_exponential_jitter(initial=FIRST_WAIT, max=1800, jitter=min(3.0, FIRST_WAIT))(retry_state)
+
+
 class _StreamedResponse:
     """A streamed chat completion, put together from its chunks."""
 
@@ -162,7 +204,7 @@ class _StreamedResponse:
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             self.reasoning += delta.get("reasoning_content") or delta.get("reasoning") or ""
-            self.content += delta.get("content") or ""
+            self.content += delta.get("content") or delta.get("refusal") or ""
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             self.extension = choice.get("multiverse") or self.extension
 
@@ -189,6 +231,7 @@ class _StreamedResponse:
             critical_path_tokens=critical,
             critical_path_steps=int(extension.get("critical_path_steps", critical)),
             seconds=float(extension["seconds"]) if extension.get("seconds") is not None else seconds,
+            cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
         )
 
     def _text(self, dialect: Dialect | None) -> str:

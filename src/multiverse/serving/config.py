@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from ..common import CommonOptions
 from ..errors import ConfigError
-from ..options import Options, option
+from ..options import Options, like, option
 from ..prompting import Instruction
 
 MIB = 1 << 20
@@ -26,12 +27,7 @@ class ServerConfig(Options):
     served_model_name: str | None = option(
         None, "Name by which clients ask for the model.", metavar="NAME", group=_MODEL, show_default="the folder's"
     )
-    mode: Instruction = option(
-        "parallel",
-        "Instruction that ends each question, of models that were trained with it; as-is adds none, and sequential keeps any "
-        "model from forking.",
-        group=_MODEL,
-    )
+    mode: Instruction = like(CommonOptions, "mode")
     host: str = option("127.0.0.1", "Address to listen on.", metavar="NAME", group=_SERVER)
     port: int = option(8000, "Port to listen on; 0 takes a free one.", ge=0, le=65535, metavar="N", flag="-p", group=_SERVER)
     root_path: str = option("", "Path prefix that a reverse proxy strips.", metavar="PATH", group=_SERVER)

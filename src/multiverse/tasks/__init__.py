@@ -3,8 +3,9 @@
 Pure Python and seeded: training and test problems can be generated anywhere, from a seed.
 """
 
+from .dialogues import KINDS, Exchange, dialogues, generate_dialogues
 from .families import CALCULATIONS, DEPTHS, FAMILIES, STEPS, WIDTHS, generate, problems
-from .problem import Problem, Split, flatten, split_of
+from .problem import Problem, Split, final_answer, flatten, split_of
 from .rules import ClassesRule, ExpressionRule, IntegerRule, ListRule, NumberRule
 from .wording import Part, Style, Wording
 
@@ -12,9 +13,11 @@ __all__ = [
     "CALCULATIONS",
     "DEPTHS",
     "FAMILIES",
+    "KINDS",
     "STEPS",
     "WIDTHS",
     "ClassesRule",
+    "Exchange",
     "ExpressionRule",
     "IntegerRule",
     "ListRule",
@@ -24,8 +27,11 @@ __all__ = [
     "Split",
     "Style",
     "Wording",
+    "dialogues",
+    "final_answer",
     "flatten",
     "generate",
+    "generate_dialogues",
     "problems",
     "split_of",
 ]

@@ -55,8 +55,13 @@ class Problem:
 
         What stands before a last line that begins with ``Answer:`` is left out, as are a dot at the end and blanks around it.
         """
-        *_, text = re.split(r"^\s*answer:", answer, flags=re.IGNORECASE | re.MULTILINE)
-        return self.rule.accepts(text.strip().removesuffix(".").rstrip())
+        return self.rule.accepts(final_answer(answer))
+
+
+def final_answer(text: str) -> str:
+    """What follows the last ``Answer:`` at the begin of a line, or all of a text without one; without a dot at its end."""
+    *_, last = re.split(r"^\s*answer:", text, flags=re.IGNORECASE | re.MULTILINE)
+    return last.strip().removesuffix(".").rstrip()
 
 
 def forked(
