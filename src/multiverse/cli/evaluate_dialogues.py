@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..evaluation.dialogues.dialogue import Dialogue
     from ..evaluation.dialogues.judging import Judge
     from ..evaluation.dialogues.reader import Loaded
-    from ..evaluation.dialogues.report import DialogueReport, Table
     from ..evaluation.dialogues.run import Judging, Progress
 
 SET = "multiverse (KAIST's, from the hub), tasks (ours, made from --seed), a file or folder, or a hub id."
@@ -75,6 +74,8 @@ def dialogues(
     if as_json:
         print_json({"folder": str(out), **run_json(summed.results[0])})
     else:
+        from .dialogue_tables import print_dialogues
+
         print_dialogues(summed)
         typer.echo(f"read them: {out / 'report' / PAGE}")
     if run.set_aside:
@@ -161,48 +162,3 @@ def _progress() -> Iterator[Progress]:
             shown.update(judged, advance=1, note=f"{met} of {items} items")
 
         yield Progress(begin, lambda: shown.advance(answers), count)
-
-
-def print_dialogues(summed: DialogueReport) -> None:
-    """The tables of a report."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from ..evaluation.dialogues.report import tables
-
-    console = Console()
-    for results in summed.results:
-        run = results.run
-        console.print(
-            Text(f"{run.name} · {run.model} · {run.date} · judged by {results.judge or 'nobody'}", "bold"), soft_wrap=True
-        )
-        for table in tables(results, seed=summed.seed, every=False):
-            _print(table)
-    print_comparisons(summed)
-
-
-def print_comparisons(summed: DialogueReport) -> None:
-    """The comparisons of a report, and whose figures they are."""
-    from rich.console import Console
-    from rich.text import Text
-
-    from ..evaluation.dialogues.report import OURS, comparison_table
-
-    for compared in summed.comparisons:
-        _print(comparison_table(compared))
-    Console().print(Text(OURS, "dim"), soft_wrap=True)
-
-
-def _print(table: Table) -> None:
-    from rich.console import Console
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    drawn = Drawn(box=None, pad_edge=False, title=Text(table.title, "bold"), title_justify="left")
-    for number, heading in enumerate(table.head):
-        drawn.add_column(heading, overflow="fold", justify="left" if number == 0 else "right")
-    for row in table.rows:
-        drawn.add_row(*(Text(cell) for cell in row))
-    console = Console()
-    console.print(drawn)
-    console.print()

@@ -116,7 +116,7 @@ def _report_dialogues(runs: Sequence[Path], out: Path | None, judge: str | None,
     from ..evaluation.dialogues.page import PAGE, write_dialogue_report
     from ..evaluation.dialogues.report import report_dialogues
     from ..evaluation.dialogues.store import read_dialogue_run
-    from .evaluate_dialogues import print_dialogues
+    from .dialogue_tables import print_dialogues
 
     read = [read_dialogue_run(run) for run in runs]
     summed = report_dialogues(read, judge=judge, seed=seed)
@@ -133,7 +133,7 @@ def _report_dialogues(runs: Sequence[Path], out: Path | None, judge: str | None,
 def _compare_dialogues(first: Path, second: Path, seed: int, *, as_json: bool) -> None:
     from ..evaluation.dialogues.report import report_dialogues
     from ..evaluation.dialogues.store import read_dialogue_run
-    from .evaluate_dialogues import print_comparisons
+    from .dialogue_tables import print_comparisons
 
     summed = report_dialogues([read_dialogue_run(first), read_dialogue_run(second)], seed=seed)
     if as_json:

@@ -209,12 +209,15 @@ class _StreamedResponse:
             self.extension = choice.get("multiverse") or self.extension
 
     def response(self, dialect: Dialect | None, seconds: float) -> Response:
-        """The whole response.
+        """The whole response; halves of a character that were sent apart are joined.
 
         Args:
             dialect: tag set of a server of this project, to restore the text as the model wrote it.
             seconds: as the client measured them, for servers that do not report them.
         """
+        self.reasoning, self.content = (
+            text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in (self.reasoning, self.content)
+        )
         extension, usage = self.extension, self.usage
         reason = "malformed" if self.malformed else str(extension.get("finish_reason") or self.finish_reason or "stop")
         total = int(extension.get("total_tokens") or usage.get("completion_tokens") or 0)

@@ -143,7 +143,8 @@ class ModelJudge(Judge):
         """As `Judge.judge`."""
         if (own := _unasked(case, self.name, repeat, store)) is not None:
             return Verdicts(own.decisions)
-        prompt, complaint, before = prompt_of(case), "", ""
+        system, user = prompt_of(case)
+        prompt, complaint, before = (system, user.encode(errors="replace").decode()), "", ""
         for attempt in range(self._config.judge_attempts):
             sampled = (self._config.judge_temperature, self._config.judge_max_tokens)
             image = case.dialogue.image.digest if case.dialogue.image is not None else ""

@@ -270,16 +270,11 @@ class Store:
     def close(self, seconds: float) -> DialogueRun:
         """End this start of the run, and return all that the folder holds."""
         with self._lock:
-            self.run = replace(
-                self.run,
-                seconds=self.run.seconds + seconds,
-                answers=tuple(self.answers[key] for key in sorted(self.answers, key=_order)),
-                judgements=tuple(self.judgements.values()),
-                set_aside=tuple(self.set_aside),
-            )
-            _write_lines(self.folder / SET_ASIDE, map(asdict, self.run.set_aside))
+            self.run = replace(self.run, seconds=self.run.seconds + seconds)
+            _write_lines(self.folder / ANSWERS, (asdict(self.answers[key]) for key in sorted(self.answers, key=_order)))
+            _write_lines(self.folder / SET_ASIDE, map(asdict, self.set_aside))
             _write(self.folder / RUN, json.dumps(self.run.head(), indent=1, ensure_ascii=False) + "\n")
-        return self.run
+        return read_dialogue_run(self.folder)
 
     def _begin(self) -> None:
         """Write what is known before anything is asked."""
