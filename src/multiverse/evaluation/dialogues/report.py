@@ -27,12 +27,12 @@ TITLES = {
     "turn": "turn",
     "main_criteria": "criterion",
     "sub_criteria": "sub-criterion",
-    "main_goal_category": "goal",
-    "sub_goal_category": "sub-goal",
-    "main_task_category": "task",
-    "sub_task_category": "sub-task",
-    "image_main_category": "image",
-    "image_sub_category": "kind of image",
+    "main_goal_category": "goal category",
+    "sub_goal_category": "goal sub-category",
+    "main_task_category": "task category",
+    "sub_task_category": "task sub-category",
+    "image_main_category": "image category",
+    "image_sub_category": "image sub-category",
     MAIN_BY_TURN: "criterion and turn",
 }
 SHARE = Measure("share", "%", lambda _: 0.0, share=True, digits=1)
