@@ -8,6 +8,7 @@
     ├── ConfigError         a training configuration cannot be honoured (also a ValueError)
     ├── DataError           a data set holds faults, or cannot be written or published (also a ValueError)
     ├── DiskError           the disk is full (also an OSError)
+    ├── RewardError         a reward function fails for everything, or what it needs does (also a RuntimeError)
     ├── ExtraError          a library is missing that an extra of this package installs (also an ImportError)
     └── EngineError         the engine failed while it worked on a request (also a RuntimeError)
         └── UpstreamError   a server that generates for us cannot be reached, refuses, or failed for good
@@ -91,6 +92,16 @@ class ConfigError(MultiverseError, ValueError):
 
 class DataError(MultiverseError, ValueError):
     """A data set holds faults, which the message lists, or cannot be written or published."""
+
+
+class RewardError(MultiverseError, RuntimeError):
+    """A reward function fails for all rollouts that it is called for, or what it needs cannot be had.
+
+    Attributes:
+        groups: the groups of rollouts that were being judged, with scores if they have any: they need not be generated again.
+    """
+
+    groups: tuple[Any, ...] = ()
 
 
 class DiskError(MultiverseError, OSError):

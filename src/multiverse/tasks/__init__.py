@@ -6,7 +6,7 @@ Pure Python and seeded: training and test problems can be generated anywhere, fr
 from .dialogues import KINDS, Exchange, dialogues, generate_dialogues
 from .families import CALCULATIONS, DEPTHS, FAMILIES, STEPS, WIDTHS, generate, problems
 from .problem import Problem, Split, final_answer, flatten, split_of
-from .rules import ClassesRule, ExpressionRule, IntegerRule, ListRule, NumberRule
+from .rules import ClassesRule, ExpressionRule, IntegerRule, ListRule, NumberRule, Rule, read_rule, rule_json
 from .wording import Part, Style, Wording
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "NumberRule",
     "Part",
     "Problem",
+    "Rule",
     "Split",
     "Style",
     "Wording",
@@ -33,5 +34,7 @@ __all__ = [
     "generate",
     "generate_dialogues",
     "problems",
+    "read_rule",
+    "rule_json",
     "split_of",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is looked at."""
@@ -136,6 +138,25 @@ class ClassesRule:
 
 
 Rule = IntegerRule | ExpressionRule | NumberRule | ListRule | ClassesRule
+
+_RULES: dict[str, type[Rule]] = {
+    kind.__name__: kind for kind in (IntegerRule, ExpressionRule, NumberRule, ListRule, ClassesRule)
+}
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """A rule as JSON."""
+    return {"rule": type(rule).__name__, **asdict(rule)}
+
+
+def read_rule(values: Mapping[str, Any]) -> Rule:
+    """A rule as `rule_json` wrote it."""
+    own = {name: _tuples(value) for name, value in values.items() if name != "rule"}
+    return _RULES[str(values["rule"])](**own)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def plain(text: str) -> str:
