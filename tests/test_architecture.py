@@ -97,6 +97,8 @@ TORCH_FREE = [
     "multiverse.training.config",
     "multiverse.training.corpus",
     "multiverse.training.mixture",
+    "multiverse.training.rl.advantages",
+    "multiverse.training.rl.algorithms",
     "multiverse.training.rl.rollout",
     "multiverse.training.rl.rewards",
     "multiverse.training.rl.questions",

@@ -4,7 +4,8 @@ transformers calls `packed_attention` in every layer. A `Visibility` is passed a
 segments, from which the mask is computed on the device, once per forward and window. The mask is one function of two tokens,
 evaluated for all pairs (dense mask) or block by block (FlexAttention).
 
-Shape legend: B rows, L tokens in a row, S segments in a row, H query heads, K key heads, D head width.
+Shape legend: B rows, L tokens in a row or document, S segments in a row, H query heads, K key heads, or keys of a document and
+its prefix, D head width, or documents.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ BLOCK = 128
 
 
 class Stretch(NamedTuple):
-    """A document, or a stretch of padding (with mask `None`), of `size` tokens."""
+    """A document, or a stretch of padding (with mask `None`), of `size` tokens.
+
+    Attributes:
+        mask_LK: which of its prefix's and its own tokens each of its tokens may attend to.
+        prefix: index of the stretch that is its prefix; -1 if it has none.
+    """
 
     size: int
-    mask_LL: Tensor | None
+    mask_LK: Tensor | None
+    prefix: int = -1
 
 
 class Visibility:
@@ -49,6 +56,8 @@ class Visibility:
         kind: ``dense`` for a bool mask, ``block`` for FlexAttention's block mask.
         document_BL: document of each token, numbered from 0 per row, -1 for padding. Dense attention is then computed per
             document, without pairs across documents; `None` computes whole rows.
+        prefix_BL: number of the document that is the prefix of each token's document, earlier in the row, to which it attends
+            as well; -1 for none. So continuations of one prompt share it, and no pairs across them are computed.
     """
 
     def __init__(
@@ -60,9 +69,11 @@ class Visibility:
         share_every: int | None = None,
         kind: Kind = "dense",
         document_BL: Tensor | None = None,
+        prefix_BL: Tensor | None = None,
     ) -> None:
         self.segment_BL, self.table_BSS, self.position_BL = segment_BL, table_BSS, position_BL
-        self.start_BSS, self.share_every, self.kind, self.document_BL = start_BSS, share_every, kind, document_BL
+        self.start_BSS, self.share_every, self.kind = start_BSS, share_every, kind
+        self.document_BL, self.prefix_BL = document_BL, prefix_BL
         self._masks: dict[int | None, Tensor | BlockMask] = {}
         self._stretches: dict[int | None, list[Stretch]] = {}
 
@@ -102,19 +113,33 @@ class Visibility:
         """The documents and stretches of padding of all rows, in order, each document with its part of the mask; cached."""
         assert self.document_BL is not None
         if window not in self._stretches:
-            visible, stretches = self.visible(window), []
-            for row, document_L in enumerate(self.document_BL):
-                documents, lengths = document_L.unique_consecutive(return_counts=True)
-                start = 0
-                for document, length in zip(documents.tolist(), lengths.tolist(), strict=True):
-                    mask_LL = None
-                    if document >= 0:
-                        token_L = torch.arange(start, start + length, device=document_L.device)
-                        mask_LL = visible(torch.full_like(token_L[:1], row), token_L[:1], token_L[:, None], token_L)
-                    stretches.append(Stretch(length, mask_LL))
-                    start += length
+            stretches: list[Stretch] = []
+            for row in range(len(self.document_BL)):
+                self._add_stretches(row, window, stretches)
             self._stretches[window] = stretches
         return self._stretches[window]
+
+    def _add_stretches(self, row: int, window: int | None, stretches: list[Stretch]) -> None:
+        """Append those of one row."""
+        assert self.document_BL is not None
+        visible, device = self.visible(window), self.document_BL.device
+        documents, lengths = self.document_BL[row].unique_consecutive(return_counts=True)
+        first_D = lengths.cumsum(0) - lengths
+        prefixes = self.prefix_BL[row, first_D] if self.prefix_BL is not None else torch.full_like(documents, -1)
+        row_1 = torch.tensor([row], device=device)
+        found: dict[int, tuple[int, Tensor]] = {}  # documents of this row: number of the stretch, and its tokens
+        start = 0
+        for document, length, prefix in zip(documents.tolist(), lengths.tolist(), prefixes.tolist(), strict=True):
+            mask_LK, before = None, -1
+            if document >= 0:
+                key_K = token_L = torch.arange(start, start + length, device=device)
+                found[document] = len(stretches), token_L
+                if prefix >= 0:
+                    before, prefix_P = found[prefix]
+                    key_K = torch.cat([prefix_P, token_L])
+                mask_LK = visible(row_1, row_1, token_L[:, None], key_K)
+            stretches.append(Stretch(length, mask_LK, before))
+            start += length
 
     def _dense(self, window: int | None) -> Tensor:
         rows, length = self.segment_BL.shape
@@ -175,21 +200,25 @@ def packed_attention(
 
 
 def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], stretches: Sequence[Stretch]) -> Tensor:
-    """Attention of each document to itself, and none of padding: [B, L, H, D]."""
+    """Attention of each document to itself and its prefix, and none of padding: [B, L, H, D]."""
     rows, heads, length, _ = qkv[0].shape
     device, given = qkv[0].device.type, qkv[0].dtype
     # On a CPU in fp32: the backward of torch's bfloat16 kernel takes up to four times as long for a short document.
     dtype = torch.float32 if device == "cpu" else given
     # One split of all tokens: a slice per document would allocate a gradient of full size for each.
-    line = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split([stretch.size for stretch in stretches]) for tensor in qkv)
+    sizes = [stretch.size for stretch in stretches]
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1).to(dtype).split(sizes) for tensor in qkv)
     out = []
     with torch.autocast(device, enabled=False):
-        for stretch, (q_LHD, k_LHD, v_LHD) in zip(stretches, zip(*line, strict=True), strict=True):
-            if stretch.mask_LL is None:
+        for stretch, q_LHD, k_LHD, v_LHD in zip(stretches, query, key, value, strict=True):
+            if stretch.mask_LK is None:
                 out.append(torch.zeros_like(v_LHD))
                 continue
-            q_1HLD, k_1HLD, v_1HLD = (tensor.transpose(0, 1)[None] for tensor in (q_LHD, k_LHD, v_LHD))
-            out.append(attend(q_1HLD, k_1HLD, v_1HLD, attn_mask=stretch.mask_LL)[0].transpose(0, 1))
+            k_KHD, v_KHD = k_LHD, v_LHD
+            if stretch.prefix >= 0:
+                k_KHD, v_KHD = torch.cat([key[stretch.prefix], k_LHD]), torch.cat([value[stretch.prefix], v_LHD])
+            q_1HLD, k_1HKD, v_1HKD = (tensor.transpose(0, 1)[None] for tensor in (q_LHD, k_KHD, v_KHD))
+            out.append(attend(q_1HLD, k_1HKD, v_1HKD, attn_mask=stretch.mask_LK)[0].transpose(0, 1))
     return torch.cat(out).to(given).view(rows, length, heads, -1)
 
 

@@ -26,6 +26,7 @@ segments [B, L]: segment of each token within its row; the last segment is paddi
 documents [B, L]: index of each token's document within its row; -1 is padding.
 visibility [B, S, S]: whether tokens of one segment may attend to earlier tokens of another.
 starts [B, S, S]: only with `share_every`; see `Features`.
+prefixes [B, L]: only where documents share prefixes: number of the document before each token's document; -1 for none.
 """
 
 SEGMENT_BUCKET = 16
@@ -87,6 +88,7 @@ def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "de
         share_every=share_every,
         kind=kind,
         document_BL=batch["documents"],
+        prefix_BL=batch.get("prefixes"),
     )
 
 
