@@ -58,7 +58,7 @@ def dialogues(
         raise InputError(f"dialogue {seeing.id!r} has an image, which no model in this process reads: give --server URL")
     judges = _judges(loaded.dialogues, judging, source)
     found = provider(source, model, parallel=setting.mode == "parallel")
-    with _progress() as progress:
+    with _progress(sum(one.image is not None for one in loaded.dialogues)) as progress:
         run = evaluate_dialogues(
             found.open_api,
             found.name,
@@ -142,17 +142,19 @@ def _judging(judges: list[Judge], config: JudgeConfig, data_set: str, loaded: Lo
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
-    """Bars of the turns that are answered and judged, on a terminal."""
+def _progress(pictures: int) -> Iterator[Progress]:
+    """Bars of the images that are copied, and of the turns that are answered and judged, on a terminal."""
     from ..evaluation.dialogues.run import Progress
 
     with bars("{task.fields[note]}") as shown:
-        shown.stop()  # until the model is loaded, which shows a spinner
-        answers, judged = (shown.add_task(name, total=None, note="") for name in ("answers", "judged"))
+        images = shown.add_task("images", total=pictures, note="", visible=bool(pictures))
+        answers, judged = (shown.add_task(name, total=None, note="", visible=False) for name in ("answers", "judged"))
         met = items = 0
+        if not pictures:
+            shown.stop()  # until the model is loaded, which shows a spinner
 
         def begin(turns: int, done: int, to_judge: int) -> None:
-            shown.update(answers, total=turns, completed=done)
+            shown.update(answers, total=turns, completed=done, visible=True)
             shown.update(judged, total=to_judge, visible=bool(to_judge))
             shown.start()
 
@@ -161,4 +163,4 @@ def _progress() -> Iterator[Progress]:
             met, items = met + own, items + of
             shown.update(judged, advance=1, note=f"{met} of {items} items")
 
-        yield Progress(begin, lambda: shown.advance(answers), count)
+        yield Progress(lambda: shown.advance(images), begin, lambda: shown.advance(answers), count)

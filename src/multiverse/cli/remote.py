@@ -60,7 +60,7 @@ class Remote:
         self._httpx, self._sse = require("httpx", "chat"), require("httpx_sse", "chat")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client: httpx.Client = self._httpx.Client(headers=headers, timeout=_TIMEOUT)
-        models = self._models()
+        models = self._models(model)
         names = [str(entry.get("id")) for entry in models]
         if model is not None and model not in names:
             raise ServerError(f"{self.base} has no model {model!r}: it offers {', '.join(names) or 'none'}")
@@ -111,9 +111,12 @@ class Remote:
         """See `Partner`."""
         return self._reply
 
-    def _models(self) -> list[dict[str, Any]]:
+    def _models(self, named: str | None) -> list[dict[str, Any]]:
+        """The server's models; of one that has no list, the model that is asked for by name."""
         with self._requesting():
             response = self._client.get(f"{self.base}/models")
+            if named is not None and response.status_code in (404, 405):
+                return [{"id": named}]
             self._check(response)
         try:
             return [dict(entry) for entry in response.json()["data"]]

@@ -112,6 +112,8 @@ class ServerAPI(ChatAPI):
     ) -> None:
         stream = await self._create(client, body, config)
         try:
+            if "json" in stream.response.headers.get("content-type", ""):  # it knows no streams
+                streamed.add_whole(json.loads(await stream.response.aread()))
             async for chunk in stream:
                 streamed.add(chunk.to_dict())
         except json.JSONDecodeError as error:
@@ -123,7 +125,8 @@ class ServerAPI(ChatAPI):
 
     async def _create(self, client: openai.AsyncOpenAI, body: dict[str, Any], config: GenerateConfig) -> Any:
         """Begin the answer; newer models of OpenAI take another name of `max_tokens` only."""
-        named = {self._limit_name if name == "max_tokens" else name: value for name, value in body.items()}
+        limit_name = self._limit_name
+        named = {limit_name if name == "max_tokens" else name: value for name, value in body.items()}
         try:
             return await client.chat.completions.create(
                 model=self.model_name,
@@ -134,7 +137,7 @@ class ServerAPI(ChatAPI):
                 extra_body=named,
             )
         except openai.BadRequestError as error:
-            if "max_completion_tokens" not in _message(error) or self._limit_name != "max_tokens":
+            if "max_completion_tokens" not in _message(error) or limit_name != "max_tokens":
                 raise
             self._limit_name = "max_completion_tokens"
             return await self._create(client, body, config)
@@ -164,7 +167,13 @@ class ServerAPI(ChatAPI):
 
     async def _is_ours(self, client: openai.AsyncOpenAI) -> bool:
         if self._ours is None:
-            page = await client.models.list()
+            try:
+                page = await client.models.list()
+            except openai.APIStatusError as error:
+                if error.status_code not in (404, 405):
+                    raise
+                self._ours = False  # it has no list of models
+                return False
             try:
                 entries = {str(entry.id): entry.to_dict() for entry in page.data}
             except (AttributeError, TypeError):
@@ -207,6 +216,11 @@ class _StreamedResponse:
             self.content += delta.get("content") or delta.get("refusal") or ""
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
             self.extension = choice.get("multiverse") or self.extension
+
+    def add_whole(self, completion: Mapping[str, Any]) -> None:
+        """Add a completion that was not streamed."""
+        choices = completion.get("choices") or ()
+        self.add({**completion, "choices": [{**choice, "delta": choice.get("message")} for choice in choices]})
 
     def response(self, dialect: Dialect | None, seconds: float) -> Response:
         """The whole response; halves of a character that were sent apart are joined.

@@ -18,7 +18,7 @@ pytest.importorskip("pyarrow", reason="the extra [eval] is not installed")
 from multiverse.errors import DataError
 from multiverse.evaluation.dialogues.dialogue import Dialogue
 from multiverse.evaluation.dialogues.images import ImageLimits, Picture, read_picture
-from multiverse.evaluation.dialogues.reader import dialogue_of, read_dialogues
+from multiverse.evaluation.dialogues.reader import HUB, dialogue_of, read_dialogues
 from multiverse.evaluation.dialogues.rules import ContainsRule, decide, resembles, rule_of, rule_record
 from multiverse.tasks import ExpressionRule, IntegerRule
 
@@ -71,6 +71,17 @@ def test_the_hub_s_library_returns_the_same(tmp_path: Path) -> None:
     table = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert isinstance(table[0]["conversation"], dict)
     assert dialogue_of(table[0], None, LIMITS).digest == read(path)[0].digest
+
+
+def test_images_of_the_hub_are_sent_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [made.parallel(row) for row in ROWS]
+    table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    assert table[0]["image"].size == (64, 48)  # decoded, unless it is asked for as it is
+    monkeypatch.setattr("multiverse.evaluation.dialogues.reader.load_hub", lambda name: {"train": table} if name == HUB else {})
+    loaded = read_dialogues("multiverse", limit=2)
+    assert loaded.faults == []
+    assert [one.image.data for one in loaded.dialogues if one.image] == [row["image"]["bytes"] for row in ROWS[:2]]
 
 
 def test_line_ends_and_cases_do_not_matter(tmp_path: Path) -> None:

@@ -83,6 +83,36 @@ def sent(vision: Vision, dialogue: Dialogue, turn: int) -> Body:
     return body
 
 
+def check_judged(vision: Vision, found: DialogueRun, folder: Path) -> None:
+    """What the judge was sent, and what was made of its replies."""
+    body = next(body for body in vision.judged if "Question 1.2" in texts(body["messages"][1]).rpartition("USER:")[2])
+    assert (body["temperature"], body["model"]) == (0, "judge")
+    assert body["response_format"]["type"] == "json_schema"
+    assert body["response_format"]["json_schema"]["strict"] is True
+    prompt = texts(body["messages"][1])
+    for text in (
+        "USER (with the image):\n<<<\nQuestion 1.1: what is there?\n>>>",
+        "ASSISTANT:\n<<<\nI see a red square. (Question 1.1: what is there?)\n>>>",
+        "The answer to be judged:\n\n<<<\nI see a red square. (Question 1.2: what is there?)\n>>>",
+        "The reference:\n\n<<<\nReference 1.2",
+        "The checklist, one question:\n\n[1] Does answer 1.2 name shape 0?",
+    ):
+        assert text in prompt
+    results = Results(found)
+    assert results.overall is not None
+    # Every second item, shape 1, is not met.
+    expected = [not item.question.endswith("shape 1?") for one in DIALOGUES for turn in one.turns for item in turn.checklist]
+    assert results.overall.items.mean == pytest.approx(sum(expected) / len(expected))
+    assert found.judgements[0].decisions[0].reason == "because of 1"
+    assert cost_json(found)["judges"] == {
+        found.judge: {"calls": TURNS, "prompt_tokens": 100 * TURNS, "completion_tokens": 10 * TURNS, "cost": 0.0}
+    }
+    assert (folder / found.pictures["made-0"]).read_bytes()[:2] == b"\xff\xd8"
+    # inspect's logs are there, without images.
+    (log,) = (folder / "inspect").glob("*.eval")
+    assert log.stat().st_size < 200_000
+
+
 @pytest.mark.parametrize("history", ["own", "reference", "none"])
 def test_what_is_sent_with_each_history(history: History, vision: Vision, tmp_path: Path) -> None:
     found = run(vision, tmp_path, DialogueConfig(history=history))
@@ -110,13 +140,21 @@ def test_what_is_sent_with_each_history(history: History, vision: Vision, tmp_pa
     assert found == read_dialogue_run(tmp_path)
     assert found.set_aside == ()
     assert found.answers[0].cached_tokens == 40
+    if history == "own":
+        check_judged(vision, found, tmp_path)
 
 
 def test_persona_samples_and_limits(vision: Vision, tmp_path: Path) -> None:
     config = DialogueConfig(persona=True, repeats=2, temperature=0.7, max_tokens=99, seed=3)
-    found = run(vision, tmp_path, config, concurrency=2)
+    vision.delay = 0.01
+    found = run(vision, tmp_path, config, concurrency=2, judges=[])
     assert len(found.answers) == 2 * TURNS
+    # Dialogues side by side, the turns of each in order.
     assert 1 < vision.most <= 2
+    order = [last_text(body).rpartition("Question ")[2].partition(":")[0] for body in vision.asked]
+    for number in range(len(DIALOGUES)):
+        firsts = [order.index(f"{number}.{turn}") for turn in (1, 2, 3)]
+        assert firsts == sorted(firsts)
     first = [body for body in vision.asked if len(body["messages"]) == 1]
     assert len(first) == 2 * len(DIALOGUES)
     assert all(last_text(body).startswith("Character: A painter, number ") for body in first)
@@ -124,17 +162,6 @@ def test_persona_samples_and_limits(vision: Vision, tmp_path: Path) -> None:
     assert not any("Character" in last_text(body) for body in vision.asked if len(body["messages"]) > 1)
     assert len({body["seed"] for body in vision.asked}) == 2 * TURNS
     assert {(body["temperature"], body["max_tokens"]) for body in vision.asked} == {(0.7, 99)}
-
-
-def test_turns_are_in_order_and_dialogues_side_by_side(tmp_path: Path) -> None:
-    with serving(Vision(delay=0.02)) as vision:
-        run(vision, tmp_path, judges=[], concurrency=3)
-    numbers: dict[str, list[int]] = {}
-    for body in vision.asked:
-        name, turn = last_text(body).removeprefix("Question ").partition(":")[0].split(".")
-        numbers.setdefault(name, []).append(int(turn))
-    assert set(map(tuple, numbers.values())) == {(1, 2, 3)}
-    assert 1 < vision.most <= 3
 
 
 def test_nothing_is_asked_or_judged_twice(vision: Vision, tmp_path: Path) -> None:
@@ -151,51 +178,9 @@ def test_nothing_is_asked_or_judged_twice(vision: Vision, tmp_path: Path) -> Non
     assert len(both.judgements) == 2 * TURNS
     with pytest.raises(DataError, match='with history = "own", and this one has "none"'):
         run(vision, tmp_path, DialogueConfig(history="none"))
-
-
-def test_answers_to_another_dialogue_are_not_taken(vision: Vision, tmp_path: Path) -> None:
-    run(vision, tmp_path, judges=[])
     other = [dialogue_of(made.row(0) | {"image": {"bytes": made.image(77)}}, None, ImageLimits()), *DIALOGUES[1:]]
     with pytest.raises(DataError, match="answers to another dialogue of the index 'made-0'"):
         run(vision, tmp_path, dialogues=other)
-
-
-def test_what_a_judge_is_sent_and_what_is_made_of_its_reply(vision: Vision, tmp_path: Path) -> None:
-    found = run(vision, tmp_path)
-    body = next(body for body in vision.judged if "Question 1.2" in texts(body["messages"][1]).rpartition("USER:")[2])
-    assert (body["temperature"], body["model"]) == (0, "judge")
-    assert body["response_format"]["type"] == "json_schema"
-    assert body["response_format"]["json_schema"]["strict"] is True
-    prompt = texts(body["messages"][1])
-    for text in (
-        "USER (with the image):\n<<<\nQuestion 1.1: what is there?\n>>>",
-        "ASSISTANT:\n<<<\nI see a red square. (Question 1.1: what is there?)\n>>>",
-        "The answer to be judged:\n\n<<<\nI see a red square. (Question 1.2: what is there?)\n>>>",
-        "The reference:\n\n<<<\nReference 1.2",
-        "The checklist, one question:\n\n[1] Does answer 1.2 name shape 0?",
-    ):
-        assert text in prompt
-    results = Results(found)
-    assert results.overall is not None
-    # Every second item, shape 1, is not met.
-    expected = [not item.question.endswith("shape 1?") for one in DIALOGUES for turn in one.turns for item in turn.checklist]
-    assert results.overall.items.mean == pytest.approx(sum(expected) / len(expected))
-    assert found.judgements[0].decisions[0].reason == "because of 1"
-    assert cost_json(found)["judges"] == {
-        found.judge: {"calls": TURNS, "prompt_tokens": 100 * TURNS, "completion_tokens": 10 * TURNS, "cost": 0.0}
-    }
-    assert (tmp_path / found.pictures["made-0"]).read_bytes()[:2] == b"\xff\xd8"
-    # inspect's logs are there, without images.
-    (log,) = (tmp_path / "inspect").glob("*.eval")
-    assert log.stat().st_size < 200_000
-
-
-def test_an_endpoint_without_schemas(vision: Vision, tmp_path: Path) -> None:
-    vision.refuse_schema = True
-    found = run(vision, tmp_path, concurrency=1)
-    assert found.set_aside == ()
-    assert len(vision.judged) == TURNS
-    assert not any("response_format" in body for body in vision.judged)
 
 
 def test_replies_that_are_not_valid_are_sent_back_and_then_set_aside(tmp_path: Path) -> None:
@@ -210,8 +195,6 @@ def test_replies_that_are_not_valid_are_sent_back_and_then_set_aside(tmp_path: P
         assert [one.what for one in found.set_aside] == ["judgement"] * 3
         assert Results(found).overall is None
         # They are kept, and not paid for again; another attempt is.
-        assert len(run(vision, tmp_path, dialogues=DIALOGUES[:1], judge={"judge_attempts": 2}).set_aside) == 3
-        assert len(vision.judged) == 6
         vision.fault = lambda _: None  # type: ignore[method-assign]
         assert run(vision, tmp_path, dialogues=DIALOGUES[:1], judge={"judge_attempts": 3}).set_aside == ()
         assert len(vision.judged) == 9
@@ -292,29 +275,29 @@ def test_the_cost_of_judgements_is_capped(vision: Vision, tmp_path: Path) -> Non
 
 
 def test_two_judges_and_repeats_are_compared(vision: Vision, tmp_path: Path) -> None:
+    vision.plain = True
     config = JudgeConfig(judge_model=("judge", "judge-2"), judge_repeats=2)
     found = run(
         vision, tmp_path, judges=model_judges(config.judge_model, vision.url, None, config, 8), judge={"judge_repeats": 2}
     )
+    assert found.set_aside == ()
     assert len(vision.judged) == 4 * TURNS
+    assert not any("response_format" in body for body in vision.judged)
+    assert {body["max_completion_tokens"] for body in vision.asked} == {256}
+    assert {(one.prompt_tokens, one.cached_tokens) for one in found.answers} == {(100, 40)}
     pairs = Results(found).agreements()
     assert len(pairs) == 6
     assert all((own.kappa, own.same, own.items) == (pytest.approx(1), 1, ITEMS) for _, _, own in pairs)
 
 
-def test_an_empty_answer_meets_nothing_and_nobody_is_asked(vision: Vision, tmp_path: Path) -> None:
-    vision.answer = lambda _: "  "
+def test_empty_answers_and_half_a_character(vision: Vision, tmp_path: Path) -> None:
+    vision.answer = lambda body: "  " if "Question 1" in last_text(body) else "square \ud83d!"
     found = run(vision, tmp_path)
-    assert vision.judged == []
-    results = Results(found)
-    assert results.overall is not None
-    assert results.overall.items.mean == 0
-
-
-def test_half_a_character_in_an_answer(vision: Vision, tmp_path: Path) -> None:
-    vision.answer = lambda _: "square \ud83d!"
-    found = run(vision, tmp_path, judges=rule_judges())
-    assert len(read_dialogue_run(tmp_path).answers) == len(found.answers) == TURNS
+    assert {one.answer.strip() for one in found.answers} == {"", "square \ufffd!"}
+    # An empty answer meets nothing, and nobody is asked.
+    assert len(vision.judged) == TURNS - 3
+    empty = [one for one in found.judgements if one.dialogue == "made-1"]
+    assert {(decision.met, decision.reason) for one in empty for decision in one.decisions} == {(False, "the answer is empty")}
 
 
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:

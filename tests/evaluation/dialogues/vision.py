@@ -30,7 +30,7 @@ class Vision:
         answer: the seer's answer to a request.
         met: whether the judge finds an item met, by the text of the item and the answer.
         faulty: three of ten requests to each model go wrong, in the ways of `FAULTS` in turn.
-        refuse_schema: refuse `response_format`, as some endpoints do.
+        plain: be an endpoint that refuses `response_format` and `max_tokens`, has no list of models, and does not stream.
         delay: seconds that each reply takes.
         asked, judged: bodies of the requests that were answered.
         wrong: what was wrong with requests.
@@ -39,7 +39,7 @@ class Vision:
     answer: Callable[[Body], str] = lambda body: f"I see a red square. ({last_text(body)})"
     met: Callable[[str, str], bool] = lambda item, _: not item.endswith("shape 1?")
     faulty: bool = False
-    refuse_schema: bool = False
+    plain: bool = False
     delay: float = 0.0
     asked: list[Body] = field(default_factory=list)
     judged: list[Body] = field(default_factory=list)
@@ -106,6 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
 
     def do_GET(self) -> None:
+        if self.vision.plain:
+            self._send(404, {"error": {"message": "no such page"}})
+            return
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "nobody"} for name in ("seer", "judge", "judge-2")]
         self._send(200, {"object": "list", "data": models})
 
@@ -124,8 +127,9 @@ class _Handler(BaseHTTPRequestHandler):
                 vision.running -= 1
 
     def _answer(self, vision: Vision, body: Body, *, judge: bool) -> None:
-        if judge and vision.refuse_schema and "response_format" in body:
-            self._send(400, {"error": {"message": "response_format is not supported", "code": None}})
+        if vision.plain and (refused := {"response_format", "max_tokens"} & body.keys()):
+            hint = "use max_completion_tokens" if "max_tokens" in refused else "response_format is not supported"
+            self._send(400, {"error": {"message": hint, "code": None}})
             return
         fault = vision.fault(judge)
         if fault == "429":
@@ -142,6 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
             text = text[: len(text) // 2]  # a reply that breaks off, in a whole response
         with vision.lock:
             (vision.judged if judge else vision.asked).append(body)
+        usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
+        if vision.plain:
+            message = {"role": "assistant", "content": text}
+            self._send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage})
+            return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
@@ -153,7 +162,6 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._event({"choices": [{"index": 0, "delta": {"content": text[5:]}, "finish_reason": None}]})
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-        usage = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": 40}}
         self._event({"choices": [], "usage": usage})
         self.wfile.write(b"data: [DONE]\n\n")
 

@@ -179,16 +179,17 @@ class ModelJudge(Judge):
             ]
         most = self._bound(chat, case)
         self._reserve(most, store)
+        with_schema = self._schema
         try:
             config = GenerateConfig(
                 temperature=self._config.judge_temperature,
                 max_tokens=self._config.judge_max_tokens,
-                response_schema=_schema() if self._schema else None,
+                response_schema=_schema() if with_schema else None,
             )
             try:
                 output = await self._model.generate(chat, config=config)
             except MultiverseError as error:
-                if not (self._schema and getattr(error, "status", None) in (400, 422) and _about_schema(str(error))):
+                if not (with_schema and getattr(error, "status", None) in (400, 422) and _about_schema(str(error))):
                     raise
                 self._schema = False  # the reply is checked here in any case
                 output = await self._model.generate(chat, config=config.model_copy(update={"response_schema": None}))

@@ -31,11 +31,13 @@ class Progress:
     """Callbacks of an evaluation.
 
     Attributes:
+        image: called after the small copy of each image was made.
         begin: called once, with the numbers of turns to be answered, of those that are, and of those to be judged.
         answered: called after each turn that was answered.
         judged: called after each turn that the first judge has judged, with the items met and all items; also for known ones.
     """
 
+    image: Callable[[], None] = lambda: None
     begin: Callable[[int, int, int], None] = lambda *_: None
     answered: Callable[[], None] = lambda: None
     judged: Callable[[int, int], None] = lambda *_: None
@@ -92,7 +94,7 @@ def evaluate_dialogues(
     from .inspecting import Work
 
     progress = progress or Progress()
-    store = Store(folder, _describe(model, dialogues, setting, judging))
+    store = Store(folder, _describe(model, dialogues, setting, judging), progress.image)
     for fault in judging.faults:
         store.put_aside(SetAside("row", f"{fault.source}:{fault.line}", 0, 0, "", fault.problem))
     work = Work(setting, store, judging.judges, judging.repeats, progress.answered, progress.judged)

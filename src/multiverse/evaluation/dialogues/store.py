@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -218,6 +218,7 @@ class Store:
     Args:
         folder: created, or resumed.
         run: the run, with its dialogues and without answers.
+        on_image: called after the small copy of each image is there.
 
     Attributes:
         answers: by turn.
@@ -227,7 +228,7 @@ class Store:
         DataError: the folder holds another run, or cannot be read or written.
     """
 
-    def __init__(self, folder: Path, run: DialogueRun) -> None:
+    def __init__(self, folder: Path, run: DialogueRun, on_image: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
         self._lock = threading.Lock()
         self.set_aside: list[SetAside] = []
@@ -240,7 +241,7 @@ class Store:
         self.answers = {answer.key: answer for answer in before.answers} if before is not None else {}
         self.judgements = {judgement.key: judgement for judgement in before.judgements} if before is not None else {}
         try:
-            self._begin()
+            self._begin(on_image)
         except OSError as error:
             raise DataError(f"{folder} cannot be written ({error.strerror}): choose another folder") from None
 
@@ -276,7 +277,7 @@ class Store:
             _write(self.folder / RUN, json.dumps(self.run.head(), indent=1, ensure_ascii=False) + "\n")
         return read_dialogue_run(self.folder)
 
-    def _begin(self) -> None:
+    def _begin(self, on_image: Callable[[], None]) -> None:
         """Write what is known before anything is asked."""
         (self.folder / IMAGES).mkdir(parents=True, exist_ok=True)
         pictures: dict[str, str] = {}
@@ -286,6 +287,7 @@ class Store:
                 if not path.exists():
                     _write(path, dialogue.image.preview())
                 pictures[dialogue.id] = f"{IMAGES}/{path.name}"
+                on_image()
         self.run = replace(self.run, pictures=pictures)
         records = (
             dialogue.record() | {"preview": pictures.get(dialogue.id, ""), "digest": dialogue.digest}
