@@ -99,7 +99,7 @@ def test_faults_have_file_and_line(tmp_path: Path) -> None:
     assert f"the same question stands at {file}:1 with another answer: keep one of them" in lines[4]
     skipped = Questions([QuestionSource(file=file, on_error="skip")], seed=0, per_step=1)
     assert skipped.describe() == [
-        "mixed: 100% of the questions, 1 to train on, 0 held out (1 auto); 1 duplicates left out; 4 faulty rows skipped"
+        "mixed: 100% of the questions, 1 to train on, 0 held out (1 math); 1 duplicates left out; 4 faulty rows skipped"
     ]
 
 

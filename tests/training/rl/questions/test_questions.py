@@ -147,7 +147,7 @@ def test_a_share_of_a_file_is_held_out(tmp_path: Path) -> None:
     other = Questions([replace(source, file=numbered(tmp_path / "more.jsonl", 300))], seed=9, per_step=10)
     assert held <= {question.id for question in other.held_out(1000)}
     assert questions.describe() == [
-        f"sums: 100% of the questions, {200 - len(held)} to train on, {len(held)} held out (200 auto)"
+        f"sums: 100% of the questions, {200 - len(held)} to train on, {len(held)} held out (200 math)"
     ]
     assert Questions([replace(source, validation=0.0)], seed=0, per_step=10).held_out(5) == []
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 import pytest
 
-from multiverse.structure import Block, Document
+from multiverse.engine.generation import Usage
+from multiverse.structure import DIALECTS, Block, Document, Layout, encode
+from multiverse.structure.shape import word_tokens
 from multiverse.training.rl.rewards import Reward, Rewards
 from multiverse.training.rl.rewards.forks import read_work
 from multiverse.training.rl.rollout import Rollout, Scores
@@ -176,6 +181,51 @@ def test_two_blocks_with_the_same_labels_and_nested_ones() -> None:
     assert work.critical == made.generation.usage.critical_path_tokens
     # The second block is no work beside its longest path.
     assert work.useful == made.generation.usage.total_tokens - second.paths[1].total
+
+
+def test_every_path_of_any_document_is_found_in_its_tokens_and_in_its_tree() -> None:
+    rng = Random(0)
+    for number in range(60):
+        document = random_document(rng)
+        for dialect in (DIALECTS["multiverse"], replace(DIALECTS["multiverse"], positions="released"), DIALECTS["npr"]):
+            if dialect.name == "npr":  # no blocks in others, and no tags around the thinking
+                document = Document(("So", random_block(rng, 1), "so", random_block(rng, 1), "41"))
+            tokens = word_tokens(dialect)
+            layout = encode(document, tokens).layout
+            made = rollout(document, branches=layout.labels, usage=usage_of(layout))
+            work = read_work(QUESTION, made)
+            blocks = list(work.blocks())
+            assert len(blocks) == len(list(document.blocks())), (number, dialect.name)
+            in_paths = sum(map(bool, layout.labels))
+            assert sum(path.total for fork in work.forks for path in fork.paths) == in_paths
+            assert layout.critical_path() <= work.useful <= len(layout)
+            # As many separators as blocks lie beside others in the released layout, and none in ours.
+            chain = len(layout) - in_paths + sum(fork.longest.chain for fork in work.forks)
+            assert 0 <= chain - layout.critical_path() <= (3 * len(blocks) if dialect.positions == "released" else 0)
+
+
+def random_document(rng: Random) -> Document:
+    return Document(("So", random_block(rng, 3), "so", random_block(rng, 1)), "Answer: 41")
+
+
+def random_block(rng: Random, depth: int) -> Block:
+    def text() -> str:
+        return " ".join(rng.choice(("so", "7", "it", "is", "more")) for _ in range(rng.randint(1, 6)))
+
+    def block(depth: int) -> Block:
+        width = rng.randint(1, 3)
+        return Block(tuple(text() for _ in range(width)), tuple(body(depth - 1) for _ in range(width)), text())
+
+    def body(depth: int) -> tuple[str | Block, ...]:
+        if not depth or rng.random() < 0.5:
+            return (text(),) if rng.random() < 0.9 else ()
+        return (text(), block(depth), text()) if rng.random() < 0.5 else (text(), block(depth))
+
+    return block(depth)
+
+
+def usage_of(layout: Layout) -> Usage:
+    return Usage(0, len(layout), layout.critical_path(), layout.critical_path_steps(), 0.0)
 
 
 def test_words_without_spaces() -> None:

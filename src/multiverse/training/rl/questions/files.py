@@ -8,12 +8,14 @@ import weakref
 from array import array
 from collections import Counter
 from hashlib import blake2b
+from importlib.util import find_spec
 from random import Random
 from typing import IO, Any
 
 from ....data import Fault
 from ....data.source import scan_source
-from ....errors import DataError, writing
+from ....errors import DataError, ExtraError, writing
+from ..rewards.correct import check_for
 from ..rollout import Question
 from .config import QuestionSource
 from .rows import Row, read_row
@@ -69,6 +71,8 @@ class FileQuestions:
             listed = "\n".join(f"  {fault}" for fault in self.faults[:_SHOWN])
             more = f"\n  and {len(self.faults) - _SHOWN:,} more" if len(self.faults) > _SHOWN else ""
             raise DataError(f"{source.file} has {len(self.faults):,} faults (on_error: skip leaves them out):\n{listed}{more}")
+        if self.checks["math"] and find_spec("math_verify") is None:
+            raise ExtraError("math-verify", "rl")
         if not self._places:
             why = f": all {len(self._held):,} are held out" if self._held else ""
             raise DataError(f"{source.file} has no questions to train on{why}")
@@ -131,6 +135,8 @@ class FileQuestions:
                     self.faults.append(Fault(item.source, item.line, problem))
                 continue
             seen[key] = (answer, item.source, item.line)
+            if row.extra["check"] == "auto":
+                row.extra["check"] = check_for(row.reference or "")
             self.checks[str(row.extra["check"])] += 1
             written = _line(row, key)
             places = self._held if self._source.validation and held_out(text, self._source.validation) else self._places

@@ -48,7 +48,12 @@ def check_of(question: Question) -> str:
         return str(check)
     if question.reference is None:
         raise RewardError(f"the question {question.id!r} has neither a check nor a reference: nothing can say what is right")
-    return "math" if re.search(r"[0-9\\]", question.reference) else "exact"
+    return check_for(question.reference)
+
+
+def check_for(reference: str) -> str:
+    """The check of a reference that nothing else is known of."""
+    return "math" if re.search(r"[0-9\\]", reference) else "exact"
 
 
 def plain(text: str) -> str:

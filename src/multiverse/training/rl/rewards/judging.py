@@ -27,7 +27,8 @@ from .workers import Outcome
 
 T = TypeVar("T")
 
-STORE = "judgements.sqlite"
+STORE = "judgements{}.sqlite"
+"""File of judgements; each further process of torchrun has its own, with its rank in the name."""
 
 _VERDICT = """You judge whether an answer to a question is right.
 
@@ -71,7 +72,9 @@ class Judging:
 
     def __init__(self, judge: Judge, form: str, folder: Path) -> None:
         require("openai", "rl")
-        self._judge, self._form, self._store = judge, form, folder / STORE
+        rank, processes = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        self._judge, self._form = judge, form
+        self._store = folder / STORE.format(f"-{rank}" if rank else "")
         self._prompt = _read_prompt(judge.prompt_file) if judge.prompt_file is not None else None
         self._endpoint = EndpointConfig(
             base_url=judge.base_url,
@@ -82,7 +85,10 @@ class Judging:
             timeout=judge.timeout,
             tries=judge.tries,
         )
-        self._budget = BudgetConfig(judge.price_in, judge.price_out, judge.max_cost, judge.token_budget)
+        # Every process judges its share of the rollouts, within its share of the limits.
+        cost = None if judge.max_cost is None else judge.max_cost / processes
+        tokens = None if judge.token_budget is None else judge.token_budget // processes
+        self._budget = BudgetConfig(judge.price_in, judge.price_out, cost, tokens)
 
     def __call__(self, rollouts: Sequence[tuple[Question, Rollout]]) -> list[Outcome]:
         """A judgement of each answer, or why there is none.
