@@ -155,6 +155,12 @@ def test_texts_and_mathematics_are_told_apart() -> None:
     assert judged(asked(question="?", answer="Apollo 11"), said("apollo 11"), said("Apollo 12")) == [1, 0]
 
 
+def test_several_answers_that_are_right() -> None:
+    question = asked(question="Who?", answer=["Samuel Clemens", "Mark Twain", None])
+    assert (question.reference, question.extra["also"]) == ("Samuel Clemens", ["Mark Twain"])
+    assert judged(question, said("mark twain"), said("Samuel Clemens."), said("Twain")) == [1, 1, 0]
+
+
 def test_numbers_and_choices() -> None:
     assert judged(asked(question="?", answer="1,041", check="number"), said("It is 1041 in all"), said("41"), said("x")) == [
         1,

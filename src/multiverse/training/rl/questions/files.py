@@ -7,14 +7,17 @@ import tempfile
 import weakref
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from hashlib import blake2b
 from importlib.util import find_spec
+from pathlib import Path
 from random import Random
 from typing import IO, Any
 
 from ....data import Fault
-from ....data.source import scan_source
+from ....data.source import Record, scan_source
 from ....errors import DataError, ExtraError, writing
+from ....progress import counting
 from ..rewards.correct import check_for
 from ..rollout import Question
 from .config import QuestionSource
@@ -22,6 +25,8 @@ from .rows import Row, read_row
 
 _SHOWN = 10
 """Faults that a message lists."""
+_LARGE = 10_000_000
+"""Bytes of a file that takes seconds to read."""
 
 
 def digest(text: str) -> bytes:
@@ -109,12 +114,19 @@ class FileQuestions:
         value = json.loads(self._file.readline())
         return Question(value["id"], tuple(value["messages"]), value["reference"], self._name, value["extra"])
 
+    def _scan(self) -> Iterator[Record | Fault]:
+        """The records, with a bar where they are many and someone watches."""
+        assert self._source.file is not None
+        with counting(f"reading {self._name}", _lines(self._source.file)) as done:
+            for item in scan_source(self._source.file, split=self._source.split, prefer="train"):
+                yield item
+                done()
+
     def _read(self) -> None:
         """Write every question to the file, and remember where it begins."""
         seen: dict[bytes, tuple[bytes, str, int]] = {}
         number, place = 0, 0
-        assert self._source.file is not None
-        for item in scan_source(self._source.file, split=self._source.split, prefer="train"):
+        for item in self._scan():
             number += 1
             if isinstance(item, Fault):
                 self.faults.append(item)
@@ -143,6 +155,15 @@ class FileQuestions:
             places.append(place)
             self._file.write(written)
             place += len(written)
+
+
+def _lines(file: str) -> int:
+    """Lines of a local file that takes seconds to read; 0 of others."""
+    path = Path(file).expanduser()
+    if path.suffix.lower() != ".jsonl" or not path.is_file() or path.stat().st_size < _LARGE:
+        return 0
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
 
 
 def _line(row: Row, key: bytes) -> bytes:

@@ -51,7 +51,8 @@ def read_row(value: Any, source: QuestionSource, number: int) -> Row:
         raise DataError(f"the record is a {type(value).__name__}, not an object with a question and an answer")
     messages, said = _messages(value, source)
     check, extra = _check(value, source, number)
-    reference = _reference(value, source)
+    right = _references(value, source)
+    reference = right[0] if right else None
     if reference is None and said is not None:
         reference = answer_in(said)
     if "choices" in extra:
@@ -59,6 +60,8 @@ def read_row(value: Any, source: QuestionSource, number: int) -> Row:
     if check in ("auto", "math", "exact", "number", "choice") and not (reference or "").strip():
         wanted = source.answer_field or "/".join(ANSWER_FIELDS[:6])
         raise DataError(f"it has no answer ({wanted}): its fields are {', '.join(map(str, value)) or 'none'}")
+    if check in ("auto", "math", "exact", "number") and len(right) > 1:
+        extra["also"] = right[1:]
     if source.append:
         *earlier, last = messages
         messages = (*earlier, {**last, "content": f"{last['content'].rstrip()}\n\n{source.append}"})
@@ -111,13 +114,14 @@ def _messages(value: Mapping[str, Any], source: QuestionSource) -> tuple[tuple[d
     return tuple(chat), said
 
 
-def _reference(value: Mapping[str, Any], source: QuestionSource) -> str | None:
+def _references(value: Mapping[str, Any], source: QuestionSource) -> list[str]:
+    """The right answer, and others that are as right (a list in the file); none if it has none."""
     names = (source.answer_field,) if source.answer_field is not None else ANSWER_FIELDS
     found = _found(value, names)
-    if isinstance(found, list) and len(found) == 1:
-        (found,) = found
-    if found is None:
-        return None
+    return [_reference(one) for one in (found if isinstance(found, list) else [found]) if one is not None]
+
+
+def _reference(found: Any) -> str:
     if isinstance(found, bool):
         return "true" if found else "false"
     if isinstance(found, int | float):

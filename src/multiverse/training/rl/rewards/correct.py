@@ -13,6 +13,7 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ....answers import last_number
@@ -186,11 +187,19 @@ def text_of(check: str, rollout: Rollout) -> str:
 
 def _graded(grade: Callable[[Question, Generation], bool], question: Question, rollout: Rollout) -> Outcome:
     try:
-        return Outcome(float(grade(question, rollout.generation)))
+        asked = (question, *(replace(question, reference=str(other)) for other in _also(question)))
+        return Outcome(float(any(grade(one, rollout.generation) for one in asked)))
     except MultiverseError:
         raise  # a library or a process that is not there: the same for all
     except Exception as error:  # of any class: caused by this answer, or by what the question says of its check
         return Outcome(None, f"{type(error).__name__}: {error}"[:300])
+
+
+def _also(question: Question) -> Sequence[object]:
+    """Other answers that are as right as the reference."""
+    also = question.extra.get("also", ())
+    assert isinstance(also, Sequence)
+    return also
 
 
 def digest(value: Any) -> str:
