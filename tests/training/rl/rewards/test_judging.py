@@ -143,12 +143,14 @@ def test_each_process_of_a_run_has_its_own_judgements(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint.replies = {"": ["VERDICT: RIGHT"]}
-    reward = Reward("correct", judge=judge(endpoint, price_in=1000.0, price_out=1000.0, max_cost=1.2, max_tokens=16))
+    reward = Reward("correct", judge=judge(endpoint, token_budget=1200, max_tokens=16))
+    (alone,) = judged(tmp_path, reward, "fine")
+    assert alone.correct
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RewardError, match=r"max_cost=1.2 leaves too little"):
-        judged(tmp_path, reward, "fine", "well")
-    assert [file.name for file in tmp_path.glob("*.sqlite")] == ["judgements-1.sqlite"]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(RewardError, match="token_budget=1200 leaves too little"):
+        judged(tmp_path, reward, "fine")
+    assert {file.name for file in tmp_path.glob("*.sqlite")} == {"judgements.sqlite", "judgements-1.sqlite"}
 
 
 def test_a_judge_of_the_users_wording(endpoint: Endpoint, tmp_path: Path) -> None:

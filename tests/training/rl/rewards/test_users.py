@@ -131,7 +131,10 @@ def test_what_a_function_draws_does_not_depend_on_the_process() -> None:
 
 
 def test_arguments_attributes_and_totals() -> None:
-    rewards = [Reward("points:length", weight=2.0, args={"scale": 0.1}), Reward("points:Scorer.half", decides=True)]
+    rewards = [
+        Reward("points:length", weight=2.0, args={"scale": 0.1}, workers=1),
+        Reward("points:Scorer.half", decides=True, workers=1),
+    ]
     with Rewards(rewards) as made:
         (judged,) = made.judge([group(said("abc"), said("abcdef"))], 0)
     assert [score.parts for score in judged.scores] == [
@@ -143,7 +146,7 @@ def test_arguments_attributes_and_totals() -> None:
 
 
 def test_a_function_that_counts_for_correct_answers_only_is_not_called_for_others() -> None:
-    with Rewards([Reward("correct"), Reward("points:told", only_if_correct=True)]) as made:
+    with Rewards([Reward("correct"), Reward("points:told", only_if_correct=True, workers=1)]) as made:
         (judged,) = made.judge([group(said("41"), said("raise"))], 0)
     assert [score.parts["points:told"] for score in judged.scores] == [1.0, 0.0]
     assert not judged.scores[1].faults
@@ -170,7 +173,7 @@ def test_functions_are_checked_before_anything_is_loaded(name: str, args: dict[s
 
 
 def test_a_function_that_fails_for_all_ends_the_run_and_loses_no_rollout() -> None:
-    with Rewards([Reward("correct"), Reward("points:always_fails")]) as made, pytest.raises(RewardError) as caught:
+    with Rewards([Reward("correct"), Reward("points:always_fails", workers=1)]) as made, pytest.raises(RewardError) as caught:
         made.judge([group(said("41"), said("42"))], 12)
     assert str(caught.value) == (
         "the reward 'points:always_fails' failed for all 2 rollouts that it was called for in step 12: it raised ValueError: "
@@ -196,7 +199,7 @@ def test_a_function_that_always_hangs_is_given_up_before_every_rollout_has_been_
 
 def test_what_cannot_be_pickled_is_a_fault_of_its_rollout() -> None:
     question = Question("q", QUESTION.messages, "41", extra={"check": "exact", "handle": lambda: None})
-    with Rewards([Reward("correct"), Reward("points:told")]) as made:
+    with Rewards([Reward("correct"), Reward("points:told", workers=1)]) as made:
         judged = made.judge([group(said("41"), question=question), group(said("41"))], 0)
     (lost,), (fine,) = (one.scores for one in judged)
     assert "it was not called, since its arguments cannot be pickled: " in lost.faults["points:told"]
