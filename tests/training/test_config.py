@@ -10,7 +10,8 @@ from multiverse.errors import ConfigError
 from multiverse.training.config import Config, Lora, Optimizer, dump, load, load_stored
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+# Those of reinforcement learning have questions.
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "\nquestions:" not in path.read_text())
 
 
 def write(folder: Path, text: str) -> Path:

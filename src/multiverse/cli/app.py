@@ -22,12 +22,21 @@ from .generate import generate
 from .groups import HELP_OPTIONS, RunByDefault
 from .merge import merge
 from .models import models, pull
+from .rl import rl
 from .serve import serve
 from .show import show
 from .tasks import tasks
 from .train import train
 
-_EXTRAS = {"train": "train", "data": "train", "curate": "curate", "serve": "serve", "chat": "chat", "eval": "eval"}
+_EXTRAS = {
+    "train": "train",
+    "rl": "train",
+    "data": "train",
+    "curate": "curate",
+    "serve": "serve",
+    "chat": "chat",
+    "eval": "eval",
+}
 """The extra that each command needs, where it needs one."""
 
 app = typer.Typer(
@@ -104,6 +113,7 @@ app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
 app.command()(train)
+app.command()(rl)
 app.command()(models)
 app.command()(pull)
 app.command()(merge)

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .declared import DryRun, Fresh, Json
 from .errors import InputError
+from .runs import GIB, ConfigFile, Settings, in_words, is_main_process, overrides_of, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..training.config import Config
     from ..training.dryrun import Report
     from ..training.loading import ProgressCallback
 
-GIB = 1 << 30
-
 
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Settings of the run.", show_default=False)],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Override a setting, such as optimizer.lr=2e-5. May be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    config: ConfigFile,
+    settings: Settings = None,
     dry_run: DryRun = False,
     devices: Annotated[
         int | None,
@@ -68,36 +54,16 @@ def train(
         raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
     if fresh and dry_run:
         raise InputError("--fresh has no effect with --dry-run: leave it out")
-    chosen = load(config, _overrides(settings or []))
+    chosen = load(config, overrides_of(settings))
     logging.disable_progress_bar()
-    console = Console(stderr=True, quiet=not _is_main_process())
-    with _progress(console) as on_progress:
+    console = Console(stderr=True, quiet=not is_main_process())
+    with reading(console) as on_progress:
         if dry_run:
             from ..training.dryrun import dry_run as run_dry
 
             _print_report(run_dry(chosen, devices=devices, on_progress=on_progress), as_json)
         else:
             _train(chosen, fresh, on_progress, console, as_json)
-
-
-def _overrides(settings: list[str]) -> dict[str, Any]:
-    """Values of ``--set NAME=VALUE`` by name."""
-    import yaml
-
-    overrides: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise InputError(f"--set {setting!r} is not valid: write NAME=VALUE, such as --set optimizer.lr=2e-5")
-        try:
-            overrides[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {setting!r} is not valid: its value is not YAML") from None
-    return overrides
-
-
-def _is_main_process() -> bool:
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: Any, as_json: bool) -> None:
@@ -110,7 +76,7 @@ def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: 
     except InterruptedRunError as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(130) from None
-    if not _is_main_process():
+    if not is_main_process():
         return
     if as_json:
         from .jsonio import dump
@@ -118,23 +84,6 @@ def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: 
         typer.echo(dump({"model": str(folder), "out": config.out, "seconds": round(time.monotonic() - began, 1)}))
     else:
         typer.echo(f"{folder}: try it with  multiverse generate --model {shlex.quote(str(folder))} '…'")
-
-
-@contextmanager
-def _progress(console: Any) -> Iterator[ProgressCallback]:
-    """A progress bar while the data is read; it disappears when it is full."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None, visible=False)
-
-        def advance(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total, visible=total != done)
-            if total == done:
-                bar.stop()
-
-        yield advance
 
 
 def _print_report(report: Report, as_json: bool) -> None:
@@ -150,7 +99,7 @@ def _print_report(report: Report, as_json: bool) -> None:
     table.add_column(style="bold")
     table.add_column()
     row: Callable[[str, str], None] = table.add_row
-    row("model", f"{report.model}, {_count(report.parameters)} parameters, {_count(report.trained)} trained")
+    row("model", f"{report.model}, {in_words(report.parameters)} parameters, {in_words(report.trained)} trained")
     row("data", f"{report.documents:,} documents, {report.validation:,} for validation, {report.faulty:,} faulty")
     row("epochs", "  ".join(f"{share:.0%}" for share in report.epochs) + "  parallel")
     row("run", f"{report.steps:,} steps, {report.rows:,} rows, {report.tokens:,} tokens, {report.learned:,} with loss")
@@ -166,10 +115,3 @@ def _print_report(report: Report, as_json: bool) -> None:
     console.print(table)
     for note in report.notes:
         console.print(note, style="yellow")
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)

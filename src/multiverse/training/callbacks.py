@@ -30,6 +30,10 @@ class Log(TrainerCallback):
         self.path = path
         self._before = self._began = 0.0
 
+    def wants(self, name: str) -> bool:
+        """Whether a figure is written, of those that the trainer logs."""
+        return name in ("loss", "learning_rate", "grad_norm") or name.startswith("eval_")
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         if not state.is_world_process_zero:
             return
@@ -41,11 +45,7 @@ class Log(TrainerCallback):
         self._began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
-        wanted = {
-            name: value
-            for name, value in (logs or {}).items()
-            if name in ("loss", "learning_rate", "grad_norm") or name.startswith("eval_")
-        }
+        wanted = {name: value for name, value in (logs or {}).items() if self.wants(name)}
         if state.is_world_process_zero and wanted:
             seconds = round(self._before + time.monotonic() - self._began, 2)
             with writing(self.path), self.path.open("a") as file:

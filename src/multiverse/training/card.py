@@ -12,7 +12,7 @@ from ..models import resolve
 from ..models.fingerprint import fingerprint
 from ..models.resolve import find, looks_local, named
 from ..prompting import Mode
-from .config import Config
+from .config import Config, RunConfig
 from .curve import read_log
 
 if TYPE_CHECKING:
@@ -40,8 +40,12 @@ class Base(NamedTuple):
     license: str | None
     files: tuple[Path, ...]
 
+    def summary(self) -> dict[str, str | None]:
+        """What a finished model notes of it."""
+        return {"model": self.name, "source": self.source, "fingerprint": self.fingerprint, "license": self.license}
 
-def base_of(config: Config) -> Base:
+
+def base_of(config: RunConfig) -> Base:
     """The model that a run starts from."""
     source, model = resolve(config.model), named(config.model)
     found = find(model) if model is not None else None
@@ -81,13 +85,27 @@ def copy_licence(base: Base, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[str, Any]:
-    """What was trained on what, and how it went, as JSON values."""
+class Summary(NamedTuple):
+    """What a finished model says of its training.
+
+    Attributes:
+        values: what was trained on what, and how it went, as JSON values.
+        command: what it was trained with.
+        rows: of the table in its card, by heading.
+    """
+
+    values: dict[str, Any]
+    command: str
+    rows: dict[str, str]
+
+
+def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> Summary:
+    """The summary of a run of `multiverse train`."""
     records = read_log(out / LOG) if (out / LOG).exists() else []
     losses = [record["loss"] for record in records if "loss" in record]
     validation = {name: value for record in records for name, value in record.items() if name.endswith("_loss")}
-    return {
-        "base": {"model": base.name, "source": base.source, "fingerprint": base.fingerprint, "license": base.license},
+    values = {
+        "base": base.summary(),
         "dialect": config.dialect,
         "layout": config.layout,
         "instruct": config.instruct,
@@ -106,11 +124,13 @@ def summarize(config: Config, inputs: RunInputs, base: Base, out: Path) -> dict[
         "last_loss": round(sum(losses[-_LAST:]) / len(losses[-_LAST:]), 4) if losses else None,
         "validation_losses": validation,
         "seconds": records[-1]["seconds"] if records else None,
-        "versions": _versions("multiverse-llm", "torch", "transformers"),
+        "versions": versions("multiverse-llm", "torch", "transformers"),
     }
+    return Summary(values, "multiverse train", _card_rows(values))
 
 
-def _versions(*packages: str) -> dict[str, str]:
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of these packages, as far as they are installed."""
     found = {}
     for package in packages:
         try:
@@ -130,31 +150,11 @@ _KINDS = {
 }
 
 
-def write_card(folder: Path, summary: dict[str, Any]) -> None:
-    """Write the model card, README.md, from the training's summary."""
-    base, lines = summary["base"], ["---"]
-    lines += [f"license: {base['license']}"] if base["license"] else []
-    lines += [f"base_model: {base['model']}"] if not Path(base["model"]).is_absolute() else []
-    lines += ["library_name: multiverse", "pipeline_tag: text-generation", "tags: [multiverse, fork-and-join]", "---", ""]
-    lines += [f"# {folder.resolve().parent.name}", ""]
-    lines += [
-        f"A language model that forks and joins while it decodes, trained with `multiverse train`. "
-        f"{_KINDS[summary['kind']].format(base=base['model'])} In this folder:",
-        "",
-        "    multiverse generate --model . 'Your question'",
-        "    multiverse chat --model .",
-        "    multiverse serve --model .",
-        *(
-            ["    multiverse merge . --out merged        # for engines that load no adapters"]
-            if summary["kind"] == "adapter"
-            else []
-        ),
-        "",
-    ]
+def _card_rows(summary: dict[str, Any]) -> dict[str, str]:
     shares = summary["parallel_share_of_each_epoch"]
     modes: tuple[tuple[Mode, bool], ...] = (("parallel", max(shares) > 0), ("sequential", min(shares) < 1))
     asked = [f"“{summary['instructions'][mode]}”" for mode, used in modes if used]
-    rows = {
+    return {
         "documents": f"{summary['documents']:,}, and {summary['validation_documents']:,} for validation",
         "run": f"{summary['steps']:,} steps, {summary['tokens']:,} tokens, {summary['loss_tokens']:,} of them with loss",
         "loss": f"{_number(summary['first_loss'])} in the first step, {_number(summary['last_loss'])} in the last {_LAST}",
@@ -163,7 +163,34 @@ def write_card(folder: Path, summary: dict[str, Any]) -> None:
         "layout": summary["layout"],
         **({"asked as": f"a model of the family {summary['preset']}"} if summary["preset"] is not None else {}),
         "prompts end with": " or ".join(asked) if summary["instruct"] else "nothing of ours",
-        "type of the tensors": summary["dtype"],
+    }
+
+
+def write_card(folder: Path, summary: Summary) -> None:
+    """Write the model card, README.md."""
+    values = summary.values
+    base, lines = values["base"], ["---"]
+    lines += [f"license: {base['license']}"] if base["license"] else []
+    lines += [f"base_model: {base['model']}"] if not Path(base["model"]).is_absolute() else []
+    lines += ["library_name: multiverse", "pipeline_tag: text-generation", "tags: [multiverse, fork-and-join]", "---", ""]
+    lines += [f"# {folder.resolve().parent.name}", ""]
+    lines += [
+        f"A language model that forks and joins while it decodes, trained with `{summary.command}`. "
+        f"{_KINDS[values['kind']].format(base=base['model'])} In this folder:",
+        "",
+        "    multiverse generate --model . 'Your question'",
+        "    multiverse chat --model .",
+        "    multiverse serve --model .",
+        *(
+            ["    multiverse merge . --out merged        # for engines that load no adapters"]
+            if values["kind"] == "adapter"
+            else []
+        ),
+        "",
+    ]
+    rows = {
+        **summary.rows,
+        "type of the tensors": values["dtype"],
         "licence of the base": base["license"] or "not stated in its files",
     }
     lines += ["| training | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""]

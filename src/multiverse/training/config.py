@@ -5,19 +5,23 @@ Every value is checked when a `Config` is made, before a model or a data set is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Protocol
 
 from ..common import CommonOptions, JoinChoice, PresetChoice
 from ..errors import ConfigError, ExtraError
-from ..options import Options, alternatives, like, option, renamed, types
+from ..options import Options, like, option
 from ..structure import DIALECTS, Dialect
 from .features import View
 from .mixture import parallel_shares
+from .settings import build, current_names, dump_settings, load_settings, read_yaml
+
+Precision = Literal["bf16", "fp32", "bf16_weights"]
+SaveDtype = Literal["auto", "float32", "bfloat16", "float16"]
+MaskChoice = Literal["auto", "block", "dense"]
 
 _RENAMED_SCHEDULES = {"steady": "wsd"}
 _VALIDATION = (
@@ -77,6 +81,41 @@ class Optimizer(Options):
             )
 
 
+class RunConfig(Protocol):
+    """What every run has whose model is trained: by `multiverse train`, or by `multiverse rl`."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def out(self) -> str: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
+    @property
+    def lora(self) -> Lora | None: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def save_dtype(self) -> SaveDtype: ...
+    @property
+    def gradient_checkpointing(self) -> bool: ...
+    @property
+    def mask(self) -> MaskChoice: ...
+    @property
+    def fsdp(self) -> bool: ...
+    @property
+    def save_every(self) -> int | None: ...
+    @property
+    def keep(self) -> int: ...
+    @property
+    def report_to(self) -> list[str]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def shape(self) -> str | None: ...
+    @property
+    def share_every(self) -> int | None: ...
+
+
 @dataclass(frozen=True)
 class Config(Options):
     """A training run. Only `model`, `data` and `out` are required; the defaults are the paper's recipe."""
@@ -124,10 +163,10 @@ class Config(Options):
     max_steps: int | None = option(None, "End the run after this many steps; None is the end of the last epoch.", ge=1)
     optimizer: Optimizer = option(factory=Optimizer, help="Optimizer and learning-rate schedule.")
     lora: Lora | None = option(None, "Low-rank adapters; None trains all weights.")
-    precision: Literal["bf16", "fp32", "bf16_weights"] = option(
+    precision: Precision = option(
         "bf16", "Precision of the arithmetic; the weights that are updated stay in fp32 unless bf16_weights."
     )
-    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+    save_dtype: SaveDtype = option(
         "auto", "Type of the weights, or adapters, that are written at the end; auto is the one that the model was saved in."
     )
     gradient_checkpointing: bool = option(
@@ -136,7 +175,7 @@ class Config(Options):
     compile: bool = option(
         False, "Compile each decoder layer with torch.compile: a minute at the start, faster steps; a CPU needs a C++ compiler."
     )
-    mask: Literal["auto", "block", "dense"] = option(
+    mask: MaskChoice = option(
         "auto", "Mask: block (FlexAttention, needs CUDA) or dense; auto is block on CUDA and dense on CPU."
     )
     fsdp: bool = option(False, "Shard the weights over all processes of torchrun; otherwise each process holds all of them.")
@@ -254,25 +293,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         ExtraError: a library is missing.
     """
     check_extra()
-    values = _read_yaml(path)
-    overrides = overrides or {}
-    for name, value in overrides.items():
-        *sections, last = name.split(".")
-        place = values
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                place[section] = {}
-            place = place[section]
-        place[last] = value
-    try:
-        config: Config = _build(Config, values, "")
-        given = dict(flatten(values))
-        for name, (decider, needs) in without_effect(config).items():
-            # An override may leave settings of the file without effect; they cannot be removed on the command line.
-            if name in given and (name in overrides or decider not in overrides):
-                raise ConfigError(f"{name}={given[name]!r} has no effect: it needs {needs}")
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    config: Config = load_settings(Config, path, overrides or {}, without_effect)
     return config
 
 
@@ -282,14 +303,14 @@ def load_stored(path: Path) -> Config:
     Raises:
         ConfigError: the file cannot be read.
     """
-    values = _current_names(Config, _read_yaml(path))
+    values = current_names(Config, read_yaml(path))
     if isinstance(optimizer := values.get("optimizer"), Mapping):
-        optimizer = _current_names(Optimizer, optimizer)
+        optimizer = current_names(Optimizer, optimizer)
         if (schedule := optimizer.get("schedule")) in _RENAMED_SCHEDULES:
             optimizer["schedule"] = _RENAMED_SCHEDULES[schedule]
         values["optimizer"] = optimizer
     try:
-        stored: Config = _build(Config, values, "")
+        stored: Config = build(Config, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return stored
@@ -297,73 +318,4 @@ def load_stored(path: Path) -> Config:
 
 def dump(config: Config) -> str:
     """The configuration as YAML with every value written out, except those without effect."""
-    import yaml
-
-    values = asdict(config)
-    for name in without_effect(config):
-        section, _, last = name.rpartition(".")
-        (values[section] if section else values).pop(last)
-    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested sections by dotted name."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"the configuration {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings: write at least model, data and out")
-    return values
-
-
-def _current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    return {renamed(kind, name) or name: value for name, value in values.items()}
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], section: str) -> Any:
-    """A dataclass of options from a mapping; every message names the setting with its section."""
-    known = {item.name: item for item in fields(kind)}
-    for name in values:
-        if (now := renamed(kind, name)) is not None:
-            raise ConfigError(f"{section}{name} is now called {section}{now}")
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"unknown setting {section}{name}: {hint}")
-    for name, item in known.items():
-        if name not in values and item.default is MISSING and item.default_factory is MISSING:
-            raise ConfigError(f"{section}{name} is missing")
-    hints = types(kind)
-    converted = {name: _convert(hints[name], value, f"{section}{name}.") for name, value in values.items()}
-    try:
-        return kind(**converted)
-    except ConfigError as error:
-        raise ConfigError(f"{section}{error}") from None
-
-
-def _convert(hint: Any, value: Any, section: str) -> Any:
-    """The value as its type wants it: mappings become sections, and numbers that YAML reads as text (1e-5) numbers."""
-    for one in alternatives(hint):
-        if is_dataclass(one) and isinstance(one, type) and isinstance(value, Mapping):
-            return _build(one, value, section)
-        if get_origin(one) is list and isinstance(value, list):
-            return [_convert(get_args(one)[0], item, section) for item in value]
-        if one is float and isinstance(value, int | str) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except (ValueError, OverflowError):
-                continue
-    return value
+    return dump_settings(config, without_effect)

@@ -19,7 +19,7 @@ import torch
 from ..errors import ConfigError, ModelError, first_line
 from ..models.resolve import for_planning
 from .batch import answer_logits, answer_loss
-from .config import Config, check_extra
+from .config import Config, RunConfig, check_extra
 from .loading import ProgressCallback, RunInputs, load_inputs, world_size
 from .lora import enable_training
 from .memory import MemoryEstimate, estimate_memory
@@ -82,13 +82,13 @@ def dry_run(config: Config, *, devices: int | None = None, on_progress: Progress
     from transformers import AutoModelForCausalLM
 
     notes: list[str] = []
-    model_config, tokenizer = _shape(config, notes), _tokenizer(config, notes)
+    model_config, tokenizer = model_shape(config, notes), model_tokenizer(config, notes)
     if devices is None:
         accumulation_steps(config)
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(model_config)
     torch.manual_seed(config.seed)
-    tiny = AutoModelForCausalLM.from_config(_tiny(model_config))
+    tiny = AutoModelForCausalLM.from_config(tiny_shape(model_config))
     inputs = load_inputs(config, tiny, tokenizer, on_progress)
     size = max(inputs.prepared.vocabulary, -(-model_config.vocab_size // 64) * 64)
     with torch.device("meta"):
@@ -111,7 +111,16 @@ def dry_run(config: Config, *, devices: int | None = None, on_progress: Progress
         learned=inputs.schedule.loss_tokens,
         padding=_padding(config, inputs),
         devices=count,
-        memory=estimate_memory(config, model_config, parameters, trained, devices=count, dense=config.mask == "dense"),
+        memory=estimate_memory(
+            config,
+            model_config,
+            parameters,
+            trained,
+            devices=count,
+            rows=config.micro_batch_size,
+            row_length=config.row_length,
+            dense=config.mask == "dense",
+        ),
         loss=tiny_step(config, inputs),
         notes=notes,
     )
@@ -159,7 +168,8 @@ def tiny_step(config: Config, inputs: RunInputs) -> tuple[float, float]:
     return before, loss()
 
 
-def _shape(config: Config, notes: list[str]) -> Any:
+def model_shape(config: RunConfig, notes: list[str]) -> Any:
+    """The model's transformers configuration, or the one of the file that stands in for it, which `notes` then says."""
     from transformers import AutoConfig
 
     try:
@@ -180,7 +190,8 @@ def _shape(config: Config, notes: list[str]) -> Any:
     return shape
 
 
-def _tokenizer(config: Config, notes: list[str]) -> Any:
+def model_tokenizer(config: RunConfig, notes: list[str]) -> Any:
+    """The model's tokenizer, or the embedded model's, which `notes` then says."""
     from importlib.resources import files
 
     from transformers import AutoTokenizer
@@ -195,7 +206,8 @@ def _tokenizer(config: Config, notes: list[str]) -> Any:
         return AutoTokenizer.from_pretrained(str(files("multiverse") / "models" / "mini"))
 
 
-def _tiny(model_config: Any) -> Any:
+def tiny_shape(model_config: Any) -> Any:
+    """The configuration of a model of the same family with two small layers."""
     values = model_config.to_dict()
     text = model_config.get_text_config()
     values |= {name: value for name, value in TINY.items() if hasattr(text, name)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import torch
 from ..families import INSTRUCTION_FILE
 from ..models.adapter import SETTINGS, WEIGHTS
 from ..models.resolve import BASE
+from ..models.rows import Rows
 from ..models.weights import load_weights
-from .card import Base, copy_licence, summarize, write_card
-from .config import Config
-from .loading import RunInputs
+from .card import Base, Summary, copy_licence, write_card
+from .config import RunConfig
 
 MODEL, ADAPTER, CONFIG = "model", "adapter", "config.yaml"
 
@@ -26,14 +27,20 @@ class Export:
     """Writes what a run leaves behind.
 
     Attributes:
+        rows: how the rows of the vocabulary are divided.
         base: the model that the run started from.
         saved_dtype: the type in which that was saved; `None` if its configuration does not say.
+        summarize: called when all else is written.
+        instruction: the one for parallel thinking, if it is from a file.
     """
 
-    config: Config
-    inputs: RunInputs
+    config: RunConfig
+    tokenizer: Any
+    rows: Rows
     base: Base
     saved_dtype: torch.dtype | None
+    summarize: Callable[[], Summary]
+    instruction: str | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,21 +99,21 @@ class Export:
         model.config.use_cache = True
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
-        base = {"fingerprint": self.base.fingerprint, "source": self.base.source, "rows": list(self.inputs.prepared.rows)}
+        base = {"fingerprint": self.base.fingerprint, "source": self.base.source, "rows": list(self.rows)}
         _edit(folder / "config.json", dtype=_name(self.dtype), architectures=[type(model).__name__], **{BASE: base})
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, with this machine's paths
 
     def _describe(self, folder: Path, kind: str) -> None:
         """Everything beside the weights."""
-        self.inputs.tokenizer.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
         out = Path(self.config.out)
         shutil.copy(out / CONFIG, folder / "training.yaml")
-        if self.inputs.instruction is not None:
-            (folder / INSTRUCTION_FILE).write_text(f"{self.inputs.instruction}\n", encoding="utf-8")
+        if self.instruction is not None:
+            (folder / INSTRUCTION_FILE).write_text(f"{self.instruction}\n", encoding="utf-8")
         copy_licence(self.base, folder)
-        summary = summarize(self.config, self.inputs, self.base, out)
-        summary |= {"kind": kind, "dtype": _name(self.dtype)}
-        (folder / "training.json").write_text(json.dumps(summary, indent=2) + "\n")
+        summary = self.summarize()
+        summary.values.update(kind=kind, dtype=_name(self.dtype))
+        (folder / "training.json").write_text(json.dumps(summary.values, indent=2) + "\n")
         write_card(folder, summary)
 
 

@@ -13,7 +13,7 @@ from ..families import AUTO, Family, bind, choose, read_instruction
 from ..models import resolve
 from ..models.weights import load_weights, read_config
 from ..prompting import Mode
-from .config import Config
+from .config import Config, RunConfig
 from .corpus import Corpus, RowDataset, RowSchedule, schedule_rows
 from .features import Featurizer
 from .mixture import Variant, variants
@@ -55,7 +55,7 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def load_model(config: Config) -> tuple[Any, Any, Any]:
+def load_model(config: RunConfig) -> tuple[Any, Any, Any]:
     """Model, tokenizer, and the dtype in which the weights are stored.
 
     Raises:

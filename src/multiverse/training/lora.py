@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import ConfigError, first_line
 from ..models.adapter import read_adapter, read_tensors
-from .config import Config
+from .config import RunConfig
 from .prepare import Prepared
 
 
-def enable_training(model: Any, config: Config, prepared: Prepared) -> Any:
+def enable_training(model: Any, config: RunConfig, prepared: Prepared) -> Any:
     """The model with gradient checkpointing and LoRA adapters as configured; without adapters the same object.
 
     Raises:

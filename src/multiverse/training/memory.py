@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .config import Config
+from .config import RunConfig
 
 GIB = 1 << 30
 
@@ -39,7 +39,15 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(
-    config: Config, model_config: Any, parameters: int, trained: int, *, devices: int, dense: bool
+    config: RunConfig,
+    model_config: Any,
+    parameters: int,
+    trained: int,
+    *,
+    devices: int,
+    rows: int,
+    row_length: int,
+    dense: bool,
 ) -> MemoryEstimate:
     """Memory of one device during a step.
 
@@ -48,11 +56,12 @@ def estimate_memory(
         parameters: of the whole model.
         trained: number of trained parameters.
         devices: processes over which FSDP shards the weights.
+        rows, row_length: of a forward pass.
         dense: whether the mask is dense.
     """
     shards = devices if config.fsdp else 1
     text = model_config.get_text_config()
-    tokens = config.row_length * config.micro_batch_size
+    tokens = row_length * rows
     master = 2 if config.precision == "bf16_weights" else 4
     # Under autocast each layer's weights are cast when they are used; under FSDP they are gathered layer by layer.
     working = 2 * parameters // max(1, text.num_hidden_layers) if config.precision == "bf16" or shards > 1 else 0
@@ -69,5 +78,5 @@ def estimate_memory(
         optimizer=trained * (moments if master == 4 else moments // 2) // shards,
         activations=kept,
         logits=tokens * text.vocab_size * (element + 4 + 4),
-        mask=config.micro_batch_size * config.row_length**2 if dense else 0,
+        mask=rows * row_length**2 if dense else 0,
     )

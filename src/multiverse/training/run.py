@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..attention.packed import Kind
-from ..data import Fault
 from ..data.write import write_faults
 from ..errors import ConfigError, writing
 from ..families import write_preset
 from ..prompting import write_instructed
 from .callbacks import FreeThreads, GracefulStop, InterruptedRunError, Log, Progress
-from .card import LOG, base_of
-from .config import Config, check_extra, dump, flatten, load_stored, without_effect
+from .card import LOG, base_of, summarize
+from .config import Config, RunConfig, check_extra, dump, load_stored, without_effect
 from .corpus import RowDataset
 from .curve import plot_curve
 from .export import CONFIG, Export
 from .loading import ProgressCallback, RunInputs, load_inputs, load_model, world_size
 from .lora import compile_layers, enable_training
+from .settings import flatten
 
 FAULTS, CURVE = "faults.jsonl", "curve.svg"
 # Settings that may change when a run is resumed, since the loss does not depend on them.
@@ -44,7 +45,7 @@ MAY_CHANGE = (
 )
 
 
-def mask_kind(config: Config) -> Kind:
+def mask_kind(config: RunConfig) -> Kind:
     """The kind of mask on this machine.
 
     Raises:
@@ -91,7 +92,7 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     from .trainer import Collator, MarkComplete, StructuredTrainer, newest_checkpoint
 
     kind, accumulation = mask_kind(config), accumulation_steps(config)
-    _check_trackers(config)
+    check_trackers(config)
     out = Path(config.out)
     main = int(os.environ.get("RANK", 0)) == 0
     if not fresh:
@@ -104,7 +105,8 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     write_preset(model.config, inputs.family)
     if main:
         with writing(out):
-            _init_folder(config, out, inputs.faults, fresh)
+            init_folder(out, dump(config), fresh)
+            write_faults(inputs.faults, out / FAULTS)
     adapted = enable_training(model, config, inputs.prepared)
     if config.compile:
         compile_layers(adapted)
@@ -134,7 +136,10 @@ def train(config: Config, *, fresh: bool = False, on_progress: ProgressCallback 
     with writing(out):
         if main:
             plot_curve(out / LOG, out / CURVE, len(config.shares))
-        return Export(config, inputs, base, saved_dtype).write(trainer)
+        summary = partial(summarize, config, inputs, base, out)
+        return Export(config, inputs.tokenizer, inputs.prepared.rows, base, saved_dtype, summary, inputs.instruction).write(
+            trainer
+        )
 
 
 def check_folder(config: Config, out: Path) -> None:
@@ -146,25 +151,44 @@ def check_folder(config: Config, out: Path) -> None:
     if not (out / CONFIG).exists():
         return
     stored = load_stored(out / CONFIG)
-    ignored = {*MAY_CHANGE, *(without_effect(stored).keys() & without_effect(config).keys())}
+    check_same(stored, config, {*MAY_CHANGE, *(without_effect(stored).keys() & without_effect(config).keys())})
+
+
+def check_same(stored: Any, config: Any, ignored: Collection[str]) -> None:
+    """Check that a run's settings are those that it was begun with.
+
+    Args:
+        ignored: dotted names of settings that may differ.
+
+    Raises:
+        ConfigError: others do.
+    """
     before, now = (dict(flatten(asdict(one))) for one in (stored, config))
     changed = [name for name in {**now, **before} if name not in ignored and before.get(name) != now.get(name)]
     if changed:
         changes = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in changed)
-        raise ConfigError(f"{out} holds a run with other settings ({changes}): choose another out, or --fresh")
+        raise ConfigError(f"{config.out} holds a run with other settings ({changes}): choose another out, or --fresh")
 
 
-def _init_folder(config: Config, out: Path, faults: Sequence[Fault], fresh: bool) -> None:
-    """Make the run's folder, and write its settings and the faulty rows."""
+def init_folder(out: Path, settings: str, fresh: bool, *others: str) -> None:
+    """Make the run's folder and write its settings.
+
+    Args:
+        fresh: remove what an earlier run left: checkpoints, log, curve, and these others.
+    """
     if fresh and out.exists():
-        for path in (*out.glob("checkpoint-*"), out / LOG, out / CURVE):
+        for path in (*out.glob("checkpoint-*"), *(out / name for name in (LOG, CURVE, *others))):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / CONFIG).write_text(dump(config))
-    write_faults(faults, out / FAULTS)
+    (out / CONFIG).write_text(settings)
 
 
-def _check_trackers(config: Config) -> None:
+def check_trackers(config: RunConfig) -> None:
+    """Check that the experiment trackers are there.
+
+    Raises:
+        ConfigError: one is not.
+    """
     from transformers.integrations.integration_utils import get_available_reporting_integrations
 
     available = get_available_reporting_integrations()
@@ -181,16 +205,31 @@ def training_arguments(config: Config, inputs: RunInputs, accumulation: int) -> 
     Args:
         accumulation: forward passes of each process per step.
     """
-    from transformers import TrainingArguments
-
     steps = inputs.schedule.steps
-    sharded = config.fsdp and world_size() > 1  # a single process holds all weights in any case
-    return TrainingArguments(
-        output_dir=config.out,
-        max_steps=steps,
+    return common_arguments(
+        config,
+        steps,
         per_device_train_batch_size=config.micro_batch_size,
         per_device_eval_batch_size=config.micro_batch_size,
         gradient_accumulation_steps=accumulation,
+        eval_strategy="steps" if inputs.validation else "no",  # a small fraction of few documents may be none
+        eval_steps=config.eval_every or max(1, steps // len(config.shares)),
+    )
+
+
+def common_arguments(config: RunConfig, steps: int, **others: Any) -> Any:
+    """transformers' `TrainingArguments` as every run has them.
+
+    Args:
+        steps: updates of the weights in the whole run.
+        others: further arguments of `TrainingArguments`.
+    """
+    from transformers import TrainingArguments
+
+    sharded = config.fsdp and world_size() > 1  # a single process holds all weights in any case
+    usual: dict[str, Any] = dict(  # noqa: C408
+        output_dir=config.out,
+        max_steps=steps,
         max_grad_norm=config.optimizer.max_grad_norm,
         learning_rate=config.optimizer.lr,
         bf16=config.precision == "bf16",
@@ -198,8 +237,6 @@ def training_arguments(config: Config, inputs: RunInputs, accumulation: int) -> 
         save_strategy="steps",
         save_steps=config.save_every or max(1, steps // 50),
         save_total_limit=config.keep,
-        eval_strategy="steps" if inputs.validation else "no",  # a small fraction of few documents may be none
-        eval_steps=config.eval_every or max(1, steps // len(config.shares)),
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -209,6 +246,7 @@ def training_arguments(config: Config, inputs: RunInputs, accumulation: int) -> 
         seed=config.seed,
         data_seed=config.seed,
         dataloader_pin_memory=torch.cuda.is_available(),
-        fsdp=sharded,  # type: ignore[arg-type]  # annotated as a string; a bool is documented
+        fsdp=sharded,
         fsdp_config={"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP"} if sharded else None,
     )
+    return TrainingArguments(**{**usual, **others})

@@ -24,7 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from ..attention.packed import BLOCK, Kind, register
 from ..errors import ConfigError
 from .batch import SEGMENT_BUCKET, Batch, answer_logits, answer_loss, collate
-from .config import Config
+from .config import Optimizer, RunConfig
 from .features import Features
 from .optimizers import CombinedOptimizer
 
@@ -35,7 +35,7 @@ COMPLETE = "complete"
 class StructuredTrainer(Trainer):
     """`Trainer` on rows of features."""
 
-    def __init__(self, config: Config, kind: Kind, **kwargs: Any) -> None:
+    def __init__(self, config: RunConfig, kind: Kind, **kwargs: Any) -> None:
         self.config, self.kind = config, kind
         # Other attention implementations accept the batches too, and would silently use a causal mask.
         kwargs["model"].set_attn_implementation(register())
@@ -107,14 +107,14 @@ class StructuredTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Any:
         """Set the optimizer from the configuration."""
         if self.optimizer is None:
-            self.optimizer = make_optimizer(model if model is not None else self.model, self.config)
+            self.optimizer = make_optimizer(model if model is not None else self.model, self.config.optimizer)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Set the learning-rate schedule from the configuration."""
         if self.lr_scheduler is None:
             scheduled: Any = optimizer if optimizer is not None else self.optimizer
-            self.lr_scheduler = LambdaLR(scheduled, lr_factor(self.config, num_training_steps))
+            self.lr_scheduler = LambdaLR(scheduled, lr_factor(self.config.optimizer, num_training_steps))
         return self.lr_scheduler
 
 
@@ -159,9 +159,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max((marker.parent for marker in markers), key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def make_optimizer(model: Any, config: Config) -> Any:
+def make_optimizer(model: Any, options: Optimizer) -> Any:
     """AdamW without weight decay on norms and biases; or Muon on the matrices of the layers, with AdamW on the rest."""
-    options = config.optimizer
     beta1, beta2 = options.betas
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if options.name == "muon":
@@ -176,9 +175,8 @@ def make_optimizer(model: Any, config: Config) -> Any:
     return AdamW([group for group in groups if group["params"]], lr=options.lr, betas=(beta1, beta2))
 
 
-def lr_factor(config: Config, steps: int) -> Callable[[int], float]:
+def lr_factor(options: Optimizer, steps: int) -> Callable[[int], float]:
     """Learning rate of each step as a fraction of its peak: linear warm-up, then the schedule."""
-    options = config.optimizer
     warmup = math.ceil(options.warmup * steps)
 
     def factor(step: int) -> float:

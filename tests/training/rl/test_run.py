@@ -1,0 +1,291 @@
+"""Whole runs of a tiny model: what they leave, resuming after SIGKILL, and each way in which a run ends early."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from multiverse import LLM
+from multiverse.errors import ConfigError, DiskError, ModelError, RewardError
+from multiverse.training.callbacks import InterruptedRunError
+from multiverse.training.config import Lora, Optimizer
+from multiverse.training.rl.algorithms import Algorithm
+from multiverse.training.rl.collapse import CollapseError, Stop
+from multiverse.training.rl.config import RLConfig, Sampling, dump
+from multiverse.training.rl.questions import QuestionSource, Stage
+from multiverse.training.rl.rewards import Reward
+from multiverse.training.rl.run import train
+from tests.forks import Server, forks
+
+# A random model is never right: it is paid for what it can change.
+LETTERS = "tests.training.rl.paying:letters"
+REWARDS = [Reward(name="correct"), Reward(name=LETTERS, weight=0.5, workers=1), Reward(name="forked", weight=0.1)]
+TIMES = ("seconds", "tokens_per_second")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recipes.mini.start import write
+
+    folder = tmp_path_factory.mktemp("start")
+    write(folder, shape="test", texts=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with forks(tmp_path_factory.mktemp("processes"), "multiverse.cli", "multiverse.training.rl.run", "accelerate") as server:
+        yield server
+
+
+@pytest.fixture
+def config(start: Path, tmp_path: Path) -> RLConfig:
+    return configured(start, tmp_path / "run")
+
+
+def configured(start: Path, out: Path) -> RLConfig:
+    return RLConfig(
+        model=str(start),
+        questions=[QuestionSource(family="worksheet", curriculum=[Stage(width=2, for_steps=1), Stage(width=3)])],
+        out=str(out),
+        rewards=REWARDS,
+        questions_per_batch=2,
+        group_size=3,
+        max_steps=3,
+        sampling=Sampling(max_tokens=40),
+        optimizer=Optimizer(lr=3e-3, schedule="constant", warmup=0.0),
+        kv_memory=8 / 1024,
+        validation_questions=0,
+        save_every=1,
+        samples_every=None,
+        stop=Stop(forked=None, reward=None, malformed=None),
+    )
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    """The records of a run, without times."""
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if not any(part in k for part in TIMES)} for r in records]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def command(config: RLConfig, folder: Path) -> list[str]:
+    path = folder / f"{Path(config.out).name}.yaml"
+    path.write_text(dump(config))
+    return ["multiverse", "rl", str(path)]
+
+
+def test_a_run_leaves_a_model_that_the_engine_loads_and_says_how_it_came_about(config: RLConfig) -> None:
+    config = replace(config, validation_questions=2, eval_every=2, samples_every=2, samples=1)
+    out = Path(config.out)
+    folder = train(config)
+    assert folder == out / "model"
+    records = log(out)
+    steps = [record for record in records if "loss" in record]
+    assert [record["step"] for record in steps] == [1, 2, 3]
+    for record in steps:
+        assert record["grad_norm"] > 0
+        assert record["first_ratio_deviation"] < 1e-3, "what is trained is what was rolled out"
+        assert record["first_ratio_mean"] == pytest.approx(1, abs=1e-4)
+        assert record["reward"] == pytest.approx(
+            record["rewards/correct"] + 0.5 * record[f"rewards/{LETTERS}"] + 0.1 * record["rewards/forked"]
+        )
+        assert {
+            "right",
+            "parallelism",
+            "critical_path_tokens",
+            "malformed",
+            "entropy",
+            "grad_norm",
+            "ending_length",
+        } <= record.keys()
+    assert [record["stage/worksheet"] for record in steps] == [0, 1, 1]
+    assert [record["step"] for record in records if "eval_reward" in record] == [0, 2, 3]
+    assert "<svg" in (out / "curve.svg").read_text()
+    samples = sorted(path.name for path in (out / "samples").iterdir())
+    assert samples == ["step-000001", "step-000002"]
+    recorded = json.loads(next((out / "samples" / "step-000001").glob("*.json")).read_text())
+    assert recorded["format"] == "multiverse-recording"
+    assert "reward" in recorded["note"]
+    summary = json.loads((folder / "training.json").read_text())
+    assert summary["validation_first"]["reward"] == pytest.approx(records[0]["eval_reward"])
+    assert "multiverse rl" in (folder / "README.md").read_text()
+    assert yaml.safe_load((folder / "training.yaml").read_text())["group_size"] == 3
+    assert LLM(folder, kv_memory=8 << 20).chat([{"role": "user", "content": "Hi"}])[0].text
+    assert train(config) == folder, "a finished run is finished"
+    assert log(out) == records
+
+
+def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: RLConfig, processes: Server, tmp_path: Path) -> None:
+    """Killed between two updates on the same rollouts, and again while rollouts are decoded."""
+    config = replace(
+        config, algorithm=Algorithm(updates_per_batch=2, no_spread="resample", max_resamples=1), max_steps=6, keep=9
+    )
+    whole, cut = replace(config, out=str(tmp_path / "whole")), replace(config, out=str(tmp_path / "cut"))
+    train(whole)
+    expected = log(Path(whole.out))
+    assert [record["step"] for record in expected] == [1, 2, 3, 4, 5, 6]
+
+    line, out = command(cut, tmp_path), Path(cut.out)
+    for step in (1, 4):
+        running = processes.start(*line)
+        while running.poll() is None and not (out / f"checkpoint-{step}" / "complete").exists():
+            time.sleep(0.002)
+        running.kill()
+        assert running.wait() == -signal.SIGKILL
+        assert not (out / "model").exists(), "the run was to be cut in the middle"
+        for path in out.glob("checkpoint-*"):  # what came in between
+            if int(path.name.rpartition("-")[2]) > step:
+                shutil.rmtree(path)
+    with (out / "log.jsonl").open("a") as file:
+        file.write('{"step": 99')  # half a line
+    again = processes.start(*line)
+    assert again.wait() == 0, again.stderr
+    assert log(out) == expected
+    first, second = weights(Path(whole.out)), weights(out)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_ctrl_c_while_rollouts_are_decoded_leaves_a_checkpoint(
+    config: RLConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from multiverse.training.rl import experience
+
+    config = replace(config, save_every=1000)
+    whole = replace(config, out=str(tmp_path / "whole"))
+    train(whole)
+    collect = experience.collect
+
+    def interrupted(*args: Any, draw: Any, **kwargs: Any) -> Any:
+        if draw.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return collect(*args, draw=draw, **kwargs)
+
+    monkeypatch.setattr(experience, "collect", interrupted)
+    with pytest.raises(InterruptedRunError, match="stopped at step 2 of 3; start again to continue"):
+        train(config)
+    monkeypatch.undo()
+    train(config)
+    assert log(Path(config.out)) == log(Path(whole.out))
+
+
+def test_a_reward_that_fails_for_everything_ends_the_run_and_its_rollouts_are_judged_again(
+    config: RLConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from multiverse.training.rl import experience
+
+    module = tmp_path / "mine.py"
+    module.write_text("def reward(question, rollout):\n    raise KeyError('no such thing')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    config = replace(config, rewards=[*REWARDS, Reward(name="mine:reward", workers=1)], max_steps=1)
+    with pytest.raises(RewardError, match=r"'mine:reward' failed for all 6 rollouts.*no such thing"):
+        train(config)
+    module.write_text("def reward(question, rollout):\n    return len(rollout.generation.token_ids) / 50\n")
+    collected: list[Any] = []
+    monkeypatch.setattr(experience, "collect", lambda *args, **_: collected.append(args))
+    train(config)
+    assert not collected, "the rollouts were kept"
+    (record,) = log(Path(config.out))
+    assert record["rewards/mine:reward"] > 0
+    assert not list(Path(config.out).glob("pending-*"))
+
+
+def test_a_run_that_collapses_ends_with_its_reason_and_a_checkpoint(config: RLConfig) -> None:
+    config = replace(config, stop=Stop(patience=2, entropy=100.0), save_every=1000)
+    with pytest.raises(CollapseError, match=r"the entropy is .* \(the mean of the last 2 steps\), below stop.entropy=100.0"):
+        train(config)
+    out = Path(config.out)
+    assert (out / "checkpoint-2" / "complete").exists()
+    assert [record["step"] for record in log(out)] == [1, 2]
+    assert (out / "curve.svg").exists()
+    with pytest.raises(CollapseError, match="ended early"):
+        train(config)
+    assert train(replace(config, stop=Stop(entropy=None))).name == "model", "other limits let it go on"
+    assert [record["step"] for record in log(out)] == [1, 2, 3]
+
+
+def test_a_disk_that_fills_up_is_an_error_that_names_the_path(config: RLConfig) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # Python ignores the signal, so that writing fails
+    try:
+        with pytest.raises(DiskError, match="free some space") as caught:
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert config.out in str(caught.value)
+    assert train(config).name == "model"  # the rest of a checkpoint is in nobody's way
+
+
+def test_adapters_several_updates_and_a_reference(config: RLConfig, start: Path) -> None:
+    config = replace(
+        config,
+        lora=Lora(rank=2),
+        algorithm=Algorithm(name="apr"),
+        max_steps=4,
+        gradient_checkpointing=True,
+        optimizer=replace(config.optimizer, lr=2e-2),
+    )
+    train(config)
+    steps = log(Path(config.out))
+    assert [("first_ratio_deviation" in record, record["kl"] == 0) for record in steps] == [
+        (True, True), (False, False), (True, False), (False, False)
+    ]  # fmt: skip
+    assert all(record.get("first_ratio_deviation", 0) < 1e-3 for record in steps)
+    assert steps[1]["ratio_deviation"] > 1e-3, "the weights have changed since the rollouts"
+    before, after = load(start), weights(Path(config.out))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_rows_of_any_length_make_the_same_step(config: RLConfig, tmp_path: Path) -> None:
+    config = replace(config, max_steps=1)
+    few, many = (
+        replace(config, out=str(tmp_path / "few"), packed_length=4096),
+        replace(config, out=str(tmp_path / "many"), packed_length=2, group_packing=False),
+    )
+    train(few)
+    train(many)
+    (one,), (other,) = log(Path(few.out)), log(Path(many.out))
+    assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+    assert other["loss"] == pytest.approx(one["loss"], abs=1e-6)
+
+
+def test_other_settings_in_the_same_folder_are_refused(config: RLConfig) -> None:
+    train(replace(config, max_steps=1))
+    with pytest.raises(ConfigError, match="group_size was 3, is 4"):
+        train(replace(config, group_size=4))
+    train(replace(config, max_steps=2, packed_length=512))
+    assert len(log(Path(config.out))) == 2, "with a constant learning rate a run may be made longer"
+    train(replace(config, max_steps=1, group_size=4), fresh=True)
+    assert len(log(Path(config.out))) == 1
+
+
+def test_a_model_without_tags_is_refused(config: RLConfig, start: Path, tmp_path: Path) -> None:
+    plain = shutil.copytree(start, tmp_path / "plain")
+    for path in plain.glob("*.json"):
+        path.write_text(path.read_text().replace("Parallel>", "Paralel>"))
+    with pytest.raises(ModelError, match="has no tags, so it never forks: teach it to with multiverse train"):
+        train(replace(config, model=str(plain)))
