@@ -45,7 +45,8 @@ def _print(table: Table) -> None:
 
     drawn = Drawn(box=None, pad_edge=False, title=Text(table.title, "bold"), title_justify="left")
     for number, heading in enumerate(table.head):
-        drawn.add_column(heading, overflow="fold", justify="left" if number == 0 else "right")
+        text = number == 0 or heading in ("rule", "reason", "second")
+        drawn.add_column(heading, overflow="fold", no_wrap=not text, justify="left" if text else "right")
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     console = Console()

@@ -215,7 +215,7 @@ def _turns_table(results: Results) -> Table:
                 str(own.cut_short),
             )
         )
-    head = ("turn", "items, %", "turns, %", "answers", "prompt", "cached", "tokens", "parallelism", "cut short")
+    head = ("turn", "items, %", "turns, %", "answers", "prompt", "cached", "tokens", "paral-\nlelism", "cut\nshort")
     return Table("By turn", head, rows)
 
 
