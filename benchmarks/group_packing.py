@@ -55,9 +55,9 @@ class Shape(NamedTuple):
     """
 
     width: int = 256
-    layers: int = 4
-    vocabulary: int = 8192
-    length: int = 256
+    layers: int = 2
+    vocabulary: int = 4096
+    length: int = 192
 
 
 class Case(NamedTuple):
@@ -297,7 +297,7 @@ def main() -> None:
         shape = Shape(*(getattr(options, name) for name in Shape._fields))
         record = {"machine": describe(device), "notes": load_notes(), "shape": shape._asdict(), "rows": []}
         context = multiprocessing.get_context("forkserver")  # a clean process for each measurement, imports done
-        context.set_forkserver_preload(["benchmarks.group_packing"])
+        context.set_forkserver_preload(["transformers", "matplotlib.figure", "multiverse.training.rl.logprobs"])
         model = make_model(shape, device)
         cases = [Case(group, share) for share in options.shares for group in options.groups]
         with context.Pool(1, maxtasksperchild=1) as pool:

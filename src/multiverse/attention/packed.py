@@ -31,11 +31,11 @@ BLOCK = 128
 
 
 class Stretch(NamedTuple):
-    """A document, or a stretch of padding (with mask `None`), of `size` tokens.
+    """A document, several short ones behind the same prefix, or padding (with mask `None`), of `size` tokens.
 
     Attributes:
-        mask_LK: which of its prefix's and its own tokens each of its tokens may attend to.
-        prefix: index of the stretch that is its prefix; -1 if it has none.
+        mask_LK: which of the prefix's and of the stretch's own tokens each of them may attend to.
+        prefix: index of the stretch that is the prefix; -1 if there is none.
     """
 
     size: int
@@ -126,20 +126,29 @@ class Visibility:
         documents, lengths = self.document_BL[row].unique_consecutive(return_counts=True)
         first_D = lengths.cumsum(0) - lengths
         prefixes = self.prefix_BL[row, first_D] if self.prefix_BL is not None else torch.full_like(documents, -1)
-        row_1 = torch.tensor([row], device=device)
-        found: dict[int, tuple[int, Tensor]] = {}  # documents of this row: number of the stretch, and its tokens
+        spans: list[tuple[int, int, int, int]] = []  # document, its prefix, first token, and the one behind the last
+        sizes: dict[int, int] = {}
         start = 0
         for document, length, prefix in zip(documents.tolist(), lengths.tolist(), prefixes.tolist(), strict=True):
+            span = (document, prefix, start, start + length)
+            sizes[document] = length
+            # Short continuations of a prefix are computed together: fewer copies of its keys for a few pairs in vain.
+            if prefix >= 0 and spans[-1][1] == prefix and span[3] - spans[-1][2] <= sizes[prefix]:
+                span = (*spans.pop()[:3], span[3])
+            spans.append(span)
+            start += length
+        row_1 = torch.tensor([row], device=device)
+        found: dict[int, tuple[int, Tensor]] = {}  # documents of this row: number of the stretch, and its tokens
+        for document, prefix, start, stop in spans:
             mask_LK, before = None, -1
             if document >= 0:
-                key_K = token_L = torch.arange(start, start + length, device=device)
+                key_K = token_L = torch.arange(start, stop, device=device)
                 found[document] = len(stretches), token_L
                 if prefix >= 0:
                     before, prefix_P = found[prefix]
                     key_K = torch.cat([prefix_P, token_L])
                 mask_LK = visible(row_1, row_1, token_L[:, None], key_K)
-            stretches.append(Stretch(length, mask_LK, before))
-            start += length
+            stretches.append(Stretch(stop - start, mask_LK, before))
 
     def _dense(self, window: int | None) -> Tensor:
         rows, length = self.segment_BL.shape

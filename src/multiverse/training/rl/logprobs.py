@@ -188,6 +188,8 @@ class Reference:
         """Compute the log-probabilities of the reference for these batches, and keep them there."""
         with self.model.disable_adapter() if self._adapted else nullcontext():
             for batch in batches:
+                if not self._adapted:
+                    self.model.to(batch.target_T.device)  # where the trained model went after the copy was made
                 logprob_T = policy_logprobs(self.model, batch).logprob_T
                 batch.tokens = batch.tokens._replace(reference_T=logprob_T)
 
