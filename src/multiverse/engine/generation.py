@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import StructureError
-from ..structure import Dialect, Document, Role, markdown_text, parse, plain_answer
+from ..structure import Dialect, Document, Role, markdown_pieces, parse, plain_answer
 from .branch import Branch, Support, TokenScore, Top
 from .html import draw_html
 from .params import SamplingParams
 from .tree import BranchTree, ModelInfo
+
+_Order = list[tuple[Branch, int]]  # tokens in document order: a branch, and the token's index there
 
 
 @dataclass(frozen=True)
@@ -171,25 +174,37 @@ def build_generation(
     )
 
 
-def _text(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]], start: int = 0) -> str:
+def _text(tree: BranchTree, model: ModelInfo, order: _Order, start: int = 0) -> str:
     """The text, from this token on."""
+    cut = _cut_pieces(tree, order)
+    return _decode(tree, model, order[start:]) if cut is None else "".join(cut[start:])
+
+
+def _decode(tree: BranchTree, model: ModelInfo, order: _Order) -> str:
+    end = tree.ended_by
+    last = len(end.token_ids) - 1 if end is not None else -1
+    shown = ((branch, i) for branch, i in order if (branch is not end or i != last) and i not in branch.textless)
+    return model.decode([branch.token_ids[i] for branch, i in shown])
+
+
+def _cut_pieces(tree: BranchTree, order: _Order) -> list[str] | None:
+    """The text of each token where a branch has met a stop string; `None` where none has.
+
+    That branch's text ends before the stop string, the others stand as far as they came.
+    """
     stopped = next((b for b in tree.branches if b.stream is not None and b.stream.stop_at is not None), None)
     if stopped is None:
-        end = tree.ended_by
-        last = len(end.token_ids) - 1 if end is not None else -1
-        shown = ((branch, i) for branch, i in order[start:] if (branch is not end or i != last) and i not in branch.textless)
-        return model.decode([branch.token_ids[i] for branch, i in shown])
-    # A stop string was met in one branch: that branch's text ends before it, the others stand as far as they came.
+        return None
     assert stopped.stream is not None
     assert stopped.stream.stop_at is not None
-    text, left = "", stopped.stream.stop_at
-    for number, (branch, i) in enumerate(order):
+    pieces, left = [], stopped.stream.stop_at
+    for branch, i in order:
         piece = branch.piece(i)
         if branch.stream is stopped.stream:
             piece = piece[:left]
             left -= len(piece)
-        text += piece if number >= start else ""
-    return text
+        pieces.append(piece)
+    return pieces
 
 
 def _parse(tree: BranchTree, model: ModelInfo, text: str, finish_reason: str) -> tuple[Document | None, str | None]:
@@ -233,7 +248,7 @@ def _answer(content: str | None, text: str, model: ModelInfo, params: SamplingPa
     return plain_answer(content, form)
 
 
-def _content(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]) -> str | None:
+def _content(tree: BranchTree, model: ModelInfo, order: _Order) -> str | None:
     """What follows the thinking; `None` if that was cut off. Its tags are found as tokens: a text may speak of them."""
     tokens = model.tokens
     start = 0
@@ -250,8 +265,38 @@ def _content(tree: BranchTree, model: ModelInfo, order: list[tuple[Branch, int]]
             return None  # cut off within the thinking
         if dialect.think is None and opened and opened[-1] >= start:
             return None  # cut off within a block
-    content = _text(tree, model, order, start)
-    return markdown_text(content, dialect) if dialect.forks_answer else content
+    if dialect.forks_answer:
+        return markdown_pieces(_tags_and_texts(tree, model, order, start), dialect)
+    return _text(tree, model, order, start)
+
+
+def _tags_and_texts(tree: BranchTree, model: ModelInfo, order: _Order, start: int) -> Iterator[tuple[str, Role | str]]:
+    """The tags from this token on, and the texts between them, each with the label path of its branch.
+
+    A tag into which a stop string has cut is none.
+    """
+    assert model.tokens is not None
+    roles = model.tokens.roles
+    cut = _cut_pieces(tree, order)
+    texts: list[int] = []  # numbers of the tokens of the text so far
+
+    def text() -> tuple[str, str]:
+        own = "".join(cut[number] for number in texts) if cut is not None else _decode(tree, model, [order[n] for n in texts])
+        label = order[texts[0]][0].label
+        texts.clear()
+        return label, own
+
+    for number in range(start, len(order)):
+        branch, i = order[number]
+        role = roles.get(branch.token_ids[i])
+        if texts and (role is not None or order[texts[-1]][0] is not branch):
+            yield text()
+        if role is None:
+            texts.append(number)
+        elif cut is None or len(cut[number]) == len(branch.piece(i)):
+            yield branch.label, role
+    if texts:
+        yield text()
 
 
 def _brief(text: str) -> str:

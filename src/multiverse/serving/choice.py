@@ -100,7 +100,7 @@ class Choice:
             if self._tokens is None:
                 pieces.append(Piece("content", token.text, token))
             else:
-                self._sort(token, pieces, self._tokens.dialect.sep)
+                self._sort(token, pieces, self._tokens.dialect.sep, given.text)
         if self.generation is not None and isinstance(stop := self.generation.stop_reason, str):
             if self.generation.text.endswith(stop):  # it is to be included, and so is white space in it
                 pieces += self._blank
@@ -113,7 +113,7 @@ class Choice:
         taken, self._token_ids = self._token_ids, []
         return taken
 
-    def _sort(self, token: TokenEvent, pieces: list[Piece], sep: str) -> None:
+    def _sort(self, token: TokenEvent, pieces: list[Piece], sep: str, whole: str) -> None:
         role = self._tags.get(token.token_id) if not token.branch else None
         if role is Role.THINK_OPEN and not self.thought:
             self.thought = self._fresh = True
@@ -130,14 +130,15 @@ class Choice:
         elif self._markdown is None:
             self._content(token, pieces)
         elif not token.end_of_text:
-            pieces.append(Piece("content", self._written(token, self._markdown), token))
+            pieces.append(Piece("content", self._written(token, self._markdown, whole), token))
 
-    def _written(self, token: TokenEvent, markdown: MarkdownWriter) -> str:
-        """What a token of an answer that may fork adds to its Markdown."""
+    def _written(self, token: TokenEvent, markdown: MarkdownWriter, whole: str) -> str:
+        """What a token of an answer that may fork adds to its Markdown; `whole` is its text, be it left out or not."""
         assert self._tokens is not None
         role = self._tokens.roles.get(token.token_id)
         if role is not None:
-            return markdown.tag(role)
+            cut = self._tokens.decode([token.token_id]).strip() not in whole  # by a stop string: it is no tag
+            return "" if cut else markdown.tag(role, token.branch)
         return markdown.text(token.text[token.label_length :]) if token.role != "structure" else ""
 
     def _content(self, token: TokenEvent, pieces: list[Piece]) -> None:

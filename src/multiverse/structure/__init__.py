@@ -23,7 +23,7 @@ from .guard import (
 from .joins import merge, merge_text, message, message_text
 from .layout import TRUNK, BranchSpec, Layout, Replay, check_share_every, layout, partings, visibility
 from .machine import Machine, State
-from .markdown import MarkdownWriter, markdown, markdown_text
+from .markdown import MarkdownWriter, markdown, markdown_pieces, markdown_text
 from .parse import parse
 from .place import convert, place
 from .render import Segment, render, segments
@@ -97,6 +97,7 @@ __all__ = [
     "last_box",
     "layout",
     "markdown",
+    "markdown_pieces",
     "markdown_text",
     "measure",
     "merge",

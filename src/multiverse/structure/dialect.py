@@ -52,6 +52,9 @@ Positions = Literal["engine", "released"]
 """The layouts: which positions tokens get, and whose the separators around paths are; see `layout`."""
 
 
+_NUMBER = re.compile(r"[\d.]*\s*")  # of a label, as anybody may write it, as far as it has come
+
+
 class Role(Enum):
     """The grammatical role of a tag, independent of its text in a dialect."""
 
@@ -314,6 +317,10 @@ class Dialect:
         """The text of an outline or a path, without the label that it begins with."""
         found = self.read_number(text) if self.malformed != "refuse" else None
         return text[found.end() :] if found is not None else text.lstrip().removeprefix(self.label_text(label))
+
+    def begins_label(self, text: str, label: str) -> bool:
+        """Whether a text is a label as far as it has come, or all of one, without white space before it."""
+        return self.label_text(label).startswith(text) or (self.malformed != "refuse" and _NUMBER.fullmatch(text) is not None)
 
     def read_number(self, text: str) -> re.Match[str] | None:
         """A label as anybody may have written it, at the beginning of a text; its number is group 1."""

@@ -17,7 +17,8 @@ block is itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from .dialect import Dialect, Role, child_label
 from .dialects import MULTIVERSE
@@ -46,9 +47,17 @@ class MarkdownWriter:
         self._apart = False  # whether the next text is a new one
         self.begun = False
 
-    def tag(self, role: Role) -> str:
-        """What a tag adds: the heading of a path, or nothing."""
+    def tag(self, role: Role, branch: str | None = None) -> str:
+        """What a tag adds: the heading of a path, or nothing.
+
+        Args:
+            branch: label path of the branch that writes it, if that is known: a path then also has its own heading behind one
+                that was cut off, with blocks that are still open.
+        """
         self._held, self._apart = "", True
+        if role is Role.PATH_OPEN and branch is not None:
+            _leave(self._blocks, branch)
+            self._outline = None
         if self._outline is not None and role in (Role.OUTLINE_OPEN, Role.OUTLINE_CLOSE, Role.GOAL_CLOSE):
             if self._blocks:
                 self._blocks[-1].append(" ".join(self._outline.split()))
@@ -99,19 +108,27 @@ def markdown(body: Body) -> str:
 
 def markdown_text(text: str, dialect: Dialect) -> str:
     """The text of an answer, with tags, as Markdown; a text that breaks the grammar or was cut off as well as it can be."""
-    writer = MarkdownWriter(dialect)
     roles = dialect.roles
     pieces = re.split("(" + "|".join(re.escape(tag) for tag in sorted(roles, key=len, reverse=True)) + ")", text)
-    labels = _Labels(dialect)
+    return markdown_pieces(((None, roles.get(piece, piece)) for piece in pieces), dialect)
+
+
+def markdown_pieces(pieces: Iterable[tuple[str | None, Role | str]], dialect: Dialect) -> str:
+    """As `markdown_text`, for the tags and the texts between them, each with the label path of its branch if that is known."""
+    writer, labels = MarkdownWriter(dialect), _Labels(dialect)
     out = []
-    for piece in pieces:
-        role = roles.get(piece)
-        if role is not None:
-            labels.tag(role)
-            out.append(writer.tag(role))
+    for branch, piece in pieces:
+        if isinstance(piece, Role):
+            labels.tag(piece, branch)
+            out.append(writer.tag(piece, branch))
         else:
             out.append(writer.text(labels.strip(piece)))
     return "".join(out)
+
+
+def _leave(open_: list[Any], branch: str) -> None:
+    """Drop what earlier paths, cut off, have left open, where a path begins."""
+    del open_[branch.count(".") + 1 :]
 
 
 def _written(body: Body, writer: MarkdownWriter) -> Iterator[str]:
@@ -144,9 +161,12 @@ class _Labels:
         self._path: list[str] = []  # labels of the open paths
         self._label: str | None = None
 
-    def tag(self, role: Role) -> None:
+    def tag(self, role: Role, branch: str | None = None) -> None:
         self._label = None
-        branch = self._path[-1] if self._path else ""
+        if branch is None:
+            branch = self._path[-1] if self._path else ""
+        elif role is Role.PATH_OPEN:
+            _leave(self._blocks, branch)
         match role:
             case Role.GOAL_OPEN:
                 self._blocks.append((branch, 0, 0))
@@ -168,6 +188,6 @@ class _Labels:
         """The text behind the newest tag, without its label."""
         if self._label is None:
             return text
-        if self._dialect.label_text(self._label).startswith(text.strip()):  # a label that was cut off
+        if self._dialect.begins_label(text.strip(), self._label):  # it was cut off
             return ""
         return self._dialect.without_label(text, self._label)

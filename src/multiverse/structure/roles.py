@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal, NamedTuple
 
 from .dialect import Role, child_label
@@ -31,7 +30,6 @@ class TokenRole(NamedTuple):
     in_answer: bool = False
 
 
-_NUMBER = re.compile(r"[\d.]*\s*")  # of a label, as anybody may write it, as far as it has come
 _STRUCTURE = TokenRole("structure")
 _TEXT = TokenRole("text")
 _ANSWER = TokenRole("answer")
@@ -97,9 +95,7 @@ class RoleTracker:
             before, self._outline = len(self._outline), self._outline + text
             rest = dialect.without_label(self._outline, label)
             left = self._outline.lstrip()
-            if rest == left and (
-                dialect.label_text(label).startswith(left) or (dialect.malformed != "refuse" and _NUMBER.fullmatch(left))
-            ):
+            if rest == left and dialect.begins_label(left, label):
                 return _STRUCTURE
             if rest != left:
                 length = max(0, len(self._outline) - len(rest) - before)
