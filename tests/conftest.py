@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,17 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTraine
         torch.manual_seed(len(name))
         folders[name] = save_model(tmp_path_factory.mktemp(name), make(len(tokenizer)), tokenizer)
     return folders
+
+
+_seconds: Counter[str] = Counter()  # of each file's tests
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name the slowest files, where there are many: what takes a suite's time is seldom a single test."""
+    if len(_seconds) > 10:
+        slowest = [f"{name} {seconds:.0f} s" for name, seconds in _seconds.most_common(10)]
+        terminalreporter.write_line(f"slowest files, of {sum(_seconds.values()):.0f} s in all: {', '.join(slowest)}")

@@ -29,14 +29,15 @@ def curated(
     return result, [json.loads(line) for line in lines], up
 
 
-def test_planted_groups_are_recovered(tmp_path: Path) -> None:
-    rows = planted_rows(300)
+@pytest.mark.parametrize("number", [40, pytest.param(300, marks=pytest.mark.slow)])
+def test_planted_groups_are_recovered(tmp_path: Path, number: int) -> None:
+    rows = planted_rows(number)
     result, found, up = curated(tmp_path, rows)
     assert result.ended is None
     right = [
         row["status"] == "curated" and recovered(parse(row["document"]), one) for row, one in zip(found, rows, strict=True)
     ]
-    assert sum(right) >= 0.99 * 300
+    assert sum(right) >= 0.99 * number
     assert set(up.answered.values()) == {1}
 
 

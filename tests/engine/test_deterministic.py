@@ -38,7 +38,7 @@ DTYPES = ("float32", "bfloat16")
 def llms(model_folders: dict[str, Path]) -> dict[tuple[str, str], LLM]:
     """A tiny model of each family in each type."""
     return {
-        (family, dtype): LLM(model_folders[family], dtype=dtype, kv_memory=8 << 20, deterministic=True)
+        (family, dtype): LLM(model_folders[family], dtype=dtype, kv_memory=2 << 20, deterministic=True)
         for family in FAMILIES
         for dtype in DTYPES
     }
@@ -63,7 +63,7 @@ def test_nested_forks_in_any_company_at_length(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_nested_forks_in_any_company(llms: dict[tuple[str, str], LLM], family: str, dtype: str, data: st.DataObject) -> None:
     any_company(llms[family, dtype], data)
@@ -90,7 +90,7 @@ def beside(
         torch.manual_seed(5)
         config = MistralConfig(vocab_size=len(tokenizer), sliding_window=window, **SHAPE)
         folder = save_model(tmp_path_factory.mktemp("beside"), MistralForCausalLM(config), tokenizer)
-        llm = LLM(folder, layout="released", dtype=dtype, kv_memory=8 << 20, deterministic=True)
+        llm = LLM(folder, layout="released", dtype=dtype, kv_memory=2 << 20, deterministic=True)
         return llm, AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
 
     return made
@@ -178,7 +178,7 @@ def run_free(llm: LLM, seeds: Sequence[int], **changed: int) -> list[tuple[Any, 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_limits_cut_waves_as_they_cut_a_request_alone(llms: dict[tuple[str, str], LLM], dtype: str) -> None:
     """With room for one branch at a time, paths do not come as far before the limit is near, unless a round waits for all."""
-    llm, seeds = llms["qwen3", dtype], range(4)
+    llm, seeds = llms["qwen3", dtype], range(3)
     alone = []
     for seed in seeds:
         llm.engine.cache.clear()

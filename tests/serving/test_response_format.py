@@ -40,13 +40,17 @@ def test_streams_samples_and_branches(mini: Site) -> None:
     assert joined(chunks(mini.chat(QUESTION, response_format=JSON, stream=True))) == whole
     live = mini.chat(QUESTION, response_format=JSON, stream=True, multiverse={"branches": True})
     assert joined(chunks(live)) == whole
-    for choice in mini.chat(QUESTION, response_format=JSON, n=3, temperature=1, seed=2).json()["choices"]:
+    sampled: Any = {"n": 3, "temperature": 1, "seed": 2, "multiverse": {"thinking_budget": 60}}
+    for choice in mini.chat(QUESTION, response_format=JSON, **sampled).json()["choices"]:
         jsonschema.validate(json.loads(choice["message"]["content"]), SCHEMA)
 
 
 def test_any_object(mini: Site) -> None:
+    # With the brace this likely in the thinking as well, that would go on to its limit.
     brace = str(mini.llm.tokenizer.convert_tokens_to_ids("}"))
-    body = mini.chat(QUESTION, response_format={"type": "json_object"}, logit_bias={brace: 60}).json()
+    body = mini.chat(
+        QUESTION, response_format={"type": "json_object"}, logit_bias={brace: 60}, multiverse={"thinking_budget": 20}
+    ).json()
     assert isinstance(json.loads(body["choices"][0]["message"]["content"]), dict)
     text = mini.chat(QUESTION, response_format={"type": "text"}).json()["choices"][0]["message"]
     assert text == mini.chat(QUESTION).json()["choices"][0]["message"]
