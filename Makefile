@@ -15,7 +15,7 @@ LLAMA_SERVER := -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EX
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text mini-dialogues smol from-sequential paper bench latency bench-envs stock-engines joins gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text mini-dialogues smol from-sequential paper bench latency bench-envs stock-engines joins group-packing gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -132,6 +132,10 @@ stock-engines: mini-text bench-envs  ## a model with a text join on vLLM and lla
 joins: mini-text bench-envs  ## joins of keys and values and of text, head to head: our engine, vLLM, llama.cpp
 	mkdir -p runs
 	$(BIN)/python -m benchmarks.joins --json runs/joins.json
+
+group-packing: setup  ## reinforcement learning: an update on a group, with a shared prompt and without
+	mkdir -p runs
+	$(BIN)/python -m benchmarks.group_packing --json runs/group-packing.json --plot runs/group-packing.svg
 
 gpu: setup  ## speed of the engine on a CUDA GPU, in ten minutes; QUICK= for all sizes
 	mkdir -p runs

@@ -117,7 +117,8 @@ class RLTrainer(StructuredTrainer):
             self.experiences.on_phase("update", number, len(batches))
             on_device = batch.to(self.args.device)
             if self.reference is not None:
-                self.reference.fill([on_device])
+                with self.accelerator.autocast():  # in the precision of the policy's own forward, which has it built in
+                    self.reference.fill([on_device])
             last = number == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
