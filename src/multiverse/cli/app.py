@@ -30,7 +30,7 @@ from .train import train
 
 _EXTRAS = {
     "train": "train",
-    "rl": "train",
+    "rl": "rl",
     "data": "train",
     "curate": "curate",
     "serve": "serve",

@@ -21,7 +21,7 @@ from .algorithms import Algorithm
 from .algorithms import without_effect as algorithm_without_effect
 from .collapse import Stop
 from .questions import QuestionSource
-from .questions.config import names_of
+from .questions.config import check_judge, names_of
 from .rewards import Reward, check_rewards
 
 _REPLAYED = "the update would have to replay it"
@@ -154,6 +154,7 @@ class RLConfig(Options):
         super().__post_init__()
         names_of(self.questions)
         check_rewards(self.rewards)
+        check_judge(self.questions, self.rewards)
         if self.fsdp and self.optimizer.name == "muon":
             raise ConfigError("optimizer.name='muon' needs whole matrices, and fsdp=True cuts them: use adamw, or fsdp: false")
 

@@ -12,6 +12,8 @@ import pytest
 from multiverse.errors import ConfigError
 from multiverse.tasks import generate, problems, read_rule, rule_json
 from multiverse.training.rl.questions import Questions, QuestionSource, Stage
+from multiverse.training.rl.questions.config import check_judge
+from multiverse.training.rl.rewards import Judge, Reward
 from multiverse.training.rl.rollout import Group, Question, Scores
 from tests.training.rl.answers import said
 
@@ -55,6 +57,17 @@ def test_bad_settings_are_named(values: dict[str, object], message: str) -> None
     with pytest.raises(ConfigError) as caught:
         QuestionSource(**values)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+def test_questions_for_a_judge_need_one() -> None:
+    sources = [QuestionSource(family="chain"), QuestionSource(file="essays.jsonl", check="judge")]
+    with pytest.raises(
+        ConfigError, match="the questions of 'essays' have check='judge', and the reward 'correct' has no judge"
+    ):
+        check_judge(sources, [Reward("correct")])
+    check_judge(sources, [Reward("correct", judge=Judge(base_url="http://127.0.0.1:1/v1", model="m"))])
+    check_judge(sources, [Reward("mine:score")])
+    check_judge(sources[:1], [Reward("correct")])
 
 
 def test_a_stage_ends_in_one_way() -> None:

@@ -14,6 +14,7 @@ from ....evaluation.config import EvaluationConfig
 from ....options import Options, like, option
 from ....tasks import FAMILIES, Part, Wording, problems
 from ...config import Config
+from ..rewards import Reward
 
 Check = Literal["auto", "math", "exact", "number", "choice", "code", "instructions", "judge"]
 Numbers = int | list[int] | None
@@ -179,3 +180,18 @@ def names_of(sources: Sequence[QuestionSource]) -> list[str]:
         seen[source.title] += 1
         names.append(source.title if seen[source.title] == 1 else f"{source.title}-{seen[source.title]}")
     return names
+
+
+def check_judge(sources: Sequence[QuestionSource], rewards: Sequence[Reward]) -> None:
+    """Check that there is a judge for questions that need one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    asking = next((source.title for source in sources if source.check == "judge"), None)
+    correct = next((reward for reward in rewards if reward.name == "correct"), None)
+    if asking is not None and correct is not None and correct.judge is None:
+        raise ConfigError(
+            f"the questions of {asking!r} have check='judge', and the reward 'correct' has no judge: give it one, with "
+            f"base_url and model"
+        )
