@@ -59,12 +59,13 @@ def _wishes(tokens: TokenDialect) -> dict[int, float]:
 
 def questions(count: int, dialect: Dialect = BOTH) -> list[Question]:
     """Some of them with an earlier turn that has forked."""
-    inner = Block(("p", "q"), (("in p",), ("in q, too",)), "inner")
-    earlier = render(Document(("so", Block(("a", "b"), (("one", inner), ("two",)), "sum")), "4"), dialect)
+    first = ("one", Block(("p", "q"), (("in p",), ("in q, too",)), "inner")) if dialect.nests else ("one",)
+    thinking = ("so", Block(("a", "b"), (first, ("two",)), "sum"))
+    earlier = render(Document(thinking, "4") if dialect.blocks != "answer" else Document(None, thinking), dialect)
     asked: list[Question] = []
     for number in range(count):
         messages: tuple[dict[str, str], ...] = ({"role": "user", "content": f"Why {number}?" * (1 + number % 2)},)
-        if number % 3 == 1 and dialect.nests:
+        if number % 3 == 1:
             messages = ({"role": "user", "content": "And?"}, {"role": "assistant", "content": earlier}, *messages)
         asked.append(Question(str(number), messages, reference=str(number)))
     return asked

@@ -6,20 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from multiverse import LLM, SamplingParams
-from multiverse.structure import DIALECTS, Positions
+from multiverse.structure import Positions, TokenDialect, layout
 from multiverse.training.rl.collect import Draw, collect
 from multiverse.training.rl.policy import Policy
 from multiverse.training.rl.rollout import Rollout
 from tests.training.rl.forking import BOTH, forking_model, largest_difference, questions, rollouts_of, trained_logprobs
 
 TOLERANCE = 1e-4
-PARAMS = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=120, max_width=3, max_branch_tokens=60)
-KV_MEMORY = 220 << 10
-"""Bytes for a few hundred tokens: less than what all rollouts take together, so that some are preempted."""
+PARAMS = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=100, max_width=3, max_branch_tokens=50)
+SLOTS = 430
+"""Tokens that fit in memory: less than what all rollouts take together, so that some are preempted."""
 
 
 def update(model: Any, rollouts: list[Rollout]) -> None:
@@ -32,6 +33,25 @@ def update(model: Any, rollouts: list[Rollout]) -> None:
     torch.stack([values.mean() * (1 if at % 2 else -1) for at, values in enumerate(found) if len(values)]).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parameters)
     optimizer.step()
+
+
+def check_layout(one: Rollout, tokens: TokenDialect) -> None:
+    """Positions, visibility and sources are those of the text's layout, which is derived from the tokens alone."""
+    ids, prompt = one.token_ids, len(one.generation.prompt_token_ids)
+    end = int(one.generation.finish_reason == "stop")  # the end of text is not part of the grammar
+    whole = layout(ids[: len(ids) - end], tokens, decoded=True)
+    assert one.positions[: len(whole)] == whole.positions
+    table, segments = np.array(whole.visibility()), np.array(whole.branches)
+    own = np.array(one.visibility)[np.array(one.segments[: len(whole)])][:, np.array(one.segments[: len(whole)])]
+    assert np.array_equal(np.tril(own), np.tril(table[segments][:, segments]))
+    before, last = [], {}
+    for index, writer in enumerate(whole.writers):
+        before.append(last.get(writer, -1))
+        last[writer] = index
+    sampled = [
+        (before[index], source) for index, source in enumerate(one.sources[: len(whole) - prompt], prompt) if source >= 0
+    ]
+    assert all(expected == source for expected, source in sampled)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +68,19 @@ def test_the_trainer_finds_the_engines_log_probabilities(
 ) -> None:
     dialect = replace(BOTH, positions=positions)
     model, tokenizer, tokens = forking_model(family, dialect)
-    policy = Policy(model, tokenizer, tokens, kv_memory=KV_MEMORY)
+    policy = Policy(model, tokenizer, tokens, kv_memory=SLOTS * (512 if family == "qwen3" else 256))
     params = replace(PARAMS, temperature=temperature, top_p=top_p)
-    asked = questions(4, dialect)
+    asked = questions(3, dialect)
     with policy.decoding():
         first = rollouts_of(collect(policy, asked, group_size=3, draw=Draw(seed=1, step=0, version=0), params=params))
         # The same prompts again, whose beginnings are in the prefix cache.
         again = rollouts_of(collect(policy, asked, group_size=2, draw=Draw(seed=1, step=1, version=0), params=params))
     rollouts = first + again
     assert largest_difference(model, rollouts) <= TOLERANCE
+    for one in rollouts:
+        check_layout(one, tokens)
     usages = [one.generation.usage for one in rollouts]
-    assert sum(one.num_sampled for one in rollouts) > 400
+    assert sum(one.num_sampled for one in rollouts) > 300
     assert any(usage.preemptions for usage in usages)
     assert any(usage.cached_tokens for usage in usages)
     assert any(one.generation.closed for one in rollouts)
@@ -74,34 +96,12 @@ def test_the_trainer_finds_the_engines_log_probabilities(
     assert {one.version for one in after} == {1}
 
 
-@pytest.mark.parametrize("positions", ["engine", "released"])
-@pytest.mark.parametrize("name", ["multiverse-compact", "npr", "threadweaver", "threadweaver-conclusion"])
-@pytest.mark.parametrize("guard", [True, False])
-def test_every_dialect_is_exact(name: str, positions: Positions, guard: bool) -> None:
-    """Also where white space behind a path is the model's own: it is drawn from a row of the path, whoever it belongs to."""
-    dialect = replace(DIALECTS[name], join="kv", positions=positions)
-    model, tokenizer, tokens = forking_model("qwen3", dialect, seed=1)
-    policy = Policy(model, tokenizer, tokens, kv_memory=1 << 20)
-    params = replace(PARAMS, guard=guard, top_p=0.98, max_tokens=90)
-    draw = Draw(seed=2, step=0, version=0)
-    rollouts = rollouts_of(collect(policy, questions(4, dialect), group_size=2, draw=draw, params=params))
-    assert largest_difference(model, rollouts) <= TOLERANCE
-    assert any(len(one.visibility) > 2 for one in rollouts)
-    behind = [
-        one
-        for one in rollouts
-        for index, source in enumerate(one.sources, len(one.generation.prompt_token_ids))
-        if source >= 0 and one.segments[source] != one.segments[index]
-    ]
-    assert bool(behind) == (dialect.after_path == "free" and positions == "released")
-
-
 def test_greedy_decoding_after_a_step_is_that_of_the_saved_model(tmp_path: Path) -> None:
     model, tokenizer, tokens = forking_model("qwen3")
     policy = Policy(model, tokenizer, tokens, kv_memory=1 << 20)
     rollouts = rollouts_of(collect(policy, questions(2), group_size=2, draw=Draw(seed=1, step=0, version=0), params=PARAMS))
     messages = [{"role": "user", "content": "Why?"}]
-    greedy = SamplingParams(temperature=0, max_tokens=80)
+    greedy = SamplingParams(temperature=0, max_tokens=50)
     with policy.decoding() as llm:
         before = llm.chat(messages, greedy)[0]
     update(model, rollouts)

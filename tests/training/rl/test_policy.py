@@ -85,7 +85,7 @@ def test_the_memory_is_free_between_two_phases() -> None:
         assert again.chat(MESSAGES, PARAMS)[0].usage.cached_tokens == 0
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_packed_layers_are_packed_again(deterministic: bool) -> None:
     if not packing_works(torch.float32):
         pytest.skip("oneDNN does not pack here")
@@ -150,10 +150,9 @@ def test_adapters_and_the_rows_of_tags_beside_them(tied: bool) -> None:
     assert modules.count(TrainedEmbedding) == modules.count(TrainedHead) == 1
     before = answer(policy)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-2)
-    for step in range(2):
-        torch.cat(trained_logprobs(model, rolled(policy, step))).sum().backward()
-        optimizer.step()
-        assert largest_difference(model, rolled(policy, step + 1)) <= 1e-4
+    torch.cat(trained_logprobs(model, rolled(policy))).sum().backward()
+    optimizer.step()
+    assert largest_difference(model, rolled(policy, 1)) <= 1e-4
     assert answer(policy) != before
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert frozen
