@@ -31,11 +31,13 @@ def option_classes() -> list[type[Options]]:
 
 
 def names_read(node: ast.AST) -> Iterator[str]:
-    """Names of attributes that are read, outside functions that only check."""
+    """Names of attributes that are read, outside functions that only check; also by ``value("name")``, which knows defaults."""
     if isinstance(node, ast.FunctionDef) and node.name in CHECKS:
         return
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
         yield node.attr
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "value":
+        yield from (argument.value for argument in node.args if isinstance(argument, ast.Constant))
     for child in ast.iter_child_nodes(node):
         yield from names_read(child)
 
