@@ -15,7 +15,7 @@ LLAMA_SERVER := -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EX
 QUICK ?= --quick
 GPU_TESTS := tests/attention tests/backends/cuda tests/engine/test_oracle.py tests/engine/test_stress.py
 
-.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text mini-dialogues smol from-sequential paper bench latency bench-envs stock-engines joins group-packing gpu gpu-check clean
+.PHONY: help setup demo test lint types tests reference proofs lm-eval clients open-webui soak mini mini-text mini-dialogues smol from-sequential paper rl-correctness rl-acceleration rl-collapse rl-sequential rl-mismatch bench latency bench-envs stock-engines joins group-packing gpu gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -116,6 +116,34 @@ paper: setup  ## compare the ways of forking and joining: missing cells, then ta
 	$(BIN)/python -m recipes.paper.run
 	test -f recipes/paper/timing-paper.json || $(BIN)/python -m recipes.paper.timing
 	$(BIN)/python -m recipes.paper.report
+
+# Each an hour or two of one core. A run that was stopped resumes; finished ones are kept. Another seed: make rl-correctness SEED=1
+SEED ?= 0
+RL_RUN = $(BIN)/python -m recipes.rl.run --seed $(SEED)
+RL_REPORT = $(BIN)/python -m recipes.rl.report
+
+rl-correctness: setup  ## reinforcement learning from a model that forks and is often wrong: rewarded if right
+	$(RL_RUN) correctness
+	$(RL_REPORT)
+
+rl-acceleration: setup  ## the same with a reward for a shorter critical path, and without, from a model that forks or not
+	$(RL_RUN) acceleration
+	$(RL_RUN) no-acceleration
+	$(RL_REPORT)
+
+rl-collapse: setup  ## whether forking is lost where only right answers are rewarded
+	$(RL_RUN) collapse
+	$(RL_RUN) shaped
+	$(RL_REPORT)
+
+rl-sequential: setup  ## as rl-correctness, with the same model thinking in a line, at the same number of sampled tokens
+	$(RL_RUN) sequential
+	$(RL_REPORT)
+
+rl-mismatch: setup  ## as rl-correctness, with rollouts that the update sees otherwise than the engine
+	$(RL_RUN) mismatch-positions
+	$(RL_RUN) mismatch-guard
+	$(RL_REPORT)
 
 bench: setup  ## decode speed in one run, beside llama.cpp and vLLM if bench-envs has installed them
 	mkdir -p runs

@@ -35,6 +35,7 @@ class Asked:
 
     family: str
     mode: Instruction
+    temperature: float
     right: list[int]
     malformed: list[int]
     critical: list[int]
@@ -47,6 +48,7 @@ class Asked:
         return {
             "family": self.family,
             "mode": self.mode,
+            "temperature": self.temperature,
             "accuracy": fmean(self.right),
             "forked": fmean(count > 0 for count in self.forks),
             "parallelism": fmean(ratios),
@@ -73,6 +75,7 @@ def measure(
                 Asked(
                     family=family,
                     mode=mode,
+                    temperature=temperature,
                     right=[int(one) for one in right],
                     malformed=[int(not one) for one in ended],
                     critical=[answer.usage.critical_path_tokens for answer in answers],
