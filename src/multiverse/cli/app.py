@@ -22,6 +22,7 @@ from .generate import generate
 from .groups import HELP_OPTIONS, RunByDefault
 from .merge import merge
 from .models import models, pull
+from .recipes import recipes
 from .rl import rl
 from .serve import serve
 from .show import show
@@ -113,6 +114,7 @@ app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
 app.command()(train)
+app.add_typer(recipes, name="recipes")
 app.command()(rl)
 app.command()(models)
 app.command()(pull)

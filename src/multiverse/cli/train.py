@@ -11,6 +11,7 @@ import typer
 
 from .declared import DryRun, Fresh, Json
 from .errors import InputError
+from .recipes import hint as recipe_hint
 from .runs import GIB, ConfigFile, Settings, in_words, is_main_process, overrides_of, reading
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def train(
         raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
     if fresh and dry_run:
         raise InputError("--fresh has no effect with --dry-run: leave it out")
+    if not config.exists() and (remedy := recipe_hint(config)):
+        raise InputError(f"there is no {str(config)!r}: {remedy}")
     chosen = load(config, overrides_of(settings))
     logging.disable_progress_bar()
     console = Console(stderr=True, quiet=not is_main_process())
