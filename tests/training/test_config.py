@@ -10,8 +10,13 @@ from multiverse.errors import ConfigError
 from multiverse.training.config import Config, Lora, Optimizer, dump, load, load_stored
 
 ROOT = Path(__file__).parents[2]
-# Those of reinforcement learning have questions.
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "\nquestions:" not in path.read_text())
+# Those of reinforcement learning have questions, those of a server no model to train.
+RECIPES = sorted(
+    path
+    for path in (ROOT / "recipes").rglob("*.yaml")
+    if "
+questions:" not in path.read_text() and "serving" not in path.parts
+)
 
 
 def write(folder: Path, text: str) -> Path:
