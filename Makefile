@@ -49,6 +49,48 @@ tests: setup
 reference: setup  ## write docs/cli.md, docs/configuration.md and docs/modules.md from the code
 	$(BIN)/python docs/reference.py
 
+# What builds the site, and what builds and checks packages: nothing of it is shipped.
+$(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
+
+.PHONY: docs docs-serve docs-publish dist deploy-check
+docs: $(VENV)/.docs reference  ## build the site into site/: a warning is an error, links and anchors are checked
+	$(BIN)/python docs/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs-serve: $(VENV)/.docs  ## the site at http://127.0.0.1:8001, built again when a page changes
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+# A folder for each version on the branch gh-pages: "dev", or the tag's number with the alias "latest".
+VERSION ?= dev
+docs-publish: docs
+	$(BIN)/mike deploy --push $(if $(filter v%,$(VERSION)),--update-aliases $(VERSION:v%=%) latest,$(VERSION))
+	$(if $(filter v%,$(VERSION)),$(BIN)/mike set-default --push latest)
+
+# The files' dates are the commit's, so that anyone who builds the same commit gets the same bytes.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600)
+dist: $(VENV)/.release  ## wheel, sdist and SBOM in dist/: built twice to the same bytes, checked, the wheel tried from an empty folder
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/pytest -m slow tests/test_dist.py
+	$(BIN)/python tools/sbom.py dist/multiverse-llm.cdx.json
+
+KUBERNETES ?= 1.30
+deploy-check: $(VENV)/.release  ## linters of Dockerfile, Compose, Kubernetes manifests, workflows, issue forms and the citation file
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/yamllint --strict .yamllint.yml recipes/serving .github mkdocs.yml CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec recipes/serving/compose*.yaml
+	$(BIN)/kubernetes-validate --strict --kubernetes-version $(KUBERNETES) recipes/serving/kubernetes/multiverse.yaml \
+		recipes/serving/kubernetes/autoscaling.yaml
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github/workflows
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
 proofs: setup  ## the slow tests (many more random trees)
 	$(BIN)/pytest -m slow
 
@@ -199,4 +241,4 @@ bench-envs: .venv-llama/.server-for-$(PROCESSOR) .venv-vllm/.installed  ## insta
 	touch $@
 
 clean:  ## remove the virtual environments and caches
-	rm -rf $(VENV) .venv-llama .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-llama .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site
