@@ -35,8 +35,7 @@ class AsyncLLM:
         llm: the model.
         engine: for what is not here: draining, several samples as events, priorities of streams.
 
-    Raises:
-        As `LLM`, which it loads before it returns.
+    It raises what `LLM` does, which it loads before it returns.
     """
 
     def __init__(self, model: str | Path | LLM | None = None, **arguments: Any) -> None:
@@ -68,11 +67,7 @@ class AsyncLLM:
         mode: Instruction | None = "parallel",
         priority: int = 0,
     ) -> list[Generation]:
-        """Answer conversations through the model's chat template; as `LLM.chat`.
-
-        Raises:
-            As `generate`.
-        """
+        """Answer conversations through the model's chat template; as `LLM.chat`. It raises what `generate` does."""
         chats, asked_in = self.llm.encode_conversations(conversations, mode)
         own = self.llm.params_of(params, len(chats), asked_in, chat=True)
         found = await self._run([chat.token_ids for chat in chats], own, priority)
@@ -84,8 +79,7 @@ class AsyncLLM:
     ) -> AsyncIterator[Event]:
         """Run one raw prompt or conversation and yield its events; as `LLM.stream`. Closing it early aborts the request.
 
-        Raises:
-            As `generate`, at the first event.
+        It raises what `generate` does, at the first event.
         """
         token_ids, own = self.llm.encode_one(prompt, params, mode)
         async with self.engine.stream(token_ids, own) as events:

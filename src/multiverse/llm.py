@@ -147,7 +147,9 @@ class LLM:
         """Around a model that is in memory already, such as one that is being trained (`engine.model.prepare`).
 
         Args:
-            dialect, preset, options: as in `LLM`.
+            dialect: as in `LLM`.
+            preset: as in `LLM`.
+            **options: as in `LLM`.
             instruction: for parallel thinking, in place of the preset's.
         """
         llm = cls.__new__(cls)

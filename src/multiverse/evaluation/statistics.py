@@ -118,7 +118,8 @@ def paired(
     could show, 2 to the power of 1 - n for n that are not zero: resampling a handful of values underestimates p.
 
     Args:
-        first, second: under each question, the values of its samples.
+        first: under each question, the values of its samples.
+        second: the same of the other run.
         seed: of the resampling.
 
     Raises:

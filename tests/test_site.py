@@ -1,0 +1,91 @@
+"""The site's navigation, its pictures, and what it says about the package.
+
+`make docs` builds it, and takes every warning for an error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml, in which tags name functions of Python."""
+
+
+Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+SITE: dict[str, Any] = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
+
+
+def module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_navigation_has_pages_that_there_are_each_once() -> None:
+    hooks = module("hooks")
+    listed = list(hooks.entries(SITE["nav"]))
+    assert len(set(listed)) == len(listed)
+    assert all((ROOT / source).is_file() for source in hooks.PAGES)
+    assert set(listed) - set(hooks.PAGES.values()) <= {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert set(hooks.PAGES.values()) <= set(listed)
+
+
+def test_a_page_without_a_place_is_found_all_the_same() -> None:
+    config = SimpleNamespace(nav=[{"Home": "index.md"}, {"Start": ["guide.md"]}])
+    module("hooks").on_config(config)
+    assert config.nav[:2] == [{"Home": "index.md"}, {"Start": ["guide.md"]}]
+    assert "serving.md" in config.nav[2]["More"]
+    assert "guide.md" not in config.nav[2]["More"]
+
+
+def test_links_to_what_is_no_page_are_text_or_lead_to_the_repository() -> None:
+    rewrite = module("hooks").on_page_markdown
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="operation.md"))
+    files = SimpleNamespace(get_file_from_path=lambda name: name)
+    text = "see [it](../Dockerfile), [how](../CONTRIBUTING.md#the-oracle-rule), [this](serving.md#api), `f[a](x)`"
+
+    def rewritten(address: str) -> str:
+        return str(rewrite(text, page=page, config=SimpleNamespace(repo_url=address), files=files))
+
+    assert rewritten("") == "see it, [how](contributing.md#the-oracle-rule), [this](serving.md#api), `f[a](x)`"
+    assert "[it](https://host/a/b/blob/main/Dockerfile)" in rewritten("https://host/a/b/")
+
+
+def test_pictures_are_those_of_the_code() -> None:
+    for path, content in module("pictures").pictures():
+        assert path.read_text() == content, "run: python docs/pictures.py"
+        assert f"figures/{path.name}" in (DOCS / "concepts.md").read_text()
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    assert SITE["theme"]["font"] is False
+    assert not {"extra_javascript", "extra_css"} & SITE.keys()
+    # The theme fetches this library where a page has such a block.
+    assert not [page for page in DOCS.rglob("*.md") if "```mermaid" in page.read_text()]
+
+
+def test_examples_of_the_site_are_all_that_there_are() -> None:
+    shown = re.findall(r'^--8<-- "examples/(\w+\.py)"$', (DOCS / "examples.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+
+
+def test_extras_of_the_installation_page() -> None:
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    table = (DOCS / "install.md").read_text().partition("## Extras")[2].partition("## Platforms")[0]
+    named = {name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert named == set(extras)
