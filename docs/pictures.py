@@ -107,8 +107,13 @@ def fork() -> str:
     parts = [text(10, 22, f"What comes before is one line: positions 0 to {start - 1}.", anchor="start")]
     left = {branch: min(token.position for token in tokens if token.branch == branch) for branch in (1, 2)}
     right = {branch: max(token.position for token in tokens if token.branch == branch) for branch in (1, 2)}
-    x = lambda position: 20 + (position - start) * CELL  # noqa: E731
-    y = lambda branch: 56 + rows[branch] * 52  # noqa: E731
+
+    def x(position: int) -> int:
+        return 20 + (position - start) * CELL
+
+    def y(branch: int) -> int:
+        return 56 + rows[branch] * 52
+
     resumed = min(token.position for token in tokens if token.branch == 0 and token.position > left[1])
     for branch in (1, 2):
         parts.append(line(x(left[branch]) - 8, y(0) + ROW, x(left[branch]), y(branch) + ROW / 2))

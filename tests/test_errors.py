@@ -20,6 +20,12 @@ def test_an_optional_library_is_imported_or_the_extra_is_named() -> None:
         require("no_such_library.part", "eval")
 
 
+def test_a_library_is_named_as_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ExtraError, match=r"needs pillow, which is not installed: pip install 'multiverse-llm\[eval\]'"):
+        require("PIL.Image", "eval")
+
+
 def test_first_line_of_an_exception() -> None:
     assert first_line(ValueError("\n first \n second")) == "first"
     assert first_line(KeyboardInterrupt()) == "KeyboardInterrupt"

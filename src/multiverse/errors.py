@@ -192,6 +192,10 @@ def _installed_by(extra: str) -> frozenset[str]:
     return frozenset(re.split(r"[^\w.-]", one)[0].lower() for one in needed if wanted.search(one))
 
 
+_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "PyYAML"}
+"""Names of libraries as they are installed, where those of their modules differ by more than a line."""
+
+
 def require(name: str, extra: str) -> Any:
     """Import an optional library and return the module.
 
@@ -205,7 +209,8 @@ def require(name: str, extra: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ExtraError(name.partition(".")[0].replace("_", "-"), extra) from error
+        module = name.partition(".")[0]
+        raise ExtraError(_DISTRIBUTIONS.get(module, module.replace("_", "-")), extra) from error
 
 
 def first_line(error: BaseException) -> str:

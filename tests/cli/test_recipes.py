@@ -50,7 +50,7 @@ def test_a_copied_configuration_is_read_in_its_folder(run: Run, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     before = run("train", "recipes/lora-0.5b.yaml", "--dry-run")
     assert before.code == 2
-    assert "'recipes/lora-0.5b.yaml': multiverse recipes copy lora-0.5b  copies the recipe" in before.err
+    assert "'recipes/lora-0.5b.yaml': multiverse recipes copy lora-0.5b copies the recipe" in before.err
     copied = run("recipes", "copy", "lora-0.5b")
     assert copied.out.splitlines() == ["recipes/lora-0.5b.yaml", "recipes/shapes/qwen2.5-0.5b.json"]
     assert copied.err == "try it with  multiverse train recipes/lora-0.5b.yaml --dry-run\n"

@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
     path
     for path in (ROOT / "recipes").rglob("*.yaml")
-    if "
-questions:" not in path.read_text() and "serving" not in path.parts
+    if "\nquestions:" not in path.read_text() and "serving" not in path.parts
 )
 
 
