@@ -299,7 +299,7 @@ def main() -> None:
         context = multiprocessing.get_context("forkserver")  # a clean process for each measurement, imports done
         context.set_forkserver_preload(["transformers", "matplotlib.figure", "multiverse.training.rl.logprobs"])
         model = make_model(shape, device)
-        cases = [Case(group, share) for share in options.shares for group in options.groups]
+        cases = [Case(group, share) for group in options.groups for share in options.shares]
         with context.Pool(1, maxtasksperchild=1) as pool:
             for case in track(cases, "group packing", console=Console(stderr=True), transient=True):
                 record["rows"].append(measure(model, shape, case, options.repeats, device, pool))
