@@ -185,6 +185,11 @@ class Reward(Options):
         found = getattr(self, name)
         return KINDS[self.name].settings[name] if found is None else found
 
+    @property
+    def worth(self) -> tuple[float, float]:
+        """Of correct: what a wrong and a right answer are worth."""
+        return (0.0 if self.wrong is None else self.wrong), (1.0 if self.right is None else self.right)
+
     def factor(self, step: int) -> float:
         """The weight in a step, counted from 0."""
         weight = self.weight
@@ -199,7 +204,7 @@ class Reward(Options):
         if self.users:
             return None
         kind = KINDS[self.name]
-        low, high = (self.value("wrong"), self.value("right")) if self.name == "correct" else (kind.low, kind.high)
+        low, high = self.worth if self.name == "correct" else (kind.low, kind.high)
         if self.name == "acceleration":
             high = self.value("cap")
         first, second = self.weight * low, self.weight * high
@@ -236,7 +241,8 @@ def check_rewards(rewards: list[Reward]) -> None:
 
 def _check_margin(correct: Reward, others: list[Reward]) -> None:
     """That what other rewards add never makes a wrong answer worth as much as a right one."""
-    gap = correct.weight * (correct.value("right") - correct.value("wrong"))
+    wrong, right = correct.worth
+    gap = correct.weight * (right - wrong)
     if gap == 0 or any(reward.users for reward in others):
         return  # correctness is only measured; or the others' values are not known
     least = best = 0.0

@@ -41,7 +41,7 @@ def acceleration(judged: Judged, reward: Reward) -> float:
     if not work.whole or not work.parallel:
         return 0.0
     total = work.useful
-    if reward.value("baseline") == "group":
+    if reward.baseline != "own":
         total = min(total, *(rival.useful for rival in judged.rivals)) if judged.rivals else total
     return min(max(0.0, 1 - work.critical / total), float(reward.value("cap")))
 

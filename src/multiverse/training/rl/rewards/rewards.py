@@ -155,7 +155,8 @@ class Rewards:
                 if fault:
                     faults[reward.name] = fault
                 if reward.name == "correct":
-                    value = reward.value("wrong") + (reward.value("right") - reward.value("wrong")) * (value or 0.0)
+                    wrong, right = reward.worth
+                    value = wrong + (right - wrong) * (value or 0.0)
                 elif value is None:
                     value = reward.fault_score or 0.0
             elif reward.conditional:
