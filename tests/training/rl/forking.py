@@ -21,10 +21,13 @@ BOTH = replace(MULTIVERSE, blocks="both")
 _PULL = 4.0
 
 
-def forking_model(family: str, dialect: Dialect = BOTH, seed: int = 0) -> tuple[Any, Any, TokenDialect]:
+def forking_model(family: str, dialect: Dialect = BOTH, seed: int = 0, closing: float = 4.0) -> tuple[Any, Any, TokenDialect]:
     """A random model ready to be trained, its tokenizer and its dialect.
 
     All its embeddings share a large number, to which the head gives the weight of a bias: tags are likely.
+
+    Args:
+        closing: bias of the tag that closes a path.
     """
     tokenizer = build_tokenizer(dialect)
     tokens = resolve(tokenizer, dialect)
@@ -43,25 +46,29 @@ def forking_model(family: str, dialect: Dialect = BOTH, seed: int = 0) -> tuple[
                 parameter.normal_(0, 0.2)
         model.get_input_embeddings().weight[:, 0] = _PULL
         model.get_output_embeddings().weight[:, 0] = 0
-        for token, bias in _wishes(tokens).items():
+        for token, bias in _wishes(tokens, closing).items():
             model.get_output_embeddings().weight[token, 0] = bias / 2.5
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.set_attn_implementation(register())
     return model.train(), tokenizer, tokens
 
 
-def _wishes(tokens: TokenDialect) -> dict[int, float]:
+def _wishes(tokens: TokenDialect, closing: float) -> dict[int, float]:
     last = Role.OUTLINE_CLOSE if Role.OUTLINE_CLOSE in tokens.ids else Role.GOAL_CLOSE
     wishes = dict.fromkeys(tokens.sep, 5.0)
-    wishes |= {tokens.fork_tag: 8.0, tokens.outline_tag: 4.0, tokens.ids[last]: 6.0, tokens.ids[Role.PATH_CLOSE]: 4.0}
+    wishes |= {tokens.fork_tag: 8.0, tokens.outline_tag: 4.0, tokens.ids[last]: 6.0, tokens.ids[Role.PATH_CLOSE]: closing}
     return wishes | ({tokens.ids[Role.THINK_OPEN]: 9.0} if Role.THINK_OPEN in tokens.ids else {})
 
 
 def questions(count: int, dialect: Dialect = BOTH) -> list[Question]:
     """Some of them with an earlier turn that has forked."""
-    first = ("one", Block(("p", "q"), (("in p",), ("in q, too",)), "inner")) if dialect.nests else ("one",)
-    thinking = ("so", Block(("a", "b"), (first, ("two",)), "sum"))
-    earlier = render(Document(thinking, "4") if dialect.blocks != "answer" else Document(None, thinking), dialect)
+    inner = Block(("p", "q"), (("in p",), ("in q, too",)), "inner")
+    first = ("one", inner) if dialect.nests else ("one",)
+    block = Block(("a", "b"), (first, ("two",)), "sum" if dialect.conclusion is not None else "")
+    document = Document(("so", block), "4") if dialect.blocks != "answer" else Document(None, ("so", block))
+    if dialect.think is None and dialect.forks_thinking:  # the whole trunk is the thinking
+        document = Document(("so", block, "4"), "")
+    earlier = render(document, dialect)
     asked: list[Question] = []
     for number in range(count):
         messages: tuple[dict[str, str], ...] = ({"role": "user", "content": f"Why {number}?" * (1 + number % 2)},)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from multiverse import LLM, SamplingParams
-from multiverse.structure import Positions, TokenDialect, layout
+from multiverse.structure import DIALECTS, Positions, TokenDialect, layout
 from multiverse.training.rl.collect import Draw, collect
 from multiverse.training.rl.policy import Policy
 from multiverse.training.rl.rollout import Rollout
@@ -19,7 +19,7 @@ from tests.training.rl.forking import BOTH, forking_model, largest_difference, q
 
 TOLERANCE = 1e-4
 PARAMS = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=100, max_width=3, max_branch_tokens=50)
-SLOTS = 430
+SLOTS = 700
 """Tokens that fit in memory: less than what all rollouts take together, so that some are preempted."""
 
 
@@ -94,6 +94,28 @@ def test_the_trainer_finds_the_engines_log_probabilities(
     after = rollouts_of(collect(policy, asked, group_size=2, draw=draw, params=params))
     assert largest_difference(model, after) <= TOLERANCE
     assert {one.version for one in after} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "positions", "guard"),
+    [
+        ("multiverse-compact", "engine", True),
+        ("npr", "engine", True),
+        ("npr", "released", True),
+        ("npr", "released", False),
+        ("threadweaver", "released", True),
+        ("threadweaver-conclusion", "engine", False),
+    ],
+)
+def test_every_dialect_is_exact(name: str, positions: Positions, guard: bool) -> None:
+    dialect = replace(DIALECTS[name], join="kv", positions=positions)
+    model, tokenizer, tokens = forking_model("qwen3", dialect, seed=1, closing=8.0)
+    policy = Policy(model, tokenizer, tokens, kv_memory=1 << 20)
+    params = replace(PARAMS, guard=guard, top_p=0.98, max_tokens=60)
+    draw = Draw(seed=2, step=0, version=0)
+    rollouts = rollouts_of(collect(policy, questions(2, dialect), group_size=4, draw=draw, params=params))
+    assert largest_difference(model, rollouts) <= TOLERANCE
+    assert any(len(one.visibility) > 2 for one in rollouts)
 
 
 def test_greedy_decoding_after_a_step_is_that_of_the_saved_model(tmp_path: Path) -> None:
