@@ -69,8 +69,13 @@ RUNS: dict[str, Run] = {
         },
         modes=("as-is",),
     ),
+    # A forking answer has 334 sampled tokens on average, one in a line about 285.
     "sequential": Run(
-        "correctness rewarded, sequential", "form", "correctness.yaml", {"mode": "sequential"}, modes=("sequential",)
+        "correctness rewarded, sequential",
+        "form",
+        "correctness.yaml",
+        {"mode": "sequential", "max_steps": 70},
+        modes=("sequential",),
     ),
     **{
         f"mismatch-{name}": Run(mismatch.what, "form", "correctness.yaml", mismatch=mismatch)
