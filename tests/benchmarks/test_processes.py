@@ -75,7 +75,10 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("program", [DIRECT, THREADS, NESTED, SERVER], ids=["direct", "threads", "nested", "server"])
 def test_a_benchmark_that_is_ended_ends_what_it_has_started(program: str, number: signal.Signals) -> None:
-    command = [sys.executable, "-c", program]
+    # Where this runs in the background of a shell, the signal of Ctrl-C is ignored, and children inherit that.
+    default = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    command = [sys.executable, "-c", default + program]
+    below: list[int] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as own:
         try:
             assert own.stdout is not None
@@ -85,6 +88,10 @@ def test_a_benchmark_that_is_ended_ends_what_it_has_started(program: str, number
             assert len(below) == (3 if program is NESTED else 1)
             os.kill(own.pid, number)
             assert own.wait(20) == (-signal.SIGINT if number is signal.SIGINT else 128 + number)
+        except BaseException:
+            for pid in below:
+                os.kill(pid, signal.SIGKILL)
+            raise
         finally:
             own.kill()
     end = time.monotonic() + 10
