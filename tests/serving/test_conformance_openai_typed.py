@@ -18,7 +18,7 @@ from multiverse import LLM
 from multiverse.serving.errors import server_error
 from tests.serving.conftest import Site, serving
 
-QUESTION = "Start with 3. Add 4, then double it. What do you get?"
+QUESTION = "What is 3 plus 4?"
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
 MODEL = "multiverse-mini"
 GREEDY: dict[str, Any] = {"model": MODEL, "temperature": 0}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .declared import DryRun, Fresh, Json
 from .errors import InputError
-from .runs import GIB, ConfigFile, Settings, in_words, is_main_process, overrides_of
+from .runs import GIB, ConfigFile, Devices, Settings, in_words, is_main_process, overrides_of
 
 if TYPE_CHECKING:
     from ..training.rl.config import RLConfig
@@ -22,12 +22,7 @@ def rl(
     config: ConfigFile,
     settings: Settings = None,
     dry_run: DryRun = False,
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            "--devices", metavar="N", help="With --dry-run: number of devices to estimate for.", min=1, show_default=False
-        ),
-    ] = None,
+    devices: Devices = None,
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:

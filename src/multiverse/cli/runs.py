@@ -27,6 +27,12 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        "--devices", metavar="N", help="With --dry-run: number of devices to estimate for.", min=1, show_default=False
+    ),
+]
 
 
 def overrides_of(settings: list[str] | None) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .declared import DryRun, Fresh, Json
 from .errors import InputError
 from .recipes import hint as recipe_hint
-from .runs import GIB, ConfigFile, Settings, in_words, is_main_process, overrides_of, reading
+from .runs import GIB, ConfigFile, Devices, Settings, in_words, is_main_process, overrides_of, reading
 
 if TYPE_CHECKING:
     from ..training.config import Config
@@ -24,12 +24,7 @@ def train(
     config: ConfigFile,
     settings: Settings = None,
     dry_run: DryRun = False,
-    devices: Annotated[
-        int | None,
-        typer.Option(
-            "--devices", metavar="N", help="With --dry-run: number of devices to estimate for.", min=1, show_default=False
-        ),
-    ] = None,
+    devices: Devices = None,
     fresh: Fresh = False,
     as_json: Json = False,
 ) -> None:
