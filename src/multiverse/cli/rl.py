@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .declared import DryRun, Fresh, Json
-from .errors import InputError
-from .runs import GIB, ConfigFile, Devices, Settings, in_words, is_main_process, overrides_of
+from .runs import GIB, ConfigFile, Devices, Settings, check_run, in_words, is_main_process, overrides_of, run_whole
 
 if TYPE_CHECKING:
     from ..training.rl.config import RLConfig
@@ -46,10 +43,7 @@ def rl(
     from ..training.rl.config import load
     from ..training.rl.rewards import advice
 
-    if devices is not None and not dry_run:
-        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
-    if fresh and dry_run:
-        raise InputError("--fresh has no effect with --dry-run: leave it out")
+    check_run(config, devices=devices, dry_run=dry_run, fresh=fresh)
     chosen = load(config, overrides_of(settings))
     logging.disable_progress_bar()
     console = Console(stderr=True, quiet=not is_main_process())
@@ -64,23 +58,9 @@ def rl(
 
 
 def _train(config: RLConfig, fresh: bool, console: Any, as_json: bool) -> None:
-    from ..training.callbacks import InterruptedRunError
     from ..training.rl.run import train
 
-    began = time.monotonic()
-    try:
-        folder = train(config, fresh=fresh, console=console)
-    except InterruptedRunError as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(130) from None
-    if not is_main_process():
-        return
-    if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"model": str(folder), "out": config.out, "seconds": round(time.monotonic() - began, 1)}))
-    else:
-        typer.echo(f"{folder}: try it with  multiverse chat --model {shlex.quote(str(folder))}")
+    run_whole(lambda: train(config, fresh=fresh, console=console), config.out, "multiverse chat --model {}", as_json)
 
 
 def print_report(report: RLReport, as_json: bool) -> None:

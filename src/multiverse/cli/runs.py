@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import InputError
+from .recipes import hint as recipe_hint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..training.loading import ProgressCallback
 
@@ -79,3 +82,38 @@ def in_words(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g}{unit}"
     return str(number)
+
+
+def check_run(config: Path, *, devices: int | None, dry_run: bool, fresh: bool) -> None:
+    """Raise `InputError` if options of a run do not go together, or its configuration is a recipe that is not at hand."""
+    if devices is not None and not dry_run:
+        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
+    if fresh and dry_run:
+        raise InputError("--fresh has no effect with --dry-run: leave it out")
+    if not config.exists() and (remedy := recipe_hint(config)):
+        raise InputError(f"there is no {str(config)!r}: {remedy}")
+
+
+def run_whole(run: Callable[[], Path], out: str, trial: str, as_json: bool) -> None:
+    """Carry out a run, and say where its model is.
+
+    Args:
+        run: returns the finished model's folder.
+        trial: a command that tries the model, with ``{}`` for its folder.
+    """
+    from ..training.callbacks import InterruptedRunError
+
+    began = time.monotonic()
+    try:
+        folder = run()
+    except InterruptedRunError as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(130) from None
+    if not is_main_process():
+        return
+    if as_json:
+        from .jsonio import dump
+
+        typer.echo(dump({"model": str(folder), "out": out, "seconds": round(time.monotonic() - began, 1)}))
+    else:
+        typer.echo(f"{folder}: try it with  {trial.format(shlex.quote(str(folder)))}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .declared import DryRun, Fresh, Json
-from .errors import InputError
-from .recipes import hint as recipe_hint
-from .runs import GIB, ConfigFile, Devices, Settings, in_words, is_main_process, overrides_of, reading
+from .runs import GIB, ConfigFile, Devices, Settings, check_run, in_words, is_main_process, overrides_of, reading, run_whole
 
 if TYPE_CHECKING:
     from ..training.config import Config
@@ -46,12 +42,7 @@ def train(
 
     from ..training.config import load
 
-    if devices is not None and not dry_run:
-        raise InputError(f"--devices {devices} has no effect without --dry-run: a run uses the processes that torchrun starts")
-    if fresh and dry_run:
-        raise InputError("--fresh has no effect with --dry-run: leave it out")
-    if not config.exists() and (remedy := recipe_hint(config)):
-        raise InputError(f"there is no {str(config)!r}: {remedy}")
+    check_run(config, devices=devices, dry_run=dry_run, fresh=fresh)
     chosen = load(config, overrides_of(settings))
     logging.disable_progress_bar()
     console = Console(stderr=True, quiet=not is_main_process())
@@ -65,23 +56,14 @@ def train(
 
 
 def _train(config: Config, fresh: bool, on_progress: ProgressCallback, console: Any, as_json: bool) -> None:
-    from ..training.callbacks import InterruptedRunError
     from ..training.run import train as run
 
-    began = time.monotonic()
-    try:
-        folder = run(config, fresh=fresh, on_progress=on_progress, console=console)
-    except InterruptedRunError as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(130) from None
-    if not is_main_process():
-        return
-    if as_json:
-        from .jsonio import dump
-
-        typer.echo(dump({"model": str(folder), "out": config.out, "seconds": round(time.monotonic() - began, 1)}))
-    else:
-        typer.echo(f"{folder}: try it with  multiverse generate --model {shlex.quote(str(folder))} '…'")
+    run_whole(
+        lambda: run(config, fresh=fresh, on_progress=on_progress, console=console),
+        config.out,
+        "multiverse generate --model {} '…'",
+        as_json,
+    )
 
 
 def _print_report(report: Report, as_json: bool) -> None:
