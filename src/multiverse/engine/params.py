@@ -305,6 +305,11 @@ class SamplingParams(Options):
         return self.temperature > 0 and (self.top_k > 0 or self.min_p > 0 or self.top_p < 1)
 
     @property
+    def records_draws(self) -> bool:
+        """Whether anything is reported of the distribution that tokens are drawn from."""
+        return self.supports or self.logprobs_mode == "processed_logprobs"
+
+    @property
     def penalises(self) -> bool:
         """Whether there is a penalty of tokens that have occurred, in the trunk or in paths."""
         return self.penalises_in(path=False) or self.penalises_in(path=True)

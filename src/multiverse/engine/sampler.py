@@ -72,10 +72,13 @@ class Sampler:
         finite_B = logits_BV.amax(dim=-1).isfinite()
         choices = self.edit(logits_BV, rows)
         token_B = self.choose(logits_BV, rows).where(finite_B, -1)
-        recorded = _Recorded.of(logits_BV, rows)  # before the device goes on to other logits
+        recorded = None
+        if any(request.params.records_draws for request, _ in rows):
+            recorded = _Recorded.of(logits_BV, rows)  # before the device goes on to other logits
         tokens = download(token_B, run_ahead)  # the one place where a step waits for the device
         choice = self.report(own, [token if token >= 0 else None for token in tokens])
-        self._record(recorded, rows, choices, choice)
+        if recorded is not None:
+            self._record(recorded, rows, choices, choice)
         return choice
 
     def choose(self, logits_BV: Tensor, rows: list[Row]) -> Tensor:

@@ -71,7 +71,7 @@ def test_a_dumped_configuration_reads_back(tmp_path: Path) -> None:
         (START + "sampling: {repetition_penalty: 1.1}", "sampling.repetition_penalty is not for rollouts"),
         (START + "sampling: {temperature: 0}", "sampling.temperature=0.0 is not valid: it must be above 0"),
         (START + "sampling: {max_tokens: 8, min_tokens: 9}", "min_tokens=9"),
-        (START + "stop: {forks: 0.1}", "unknown setting stop.forks: did you mean 'forked'?"),
+        (START + "early_stopping: {forks: 0.1}", "unknown setting early_stopping.forks: did you mean 'forked'?"),
         (START + "eval_every: 5\nvalidation_questions: 0", "eval_every=5 has no effect: it needs validation_questions above 0"),
         (
             START + "optimizer: {schedule: wsd, stable_ratio: 0.0, warmup: 0.5}",

@@ -21,7 +21,7 @@ from multiverse.errors import ConfigError, DiskError, ModelError, RewardError
 from multiverse.training.callbacks import InterruptedRunError
 from multiverse.training.config import Lora, Optimizer
 from multiverse.training.rl.algorithms import Algorithm
-from multiverse.training.rl.collapse import CollapseError, Stop
+from multiverse.training.rl.collapse import CollapseError, EarlyStopping
 from multiverse.training.rl.config import RLConfig, Sampling, dump
 from multiverse.training.rl.questions import QuestionSource, Stage
 from multiverse.training.rl.rewards import Reward
@@ -70,7 +70,7 @@ def configured(start: Path, out: Path) -> RLConfig:
         validation_questions=0,
         save_every=1,
         samples_every=None,
-        stop=Stop(forked=None, reward=None, malformed=None),
+        early_stopping=EarlyStopping(forked=None, reward=None, malformed=None),
     )
 
 
@@ -205,8 +205,10 @@ def test_a_reward_that_fails_for_everything_ends_the_run_and_its_rollouts_are_ju
 
 
 def test_a_run_that_collapses_ends_with_its_reason_and_a_checkpoint(config: RLConfig) -> None:
-    config = replace(config, stop=Stop(patience=2, entropy=100.0), save_every=1000, max_steps=3)
-    with pytest.raises(CollapseError, match=r"the entropy is .* \(the mean of the last 2 steps\), below stop.entropy=100.0"):
+    config = replace(config, early_stopping=EarlyStopping(patience=2, entropy=100.0), save_every=1000, max_steps=3)
+    with pytest.raises(
+        CollapseError, match=r"the entropy is .* \(the mean of the last 2 steps\), below early_stopping.entropy=100.0"
+    ):
         train(config)
     out = Path(config.out)
     assert (out / "checkpoint-2" / "complete").exists()
@@ -214,7 +216,7 @@ def test_a_run_that_collapses_ends_with_its_reason_and_a_checkpoint(config: RLCo
     assert (out / "curve.svg").exists()
     with pytest.raises(CollapseError, match="ended early"):
         train(config)
-    assert train(replace(config, stop=Stop(entropy=None))).name == "model", "other limits let it go on"
+    assert train(replace(config, early_stopping=EarlyStopping(entropy=None))).name == "model", "other limits let it go on"
     assert [record["step"] for record in log(out)] == [1, 2, 3]
 
 
@@ -280,7 +282,9 @@ def test_other_settings_in_the_same_folder_are_refused(config: RLConfig) -> None
         check_folder(replace(config, group_size=4), out)
     with pytest.raises(ConfigError, match=r"algorithm\.name was 'grpo', is 'dapo'"):
         check_folder(replace(config, algorithm=Algorithm(name="dapo")), out)
-    check_folder(replace(config, max_steps=9, packed_length=512, stop=Stop(entropy=0.1), keep=1), out)  # makes no difference
+    check_folder(
+        replace(config, max_steps=9, packed_length=512, early_stopping=EarlyStopping(entropy=0.1), keep=1), out
+    )  # makes no difference
     linear = replace(config.optimizer, schedule="linear")
     (out / "config.yaml").write_text(dump(replace(config, optimizer=linear)))
     with pytest.raises(ConfigError, match="max_steps was 3, is 9"):

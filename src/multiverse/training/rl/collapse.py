@@ -16,7 +16,7 @@ class CollapseError(MultiverseError):
 
 
 @dataclass(frozen=True)
-class Stop(Options):
+class EarlyStopping(Options):
     """What ends a run early. Each is compared with the mean of the last `patience` steps; None never ends a run."""
 
     patience: int = option(10, "Steps over which a figure is averaged before it may end the run.", ge=1)
@@ -48,54 +48,63 @@ class Stop(Options):
 RATIO, ENTROPY = "first_ratio_std", "entropy"
 
 
-class Watch:
+class CollapseDetector:
     """Decides after each step whether a run has to end.
 
     Args:
-        stop: the limits.
+        limits: below or above which the run ends.
     """
 
-    def __init__(self, stop: Stop) -> None:
-        self.stop = stop
+    def __init__(self, limits: EarlyStopping) -> None:
+        self.limits = limits
         self._last: dict[str, deque[float]] = {}
         self._first: list[float] = []
         self._best = 0.0
 
     def feed(self, metrics: Mapping[str, float]) -> str | None:
         """Take the figures of a step; returns why the run has to end, or `None`."""
-        stop = self.stop
+        limits = self.limits
         for name in (ENTROPY, "forked", "reward", "malformed", RATIO):
             if name in metrics:
-                self._last.setdefault(name, deque(maxlen=stop.patience)).append(metrics[name])
-        if "forked" in metrics and len(self._first) < stop.patience:
+                self._last.setdefault(name, deque(maxlen=limits.patience)).append(metrics[name])
+        if "forked" in metrics and len(self._first) < limits.patience:
             self._first.append(metrics["forked"])
-        means = {name: fmean(values) for name, values in self._last.items() if len(values) == stop.patience}
+        means = {name: fmean(values) for name, values in self._last.items() if len(values) == limits.patience}
         self._best = max(self._best, means.get("reward", 0.0))
-        steps = f"the mean of the last {stop.patience} steps"
+        steps = f"the mean of the last {limits.patience} steps"
         entropy, malformed, ratio = means.get(ENTROPY), means.get("malformed"), means.get(RATIO)
-        if stop.entropy is not None and entropy is not None and entropy < stop.entropy:
-            return f"the entropy is {entropy:.4g} ({steps}), below stop.entropy={stop.entropy}: the rollouts are all alike"
-        if stop.malformed is not None and malformed is not None and malformed > stop.malformed:
-            return f"{malformed:.0%} of the rollouts are malformed ({steps}), more than stop.malformed={stop.malformed}"
-        if stop.ratio is not None and ratio is not None and ratio > stop.ratio:
+        if limits.entropy is not None and entropy is not None and entropy < limits.entropy:
+            return (
+                f"the entropy is {entropy:.4g} ({steps}), below early_stopping.entropy={limits.entropy}: "
+                f"the rollouts are all alike"
+            )
+        if limits.malformed is not None and malformed is not None and malformed > limits.malformed:
+            return (
+                f"{malformed:.0%} of the rollouts are malformed ({steps}), more than "
+                f"early_stopping.malformed={limits.malformed}"
+            )
+        if limits.ratio is not None and ratio is not None and ratio > limits.ratio:
             return (
                 f"the ratio between trainer and engine has a standard deviation of {ratio:.3g} ({steps}), more than "
-                f"stop.ratio={stop.ratio}: what is trained is not what was rolled out"
+                f"early_stopping.ratio={limits.ratio}: what is trained is not what was rolled out"
             )
         return self._forked(means, steps) or self._reward(means, steps)
 
     def _forked(self, means: Mapping[str, float], steps: str) -> str | None:
-        limit = self.stop.forked
+        limit = self.limits.forked
         if limit is None or "forked" not in means:
             return None
         before, now = fmean(self._first), means["forked"]
         if now >= limit * before:
             return None
-        return f"{now:.1%} of the rollouts fork ({steps}), and {before:.0%} did at first: less than stop.forked={limit} of that"
+        return (
+            f"{now:.1%} of the rollouts fork ({steps}), and {before:.0%} did at first: "
+            f"less than early_stopping.forked={limit} of that"
+        )
 
     def _reward(self, means: Mapping[str, float], steps: str) -> str | None:
-        limit = self.stop.reward
+        limit = self.limits.reward
         if limit is None or "reward" not in means or self._best <= 0 or means["reward"] >= limit * self._best:
             return None
         now, best = means["reward"], self._best
-        return f"the reward is {now:.4g} ({steps}), and has been {best:.4g}: less than stop.reward={limit} of that"
+        return f"the reward is {now:.4g} ({steps}), and has been {best:.4g}: less than early_stopping.reward={limit} of that"

@@ -19,7 +19,7 @@ from ..config import Config, Lora, MaskChoice, Optimizer, Precision, SaveDtype, 
 from ..settings import build, dump_settings, load_settings, read_yaml
 from .algorithms import Algorithm
 from .algorithms import without_effect as algorithm_without_effect
-from .collapse import Stop
+from .collapse import EarlyStopping
 from .questions import QuestionSource
 from .questions.config import check_judge, names_of
 from .rewards import Reward, check_rewards
@@ -145,7 +145,7 @@ class RLConfig(Options):
     keep: int = like(Config, "keep")
     samples_every: int | None = option(10, "Steps between samples that are written as files; None writes none.", ge=1)
     samples: int = option(4, "Questions of a step whose best and worst rollout are written as samples.", ge=1)
-    stop: Stop = option(factory=Stop, help="What ends the run early.")
+    early_stopping: EarlyStopping = option(factory=EarlyStopping, help="What ends the run early.")
     report_to: list[str] = like(Config, "report_to")
     seed: int = like(Config, "seed")
     shape: str | None = like(Config, "shape")

@@ -22,7 +22,7 @@ from ..lora import enable_training
 from ..memory import estimate_memory
 from ..prepare import prepare
 from ..run import mask_kind
-from .collapse import Watch
+from .collapse import CollapseDetector
 from .collect import encode_questions
 from .config import RLConfig
 from .experience import Experiences
@@ -167,7 +167,7 @@ def _tiny_step(config: RLConfig, kind: Any, start: Start, rewards: Rewards) -> M
         own = replace(config, out=folder)
         live = Live(1, None)
         experiences = Experiences(own, start.policy, questions, rewards, live.phase)
-        trainer = Run(own, kind, start, experiences, live, Watch(own.stop)).trainer(save=False)
+        trainer = Run(own, kind, start, experiences, live, CollapseDetector(own.early_stopping)).trainer(save=False)
         trainer.train()
         logged: Metrics = trainer.figures
         return dict(logged)

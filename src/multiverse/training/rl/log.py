@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..callbacks import GracefulStop, Log, Progress
-from .collapse import Watch
+from .collapse import CollapseDetector
 from .metrics import Metrics
 
 _SHOWN: Mapping[str, tuple[str, str]] = {
@@ -107,15 +107,15 @@ class StopEarly(TrainerCallback):
     """Ends a run that has collapsed, with a checkpoint.
 
     Args:
-        watch: decides it.
+        detector: decides it.
     """
 
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+    def __init__(self, detector: CollapseDetector) -> None:
+        self.detector = detector
         self.reason: str | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
         if logs and "loss" in logs:
-            self.reason = self.watch.feed(logs)
+            self.reason = self.detector.feed(logs)
             if self.reason is not None:
                 control.should_save = control.should_training_stop = True

@@ -27,7 +27,7 @@ from ..prepare import Prepared, prepare
 from ..run import CURVE, check_same, check_trackers, common_arguments, init_folder, mask_kind
 from .batch import Packing
 from .card import summarize
-from .collapse import CollapseError, Stop, Watch
+from .collapse import CollapseDetector, CollapseError, EarlyStopping
 from .config import RLConfig, dump, load_stored, without_effect
 from .experience import Experiences
 from .log import Live, StepLog, StopEarly, StopRollouts
@@ -43,7 +43,7 @@ MAY_CHANGE = {
     *("report_to", "keep", "save_every", "eval_every", "shape", "out", "fsdp", "mask", "gradient_checkpointing", "compile"),
     *("save_dtype", "kv_memory", "micro_batch_size", "packed_length", "group_packing", "samples_every", "samples"),
     *("validation_questions", "validation_temperature"),
-    *(f"stop.{item.name}" for item in fields(Stop)),
+    *(f"early_stopping.{item.name}" for item in fields(EarlyStopping)),
 }
 _GIB = 1 << 30
 
@@ -82,7 +82,7 @@ def train(config: RLConfig, *, fresh: bool = False, console: Any = None) -> Path
 
     Raises:
         ConfigError, DataError, DialectError, ModelError, RequestError: nothing was trained.
-        CollapseError: the run was ended early, for a reason that `stop` names; its checkpoint is kept.
+        CollapseError: the run was ended early, for a reason that `early_stopping` names; its checkpoint is kept.
         RewardError: a reward function failed for everything; the last checkpoint and the rollouts are kept.
         DiskError: the disk is full; the checkpoints that were complete are kept.
         ExtraError: a library is missing.
@@ -94,8 +94,8 @@ def train(config: RLConfig, *, fresh: bool = False, console: Any = None) -> Path
     out = Path(config.out)
     if not fresh:
         check_folder(config, out)
-    watch = Watch(config.stop)
-    if not fresh and (reason := _replay(watch, out)) is not None:
+    detector = CollapseDetector(config.early_stopping)
+    if not fresh and (reason := _replay(detector, out)) is not None:
         raise CollapseError(_ended(reason, out))
     questions = Questions(config.questions, config.seed, config.questions_per_batch)
     with Rewards(config.rewards, out, config.sampling.max_tokens) as rewards:
@@ -105,7 +105,7 @@ def train(config: RLConfig, *, fresh: bool = False, console: Any = None) -> Path
                 init_folder(out, dump(config), fresh, SAMPLES, *(path.name for path in out.glob("pending-*.pkl")))
         live = Live(config.max_steps, console)
         experiences = Experiences(config, start.policy, questions, rewards, live.phase)
-        return Run(config, kind, start, experiences, live, watch)(fresh=fresh)
+        return Run(config, kind, start, experiences, live, detector)(fresh=fresh)
 
 
 def load_start(config: RLConfig) -> Start:
@@ -165,9 +165,11 @@ def make_policy(
 class Run:
     """The training itself."""
 
-    def __init__(self, config: RLConfig, kind: Kind, start: Start, experiences: Experiences, live: Live, watch: Watch) -> None:
+    def __init__(
+        self, config: RLConfig, kind: Kind, start: Start, experiences: Experiences, live: Live, detector: CollapseDetector
+    ) -> None:
         self.config, self.kind, self.start, self.experiences, self.live = config, kind, start, experiences, live
-        self.stop, self.early = StopRollouts(), StopEarly(watch)
+        self.stop, self.early = StopRollouts(), StopEarly(detector)
         self.out = Path(config.out)
 
     def __call__(self, *, fresh: bool) -> Path:
@@ -281,7 +283,7 @@ def check_folder(config: RLConfig, out: Path) -> None:
     check_same(stored, config, {*MAY_CHANGE, *unused, *(["max_steps"] if constant else [])})
 
 
-def _replay(watch: Watch, out: Path) -> str | None:
+def _replay(detector: CollapseDetector, out: Path) -> str | None:
     """Feed the steps of an earlier start; why it has ended early, if it has."""
     from ..trainer import newest_checkpoint
 
@@ -291,12 +293,12 @@ def _replay(watch: Watch, out: Path) -> str | None:
     step, reason = int(checkpoint.name.rpartition("-")[2]), None
     for record in read_log(out / LOG):
         if "loss" in record and record["step"] <= step:
-            reason = watch.feed(record)
+            reason = detector.feed(record)
     return reason
 
 
 def _ended(reason: str, out: Path) -> str:
     return (
         f"the run in {out} was ended early: {reason}. Its last checkpoints, log, samples and curves are kept; to go on, change "
-        f"the settings under stop and start again, or begin anew with other settings and --fresh"
+        f"the settings under early_stopping and start again, or begin anew with other settings and --fresh"
     )
