@@ -30,8 +30,8 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\s\u3040-\u30ff
 
 
 @dataclass(frozen=True)
-class Path:
-    """One path of a block.
+class PathWork:
+    """One path of a block, measured.
 
     Attributes:
         tokens: its own, without those of blocks in it.
@@ -43,7 +43,7 @@ class Path:
     tokens: int
     new: float
     finished: bool
-    blocks: tuple[Fork, ...]
+    blocks: tuple[BlockWork, ...]
 
     @property
     def counts(self) -> bool:
@@ -62,10 +62,10 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Fork:
-    """One block."""
+class BlockWork:
+    """One block, measured."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[PathWork, ...]
 
     @property
     def counts(self) -> bool:
@@ -73,7 +73,7 @@ class Fork:
         return sum(path.counts for path in self.paths) >= 2
 
     @property
-    def longest(self) -> Path:
+    def longest(self) -> PathWork:
         """The path with the longest chain, the first of several."""
         return max(self.paths, key=lambda path: path.chain)
 
@@ -102,12 +102,12 @@ class Work:
         whole: it ended by itself, and its text parses.
     """
 
-    forks: tuple[Fork, ...]
+    forks: tuple[BlockWork, ...]
     critical: int
     useful: float
     whole: bool
 
-    def blocks(self) -> Iterator[Fork]:
+    def blocks(self) -> Iterator[BlockWork]:
         """All blocks, those within others included."""
         waiting = list(self.forks)
         while waiting:
@@ -147,7 +147,7 @@ class _Reader:
         for message in question.messages:
             self._new(str(message.get("content", "")))
 
-    def read(self) -> tuple[Fork, ...]:
+    def read(self) -> tuple[BlockWork, ...]:
         tree = self._tree
         assert tree is not None
         bodies = [tree.thinking or (), tree.answer]
@@ -171,7 +171,7 @@ class _Reader:
             found.append(_Placed(item, paths))
         return found
 
-    def _body(self, body: Sequence[str | _Placed]) -> Iterator[Fork]:
+    def _body(self, body: Sequence[str | _Placed]) -> Iterator[BlockWork]:
         for item in body:
             if isinstance(item, str):
                 self._new(item)
@@ -182,13 +182,13 @@ class _Reader:
             order = sorted(range(len(item.paths)), key=lambda index: (-item.paths[index].chain, index))
             read = {index: self._path(item.paths[index]) for index in order}
             self._new(item.block.conclusion)
-            yield Fork(tuple(read[index] for index in range(len(item.paths))))
+            yield BlockWork(tuple(read[index] for index in range(len(item.paths))))
 
-    def _path(self, path: _PlacedPath) -> Path:
+    def _path(self, path: _PlacedPath) -> PathWork:
         texts = [item if isinstance(item, str) else item.block.conclusion for item in path.body]
         new = self._new(" ".join(texts))
         blocks = tuple(self._body([item for item in path.body if not isinstance(item, str)]))
-        return Path(path.tokens, new, path.label not in self._closed, blocks)
+        return PathWork(path.tokens, new, path.label not in self._closed, blocks)
 
     def _new(self, text: str) -> float:
         """The share of a text's runs that were not seen before, and now are."""
