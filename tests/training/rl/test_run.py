@@ -128,7 +128,7 @@ def test_a_run_leaves_a_model_that_the_engine_loads_and_says_how_it_came_about(c
     assert summary["validation_first"]["reward"] == pytest.approx(records[0]["eval_reward"])
     assert "multiverse rl" in (folder / "README.md").read_text()
     assert yaml.safe_load((folder / "training.yaml").read_text())["group_size"] == 3
-    assert LLM(folder, kv_memory=8 << 20).chat([{"role": "user", "content": "Hi"}])[0].text
+    assert LLM(folder, kv_memory=8 << 20).chat([{"role": "user", "content": "Hi"}])[0].usage.total_tokens > 0
     assert train(config) == folder, "a finished run is finished"
     assert log(out) == records
 
