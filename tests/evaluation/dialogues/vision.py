@@ -20,6 +20,11 @@ from typing import Any
 
 Body = dict[str, Any]
 FAULTS = ("429", "cut", "count", "refusal")
+_REFUSALS = {
+    "max_tokens": "use max_completion_tokens",
+    "temperature": "'temperature' does not support 0 with this model. Only the default (1) value is supported.",
+    "response_format": "response_format is not supported",
+}
 
 
 @dataclass
@@ -30,7 +35,8 @@ class Vision:
         answer: the seer's answer to a request.
         met: whether the judge finds an item met, by the text of the item and the answer.
         faulty: three of ten requests to each model go wrong, in the ways of `FAULTS` in turn.
-        plain: be an endpoint that refuses `response_format` and `max_tokens`, has no list of models, and does not stream.
+        plain: be an endpoint that refuses `response_format`, `max_tokens` and the judge's `temperature`, one at a time, has no
+            list of models, and does not stream.
         delay: seconds that each reply takes.
         asked, judged: bodies of the requests that were answered.
         wrong: what was wrong with requests.
@@ -127,8 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
                 vision.running -= 1
 
     def _answer(self, vision: Vision, body: Body, *, judge: bool) -> None:
-        if vision.plain and (refused := {"response_format", "max_tokens"} & body.keys()):
-            hint = "use max_completion_tokens" if "max_tokens" in refused else "response_format is not supported"
+        refused = [name for name in _REFUSALS if name in body and (judge or name != "temperature")]
+        if vision.plain and refused:
+            hint = _REFUSALS[refused[0]]
             self._send(400, {"error": {"message": hint, "code": None}})
             return
         fault = vision.fault(judge)

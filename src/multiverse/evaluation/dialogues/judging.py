@@ -137,7 +137,7 @@ class ModelJudge(Judge):
     def __init__(self, name: str, model: Model, config: JudgeConfig, limit: _Limit) -> None:
         self.name, self._model, self._config, self._limit = name, model, config, limit
         self.prices = (config.judge_price_in, config.judge_price_out)
-        self._schema = True  # until the endpoint refuses it
+        self._refused: set[str] = set()  # parameters that the endpoint does not take
 
     async def judge(self, case: Case, repeat: int, store: Store) -> Verdicts:
         """As `Judge.judge`."""
@@ -179,20 +179,19 @@ class ModelJudge(Judge):
             ]
         most = self._bound(chat, case)
         self._reserve(most, store)
-        with_schema = self._schema
+        parameters = {"temperature": self._config.judge_temperature, "response_schema": _schema()}
         try:
-            config = GenerateConfig(
-                temperature=self._config.judge_temperature,
-                max_tokens=self._config.judge_max_tokens,
-                response_schema=_schema() if with_schema else None,
-            )
-            try:
-                output = await self._model.generate(chat, config=config)
-            except MultiverseError as error:
-                if not (with_schema and getattr(error, "status", None) in (400, 422) and _about_schema(str(error))):
-                    raise
-                self._schema = False  # the reply is checked here in any case
-                output = await self._model.generate(chat, config=config.model_copy(update={"response_schema": None}))
+            while True:
+                sent = {name: value for name, value in parameters.items() if name not in self._refused}
+                try:
+                    output = await self._model.generate(
+                        chat, config=GenerateConfig(max_tokens=self._config.judge_max_tokens, **sent)
+                    )
+                    break
+                except MultiverseError as error:
+                    if getattr(error, "status", None) not in (400, 422) or (name := _parameter(str(error), sent)) is None:
+                        raise
+                    self._refused.add(name)
         finally:
             self._limit.reserved -= most
         usage = output.usage
@@ -317,8 +316,17 @@ def _hash(*parts: Any) -> str:
     return sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()[:24]
 
 
-def _about_schema(message: str) -> bool:
-    return any(word in message.lower() for word in ("response_format", "json_schema", "schema", "structured"))
+_REFUSALS = {
+    "response_schema": ("response_format", "json_schema", "schema", "structured"),
+    "temperature": ("temperature",),
+}
+"""Parameters that a judge can do without (its reply is checked here in any case), and words of messages that refuse them."""
+
+
+def _parameter(message: str, sent: dict[str, Any]) -> str | None:
+    """The parameter among `sent` that a message refuses, if it is one to do without."""
+    words = message.lower()
+    return next((name for name in sent if any(word in words for word in _REFUSALS[name])), None)
 
 
 @cache
