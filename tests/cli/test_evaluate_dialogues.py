@@ -67,6 +67,7 @@ def test_reports_and_comparisons(run: Run, tmp_path: Path) -> None:
     ):
         assert text in result.out
     assert (tmp_path / "report" / "report.html").is_file()
+    assert "has images beside it: give a folder" in run("eval", "report", *folders, "--out", str(tmp_path / "one.html")).err
     found = json.loads(run("eval", "report", folders[0], "--json", "--judged-by", "second").out)
     assert found["runs"][0]["judge"] == "second"
     assert found["runs"][0]["overall"]["items"]["mean"] < 1

@@ -34,9 +34,15 @@ def test_report_prints_and_writes(run: Run, folders: list[str], tmp_path: Path) 
     assert "50.0 ± 18.9" in out
     assert "worksheet, parallel: after less before, 8 questions" in out
     assert "+37.5" in out
-    assert err == f"wrote {tmp_path / 'out' / 'report.md'}\n"
+    assert err == f"wrote {tmp_path / 'out' / 'report.md'} and {tmp_path / 'out' / 'report.html'}\n"
     (path, _) = (tmp_path / "out").glob("samples/*/list.md")
     assert "](http://127.0.0.1:9/#sample=" in path.read_text()
+
+
+def test_a_page_alone(run: Run, folders: list[str], tmp_path: Path) -> None:
+    code, _, err = run("eval", "report", *folders, "--out", str(tmp_path / "compared.html"))
+    assert (code, err) == (0, f"wrote {tmp_path / 'compared.html'}\n")
+    assert (tmp_path / "compared.html").read_text().startswith("<!doctype html>")
 
 
 def test_report_as_json(run: Run, folders: list[str]) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from multiverse.curation import report
 from multiverse.curation.outcomes import OUTCOMES, line, record
-from multiverse.curation.outline import within
-from multiverse.curation.report import Bar, bars, embedded, write_report
+from multiverse.curation.report import Bar, bars, write_report
 from multiverse.curation.types import Curated, Outcome, Rejected, Trace, Usage
 from multiverse.errors import DataError
+from multiverse.pages import embedded, within
 from multiverse.structure import DIALECTS, MULTIVERSE, THREADWEAVER, Block, Dialect, Document
 from multiverse.tasks import generate
 

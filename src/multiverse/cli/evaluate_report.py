@@ -47,33 +47,51 @@ def report(
     """Report runs: accuracy, parallelism, critical path, tokens, time; of runs on dialogues, what share of checklists succeeds.
 
     Every number has its standard error, the samples of one question being one cluster. The modes of a single run are compared;
-    of several runs, each later one is compared with the first, by a bootstrap with --seed. With --out, a folder gets Markdown,
-    JSON, plots and the samples behind every number.
+    of several runs, each later one is compared with the first, by a bootstrap with --seed. With --out DIR, a folder gets
+    report.html, a page with plots, comparisons and every sample as a tree, and Markdown, JSON, plots and the samples behind
+    every number; with --out FILE.html, the page is all that is written. The page needs no network and can be sent to somebody.
 
     [bold]Examples[/bold]
     multiverse eval report runs/aime24
     multiverse eval report runs/before runs/after --out report
+    multiverse eval report runs/before runs/after --out compared.html
     """
     from ..evaluation.report import report as summarize
     from ..evaluation.sample import read_run
 
     if _on_dialogues(runs):
+        if out is not None and _is_page(out):
+            raise InputError(f"--out {out}: the page of runs on dialogues has images beside it: give a folder")
         _report_dialogues(runs, out, judged_by, seed, as_json=as_json)
         return
     if judged_by is not None:
         raise InputError("--judged-by is for runs on dialogues: leave it out")
     summed = summarize([read_run(run) for run in runs], seed=seed)
     if out is not None:
-        from ..evaluation.markdown import REPORT, write_report
-
-        with _bar("samples", sum(len(group.samples) for group in summed.groups)) as advance:
-            write_report(summed, out, page=page_url, on_sample=advance)
-        print(f"wrote {out / REPORT}", file=sys.stderr)
+        _write(summed, out, page_url)
     if as_json:
         print_json(summed.to_json())
     else:
         print_results(summed)
         _print_comparisons(summed.comparisons)
+
+
+def _write(summed: Report, out: Path, page_url: str) -> None:
+    """The folder with everything, or the page alone."""
+    from ..evaluation.markdown import REPORT, write_report
+    from ..evaluation.page import PAGE_FILE, write_page
+
+    alone = _is_page(out)
+    page = out if alone else out / PAGE_FILE
+    with _bar("samples", sum(len(group.samples) for group in summed.groups) * (1 if alone else 2)) as advance:
+        if not alone:
+            write_report(summed, out, page=page_url, on_sample=advance)
+        write_page(summed, page, on_sample=advance)
+    print(f"wrote {page}" if alone else f"wrote {out / REPORT} and {page}", file=sys.stderr)
+
+
+def _is_page(out: Path) -> bool:
+    return out.suffix.lower() in (".html", ".htm") and not out.is_dir()
 
 
 def compare(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..pages import within
 from ..structure import Block, Body, Document, place, unnested
 from .config import CurationConfig
-from .outline import Filled, FilledBlock, within
+from .outline import Filled, FilledBlock
 from .stages.conclude import Concluded
 from .types import Trace
 

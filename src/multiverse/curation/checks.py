@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import StructureError, require
+from ..pages import within
 from ..structure import Block, Body, Dialect, Document, convert, parse, render
 from .errors import ValidationError
 from .evidence import (
@@ -35,7 +36,7 @@ from .evidence import (
     vocabulary,
     weighty,
 )
-from .outline import Filled, FilledBlock, within
+from .outline import Filled, FilledBlock
 from .types import Trace
 
 _CONNECTIVE = re.compile(

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TypeVar
 
 from ..data.records import checked
+from ..pages import within
 from ..structure import Block, Document, place, render
 from .assemble import Rewritten, assemble, original_text, space_after
 from .checks import (
@@ -22,7 +23,7 @@ from .checks import (
 )
 from .config import CurationConfig
 from .errors import ValidationError
-from .outline import Filled, within
+from .outline import Filled
 from .stages import Conclude, Failure, Groups, Judge, Outline, Refill, Rewrite, Stage, Summary, units_of
 from .stages.rewrite import parts
 from .types import Ask, Curated, Outcome, Rejected, Trace

@@ -105,8 +105,3 @@ class FilledBlock:
     outlines: tuple[str, ...]
     paths: tuple[Filled, ...]
     conclusion: tuple[int, ...] = ()
-
-
-def within(name: str, number: int) -> str:
-    """Name of a block or path inside a named one, by its number from 0."""
-    return f"{name}/{number + 1}" if name else str(number + 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +19,13 @@ from typing import Any, NamedTuple
 
 from ..data.write import whole
 from ..errors import DataError, StructureError, require
+from ..pages import embedded, script, style, tree_json
 from ..structure import (
     DIALECTS,
     MULTIVERSE,
     Block,
-    Body,
     Dialect,
     Document,
-    child_label,
     content_parallelism,
     measure,
     parse,
@@ -35,7 +33,6 @@ from ..structure import (
 )
 from .manifest import MANIFEST
 from .outcomes import CURATED, OUTCOMES, records
-from .outline import within
 
 REPORT = "report.html"
 
@@ -56,9 +53,6 @@ _CHARTS = (
     ("refilled", "Edit distance after refilling", "documents"),
     ("final", "Edit distance, final", "documents"),
 )
-
-# Characters that could end the element with the data, and lone surrogates.
-_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 class Bar(NamedTuple):
@@ -159,12 +153,9 @@ def _context(survey: Survey, manifest: Mapping[str, Any], out: Path) -> dict[str
         "rows": embedded(survey.rows),
         "texts": [(number, text) for number, text in enumerate(survey.texts) if text is not None],
         "outcomes": OUTCOMES,
+        "style": style(),
+        "script": script(),
     }
-
-
-def embedded(value: Any) -> str:
-    """JSON that can be embedded in an HTML page: nothing in it begins or ends an element."""
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -237,8 +228,8 @@ def _details(record: Mapping[str, Any], document: Document | None, dialect: Dial
         **plain,
         "notes": [str(note) for note in record.get("notes") or ()],
         "attempts": dict(record.get("attempts") or {}),
-        "tree": _tree(document, frozenset(record.get("fallbacks") or ())),
-        "refilled": _tree(refilled, frozenset()),
+        "tree": tree_json(document, frozenset(record.get("fallbacks") or ())) if document is not None else None,
+        "refilled": tree_json(refilled) if refilled is not None else None,
         # A document that does not parse is shown as text.
         "text": str(record.get("document") or "") if document is None else "",
     }
@@ -249,42 +240,6 @@ def _parse(text: Any, dialect: Dialect) -> Document | None:
         return parse(text, dialect) if isinstance(text, str) and text else None
     except StructureError:
         return None
-
-
-def _tree(document: Document | None, kept: frozenset[str]) -> dict[str, Any] | None:
-    if document is None:
-        return None
-    plain = document.plain_answer if document.thinking is not None else None
-    whole = document.thinking or () if plain is not None else (*(document.thinking or ()), *document.answer)
-    return {"thinking": _body(whole, _Place("", ""), kept), "answer": plain or ""}
-
-
-class _Place(NamedTuple):
-    """A path or a block: its label in the document (a block's is that of the path it is in), and its name (see `outline`)."""
-
-    label: str
-    name: str
-
-
-def _body(body: Body, place: _Place, kept: frozenset[str]) -> list[Any]:
-    items: list[Any] = []
-    blocks = 0
-    for item in body:
-        if isinstance(item, Block):
-            items.append(_block(item, _Place(place.label, within(place.name, blocks)), kept))
-            blocks += 1
-        else:
-            items.append(item)
-    return items
-
-
-def _block(block: Block, place: _Place, kept: frozenset[str]) -> dict[str, Any]:
-    paths = []
-    for index, (outline, body) in enumerate(zip(block.outlines, block.paths, strict=True)):
-        own = _Place(child_label(place.label, index), within(place.name, index))
-        items = _body(body, own, kept)
-        paths.append({"label": own.label, "outline": outline, "kept": own.name in kept, "body": items})
-    return {"paths": paths, "conclusion": block.conclusion, "name": place.name, "kept": place.name in kept}
 
 
 def _headlines(survey: Survey, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

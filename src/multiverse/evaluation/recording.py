@@ -6,10 +6,10 @@ import base64
 import json
 import re
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import StructureError
-from ..structure import DIALECTS, Dialect, parse
+from ..structure import DIALECTS, Dialect, Document, parse
 from .sample import Sample
 
 PAGE = "http://127.0.0.1:8000/"
@@ -21,7 +21,7 @@ LONGEST_LINK = 6000
 
 def recording(sample: Sample, model: str) -> dict[str, Any]:
     """A sample in the page's format. It has the text instead of token events, which are not kept; the server parses it."""
-    text, dialect = _readable(sample.text)
+    text, dialect, _ = readable(sample.text)
     graded = "right" if sample.right else "wrong"
     answered = f"expected {sample.expected}, answered {sample.answer or 'nothing'}"
     # The page counts words; the note has the model's tokens.
@@ -58,8 +58,16 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:60] or "x"
 
 
-def _readable(text: str) -> tuple[str, Dialect | None]:
-    """The text as a document and its dialect; `None` if it parses in no dialect.
+class Readable(NamedTuple):
+    """A text as a document, which is `None`, like its dialect, if it parses in no dialect."""
+
+    text: str
+    dialect: Dialect | None = None
+    document: Document | None = None
+
+
+def readable(text: str) -> Readable:
+    """A sample's text as a document.
 
     If the prompt opened the thinking, the tag that opens it is not part of the text and is prepended.
     """
@@ -73,5 +81,5 @@ def _readable(text: str) -> tuple[str, Dialect | None]:
             except StructureError:
                 continue
             if document.thinking is not None or document.branches or dialect.think is None:
-                return candidate, dialect
-    return text, None
+                return Readable(candidate, dialect, document)
+    return Readable(text)

@@ -52,6 +52,7 @@ class Difference(NamedTuple):
         low, high: confidence interval at `LEVEL`.
         p: probability of a difference as far from zero or farther if there were none.
         questions: number of common questions.
+        stderr: standard error of the mean, a question counting once.
     """
 
     mean: float
@@ -59,6 +60,7 @@ class Difference(NamedTuple):
     high: float
     p: float
     questions: int
+    stderr: float
 
 
 def mean_of(values: Sequence[float], questions: Sequence[Hashable]) -> Estimate:
@@ -146,7 +148,8 @@ def bootstrap(differences: Sequence[float], *, seed: int = 0, resamples: int = R
     far = np.abs(means - mean) * wider >= abs(mean) * (1 - 1e-9) - 1e-12
     p = (1 + int(far.sum())) / (1 + resamples)
     least = min(1.0, 2.0 ** (1 - int(np.count_nonzero(values))))
-    return Difference(mean, float(low), float(high), max(p, least), count)
+    stderr = float(values.std(ddof=1)) / math.sqrt(count)
+    return Difference(mean, float(low), float(high), max(p, least), count, stderr)
 
 
 def _resampled(values: NDArray[np.float64], random: np.random.Generator, resamples: int) -> NDArray[np.float64]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ...pages import within
 from ..completions import check_cover, items, span
 from ..errors import ValidationError
-from ..outline import Filled, FilledBlock, OutlineBlock, SentenceSpan, within
+from ..outline import Filled, FilledBlock, OutlineBlock, SentenceSpan
 from ..prompting import numbered
 from .base import Stage
 
