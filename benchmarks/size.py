@@ -68,12 +68,25 @@ def measure(root: Path) -> Measures:
     measures.figures["modules in such cycles"] = sum(len(cycle) for cycle in cycles(every))
     measures.figures["levels inside engine"] = levels(inside(runtime, f"{PACKAGE}.engine"))
     measures.add(f"modules over {LONG_MODULE} lines", (_sized(path, package) for path in package.rglob("*.py") if _long(path)))
-    functions = [(name, node) for name, tree in modules.items() for node in ast.walk(tree) if isinstance(node, Function)]
+    functions = [(name, node) for name, tree in modules.items() for node in statements(tree) if isinstance(node, Function)]
     _add_functions(measures, functions)
     measures.add("options declared more than once", _repeated(modules.values(), _typer_options))
     measures.add("fields declared more than once", _repeated(modules.values(), _option_fields))
     measures.add("classes from AsyncEngine to SSE", way(modules, every))
     return measures
+
+
+def statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """The statements inside a node, at any depth. Expressions, which are most of a tree, are not walked."""
+    for child in _below(node):
+        if isinstance(child, ast.stmt):
+            yield child
+        yield from statements(child)
+
+
+def _below(node: ast.AST) -> Iterator[ast.AST]:
+    for block in ("body", "handlers", "cases", "orelse", "finalbody"):
+        yield from getattr(node, block, ())
 
 
 def _lines(path: Path) -> int:
@@ -106,7 +119,7 @@ def graph(modules: dict[str, ast.Module], packages: set[str], *, typed: bool) ->
     return {
         name: {
             target
-            for node in _imports(tree, typed)
+            for node in _imports(tree.body, typed)
             for target in _targets(node, name if name in packages else name.rpartition(".")[0], modules)
         }
         - {name}
@@ -114,15 +127,14 @@ def graph(modules: dict[str, ast.Module], packages: set[str], *, typed: bool) ->
     }
 
 
-def _imports(node: ast.AST, typed: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child
-        elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING") and not typed:
-            for other in child.orelse:
-                yield from _imports(other, typed)
+def _imports(nodes: Iterable[ast.AST], typed: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and not typed and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from _imports(node.orelse, typed)
         else:
-            yield from _imports(child, typed)
+            yield from _imports(_below(node), typed)
 
 
 def _targets(node: ast.Import | ast.ImportFrom, package: str, modules: dict[str, ast.Module]) -> Iterator[str]:
@@ -235,6 +247,8 @@ def _repeated(trees: Iterable[ast.Module], names: Callable[[ast.Module], Iterato
 
 
 def _typer_options(tree: ast.Module) -> Iterator[str]:
+    if not any(alias.name == "typer" for node in _imports(tree.body, typed=True) for alias in node.names):
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and node.annotation is not None:
             calls = [one for one in ast.walk(node.annotation) if _is_typer_option(one)]
@@ -255,7 +269,7 @@ def _long_names(call: ast.AST) -> Iterator[str]:
 
 
 def _option_fields(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.ClassDef):
             for item in node.body:
                 value = item.value if isinstance(item, ast.AnnAssign) else None
@@ -283,7 +297,7 @@ def way(modules: dict[str, ast.Module], edges: Graph) -> list[str]:
 
 
 def _classes(tree: ast.Module) -> Iterator[ast.ClassDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    return (node for node in statements(tree) if isinstance(node, ast.ClassDef))
 
 
 def _bases(name: str, parents: dict[str, list[str]]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -97,7 +97,7 @@ def test_it_can_read_this_project() -> None:
     files = list((root / "src").rglob("*.py"))
     assert measures.figures["modules of src"] == len(files)
     assert measures.figures["lines of src"] == sum(len(file.read_text().splitlines()) for file in files)
-    names = {node.name for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)}
+    names = set(re.findall(r"^ *class (\w+)", "\n".join(file.read_text() for file in files), re.MULTILINE))
     found = {name.rpartition(".")[2] for name in measures.lists["classes from AsyncEngine to SSE"]}
     assert "AsyncEngine" in found
     assert found <= names
