@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -43,8 +44,10 @@ cuda = pytest.mark.skipif(
 """Marks tests that need a GPU."""
 
 torch.set_num_threads(1)  # tiny models gain nothing from more threads
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("default")
+# The ordinary suite draws the same examples everywhere and each time, so that it takes as long and finds the same; proofs draw
+# others.
+settings.register_profile("proofs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ordinary", settings.get_profile("proofs"), derandomize=True, max_examples=50)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -112,6 +115,19 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTraine
         torch.manual_seed(len(name))
         folders[name] = save_model(tmp_path_factory.mktemp(name), make(len(tokenizer)), tokenizer)
     return folders
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("ordinary" if config.getoption("markexpr") == "not slow" else "proofs")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what was imported and collected, which are millions of objects that stay.
+
+    Whoever gives a model's memory back calls it, and would go through all of them for a second each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 _seconds: Counter[str] = Counter()  # of each file's tests
