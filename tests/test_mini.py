@@ -87,7 +87,7 @@ def test_a_batch_of_64_equals_single_runs_and_a_dense_forward(
     assert sum(any(generation.branches) for generation in together) > 24
 
     model = AutoModelForCausalLM.from_pretrained(embedded_model(), attn_implementation="sdpa").eval()
-    for generation in together:
+    for generation in together[:: max(1, every // 4)]:
         assert generation.finish_reason == "stop"
         assert check(model, generation, tokens) > 10
 

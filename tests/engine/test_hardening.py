@@ -43,48 +43,48 @@ def test_streams_of_a_family_are_all_different(llm: LLM) -> None:
 
 
 @pytest.mark.parametrize("most", range(1, 14))
-def test_max_branches_holds_when_siblings_fork_at_once(llm: LLM, most: int) -> None:
-    eager(llm, width=3)
-    (generation,) = llm.generate("Q", SamplingParams(max_branches=most, max_tokens=3000))
+def test_max_branches_holds_when_siblings_fork_at_once(steered: LLM, most: int) -> None:
+    eager(steered, width=3)
+    (generation,) = steered.generate("Q", SamplingParams(max_branches=most, max_tokens=3000))
     assert generation.finish_reason == "stop", generation.structure_error
-    assert paths_in(generation, dialect_of(llm)) <= most
+    assert paths_in(generation, dialect_of(steered)) <= most
 
 
-def test_the_prompt_s_finished_branches_do_not_count_towards_the_limit(llm: LLM) -> None:
-    tokens = dialect_of(llm)
-    eager(llm, width=2)
+def test_the_prompt_s_finished_branches_do_not_count_towards_the_limit(steered: LLM) -> None:
+    tokens = dialect_of(steered)
+    eager(steered, width=2)
     prompt = [*encode(two_paths(), tokens).token_ids, *tokens.encode("\nuser: and now?")]
-    (generation,) = llm.generate([prompt], SamplingParams(max_branches=2, max_depth=1, max_tokens=3000))
+    (generation,) = steered.generate([prompt], SamplingParams(max_branches=2, max_depth=1, max_tokens=3000))
     assert paths_in(generation, tokens) == 2
 
 
-def test_a_stream_that_ends_during_another_s_steps_still_tells_everything(llm: LLM) -> None:
-    word = dialect_of(llm).encode("w")[0]
-    llm.engine.sampler = PolicySampler(lambda _request, _branch: word)
+def test_a_stream_that_ends_during_another_s_steps_still_tells_everything(steered: LLM) -> None:
+    word = dialect_of(steered).encode("w")[0]
+    steered.engine.sampler = PolicySampler(lambda _request, _branch: word)
     params = SamplingParams(max_tokens=5)
-    first, second = llm.stream("a", params), llm.stream("b", params)
+    first, second = steered.stream("a", params), steered.stream("b", params)
     assert isinstance(list(first)[-1], FinishEvent)
     rest = list(second)
     assert rest
     assert isinstance(rest[-1], FinishEvent)
 
 
-def test_the_end_of_text_token_adds_no_text(llm: LLM) -> None:
-    events = stream(llm, two_paths())
+def test_the_end_of_text_token_adds_no_text(steered: LLM) -> None:
+    events = stream(steered, two_paths())
     trunk, generation = listen(events, end=-1)
     assert trunk.text() == generation.text
 
 
-def test_end_of_text_in_a_path_is_not_in_the_text(llm: LLM) -> None:
-    tokens, end = dialect_of(llm), int(llm.tokenizer.eos_token_id)
+def test_end_of_text_in_a_path_is_not_in_the_text(steered: LLM) -> None:
+    tokens, end = dialect_of(steered), int(steered.tokenizer.eos_token_id)
     fork = always_fork(tokens, 2, end)
-    llm.engine.sampler = PolicySampler(lambda request, branch: end if branch.label == "1" else fork(request, branch))
-    (generation,) = llm.generate("Q")
+    steered.engine.sampler = PolicySampler(lambda request, branch: end if branch.label == "1" else fork(request, branch))
+    (generation,) = steered.generate("Q")
     assert "<eos>" not in generation.text
 
 
-def test_a_stop_string_does_not_match_the_end_of_text_token(llm: LLM) -> None:
-    (generation,) = run_documents(llm, [two_paths()], params=SamplingParams(stop="eos", max_tokens=500))
+def test_a_stop_string_does_not_match_the_end_of_text_token(steered: LLM) -> None:
+    (generation,) = run_documents(steered, [two_paths()], params=SamplingParams(stop="eos", max_tokens=500))
     assert generation.finish_reason == "stop"
     assert generation.text.endswith("4")
     assert "<" not in generation.text[-3:]
@@ -106,13 +106,13 @@ def test_a_tilde(monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, Path]
 
 
 @pytest.mark.parametrize("guard", [True, False], ids=["guarded", "raw"])
-def test_positions_end_at_the_model_s_last(llm: LLM, monkeypatch: pytest.MonkeyPatch, guard: bool) -> None:
-    monkeypatch.setattr(llm.engine.loaded, "max_positions", 60)
-    monkeypatch.setattr(llm.engine, "info", llm.engine.info._replace(max_positions=60))
-    reasons = set()
-    for lead in range(10, 40):
-        document = Document(("x" * lead, Block(("a", "b"), (("p",), ("q",)), "c")), "z")
-        (generation,) = run_documents(llm, [document], params=SamplingParams(max_tokens=300, seed=lead, guard=guard))
+def test_positions_end_at_the_model_s_last(steered: LLM, monkeypatch: pytest.MonkeyPatch, guard: bool) -> None:
+    monkeypatch.setattr(steered.engine.loaded, "max_positions", 60)
+    monkeypatch.setattr(steered.engine, "info", steered.engine.info._replace(max_positions=60))
+    reasons, leads = set(), range(10, 40)
+    documents = [Document(("x" * lead, Block(("a", "b"), (("p",), ("q",)), "c")), "z") for lead in leads]
+    generations = run_documents(steered, documents, params=SamplingParams(max_tokens=300, guard=guard))
+    for lead, generation in zip(leads, generations, strict=True):
         assert max(generation.positions) < 60, lead
         if generation.finish_reason == "length" and not guard:
             assert max(generation.positions) == 59
@@ -120,8 +120,8 @@ def test_positions_end_at_the_model_s_last(llm: LLM, monkeypatch: pytest.MonkeyP
     assert reasons == ({"length"} if guard else {"stop", "length"})
 
 
-def test_unfinished_thinking_is_no_answer(llm: LLM) -> None:
-    (generation,) = run_documents(llm, [two_paths()], params=SamplingParams(max_tokens=12, guard=False))
+def test_unfinished_thinking_is_no_answer(steered: LLM) -> None:
+    (generation,) = run_documents(steered, [two_paths()], params=SamplingParams(max_tokens=12, guard=False))
     assert generation.text.startswith("<Think>\nbefore")
     assert generation.answer == ""
 

@@ -1,4 +1,4 @@
-"""Ten thousand random operations on one small pool, every slot accounted for after each of them."""
+"""Thousands of random operations on one small pool, every slot accounted for after each of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from multiverse.engine import Branch, Request
 from multiverse.structure import Role
 from tests.engine.steering import PolicySampler
 
-OPERATIONS = 10_000
 REASONS = {"stop", "length", "budget", "deadline", "abort", "error"}
 
 
@@ -56,7 +55,8 @@ def random_params(rng: random.Random) -> SamplingParams:
 
 
 @pytest.mark.parametrize("cached", [True, False], ids=["with a prefix cache", "without"])
-def test_ten_thousand_random_operations(model_folders: dict[str, Path], cached: bool) -> None:
+@pytest.mark.parametrize("operations", [2000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_random_operations(model_folders: dict[str, Path], operations: int, cached: bool) -> None:
     rng = random.Random(20261121 + cached)
     llm = LLM(model_folders["qwen2"], kv_memory=700 * 256, prefix_cache=cached)
     engine = llm.engine
@@ -65,7 +65,6 @@ def test_ten_thousand_random_operations(model_folders: dict[str, Path], cached: 
     engine.sampler = PolicySampler(wanderer)
     submitted: list[Request] = []
     counts: dict[str, int] = {}
-    operations = OPERATIONS // 2  # half with the cache, half without
     for _ in range(operations):
         scheduler = engine.scheduler
         operation = rng.choices(["step", "submit", "abort", "preempt", "evict", "expire", "squeeze"], [84, 6, 1, 4, 2, 1, 2])[0]
@@ -92,7 +91,7 @@ def test_ten_thousand_random_operations(model_folders: dict[str, Path], cached: 
     while engine.busy:
         engine.step()
         engine.check_integrity()
-    assert min(counts.values()) > 20
+    assert min(counts.values()) > 10
     assert engine.slots.owned == 0
     assert engine.slots.free + engine.slots.cached == engine.slots.size
     assert {request.finish_reason for request in submitted} <= REASONS
