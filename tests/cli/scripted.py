@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn import ModuleList
 
 from multiverse import LLM
 from multiverse.engine import Branch, Request
@@ -120,7 +121,11 @@ Answer: 3"""
 
 
 def scripted_llm(folder: Path, write: Write, dialect: Dialect | None = None) -> LLM:
-    """An LLM over the tiny model in `folder` that writes what `write` makes of each prompt."""
-    llm = LLM(folder, dialect=dialect, kv_memory=32 << 20)
+    """An LLM over the tiny model in `folder` that writes what `write` makes of each prompt.
+
+    What its layers make of a prompt plays no part, so it goes without, which halves the time of a step.
+    """
+    llm = LLM(folder, dialect=dialect, kv_memory=32 << 20, packed_linears=False)
+    llm.engine.loaded.model.model.layers = ModuleList()
     llm.engine.sampler = Writer(llm, write)
     return llm

@@ -85,13 +85,13 @@ def test_streams_of_echoed_prompts_add_up(mini: Site) -> None:
         assert not any("prompt_logprobs" in part for part in parts[1:])
 
 
-def test_a_structured_prompt_is_scored_under_its_layout(scripted: Site) -> None:
-    tokens = scripted.llm.engine.tokens
+def test_a_structured_prompt_is_scored_under_its_layout(mini: Site) -> None:
+    tokens = mini.llm.engine.tokens
     assert tokens is not None
     encoded = encode(NESTED, tokens)
-    (score,) = scripted.llm.score(NESTED)
+    (score,) = mini.llm.score(NESTED)
     for prompt in (list(encoded.token_ids), render(NESTED)):
-        choice = scripted.complete(prompt, echo=True, logprobs=0, max_tokens=0).json()["choices"][0]
+        choice = mini.complete(prompt, echo=True, logprobs=0, max_tokens=0).json()["choices"][0]
         assert choice["text"] == render(NESTED)
         assert choice["logprobs"]["token_logprobs"] == [
             None if value is None else pytest.approx(value, abs=1e-4) for value in score.logprobs
