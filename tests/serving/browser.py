@@ -48,6 +48,7 @@ def new_page(
     dark: bool = False,
     phone: bool = False,
     scale: float = 1,
+    still: bool = True,
 ) -> Iterator[Page]:
     """A blank page with storage of its own.
 
@@ -58,6 +59,7 @@ def new_page(
         dark: whether the system asks for dark colours.
         phone: whether it is a mobile device with a touch screen.
         scale: device pixels per CSS pixel.
+        still: whether the system asks for reduced motion, which spares drawing sixty times a second.
     """
     context = browser.new_context(
         viewport={"width": width, "height": height},
@@ -65,6 +67,7 @@ def new_page(
         is_mobile=phone,
         has_touch=phone,
         device_scale_factor=scale,
+        reduced_motion="reduce" if still else "no-preference",
     )
     context.set_default_timeout(60_000)
     page = context.new_page()

@@ -218,9 +218,9 @@ def page(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page
 
 @pytest.fixture
 def phone(browser: Browser, server: Playback, errors: list[str]) -> Iterator[Page]:
-    """The page on a phone."""
+    """The page on a phone, with its animations."""
     from tests.serving.browser import new_page
     from tests.serving.pages import visit
 
-    with new_page(browser, errors, 390, 844, phone=True) as page:
+    with new_page(browser, errors, 390, 844, phone=True, still=False) as page:
         yield visit(page, server)

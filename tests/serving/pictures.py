@@ -112,7 +112,7 @@ def take(folder: Path, recorded: dict[str, dict[str, list[Moment]]]) -> None:
     with Playback() as server, chromium(path) as browser:
 
         def shot(name: str, *what: Any, width: int = 1440, height: int = 900, **screen: Any) -> None:
-            with new_page(browser, [], width, height, **screen) as page:
+            with new_page(browser, [], width, height, still=False, **screen) as page:
                 put(page, server, *what)
                 page.screenshot(path=folder / f"page-{name}.png")
                 server.go()
@@ -130,7 +130,7 @@ def take(folder: Path, recorded: dict[str, dict[str, list[Moment]]]) -> None:
 
 def take_document(browser: Browser, url: str, text: str, file: Path) -> None:
     """The document viewer with this text."""
-    with new_page(browser, []) as page:
+    with new_page(browser, [], still=False) as page:
         page.goto(url + "#document")
         page.evaluate(f"document.querySelector('#source').value = {json.dumps(text.strip())}")
         page.evaluate("document.querySelector('#document-form').requestSubmit()")
