@@ -1,4 +1,4 @@
-"""`kill -9` at twenty random points: resumed, the run has the same result, and nothing is paid twice.
+"""`kill -9` at random points: resumed, the run has the same result, and nothing is paid twice.
 
 What counts as answered is what is stored. An answer that was on its way when the process was killed is lost, and asked for
 again; of those there are never more than calls were in flight.
@@ -13,12 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.curation.endpoint import KINDS, Endpoint, serving
 from tests.curation.fake import Planted, answer, start
 from tests.curation.test_run import files
 from tests.forks import forks
 
-ROWS, KILLS, IN_FLIGHT = 160, 20, 8
+ROWS, IN_FLIGHT = 160, 8
 HARMLESS = tuple(kind for kind in KINDS if kind not in ("hang", "dribble"))
 
 Name = tuple[str, str, int]
@@ -43,7 +45,8 @@ def asked(body: dict[str, Any]) -> Name:
     return fields["row"], fields["stage"], len(rest) // 2
 
 
-def test_killed_at_twenty_random_times(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_times(tmp_path: Path, kills: int) -> None:
     draw = random.Random(11)
     out = tmp_path / "killed" / "out"
     out.parent.mkdir()
@@ -53,11 +56,11 @@ def test_killed_at_twenty_random_times(tmp_path: Path) -> None:
         serving(endpoint) as up,
     ):
         up.keep_bodies, killed = True, 0
-        for kill in range(KILLS):
+        for kill in range(kills):
             paid, before, parts = stored(out), len(up.bodies), set(out.glob(".*.part"))
             process = processes.start("tests.curation.fake", up.url, out, ROWS)
             # Most die while they ask, after so many calls more; the last ones while they write outputs.
-            more = draw.randrange(1, 25) if kill < KILLS - 4 else None
+            more = draw.randrange(1, 25) if kill < kills - 4 else None
             while process.poll() is None and not (
                 len(up.bodies) >= before + more if more is not None else set(out.glob(".*.part")) - parts
             ):
@@ -67,9 +70,9 @@ def test_killed_at_twenty_random_times(tmp_path: Path) -> None:
             killed += process.wait() == -signal.SIGKILL
             repeated = {asked(body) for body in up.bodies[before:]} & paid
             assert not repeated, f"asked again after kill {kill}: {repeated}"
-        assert killed >= KILLS - 4, "too many runs came to their end"
+        assert killed >= kills - 4, "too many runs came to their end"
         twice = sum(number - 1 for number in up.answered.values())
-        assert twice <= KILLS * IN_FLIGHT
+        assert twice <= kills * IN_FLIGHT
         paid, before = stored(out), len(up.bodies)
         result = start(up.url, out, ROWS)
         assert result.ended is None

@@ -87,7 +87,7 @@ def configured(start: Path, data: Path, out: Path) -> Config:
         micro_batch_size=2,
         precision="fp32",
         optimizer=Optimizer(lr=3e-3, warmup=0.2),
-        save_every=1,
+        save_every=1000,
     )
 
 
@@ -135,7 +135,7 @@ def test_a_run_leaves_a_model_that_the_engine_loads(config: Config) -> None:
         {"packing": False, "micro_batch_size": 1},
         {"instruct": False},
         {"compile": True},
-        {"compile": True, "lora": Lora(rank=2), "gradient_checkpointing": True},
+        pytest.param({"compile": True, "lora": Lora(rank=2), "gradient_checkpointing": True}, marks=pytest.mark.slow),
     ],
     ids=["plain", "sharing", "adapters", "checkpointing", "unpacked", "uninstructed", "compiled", "compiled-adapters"],
 )
@@ -166,6 +166,7 @@ def test_the_loss_of_the_first_step_is_what_the_engine_scores(
 
 
 def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: Config, processes: Server, tmp_path: Path) -> None:
+    config = replace(config, save_every=1)
     whole, cut = replace(config, out=str(tmp_path / "whole")), replace(config, out=str(tmp_path / "cut"))
     done = processes.start(*command(whole, tmp_path))
     assert done.wait() == 0, done.stderr
@@ -204,7 +205,7 @@ def _weights(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def alone(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A run of one process."""
-    config = replace(configured(start, data, tmp_path_factory.mktemp("alone") / "one"), save_every=2)
+    config = replace(configured(start, data, tmp_path_factory.mktemp("alone") / "one"), save_every=2, max_steps=4)
     train(config)
     return config
 
@@ -220,12 +221,18 @@ def train_with_two(processes: Server, line: list[str]) -> None:
         assert own.wait() == 0, own.stderr
 
 
-@pytest.mark.parametrize("fsdp", [True, False])
-def test_two_processes_train_to_the_same_loss_as_one(alone: Config, processes: Server, tmp_path: Path, fsdp: bool) -> None:
+@pytest.mark.parametrize(
+    ("fsdp", "launched"),
+    [(True, False), (False, False), pytest.param(True, True, marks=pytest.mark.slow)],
+    ids=["fsdp", "ddp", "fsdp-launched"],
+)
+def test_two_processes_train_to_the_same_loss_as_one(
+    alone: Config, processes: Server, tmp_path: Path, fsdp: bool, launched: bool
+) -> None:
     one = alone
     two = replace(one, out=str(tmp_path / "two"), fsdp=fsdp, micro_batch_size=1)
     line = command(two, tmp_path)
-    if fsdp:
+    if launched:
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", *line]
         done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -249,8 +256,8 @@ def test_two_processes_train_to_the_same_loss_as_one(alone: Config, processes: S
 
 def test_forward_passes_of_any_size_make_the_same_step(config: Config, tmp_path: Path) -> None:
     alone, many = (
-        replace(config, out=str(tmp_path / "alone"), micro_batch_size=1),
-        replace(config, out=str(tmp_path / "many"), micro_batch_size=4),
+        replace(config, out=str(tmp_path / "alone"), micro_batch_size=1, max_steps=3),
+        replace(config, out=str(tmp_path / "many"), micro_batch_size=4, max_steps=3),
     )
     train(alone)
     train(many)
@@ -349,7 +356,7 @@ def test_other_settings_in_the_same_folder_are_refused(config: Config) -> None:
 
 def test_a_run_of_an_earlier_version_resumes(config: Config) -> None:
     """Its stored configuration has the earlier names of the settings."""
-    config = replace(config, optimizer=replace(config.optimizer, schedule="wsd", stable_ratio=0.5))
+    config = replace(config, optimizer=replace(config.optimizer, schedule="wsd", stable_ratio=0.5), save_every=2)
     train(config)
     out = Path(config.out)
     seen = losses(out)
@@ -383,7 +390,6 @@ def test_adapters_for_layers_that_the_model_does_not_have(config: Config) -> Non
 
 
 def test_ctrl_c_saves_and_the_run_resumes(config: Config, processes: Server, tmp_path: Path) -> None:
-    config = replace(config, save_every=1000)
     log = Path(config.out) / "log.jsonl"
     running = processes.start(*command(config, tmp_path))
     while running.poll() is None and (not log.exists() or not log.read_text()):
@@ -444,6 +450,7 @@ def test_a_share_for_validation_that_holds_no_document_is_no_reason_to_fail(conf
 
 
 def test_a_disk_that_fills_up_is_an_error_that_names_the_path(config: Config) -> None:
+    config = replace(config, save_every=1, max_steps=2)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # Python ignores the signal, so that writing fails
     try:
