@@ -9,13 +9,16 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import cross_entropy
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from multiverse.attention import dense_mask
 from multiverse.attention.packed import Visibility, register
 from multiverse.structure import TokenDialect, layout
 from multiverse.tasks import problems
 from multiverse.training import IGNORED, Features, Featurizer, View, pack
-from multiverse.training.batch import answer_logits, answer_loss, collate, visibility_of
+from multiverse.training.batch import answer_loss, collate, visibility_of
+from tests.conftest import SHAPE
+from tests.training.logits import answer_logits
 
 FORKED = Features(
     (1, 2, 3, 4, 5), (IGNORED,) * 5, (0, 1, 2, 1, 3), (0, 1, 1, 2, 0), ((1, 1, 1), (1, 1, 0), (1, 0, 1))
@@ -137,7 +140,7 @@ def test_packing_changes_no_gradient(model: Any, solved: list[Features]) -> None
         model.zero_grad()
         total = 0.0
         for batch in batches:
-            loss = answer_loss(*answer_logits(model, batch))
+            loss, _ = answer_loss(model, batch)
             loss.backward()
             total += loss.item()
         return total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
@@ -149,6 +152,36 @@ def test_packing_changes_no_gradient(model: Any, solved: list[Features]) -> None
     assert len(packed) == len(one_by_one) > 10
     for mine, theirs in zip(packed, one_by_one, strict=True):
         torch.testing.assert_close(mine, theirs, atol=2e-3 * float(theirs.abs().max()) + 1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_loss_is_computed_in_pieces(model: Any, solved: list[Features], scaled: bool) -> None:
+    """Loss and gradients are those of all logits at once, of which the largest piece has no more than is allowed."""
+    if scaled:  # logits that change behind the head
+        torch.manual_seed(0)
+        model = GraniteForCausalLM(GraniteConfig(vocab_size=model.config.vocab_size, logits_scaling=4.0, **SHAPE)).eval()
+        model.set_attn_implementation(register())
+    batch = collate([[solved[0], solved[1]], [solved[2]], []], pad_id=0)
+    logits_BNV, targets_BN = answer_logits(model, batch)
+    expected = cross_entropy(logits_BNV.flatten(0, 1), targets_BN.flatten(), ignore_index=IGNORED, reduction="sum")
+    model.zero_grad()
+    expected.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    vocabulary = model.config.vocab_size
+    for most in (7 * vocabulary, 1 << 30):
+        sizes: list[int] = []
+        forward = model.lm_head.forward
+        model.lm_head.forward = lambda hidden, forward=forward, sizes=sizes: sizes.append(hidden.shape[-2]) or forward(hidden)
+        model.zero_grad()
+        loss, count = answer_loss(model, batch, logits=most)
+        loss.backward()
+        del model.lm_head.forward
+        assert int(count) == int((targets_BN != IGNORED).sum()) > 100
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        if not scaled:
+            assert max(sizes) == min(7 if most < 1 << 30 else int(count), int(count))
+        for weight, wanted in zip(model.parameters(), gradients, strict=True):
+            torch.testing.assert_close(weight.grad, wanted, rtol=1e-3, atol=1e-5 + 1e-4 * float(wanted.abs().max()))
 
 
 def test_answer_logits_are_those_of_the_untouched_model(

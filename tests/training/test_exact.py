@@ -16,12 +16,13 @@ from multiverse.engine.scripted import ScriptedSampler
 from multiverse.models.rows import Rows
 from multiverse.structure import Document, TokenDialect
 from multiverse.training import IGNORED, Features, Featurizer, View
-from multiverse.training.batch import answer_logits, collate
+from multiverse.training.batch import collate
 from multiverse.training.config import Config, Lora
 from multiverse.training.lora import enable_training
 from multiverse.training.prepare import Prepared
 from tests.engine.test_oracle import PARAMS, run_scripted
 from tests.strategies import documents
+from tests.training.logits import answer_logits
 
 TOLERANCE = 1e-4
 FAMILIES = ("qwen2", "qwen3", "llama")

@@ -19,13 +19,14 @@ from multiverse.errors import ConfigError
 from multiverse.structure import Document, TokenDialect, layout, resolve
 from multiverse.tasks import problems
 from multiverse.training import IGNORED, Featurizer
-from multiverse.training.batch import answer_logits, collate, visibility_of
+from multiverse.training.batch import collate, visibility_of
 from multiverse.training.config import Config
 from multiverse.training.prepare import prepare
 from tests.conftest import FAMILIES, build_tokenizer
 from tests.engine.steering import NESTED
 from tests.strategies import documents
 from tests.structure.test_released import released_mask, released_positions
+from tests.training.logits import answer_logits
 from tests.training.test_exact import TOLERANCE, features_of, learned_logprobs
 
 

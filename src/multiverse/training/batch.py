@@ -3,7 +3,8 @@
 Several documents may share a row. Each has positions from 0 and segments of its own, to which no other document may attend.
 The mask is made on the device from the segments, so a batch stays small for rows of any length.
 
-Shape legend: B rows, L tokens in a row, S segments in a row, N tokens whose logits are computed, V vocabulary.
+Shape legend: B rows, L tokens in a row, S segments in a row, T tokens with loss, C of them in a
+stretch, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from ..attention.packed import Kind, Visibility
 from .features import IGNORED, Features
+from .head import LOGITS, measure_tokens
 
 Batch = dict[str, Tensor]
 """Result of `collate`: a flat dictionary of tensors, which any trainer can move to devices, shard and count.
@@ -92,34 +94,36 @@ def visibility_of(batch: Batch, share_every: int | None = None, kind: Kind = "de
     )
 
 
-def answer_logits(model: Any, batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> tuple[Tensor, Tensor]:
-    """Logits at the columns where some row has loss, and their targets.
+def forward_inputs(batch: Batch, share_every: int | None = None, kind: Kind = "dense") -> dict[str, Any]:
+    """Arguments of a forward pass of a model set to packed attention."""
+    return {
+        "input_ids": batch["input_ids"],
+        "position_ids": batch["position_ids"],
+        "visibility": visibility_of(batch, share_every, kind),
+    }
 
-    Columns in which no row has loss, such as prompts, get no logits: with a large vocabulary logits are most of the memory.
+
+def answer_loss(
+    model: Any, batch: Batch, share_every: int | None = None, kind: Kind = "dense", *, logits: int = LOGITS
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy summed over all tokens with loss, in fp32, and their number.
+
+    Other tokens, such as those of prompts, get no logits.
 
     Args:
         model: a transformers causal language model set to packed attention.
-
-    Returns:
-        `logits_BNV` in fp32, and `targets_BN`, `IGNORED` where a row has no loss.
+        logits: most logits at once; see `measure_tokens`.
     """
     targets_BL = batch["labels"][:, 1:]
-    columns_N = (targets_BL != IGNORED).any(0).nonzero().squeeze(1)
-    if not len(columns_N):  # nothing but padding
-        columns_N = columns_N.new_zeros(1)
-    output = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        visibility=visibility_of(batch, share_every, kind),
-        use_cache=False,
-        logits_to_keep=columns_N,
-    )
-    return output.logits.float(), targets_BL[:, columns_N]
+    row_T, column_T = (targets_BL != IGNORED).nonzero(as_tuple=True)
+    target_T = targets_BL[row_T, column_T]
 
+    def measure(logits_CV: Tensor, here: slice) -> Tensor:
+        return cross_entropy(logits_CV.float(), target_T[here], reduction="none")[:, None]
 
-def answer_loss(logits_BNV: Tensor, targets_BN: Tensor) -> Tensor:
-    """Cross entropy summed over all tokens with loss."""
-    return cross_entropy(logits_BNV.flatten(0, 1), targets_BN.flatten(), ignore_index=IGNORED, reduction="sum")
+    inputs = forward_inputs(batch, share_every, kind)
+    loss_T1 = measure_tokens(model, inputs, row_T, column_T, measure, logits=logits)
+    return loss_T1.sum(), torch.tensor(len(target_T), device=target_T.device)
 
 
 def _round_up(length: int, multiple: int) -> int:

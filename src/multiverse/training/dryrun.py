@@ -18,7 +18,7 @@ import torch
 
 from ..errors import ConfigError, ModelError, first_line
 from ..models.resolve import for_planning
-from .batch import answer_logits, answer_loss
+from .batch import answer_loss
 from .config import Config, RunConfig, check_extra
 from .loading import ProgressCallback, RunInputs, load_inputs, world_size
 from .lora import enable_training
@@ -145,8 +145,8 @@ def tiny_step(config: Config, inputs: RunInputs) -> tuple[float, float]:
         device = next(model.parameters()).device
         with torch.no_grad():
             moved = {name: tensor.to(device) for name, tensor in batch.items()}
-            logits_BNV, targets_BN = answer_logits(model, moved, config.share_every, kind)
-            return float(answer_loss(logits_BNV, targets_BN) / (targets_BN >= 0).sum())
+            total, count = answer_loss(model, moved, config.share_every, kind)
+            return float(total / count)
 
     with TemporaryDirectory() as folder:
         quick = replace(config, optimizer=replace(config.optimizer, lr=1e-2, warmup=0.0, schedule="constant"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .config import RunConfig
+from .head import LOGITS
 
 GIB = 1 << 30
 
@@ -21,7 +22,7 @@ class MemoryEstimate(NamedTuple):
         gradients: of the trained parameters.
         optimizer: two moments of each trained parameter (one for matrices with Muon).
         activations: kept for the backward pass.
-        logits: at the tokens with loss, as computed and in fp32, with their gradients.
+        logits: of a stretch of tokens, as computed and in fp32, with their gradients.
         mask: the dense mask; a block mask is negligible.
     """
 
@@ -77,6 +78,6 @@ def estimate_memory(
         gradients=trained * master // shards,
         optimizer=trained * (moments if master == 4 else moments // 2) // shards,
         activations=kept,
-        logits=tokens * text.vocab_size * (element + 4 + 4),
+        logits=min(tokens * text.vocab_size, LOGITS) * (element + 4 + 4),
         mask=rows * row_length**2 if dense else 0,
     )

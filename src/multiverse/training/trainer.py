@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from ..attention.packed import BLOCK, Kind, register
 from ..errors import ConfigError
-from .batch import SEGMENT_BUCKET, Batch, answer_logits, answer_loss, collate
+from .batch import SEGMENT_BUCKET, Batch, answer_loss, collate
 from .config import Optimizer, RunConfig
 from .features import Features
 from .optimizers import CombinedOptimizer
@@ -68,14 +68,13 @@ class StructuredTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Cross entropy summed over the tokens with loss, divided by their number in the whole step."""
-        logits_BNV, targets_BN = answer_logits(model, inputs, self.config.share_every, self.kind)
-        total = answer_loss(logits_BNV, targets_BN)
+        total, count = answer_loss(model, inputs, self.config.share_every, self.kind)
         if num_items_in_batch is None:
-            loss = total / (targets_BN >= 0).sum().clamp(min=1)
+            loss = total / count.clamp(min=1)
         else:
             # Gradients are averaged over the processes, where they should be summed.
             loss = total / num_items_in_batch * self.accelerator.num_processes
-        return (loss, {"logits": logits_BNV}) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
 
     def evaluate(
         self,
@@ -92,8 +91,8 @@ class StructuredTrainer(Trainer):
             for batch in self.get_eval_dataloader(rows):
                 inputs = self._prepare_inputs(batch)
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    logits_BNV, targets_BN = answer_logits(self.model_wrapped, inputs, self.config.share_every, self.kind)
-                sums += torch.stack([answer_loss(logits_BNV, targets_BN).double(), (targets_BN >= 0).sum().double()])
+                    loss, tokens = answer_loss(self.model_wrapped, inputs, self.config.share_every, self.kind)
+                sums += torch.stack([loss.double(), tokens.double()])
             total, count = self.accelerator.reduce(sums, "sum").tolist()
             metrics[f"{metric_key_prefix}_{name}_loss"] = total / max(count, 1)
         self.log(metrics)

@@ -27,7 +27,7 @@ from .collect import encode_questions
 from .config import RLConfig
 from .experience import Experiences
 from .log import Live
-from .logprobs import LOGITS, disable_dropout
+from .logprobs import disable_dropout
 from .metrics import Metrics
 from .questions import Questions
 from .rewards import Rewards
@@ -242,8 +242,6 @@ class _Size:
             dense=dense,
         )
         found = update._asdict()
-        # Logits are computed in stretches: as computed, in fp32, and their gradients.
-        found["logits"] = min(config.micro_batch_size * config.packed_length * text.vocab_size, LOGITS) * (self.element + 8)
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         per_token = 2 * text.num_hidden_layers * heads * width * self.element
