@@ -27,7 +27,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from benchmarks.machine import describe, load_notes, synchronize
+from benchmarks.machine import describe, load_notes, peak_mib, synchronize
 from benchmarks.options import make_parser
 from multiverse.attention.packed import register
 from multiverse.engine.generation import Generation, Usage
@@ -41,7 +41,6 @@ from multiverse.training.rl.rollout import Group, Question, Rollout, Scores
 GROUPS, SHARES = (4, 8, 16, 32), (0.1, 0.5, 0.9)
 SIDES = {"one": "one at a time", "rows": "a prompt each", "shared": "shared prompt"}
 PATHS = 4
-MIB = 1 << 20
 TOLERANCE = 1e-5
 """Most by which the gradients may differ, relative to their norm."""
 COLOURS = ("#0b62d6", "#d1690e", "#1a8754", "#8250a8", "#8c959f")
@@ -182,20 +181,7 @@ def peak_memory(shape: Shape, case: Case, side: str, device: str, threads: int) 
     batches = make_sides(shape, case, device, [side])[side]
     small = make_sides(shape._replace(length=64), Case(1, 0.5), device, ["one"])["one"]
     gradient(model, small)
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step(model, batches)
-        return (torch.cuda.max_memory_allocated() - before) / MIB
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of a process is what it has now
-    resident = _resident("VmRSS")
-    step(model, batches)
-    return _resident("VmHWM") - resident
-
-
-def _resident(name: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{name}:"))
+    return peak_mib(lambda: step(model, batches), device)
 
 
 def measure(model: Any, shape: Shape, case: Case, repeats: int, device: str, pool: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -27,10 +28,24 @@ def load_notes() -> list[str]:
     return [f"The machine was busy when the run started: load average {load:.1f}."] if load > BUSY else []
 
 
-def resident_mib(pid: int | str = "self") -> float:
-    """Resident memory of a process, in MiB. Needs Linux's ``/proc``."""
+def resident_mib(pid: int | str = "self", *, peak: bool = False) -> float:
+    """Resident memory of a process, or the most that it ever was, in MiB. Needs Linux's ``/proc``."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+    name = "VmHWM:" if peak else "VmRSS:"
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(name))
+
+
+def peak_mib(work: Callable[[], object], device: str = "cpu") -> float:
+    """MiB that `work` takes at most beyond what is there before. On a CPU: run it in a process of its own."""
+    if device == "cuda":
+        before: float = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / (1 << 20)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of a process is what it has now
+    before = resident_mib()
+    work()
+    return resident_mib(peak=True) - before
 
 
 def synchronize(device: str) -> None:

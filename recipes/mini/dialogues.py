@@ -25,7 +25,7 @@ from multiverse.tasks import Exchange, dialogues
 
 from .data import drawn, record
 
-DIALOGUES = 3000
+DIALOGUES = 1000
 SINGLE = 0.25
 """Single questions for each record of a dialogue."""
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("recipe", "parameters", "least", "most"),
     [
-        ("lora-0.5b", 494e6, 4, 24),
+        ("lora-0.5b", 494e6, 2, 24),
         ("7b", 7.6e9, 15, 80),
         ("32b", 32.8e9, 65, 180),
         ("32b-multinode", 32.8e9, 32, 180),
