@@ -96,8 +96,8 @@ def test_random_operations(model_folders: dict[str, Path], operations: int, cach
     assert engine.slots.free + engine.slots.cached == engine.slots.size
     assert {request.finish_reason for request in submitted} <= REASONS
     assert {"stop", "length", "budget", "deadline", "abort"} <= {request.finish_reason for request in submitted}
-    assert sum(len(branch.blocks) for request in submitted for branch in request.tree.branches) > 100
-    assert engine.scheduler.preemptions > 100
+    assert sum(len(branch.blocks) for request in submitted for branch in request.tree.branches) > operations // 40
+    assert engine.scheduler.preemptions > operations // 100
     assert (engine.cache.hits > 0) == cached
     engine.cache.clear()
     assert engine.slots.free == engine.slots.size
