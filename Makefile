@@ -46,8 +46,9 @@ tests: setup
 	tests/programs.sh
 	$(PYTEST)
 
-reference: setup  ## write docs/cli.md, docs/configuration.md and docs/modules.md from the code
+reference: setup  ## write docs/cli.md, docs/configuration.md and docs/modules.md from the code, and tables of figures from the JSON files
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/measured.py
 
 # What builds the site, and what builds and checks packages: nothing of it is shipped.
 $(VENV)/.docs $(VENV)/.release: $(VENV)/.%: $(STAMP)
@@ -100,11 +101,12 @@ lm-eval: setup  ## run lm-eval, unmodified and in .venv-lm-eval, against the ser
 		.venv-lm-eval/bin/python -m pip install --quiet --disable-pip-version-check 'lm-eval[api]'; }
 	$(BIN)/pytest -m slow tests/serving/test_conformance_lm_eval.py
 
-clients: setup  ## clients that people use, against the server: openai-agents, LiteLLM and llm, each in an environment of its own
+clients: setup  ## clients that people use, against the server: openai-agents, LiteLLM, LangChain and llm, each in an environment of its own
 	$(PYTHON) -m venv runs/clients/agents && runs/clients/agents/bin/pip install --quiet openai-agents
 	$(PYTHON) -m venv runs/clients/litellm && runs/clients/litellm/bin/pip install --quiet litellm
+	$(PYTHON) -m venv runs/clients/langchain && runs/clients/langchain/bin/pip install --quiet langchain-openai
 	$(PYTHON) -m venv runs/clients/llm && runs/clients/llm/bin/pip install --quiet llm
-	$(BIN)/pytest -m slow tests/serving/test_clients.py
+	$(BIN)/pytest -m slow tests/serving/test_clients.py tests/serving/test_clients_example.py
 
 # Two and a half gigabytes. torch first, so that the build for CPUs stays.
 open-webui: setup  ## Open WebUI, unmodified and without the network, against the server

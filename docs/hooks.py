@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PAGES = {
+    "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
@@ -21,9 +22,9 @@ PAGES = {
     "src/multiverse/models/mini/README.md": "mini.md",
 }
 """Files outside of docs/ that are pages of the site."""
-ALSO = {"README.md": "index.md", "examples": "examples.md", "examples/README.md": "examples.md"}
+ALSO = {"examples": "examples.md", "examples/README.md": "examples.md"}
 """What else has a page that says the same."""
-_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?\)")
 _INDENTED = re.compile(r"^( {4}|\t)")
 
 
@@ -60,8 +61,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
     here, shown = posixpath.dirname(source), posixpath.dirname(page.file.src_uri)
 
     def replaced(link: re.Match[str]) -> str:
-        title, path, anchor = link[1], link[2], link[3] or ""
+        title, path, anchor = link[2], link[3], link[4] or ""
         target = posixpath.normpath(posixpath.join(here, path))
+        if link[1]:  # a picture, which lies in docs/
+            return f"![{title}]({posixpath.relpath(target, posixpath.join('docs', shown))})"
         name = PAGES.get(target) or ALSO.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
         if name is not None and files.get_file_from_path(name) is not None:
             return f"[{title}]({posixpath.relpath(name, shown or '.')}{'' if target in ALSO else anchor})"

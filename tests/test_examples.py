@@ -1,6 +1,6 @@
-"""The examples and the Python of the quickstart, run as they stand.
+"""The examples, the notebooks and the Python of the quickstart, run as they stand.
 
-The one of OpenAI's client is in tests/serving/test_clients_example.py.
+Those that talk to a server are in tests/serving/test_clients_example.py.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-import multiverse
 from multiverse import LLM
 from multiverse.structure import parse
+from multiverse.tasks import generate
 
 FOLDER = Path(__file__).parents[1] / "examples"
 
@@ -35,15 +34,23 @@ def mini() -> LLM:
     return LLM()
 
 
+@pytest.fixture
+def one_model(mini: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`LLM()` is the same model in every example."""
+    monkeypatch.setattr(LLM, "__new__", lambda *_, **__: mini)
+    monkeypatch.setattr(LLM, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(LLM, "__exit__", lambda *_: None)
+
+
 def test_every_example_is_in_the_table() -> None:
     table = (FOLDER / "README.md").read_text()
-    assert all(f"[{file.name}]({file.name})" in table for file in FOLDER.glob("*.py"))
+    files = [*FOLDER.glob("*.py"), *FOLDER.glob("*.mjs"), *FOLDER.glob("*.ipynb")]
+    assert all(f"[{file.name}]({file.name})" in table for file in files)
 
 
-def test_hello_fork(mini: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    module = example("hello_fork")
-    monkeypatch.setattr(module, "LLM", lambda: nullcontext(mini))  # one for all tests
-    module.main()
+@pytest.mark.usefixtures("one_model")
+def test_hello_fork(capsys: pytest.CaptureFixture[str]) -> None:
+    example("hello_fork").main()
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "answer: 56"
     assert shown[1].startswith("  Mia: ")
@@ -52,10 +59,9 @@ def test_hello_fork(mini: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert float(shown[-1].split(": ")[1].split()[0]) > 1.2
 
 
-def test_stream_lanes(mini: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    module = example("stream_lanes")
-    monkeypatch.setattr(module, "LLM", lambda: nullcontext(mini))
-    module.main()
+@pytest.mark.usefixtures("one_model")
+def test_stream_lanes(capsys: pytest.CaptureFixture[str]) -> None:
+    example("stream_lanes").main()
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("fork into 1, 2, 3, ")
     assert sorted(line[:3] for line in shown[1:4]) == ["1: ", "2: ", "3: "]
@@ -70,6 +76,40 @@ def test_write_a_dialect(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a wrong label: " in shown
 
 
+@pytest.mark.usefixtures("one_model")
+def test_batch_with_pandas(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    table = example("batch_with_pandas").main("4")
+    assert list(table["right"]) == [True] * 4
+    assert (table["longest_chain"] < table["tokens"]).all()
+    assert capsys.readouterr().out.splitlines()[-1].startswith("100% right, ")
+
+
+def test_curate_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow", reason="the extra [curate] is not installed")
+    from tests.curation import endpoint
+    from tests.curation.annotator import answer, plant_problems
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    module = example("curate_traces")
+    # The endpoint knows these traces by heart: in each, a sentence is a step.
+    planted = [
+        plant_problems(f"traces.jsonl:{number}", [problem])
+        for number, problem in enumerate(generate("worksheet", 10, seed=5, split="train"), 1)
+    ]
+    told = [
+        SimpleNamespace(
+            question=one.trace.question, answer=one.trace.answer, sequential=SimpleNamespace(thinking=(one.trace.reasoning,))
+        )
+        for one in planted
+    ]
+    monkeypatch.setattr(module, "generate", lambda *_, **__: told)
+    rows = {one.trace.id: one for one in planted}
+    with endpoint.serving(endpoint.Endpoint(answer, rows)) as up:
+        assert module.main(up.url, "stand-in", str(tmp_path)) == 0
+    assert "10 documents in " in capsys.readouterr().out
+
+
 def test_write_a_task(capsys: pytest.CaptureFixture[str]) -> None:
     example("write_a_task").main("5")
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -80,10 +120,8 @@ def test_write_a_task(capsys: pytest.CaptureFixture[str]) -> None:
         assert row["structured"].endswith(f"Answer: {row['answer']}")
 
 
-def test_the_quickstart_prints_what_it_says(
-    mini: LLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(multiverse, "LLM", lambda: mini, raising=False)
+@pytest.mark.usefixtures("one_model")
+def test_the_quickstart_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     page = (FOLDER.parent / "docs" / "quickstart.md").read_text()
     found = re.search(r"```python\n(.*?)```\s*```text\n(.*?)```", page, re.DOTALL)
     assert found is not None

@@ -72,6 +72,25 @@ def test_pictures_are_those_of_the_code() -> None:
         assert f"figures/{path.name}" in (DOCS / "concepts.md").read_text()
 
 
+def test_tables_of_figures_are_those_of_the_json_files() -> None:
+    measured = module("measured")
+    placed: list[str] = []
+    for page in measured.pages():
+        text = page.read_text()
+        placed += measured.names(text)
+        assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == len(measured.names(text)), page
+        assert measured.filled(text) == text, f"{page.name}: run: python docs/measured.py"
+    assert set(placed) == set(measured.TABLES)
+
+
+def test_a_figure_that_was_changed_by_hand_is_found() -> None:
+    measured = module("measured")
+    text = (DOCS / "results.md").read_text()
+    assert "98.2%" in text
+    assert measured.filled(text.replace("98.2%", "99.2%")) == text
+    assert "| **0.65** |" in measured.ratios("engine")
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     assert SITE["theme"]["font"] is False
     assert not {"extra_javascript", "extra_css"} & SITE.keys()
@@ -80,8 +99,8 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 
 def test_examples_of_the_site_are_all_that_there_are() -> None:
-    shown = re.findall(r'^--8<-- "examples/(\w+\.py)"$', (DOCS / "examples.md").read_text(), re.MULTILINE)
-    assert sorted(shown) == sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+    shown = re.findall(r'^--8<-- "examples/(\w+\.(?:py|mjs))"$', (DOCS / "examples.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(path.name for kind in ("py", "mjs") for path in (ROOT / "examples").glob(f"*.{kind}"))
 
 
 def test_extras_of_the_installation_page() -> None:
