@@ -161,26 +161,25 @@ paper: setup  ## compare the ways of forking and joining: missing cells, then ta
 	test -f recipes/paper/timing-paper.json || $(BIN)/python -m recipes.paper.timing
 	$(BIN)/python -m recipes.paper.report
 
-# Each an hour or two of one core. A run that was stopped resumes; finished ones are kept. Another seed: make rl-correctness SEED=1
+# Each a quarter of an hour of one core. A run that was stopped resumes; finished ones are kept. Another seed: make rl-correctness SEED=1
 SEED ?= 0
 RL_RUN = $(BIN)/python -m recipes.rl.run --seed $(SEED)
 RL_REPORT = $(BIN)/python -m recipes.rl.report
 
 rl-correctness: setup  ## reinforcement learning from a model that forks and is often wrong: rewarded if right
 	$(RL_RUN) correctness
+	$(RL_RUN) correctness-sloppy
 	$(RL_REPORT)
 
-rl-acceleration: setup  ## the same with a reward for a shorter critical path, and without, from a model that forks or not
+rl-acceleration: setup  ## with a reward for a shorter critical path, from a model that forks or not
 	$(RL_RUN) acceleration
+	$(RL_REPORT)
+
+rl-collapse: setup  ## whether forking is lost where only right answers are rewarded, beside rl-acceleration
 	$(RL_RUN) no-acceleration
 	$(RL_REPORT)
 
-rl-collapse: setup  ## whether forking is lost where only right answers are rewarded
-	$(RL_RUN) collapse
-	$(RL_RUN) shaped
-	$(RL_REPORT)
-
-rl-sequential: setup  ## as rl-correctness, with the same model thinking in a line, at the same number of sampled tokens
+rl-sequential: setup  ## as rl-correctness, with the same model thinking in a line
 	$(RL_RUN) sequential
 	$(RL_REPORT)
 

@@ -144,6 +144,21 @@ def runs_table(results: Sequence[Result]) -> str:
     return rows([*header, "critical path, after / before", "forked"], lines)
 
 
+def rollouts_table(results: Sequence[Result]) -> str:
+    """The rollouts of each run, batch by batch: the questions are new in each batch, and the same in runs of the same seed."""
+    longest = max(len(result.curve) for result in results)
+    lines = []
+    for result in results:
+        for label, key, scale in (
+            ("right, %", "right", 100.0),
+            ("forked, %", "forked", 100.0),
+            ("critical path", "critical_path_tokens", 1.0),
+        ):
+            values = [f"{scale * step[key]:.0f}" for step in result.curve if key in step]
+            lines.append([result.run, str(result.seed), label, *values, *[""] * (longest - len(values))])
+    return rows(["run", "seed", "rollouts", *map(str, range(1, longest + 1))], lines)
+
+
 def cost_table(results: Sequence[Result]) -> str:
     """What each run took, and how far the trainer was from the engine at the first update of each batch of rollouts."""
     header = ["run", "seed", "what is rewarded", "batches", "rollouts", "sampled tokens", "updates", "minutes"]
@@ -166,6 +181,12 @@ def cost_table(results: Sequence[Result]) -> str:
             ]
         )
     return rows([*header, "mean ratio", "largest |ratio - 1| of a token"], lines)
+
+
+def retokenized(results: Sequence[Result]) -> str:
+    """How many of the measured answers would be trained as other tokens by trainers that pass on text."""
+    found = [value for result in results for one in (*result.before, *result.after) for value in one.retokenized]
+    return f"Tokenized again, the texts of {sum(found)} of {len(found):,} measured answers give other tokens."
 
 
 def missing(results: Sequence[Result]) -> str:
@@ -223,7 +244,6 @@ PLOTS: dict[str, tuple[Sequence[str], dict[str, tuple[str, float]], str]] = {
         {"right": RIGHT, "forked": FORKED, "critical_path_tokens": CRITICAL},
         "step",
     ),
-    "rl-collapse": (("collapse", "shaped"), {"right": RIGHT, "forked": FORKED, "critical_path_tokens": CRITICAL}, "step"),
     "rl-mismatch": (
         ("correctness", *(name for name in RUNS if name.startswith("mismatch"))),
         {"right": RIGHT, "first_ratio_deviation": ("largest |ratio - 1|", 1.0)},
@@ -242,12 +262,16 @@ def markdown(results: Sequence[Result], plots: Iterable[str]) -> str:
         missing(results),
         "All families of a run together (± one standard error; differences and ratios in pairs, on the same problems):",
         runs_table(results),
-        *(f"![Curves of the rollouts](figures/{name}.svg)" for name in plots),
         "Family by family:",
         families_table(results),
+        "The rollouts of each batch (temperature 1). No question comes twice in a run; runs with the same sources of questions "
+        "have the same ones in the same batch:",
+        rollouts_table(results),
+        *(f"![Curves of the rollouts](figures/{name}.svg)" for name in plots),
         "What the runs took, and the trainer's probabilities over the engine's, of all tokens at the first update of each "
         "batch of rollouts (fp32):",
         cost_table(results),
+        retokenized(results),
         f"Measured on: {'; '.join(machines)}.",
     ]
     return "\n\n".join(parts)

@@ -61,11 +61,12 @@ def measured(model: Path, run: Run, folder: Path) -> list[Asked]:
     llm: LLM | None = None
     found: list[Asked] = []
     for mode, temperature in product(run.modes, run.temperatures):
-        for family in run.families:
-            store = folder / f"measured-{family}-{mode}-{temperature:g}-{run.n}.json"
+        for family, widths in run.families.items():
+            wide = "".join(map(str, widths)) or "any"
+            store = folder / f"measured-{family}-{wide}-{mode}-{temperature:g}-{run.n}.json"
             if not store.exists():
                 llm = llm or LLM(model, dtype="float32")
-                (one,) = measure(llm, [family], [mode], run.n, temperature=temperature)
+                (one,) = measure(llm, {family: widths}, [mode], run.n, temperature=temperature)
                 part = store.with_suffix(".part")
                 part.write_text(json.dumps(asdict(one)))
                 part.replace(store)

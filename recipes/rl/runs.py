@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from .mismatch import MISMATCHES, Mismatch
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+_NARROW = {"worksheet": (2, 3), "nested": (2,)}
+"""Short problems, as in training, so that a batch of rollouts takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Run:
         start: name of the start model.
         config: file with its settings, in this folder.
         settings: what replaces them, by dotted name.
-        families, modes, temperatures: held-out problems before and after, how they are asked, and how answers are drawn.
+        families: held-out problems before and after, with their widths; none is any. Without, a run is judged by its rollouts.
+        modes, temperatures: how they are asked, and how answers are drawn.
         n: problems of each family.
         mismatch: what is done to rollouts before the update, to see what it costs.
     """
@@ -33,52 +36,43 @@ class Run:
     start: str
     config: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    families: tuple[str, ...] = ("worksheet", "nested")
+    families: Mapping[str, Sequence[int]] = field(default_factory=lambda: _NARROW)
     modes: tuple[Instruction, ...] = ("parallel",)
-    temperatures: tuple[float, ...] = (0.0, 1.0)
-    n: int = 150
+    temperatures: tuple[float, ...] = (0.0,)
+    n: int = 200
     mismatch: Mismatch | None = None
 
 
-_ALL = ("worksheet", "cases", "countdown", "nested", "chain")
+_MIDDLE = {"worksheet": (3, 4), "nested": (2,)}
 _CORRECT = [{"name": "correct"}]
 
 RUNS: dict[str, Run] = {
-    "correctness": Run("correctness rewarded, parallel", "form", "correctness.yaml"),
-    "acceleration": Run("correctness and acceleration", "able", "acceleration.yaml", families=_ALL, modes=("as-is",), n=60),
+    "correctness": Run("correctness rewarded, parallel", "careless", "correctness.yaml", temperatures=(1.0,)),
+    "correctness-sloppy": Run(
+        "correctness rewarded, parallel",
+        "sloppy",
+        "correctness.yaml",
+        {"max_steps": 4},
+        n=100,
+        temperatures=(1.0,),
+    ),
+    "acceleration": Run("correctness and acceleration", "able", "acceleration.yaml", families=_MIDDLE, modes=("as-is",)),
     "no-acceleration": Run(
         "correctness alone",
         "able",
         "acceleration.yaml",
-        {"rewards": _CORRECT},
-        families=_ALL,
-        modes=("as-is",),
-        n=60,
+        {"rewards": _CORRECT, "max_steps": 4},
+        families={},
     ),
-    "collapse": Run("correctness alone", "free", "collapse.yaml", modes=("as-is",)),
-    "shaped": Run(
-        "correctness, acceleration, well-formed blocks",
-        "free",
-        "collapse.yaml",
-        {
-            "rewards": [
-                *_CORRECT,
-                {"name": "acceleration", "weight": 0.5},
-                {"name": "well_formed", "weight": 0.2, "alternate": [2, 10]},
-            ]
-        },
-        modes=("as-is",),
-    ),
-    # A forking answer has 334 sampled tokens on average, one in a line about 285.
     "sequential": Run(
         "correctness rewarded, sequential",
-        "form",
+        "careless",
         "correctness.yaml",
-        {"mode": "sequential", "max_steps": 70},
-        modes=("sequential",),
+        {"mode": "sequential", "max_steps": 4},
+        families={},
     ),
     **{
-        f"mismatch-{name}": Run(mismatch.what, "form", "correctness.yaml", mismatch=mismatch)
+        f"mismatch-{name}": Run(mismatch.what, "careless", "correctness.yaml", {"max_steps": 3}, families={}, mismatch=mismatch)
         for name, mismatch in MISMATCHES.items()
     },
 }

@@ -1,9 +1,10 @@
 """The models that the runs start from, each from weights that come with this project and a few thousand documents at most.
 
-    python -m recipes.rl.starts form          # minutes on one core; resumes when started again
+    python -m recipes.rl.starts careless      # minutes on one core; resumes when started again
 
-``form`` and ``free`` come from the base of `recipes.paper`, which thinks in a line and has never seen a block; ``able`` from
-multiverse-mini. The documents depend only on the seeds here.
+``form`` comes from the base of `recipes.paper`, which thinks in a line and has never seen a block; the others come from
+multiverse-mini, ``careless`` and ``sloppy`` after documents with slips (`recipes.rl.careless`). The documents depend on nothing
+but the seeds here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from multiverse.training.config import load
 from multiverse.training.run import train
 from recipes.mini.data import WEIGHTS, drawn, record
 from recipes.paper import data as paper
+
+from .careless import stream
 
 HERE = Path(__file__).parent
 RUNS = Path("runs/rl")
@@ -53,8 +56,9 @@ class Start:
 
 STARTS = {
     "form": Start(2_000, lambda count: paper.training(21, count)),
-    "free": Start(2_000, lambda count: paper.training(22, count)),
     "able": Start(1_000, lambda count: drawn(23, count, 0, WEIGHTS)),
+    "careless": Start(600, lambda count: islice(stream(24, 0.6), count)),
+    "sloppy": Start(600, lambda count: islice(stream(24, 0.75), count)),
 }
 
 

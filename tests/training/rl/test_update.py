@@ -61,3 +61,11 @@ def test_the_ratio_at_the_first_update_is_1(family: str, temperature: float, top
     assert metrics["tokens_with_loss"] == sum(one.num_sampled for one in rollouts_of(groups)) > 400
     assert metrics["entropy"] > 0
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in model.parameters())
+    with torch.no_grad():  # a small step against the gradient
+        for weight in model.parameters():
+            weight -= 1e-2 * weight.grad  # type: ignore[operator]
+        gained = sum(
+            float((batch.tokens.advantage_T * (policy_logprobs(model, batch).logprob_T - batch.tokens.old_T)).sum())
+            for batch in batches
+        )
+    assert gained > 1e-3, "what was better than its group becomes likelier, and what was worse less likely"
