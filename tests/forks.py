@@ -11,12 +11,13 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,25 @@ class Server:
         out = str(stdout if stdout is not None else os.devnull)
         pid = self.ask(module=module, args=[*map(str, args)], env=dict(env or {}), stdout=out, stderr=str(errors))
         return Fork(self, pid, errors)
+
+
+def run_two(server: Server, line: Sequence[object], during: Callable[[list[Fork]], None] | None = None) -> None:
+    """What `torch.distributed.run` does: two processes that know of each other by their environment.
+
+    Args:
+        during: is given the processes, and may kill them; without, both have to end well.
+    """
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    module, *rest = line
+    both = [server.start(str(module), *rest, env={**common, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    if during is not None:
+        during(both)
+    for own in both:
+        code = own.wait()
+        assert during is not None or code == 0, own.stderr
 
 
 @contextmanager

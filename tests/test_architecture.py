@@ -34,6 +34,7 @@ BELOW_SERVING = {
 ALLOWED: dict[str, set[str]] = {
     "options": {"errors"},
     "common": {"options"},
+    "cluster": {"errors"},
     "structure": {"errors"},
     "tasks": {"errors", "structure"},
     "attention": {"errors", "structure"},
@@ -65,11 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "training/rl": {
         *BELOW_SERVING,
-        *("options", "common", "data", "training", "curation", "evaluation", "inputs", "progress", "transport"),
+        *("options", "common", "data", "training", "curation", "evaluation", "inputs", "progress", "transport", "cluster"),
     },
     "pages": {"structure"},
     "curation": {"errors", "options", "common", "structure", "data", "transport", "pages"},
-    "serving": {*BELOW_SERVING, "stock", "__init__"},
+    "serving": {*BELOW_SERVING, "stock", "cluster", "__init__"},
     "evaluation": {*BELOW_SERVING, "data", "transport", "pages"},
     "cli": {
         *BELOW_SERVING,

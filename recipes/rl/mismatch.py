@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from multiverse.errors import StructureError
 from multiverse.structure import TokenDialect, layout, resolve
-from multiverse.training.rl import experience
+from multiverse.training.rl import decoding
 from multiverse.training.rl.collect import collect
 from multiverse.training.rl.policy import Policy
 from multiverse.training.rl.rollout import Group, Rollout
@@ -78,5 +78,5 @@ def patched(mismatch: Mismatch | None) -> Iterator[None]:
     def changed(policy: Policy, *args: Any, **kwargs: Any) -> list[Group]:
         return mismatch.groups(collect(policy, *args, **kwargs), policy.tokenizer, policy.tokens)
 
-    with patch.object(experience, "collect", changed):
+    with patch.object(decoding, "collect", changed):
         yield

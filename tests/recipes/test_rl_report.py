@@ -14,7 +14,7 @@ from multiverse.engine.model import embedded_model
 from multiverse.errors import DataError
 from multiverse.structure import encode, layout, resolve
 from multiverse.tasks import generate
-from multiverse.training.rl import experience
+from multiverse.training.rl import decoding
 from multiverse.training.rl.rollout import Group, Question, Rollout, Support
 from recipes.rl import report
 from recipes.rl.measure import Asked
@@ -79,13 +79,13 @@ def test_rollouts_are_changed_between_engine_and_update(
     policy.tokenizer, policy.tokens = tokenizer, tokens  # type: ignore[attr-defined]
     group = Group(Question("q", ()), (made,))
     monkeypatch.setattr("recipes.rl.mismatch.collect", lambda *_, **__: [group])
-    original = experience.collect
+    original = decoding.collect
     with patched(MISMATCHES["guard"]):
-        (changed,) = experience.collect(policy, [], group_size=1, draw=None)  # type: ignore[arg-type]
+        (changed,) = decoding.collect(policy, [], group_size=1, draw=None)  # type: ignore[arg-type]
         assert not any(changed.rollouts[0].supports)
-    assert experience.collect is original
+    assert decoding.collect is original
     with patched(None):
-        assert experience.collect is original
+        assert decoding.collect is original
 
 
 def test_the_curve_has_a_point_for_each_batch_of_rollouts(tmp_path: Path) -> None:

@@ -221,3 +221,13 @@ def test_going_by_document_gives_the_logits_and_gradients_of_whole_rows(
         cross_entropy(logits_BLV[kept_BL], batch["input_ids"][kept_BL]).backward()
         found.append((logits_BLV[kept_BL].detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+
+
+def test_a_forward_of_nothing_but_padding_gives_every_weight_a_gradient(model: Any) -> None:
+    """With several processes, one may have nothing else: gradients are exchanged weight by weight, in all of them."""
+    logits_BNV, targets_BN = answer_logits(model, collate([[]], pad_id=0))
+    model.zero_grad()
+    answer_loss(logits_BNV, targets_BN).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert not [name for name, gradient in gradients.items() if gradient is None]
+    assert all(float(gradient.abs().max()) == 0 for gradient in gradients.values() if gradient is not None)

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,7 +27,7 @@ from multiverse.structure import render
 from multiverse.tasks import problems
 from multiverse.training.config import Config, Lora, Optimizer, dump
 from multiverse.training.run import train
-from tests.forks import Server, forks
+from tests.forks import Server, forks, run_two
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -210,17 +209,6 @@ def alone(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return config
 
 
-def train_with_two(processes: Server, line: list[str]) -> None:
-    """What `torch.distributed.run` does: two processes that know of each other by their environment."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    both = [processes.start(*line, env={**common, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    for own in both:
-        assert own.wait() == 0, own.stderr
-
-
 @pytest.mark.parametrize(
     ("fsdp", "launched"),
     [(True, False), (False, False), pytest.param(True, True, marks=pytest.mark.slow)],
@@ -237,7 +225,7 @@ def test_two_processes_train_to_the_same_loss_as_one(
         done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     else:
-        train_with_two(processes, line)
+        run_two(processes, line)
     expected, found_losses = losses(Path(one.out)), losses(Path(two.out))
     assert found_losses == pytest.approx(expected, rel=2e-4)
     checkpoints = sorted(Path(two.out).glob("checkpoint-*"))
@@ -246,12 +234,33 @@ def test_two_processes_train_to_the_same_loss_as_one(
 
     shutil.rmtree(checkpoints[-1])
     shutil.rmtree(Path(two.out) / "model")
-    train_with_two(processes, line)
+    run_two(processes, line)
     assert losses(Path(two.out)) == pytest.approx(found_losses, rel=1e-6)
     first, second = _weights(Path(one.out) / "model"), _weights(Path(two.out) / "model")
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=2e-3, rtol=2e-2)
+
+
+@pytest.mark.slow
+def test_a_process_that_gets_nothing_but_padding_takes_part(config: Config, processes: Server, tmp_path: Path) -> None:
+    """Of the last two rows, one is empty: the second process has no token, and yet a gradient for each weight."""
+    config = replace(
+        config,
+        data=[str(write_data(tmp_path / "odd.jsonl", 5))],
+        mixture=[1.0],
+        packing=False,
+        global_batch_size=2,
+        micro_batch_size=1,
+        gradient_checkpointing=True,  # without, DDP looks for weights that were not used
+    )
+    one, two = replace(config, out=str(tmp_path / "one")), replace(config, out=str(tmp_path / "two"))
+    train(one)
+    run_two(processes, command(two, tmp_path))
+    assert losses(Path(two.out)) == pytest.approx(losses(Path(one.out)), rel=2e-4)
+    first, second = _weights(Path(one.out) / "model"), _weights(Path(two.out) / "model")
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3)
 
 
 def test_forward_passes_of_any_size_make_the_same_step(config: Config, tmp_path: Path) -> None:

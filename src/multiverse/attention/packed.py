@@ -211,6 +211,9 @@ def packed_attention(
 def _by_document(attend: Callable[..., Tensor], qkv: Sequence[Tensor], stretches: Sequence[Stretch]) -> Tensor:
     """Attention of each document to itself and its prefix, and none of padding: [B, L, H, D]."""
     rows, heads, length, _ = qkv[0].shape
+    if all(stretch.mask_LK is None for stretch in stretches):
+        # Nothing but padding. Processes exchange gradients weight by weight, so every weight has one, if only 0.
+        return ((qkv[0] + qkv[1] + qkv[2]) * 0.0).to(qkv[0].dtype).transpose(1, 2)
     device, given = qkv[0].device.type, qkv[0].dtype
     # On a CPU in fp32: the backward of torch's bfloat16 kernel takes up to four times as long for a short document.
     dtype = torch.float32 if device == "cpu" else given

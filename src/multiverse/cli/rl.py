@@ -29,13 +29,15 @@ def rl(
     weights are changed so that the better ones become likelier. The folder of the
     run holds checkpoints, the log, curves, samples and, at the end, the model. A run
     that was stopped or killed resumes from its newest checkpoint when it is started
-    again. Use torchrun for several devices. With --dry-run, settings and questions
-    are checked, memory and time estimated, and one step is taken with a tiny model.
+    again. Use torchrun for several devices, and rollout_replicas for rollouts on
+    others. With --dry-run, settings and questions are checked, memory and time
+    estimated, and one step is taken with a tiny model.
 
     [bold]Examples[/bold]
     multiverse rl recipes/rl/quick.yaml
     multiverse rl recipes/rl/quick.yaml --dry-run
     multiverse rl recipes/rl/quick.yaml --set algorithm.name=dapo --set optimizer.lr=2e-5
+    torchrun --nproc-per-node 2 -m multiverse rl recipes/rl/quick.yaml
     """
     from rich.console import Console
     from transformers.utils import logging
@@ -91,9 +93,11 @@ def print_report(report: RLReport, as_json: bool) -> None:
         "memory",
         f"{report.peak / GIB:8.2f} GiB at most on each of {report.devices} device{'s' * (report.devices > 1)} (estimate)",
     )
+    for name, size in report.replica_memory.items():
+        row(f"replica: {name}", f"{size / GIB:8.2f} GiB on each of {report.replicas}, beside the devices that train (estimate)")
     for name, seconds in report.seconds.items():
         row(f"time: {name}", f"{seconds:8.1f} s a step")
-    hours = sum(report.seconds.values()) * report.steps / 3600
+    hours = report.seconds_per_step * report.steps / 3600
     row("time", f"{hours:8.2f} h on this machine, if every answer is as long as it may be (estimate)")
     if report.tiny:
         row("tiny step", f"reward {report.tiny['reward']:.3f}, largest |ratio - 1| {report.tiny['first_ratio_deviation']:.1e}")

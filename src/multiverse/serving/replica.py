@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from .. import cluster
 from .config import ServerConfig
 from .gateway import Report
 from .middleware import Message
@@ -56,7 +57,7 @@ class Replica:
         from .app import create_app
         from .service import Service
 
-        _be_quiet()
+        cluster.be_quiet()
         logs.set_up("warning")  # requests are logged by the gateway
         self._service = Service(LLM(**options), config)
         self._app = create_app(self._service)
@@ -113,13 +114,3 @@ class Replica:
             raise RuntimeError("the engine is closed")
         metrics = self._service.metrics.render().decode()
         self._board.post.remote(self._name, Report(self._service.stats(), metrics, os.getpid()))
-
-
-def _be_quiet() -> None:
-    import warnings
-
-    from transformers.utils import logging
-
-    warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

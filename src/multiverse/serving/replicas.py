@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, first_line, require
+from .. import cluster
+from ..errors import ModelError, require
 from ..threads import usable_cores
 from . import logs
 from .config import ScaleConfig, ServerConfig
@@ -76,23 +77,17 @@ class RayPool:
     """Replicas under Ray Serve. Raises as `run`."""
 
     def __init__(self, config: ServerConfig, options: Mapping[str, Any], scale: ScaleConfig) -> None:
-        _prepare_environment()
-        self._ray = ray = require("ray", "ray")
+        # Too short for a busy machine: the time in which a replica has to tell the length of its queue.
+        os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
+        logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
+        self._ray = ray = cluster.import_ray()
         self._serve = require("ray.serve", "ray")
         resources = _resources(options, scale)
-        self._own = "RAY_ADDRESS" not in os.environ
+        self._own = cluster.is_private()
         self._name = f"multiverse-{secrets.token_hex(4)}"  # there may be others on a cluster
         logs.log("starting Ray" if self._own else "joining Ray", replicas=scale.replicas)
-        given: dict[str, Any] = {"namespace": "multiverse", "log_to_driver": True, "logging_level": logging.ERROR}
-        if self._own:
-            cores = max(usable_cores(), resources["num_cpus"] * scale.most)
-            given |= {"include_dashboard": False, "num_cpus": cores, "object_store_memory": _STORE}
-        try:
-            ray.init(**given)
-        except Exception as error:  # of any kind, bare `Exception` included
-            ray.shutdown()
-            where = "could not be started" if self._own else f"at RAY_ADDRESS={os.environ['RAY_ADDRESS']!r} could not be joined"
-            raise ModelError(f"Ray {where}: {first_line(error)}") from error
+        cores = max(usable_cores(), resources["num_cpus"] * scale.most)
+        cluster.start(ray, num_cpus=cores, object_store_memory=_STORE)
         board: Any = ray.remote(Board)
         self._board: Any = board.options(num_cpus=0, max_restarts=-1).remote()
         try:
@@ -138,7 +133,7 @@ class RayPool:
         try:
             handle = serve.run(deployment.bind(inner, options, self._board), name=self._name, route_prefix=None)
         except RuntimeError as error:
-            raise ModelError(f"the replicas could not be started: {_reason(error)}") from None
+            raise ModelError(f"the replicas could not be started: {cluster.reason(error)}") from None
         return handle.options(stream=True, method_name="answer")
 
     async def answer(self, scope: dict[str, Any], content: bytes) -> AsyncIterator[list[Message]]:
@@ -193,18 +188,6 @@ def _future(reference: Any) -> asyncio.Future[Any]:
     return asyncio.wrap_future(reference.future())
 
 
-def _prepare_environment() -> None:
-    """Set what Ray reads when it is imported. A cluster of our own requires a token that is not written to the home folder."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's timeouts, for its start and for a replica's queue length, are too short for a busy machine.
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
-    os.environ.setdefault("RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S", "1")
-    logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
-    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
 def _resources(options: Mapping[str, Any], scale: ScaleConfig) -> dict[str, Any]:
     """Resources of a replica: a GPU for each rank where there are GPUs, else its share of the cores."""
     from ..backends import on_gpu
@@ -214,9 +197,3 @@ def _resources(options: Mapping[str, Any], scale: ScaleConfig) -> dict[str, Any]
     if on_gpu(device):
         return {"num_gpus": ranks, "num_cpus": ranks}
     return {"num_cpus": max(1, usable_cores() // scale.most)}
-
-
-def _reason(error: Exception) -> str:
-    """The line of a failed deployment's report that names the error."""
-    lines = [line.strip() for line in str(error).splitlines() if "Error" in line]
-    return (lines[-1] if lines else first_line(error))[:500]

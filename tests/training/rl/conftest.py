@@ -1,7 +1,8 @@
-"""Groups whose rollouts fork, with prompts that do or do not."""
+"""Groups whose rollouts fork, with prompts that do or do not; and a tiny model in a folder, for whole runs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +34,12 @@ def groups(tokenizer: Any, tokens: TokenDialect) -> list[Group]:
         )
         for name, prompt in {"plain": plain, "forked": forked}.items()
     ]
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from recipes.mini.start import write
+
+    folder = tmp_path_factory.mktemp("start")
+    write(folder, shape="test", texts=100)
+    return folder

@@ -19,29 +19,14 @@ import yaml
 from multiverse import LLM
 from multiverse.errors import ConfigError, DiskError, ModelError, RewardError
 from multiverse.training.callbacks import InterruptedRunError
-from multiverse.training.config import Lora, Optimizer
+from multiverse.training.config import Lora
 from multiverse.training.rl.algorithms import Algorithm
 from multiverse.training.rl.collapse import CollapseError, EarlyStopping
 from multiverse.training.rl.config import RLConfig, Sampling, dump
-from multiverse.training.rl.questions import QuestionSource, Stage
 from multiverse.training.rl.rewards import Reward
 from multiverse.training.rl.run import check_folder, train
-from tests.forks import Server, forks
-
-REWARDS = [Reward(name="correct"), Reward(name="forked", weight=0.1)]
-# A random model is never right and seldom forks: where gradients matter, it is paid for something else as well.
-LETTERS = "tests.training.rl.paying:letters"
-PAID = [*REWARDS, Reward(name=LETTERS, weight=0.5, workers=1)]
-TIMES = ("seconds", "tokens_per_second")
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from recipes.mini.start import write
-
-    folder = tmp_path_factory.mktemp("start")
-    write(folder, shape="test", texts=100)
-    return folder
+from tests.forks import Fork, Server, forks, run_two
+from tests.training.rl.runs import LETTERS, PAID, REWARDS, command, configured, log, weights
 
 
 @pytest.fixture(scope="module")
@@ -53,43 +38,6 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def config(start: Path, tmp_path: Path) -> RLConfig:
     return configured(start, tmp_path / "run")
-
-
-def configured(start: Path, out: Path) -> RLConfig:
-    return RLConfig(
-        model=str(start),
-        questions=[QuestionSource(family="worksheet", curriculum=[Stage(width=2, for_steps=1), Stage(width=3)])],
-        out=str(out),
-        rewards=REWARDS,
-        questions_per_batch=2,
-        group_size=3,
-        max_steps=3,
-        sampling=Sampling(max_tokens=40),
-        optimizer=Optimizer(lr=3e-3, schedule="constant", warmup=0.0),
-        kv_memory=8 / 1024,
-        validation_questions=0,
-        save_every=1,
-        samples_every=None,
-        early_stopping=EarlyStopping(forked=None, reward=None, malformed=None),
-    )
-
-
-def log(out: Path) -> list[dict[str, Any]]:
-    """The records of a run, without times."""
-    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if not any(part in k for part in TIMES)} for r in records]
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model" / "model.safetensors")
-
-
-def command(config: RLConfig, folder: Path) -> list[str]:
-    path = folder / f"{Path(config.out).name}.yaml"
-    path.write_text(dump(config))
-    return ["multiverse", "rl", str(path)]
 
 
 def test_a_run_leaves_a_model_that_the_engine_loads_and_says_how_it_came_about(config: RLConfig) -> None:
@@ -163,17 +111,78 @@ def test_a_run_killed_with_sigkill_resumes_to_the_same_curve(config: RLConfig, p
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_ctrl_c_while_rollouts_are_decoded_leaves_a_checkpoint(config: RLConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiverse.training.rl import experience
+def test_two_processes_train_to_the_same_curve_as_one(config: RLConfig, processes: Server, tmp_path: Path) -> None:
+    """Three questions: one process asks two of them, and in the first of the two updates the other one has no rollouts."""
+    algorithm = Algorithm(updates_per_batch=2)
+    config = replace(
+        config,
+        rewards=PAID,
+        algorithm=algorithm,
+        questions_per_batch=3,
+        group_size=2,
+        max_steps=2,
+        sampling=Sampling(max_tokens=24),
+        save_every=9,
+    )
+    one, two = replace(config, out=str(tmp_path / "one")), replace(config, out=str(tmp_path / "two"))
+    train(one)
+    run_two(processes, command(two, tmp_path))
+    assert_same_run(Path(one.out), Path(two.out))
 
-    config, collect = replace(config, save_every=1000, max_steps=2), experience.collect
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{"fsdp": True}, {"fsdp": True, "precision": "bf16"}, {"fsdp": True, "lora": Lora(rank=2)}, {}]
+)
+def test_two_processes_that_were_killed_resume_to_the_same_curve(
+    config: RLConfig, processes: Server, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    config = replace(
+        config, rewards=PAID, questions_per_batch=3, max_steps=4, algorithm=Algorithm(updates_per_batch=2), keep=9, **change
+    )
+    one, two, cut = (replace(config, out=str(tmp_path / name)) for name in ("one", "two", "cut"))
+    run_two(processes, command(two, tmp_path))
+    if config.precision == "fp32":
+        train(one)
+        assert_same_run(Path(one.out), Path(two.out))
+    line, out = command(cut, tmp_path), Path(cut.out)
+
+    def kill(running: list[Fork]) -> None:
+        while all(own.poll() is None for own in running) and not (out / "checkpoint-1" / "complete").exists():
+            time.sleep(0.002)
+        for own in running:
+            own.kill()
+
+    run_two(processes, line, kill)
+    assert not (out / "model").exists(), "the run was to be cut in the middle"
+    for path in out.glob("checkpoint-*"):
+        if int(path.name.rpartition("-")[2]) > 1:
+            shutil.rmtree(path)
+    run_two(processes, line)
+    assert_same_run(Path(two.out), out)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Figures of every step within 1e-4, and weights within a hundredth of the learning rate."""
+    for expected, found in zip(log(first), log(second), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert found["grad_norm"] > 0
+    wanted, got = weights(first), weights(second)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(got[name], tensor, atol=3e-5, rtol=1e-4)
+
+
+def test_ctrl_c_while_rollouts_are_decoded_leaves_a_checkpoint(config: RLConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiverse.training.rl import decoding
+
+    config, collect = replace(config, save_every=1000, max_steps=2), decoding.collect
 
     def interrupted(*args: Any, draw: Any, **kwargs: Any) -> Any:
         if draw.step == 1:
             signal.raise_signal(signal.SIGINT)
         return collect(*args, draw=draw, **kwargs)
 
-    monkeypatch.setattr(experience, "collect", interrupted)
+    monkeypatch.setattr(decoding, "collect", interrupted)
     with pytest.raises(InterruptedRunError, match="stopped at step 1 of 2; start again to continue"):
         train(config)
     assert (Path(config.out) / "checkpoint-1" / "complete").exists()
@@ -185,7 +194,7 @@ def test_ctrl_c_while_rollouts_are_decoded_leaves_a_checkpoint(config: RLConfig,
 def test_a_reward_that_fails_for_everything_ends_the_run_and_its_rollouts_are_judged_again(
     config: RLConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from multiverse.training.rl import experience
+    from multiverse.training.rl import decoding
 
     module = tmp_path / "mine.py"
     module.write_text("def reward(question, rollout):\n    raise KeyError('no such thing')\n")
@@ -196,7 +205,7 @@ def test_a_reward_that_fails_for_everything_ends_the_run_and_its_rollouts_are_ju
         train(config)
     module.write_text("def reward(question, rollout):\n    return len(rollout.generation.token_ids) / 50\n")
     collected: list[Any] = []
-    monkeypatch.setattr(experience, "collect", lambda *args, **_: collected.append(args))
+    monkeypatch.setattr(decoding, "collect", lambda *args, **_: collected.append(args))
     train(config)
     assert not collected, "the rollouts were kept"
     (record,) = log(Path(config.out))

@@ -125,6 +125,11 @@ class Algorithm(Options):
         if 0 < self.clip_ratio_dual <= 1:
             raise ConfigError(f"clip_ratio_dual={self.clip_ratio_dual} is not valid: it must be above 1, or 0 (off)")
 
+    def unless_given(self, **values: Any) -> Algorithm:
+        """These settings with other values of those that were not given when they were made."""
+        missing = {name: value for name, value in values.items() if name not in self._named}
+        return replace(self, **missing) if missing else self
+
     def bound(self, max_tokens: int) -> Algorithm:
         """These settings with the limit on a rollout's tokens, where they say that it is to be taken."""
         return replace(

@@ -111,6 +111,17 @@ class RLConfig(Options):
         Config, "packed_length", 8192, help="Most tokens of a row of packed rollouts in the update.", ge=2
     )
     micro_batch_size: int = like(Config, "micro_batch_size")
+    rollout_replicas: int = option(
+        0,
+        "Engines for rollouts in processes of their own, under Ray, each with a copy of the weights, and on a GPU of its own "
+        "if there are any; 0 decodes in the processes that train.",
+        ge=0,
+    )
+    asynchronous: bool = option(
+        False,
+        "With rollout_replicas: decode a batch of rollouts while the weights are updated on the one before, so that weights "
+        "write it that are one batch older; algorithm.importance_sampling corrects for that, and is token_truncate unless set.",
+    )
     kv_memory: float | None = option(
         None, "GiB of memory for keys and values of rollouts.", gt=0, metavar="GIB", show_default="by device"
     )
@@ -157,6 +168,12 @@ class RLConfig(Options):
         check_judge(self.questions, self.rewards)
         if self.fsdp and self.optimizer.name == "muon":
             raise ConfigError("optimizer.name='muon' needs whole matrices, and fsdp=True cuts them: use adamw, or fsdp: false")
+        if self.asynchronous and not self.rollout_replicas:
+            raise ConfigError(
+                "asynchronous=True needs rollout_replicas of 1 or more: a process does not decode while it trains"
+            )
+        if self.asynchronous:
+            object.__setattr__(self, "algorithm", self.algorithm.unless_given(importance_sampling="token_truncate"))
 
     @property
     def share_every(self) -> int | None:

@@ -25,11 +25,13 @@ from ..run import mask_kind
 from .collapse import CollapseDetector
 from .collect import encode_questions
 from .config import RLConfig
+from .decoding import InProcess
 from .experience import Experiences
 from .log import Live
 from .logprobs import disable_dropout
 from .metrics import Metrics
 from .questions import Questions
+from .replicas import check_replicas
 from .rewards import Rewards
 from .run import Run, Start, make_policy
 
@@ -50,9 +52,12 @@ class RLReport:
         updates: for each batch of rollouts.
         rollouts: of each batch.
         prompt_tokens: the longest prompt of the first batch.
-        devices: number of processes.
+        devices: number of processes that train.
         memory: bytes on one device, by what they hold. Keys and values of rollouts, and what the update computes, take turns.
         peak: most of it at one time.
+        replicas: number of those that decode rollouts; 0 if the processes that train do.
+        replica_memory: bytes on the device of one of them, by what they hold.
+        asynchronous: whether rollouts and updates run at the same time.
         seconds: of an update on this machine, by phase, if every answer is as long as it may be.
         tiny: figures of the step with the tiny model; empty where it was not taken.
         notes: what was missing, and what was used in its place.
@@ -69,6 +74,9 @@ class RLReport:
     devices: int
     memory: dict[str, int]
     peak: int
+    replicas: int
+    replica_memory: dict[str, int]
+    asynchronous: bool
     seconds: dict[str, float]
     tiny: Metrics
     notes: list[str]
@@ -76,6 +84,11 @@ class RLReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
         return asdict(self)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds of an update with its part of the rollouts."""
+        return (max if self.asynchronous else sum)(self.seconds.values())
 
 
 def dry_run(config: RLConfig, *, devices: int | None = None) -> RLReport:
@@ -91,6 +104,7 @@ def dry_run(config: RLConfig, *, devices: int | None = None) -> RLReport:
     from transformers import AutoModelForCausalLM
 
     kind = mask_kind(config)
+    check_replicas(config)
     notes: list[str] = []
     model_config, tokenizer = model_shape(config, notes), model_tokenizer(config, notes)
     family = choose(config.preset, config.model, tokenizer, model_config).family
@@ -136,7 +150,10 @@ def dry_run(config: RLConfig, *, devices: int | None = None) -> RLReport:
         prompt_tokens=size.prompt,
         devices=count,
         memory=memory,
-        peak=_peak(memory),
+        peak=_peak(memory, gathered=config.fsdp and count > 1),
+        replicas=config.rollout_replicas,
+        replica_memory=size.replica_memory(),
+        asynchronous=config.asynchronous,
         seconds=size.seconds(_speed(config)),
         tiny=figures,
         notes=notes,
@@ -156,6 +173,8 @@ def _quick(config: RLConfig) -> RLConfig:
         samples_every=None,
         report_to=[],
         fsdp=False,
+        rollout_replicas=0,
+        asynchronous=False,
         kv_memory=None,
     )
 
@@ -166,7 +185,7 @@ def _tiny_step(config: RLConfig, kind: Any, start: Start, rewards: Rewards) -> M
     with TemporaryDirectory() as folder:
         own = replace(config, out=folder)
         live = Live(1, None)
-        experiences = Experiences(own, start.policy, questions, rewards, live.phase)
+        experiences = Experiences(own, InProcess(own, start.policy), questions, rewards, live.phase)
         trainer = Run(own, kind, start, experiences, live, CollapseDetector(own.early_stopping)).trainer(save=False)
         trainer.train()
         logged: Metrics = trainer.figures
@@ -219,9 +238,14 @@ class _Size:
     devices: int
 
     @property
+    def asked(self) -> int:
+        """Questions of one process that decodes."""
+        return -(-self.config.questions_per_batch // (self.config.rollout_replicas or self.devices))
+
+    @property
     def rollouts(self) -> int:
-        """Of one process."""
-        return -(-self.config.questions_per_batch // self.devices) * self.config.group_size
+        """Of one process that decodes."""
+        return self.asked * self.config.group_size
 
     @property
     def element(self) -> int:
@@ -230,7 +254,7 @@ class _Size:
 
     def memory(self, *, dense: bool) -> dict[str, int]:
         """Bytes on one device, by what they hold."""
-        config, text = self.config, self.model_config.get_text_config()
+        config = self.config
         update = estimate_memory(
             config,
             self.model_config,
@@ -242,16 +266,29 @@ class _Size:
             dense=dense,
         )
         found = update._asdict()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        per_token = 2 * text.num_hidden_layers * heads * width * self.element
-        needed = self.rollouts * config.sampling.max_tokens + config.questions_per_batch * self.prompt
-        found["keys and values"] = int(config.kv_memory * (1 << 30)) if config.kv_memory is not None else needed * per_token
-        if config.precision == "bf16":
-            found["decoding copy"] = 2 * self.parameters
+        if not config.rollout_replicas:
+            found |= self.decoding(copied=config.precision == "bf16" or (config.fsdp and self.devices > 1))
         if config.algorithm.kl_coef and config.lora is None:
             found["reference"] = self.parameters * (2 if config.precision == "bf16_weights" else 4)
         return found
+
+    def decoding(self, *, copied: bool) -> dict[str, int]:
+        """Bytes of what rollouts need on one device, a copy of the weights in the type that is decoded with included."""
+        config, text = self.config, self.model_config.get_text_config()
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        per_token = 2 * text.num_hidden_layers * heads * width * self.element
+        needed = self.rollouts * config.sampling.max_tokens + self.asked * self.prompt
+        given = config.kv_memory
+        found = {"keys and values": int(given * (1 << 30)) if given is not None else needed * per_token}
+        return found | ({"decoding copy": self.element * self.parameters} if copied else {})
+
+    def replica_memory(self) -> dict[str, int]:
+        """Bytes on the device of a replica, by what they hold."""
+        if not self.config.rollout_replicas:
+            return {}
+        found = self.decoding(copied=True)
+        return {"weights": found["decoding copy"], "keys and values": found["keys and values"]}
 
     def seconds(self, speed: _Speed) -> dict[str, float]:
         """Seconds of an update, by phase."""
@@ -259,14 +296,14 @@ class _Size:
         waves = -(-self.rollouts // _ROWS)
         rows = -(-self.rollouts // waves)
         forward = max(self.parameters * self.element / speed.bandwidth, 2.0 * self.parameters * rows / speed.flops) + _OVERHEAD
-        trained = self.rollouts * tokens + config.questions_per_batch * self.prompt
+        trained = -(-config.questions_per_batch // self.devices) * (config.group_size * tokens + self.prompt)
         passes = 8 if config.gradient_checkpointing else 6
         update = passes * self.parameters * trained / (_EFFICIENCY * speed.flops)
         return {"rollouts": waves * tokens * forward / config.updates, "update": update / config.updates}
 
 
-def _peak(memory: dict[str, int]) -> int:
-    """Most bytes at one time: rollouts and updates take turns."""
+def _peak(memory: dict[str, int], *, gathered: bool) -> int:
+    """Most bytes at one time: rollouts and updates take turns, and a copy of sharded weights is freed with the rollouts."""
     turns = memory["gradients"] + memory["activations"] + memory["logits"] + memory["mask"]
-    decoding = memory["keys and values"]
+    decoding = memory.get("keys and values", 0) + (memory.get("decoding copy", 0) if gathered else 0)
     return sum(memory.values()) - min(turns, decoding)

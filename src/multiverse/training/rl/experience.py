@@ -1,30 +1,29 @@
-"""Batches of rollouts: drawn, decoded, judged, given advantages; kept while there are updates to be made on them."""
+"""Batches of rollouts: drawn, decoded, judged, given advantages; kept while there are updates to be made on them.
+
+One batch after the other, decoded with the weights as they are then; or one step behind (`RLConfig.asynchronous`): when the
+updates on a batch begin, the next one is begun, too, with the weights from before these updates.
+"""
 
 from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ...errors import RewardError, writing
 from .advantages import TrainingGroup, advantages, gather
-from .collect import Draw, collect
+from .collect import Draw
 from .config import RLConfig
+from .decoding import Decoded, Decoder, OnPhase
 from .metrics import Metrics, measure
-from .policy import Policy
+from .processes import everywhere, rank, share
 from .questions import Questions
 from .rewards import Rewards
 from .rollout import Group, Question
-from .validation import answer
 
 STATE, PENDING = "rollouts.pkl", "pending-{rank}.pkl"
-OnPhase = Callable[[str, int, int], None]
-"""Called in a long phase with what is done, how much of it, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,19 @@ class Experience:
         return self.groups[count * number // parts : count * (number + 1) // parts]
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """A batch of rollouts that is decoded while the weights are updated on the one before.
+
+    Attributes:
+        index: of the batch.
+        decoded: its groups, as a checkpoint has them; `None` while they are the decoder's.
+    """
+
+    index: int
+    decoded: Decoded | None = None
+
+
 class Experiences:
     """Collects and judges the rollouts of a run, batch by batch.
 
@@ -55,20 +67,20 @@ class Experiences:
 
     Args:
         config: of the run.
-        policy: decodes with the weights that are trained.
+        decoder: decodes with the weights that are trained.
         questions: what is asked.
         rewards: judges the rollouts.
         on_phase: shows how far a batch has come.
     """
 
     def __init__(
-        self, config: RLConfig, policy: Policy, questions: Questions, rewards: Rewards, on_phase: OnPhase = lambda *_: None
+        self, config: RLConfig, decoder: Decoder, questions: Questions, rewards: Rewards, on_phase: OnPhase = lambda *_: None
     ) -> None:
-        self.config, self.policy, self.questions, self.rewards, self.on_phase = config, policy, questions, rewards, on_phase
+        self.config, self.decoder, self.questions, self.rewards, self.on_phase = config, decoder, questions, rewards, on_phase
         self.algorithm = config.algorithm.bound(config.sampling.max_tokens)
-        self._params = config.sampling.params()
         self.held_out = questions.held_out(config.validation_questions) if config.validation_questions else []
         self._last: Experience | None = None
+        self._ahead: Ahead | None = None
         self._drawn: dict[int, list[Group]] = {}
         self._clock: dict[str, float] = {}
 
@@ -77,7 +89,7 @@ class Experiences:
 
         Args:
             index: of the batch.
-            version: updates of the weights that decode it.
+            version: updates of the weights so far.
 
         Raises:
             RewardError: a reward function failed for everything. The rollouts are kept in the run's folder, and judged again
@@ -86,7 +98,14 @@ class Experiences:
         if self._last is None or self._last.index != index:
             self._last = None
             self._last = self._collect(index, version)
+            self._ahead = None
         return self._last
+
+    def begin_next(self, index: int, version: int) -> None:
+        """Begin to decode the batch after this one, if there is one, before the weights are updated on this one."""
+        if (index + 1) * self.config.updates < self.config.max_steps:
+            self.decoder.begin(self.questions.batch(index + 1), Draw(self.config.seed, index + 1, version))
+            self._ahead = Ahead(index + 1)
 
     def _collect(self, index: int, version: int) -> Experience:
         config, asked = self.config, 0
@@ -97,7 +116,11 @@ class Experiences:
             nonlocal asked
             questions = self.questions.batch(index, count, asked)
             asked += count
-            return _everywhere(self._judged(_share(questions), Draw(config.seed, index, version, attempt)))
+            try:
+                judged, error = self._judged(questions, Draw(config.seed, index, version, attempt)), None
+            except RewardError as failed:
+                judged, error = [], failed
+            return everywhere(judged, error)
 
         try:
             gathered = gather(draw, config.questions_per_batch, self.algorithm)
@@ -114,22 +137,14 @@ class Experiences:
         metrics |= {"resampled_groups": float(len(gathered.replaced)), "resample_rounds": float(gathered.rounds)}
         metrics |= stages | {f"seconds_{phase}": round(seconds, 3) for phase, seconds in self._clock.items()}
         metrics["tokens_per_second"] = generated / max(self._clock["rollouts"], 1e-9)
+        if config.rollout_replicas:
+            metrics["lost_replicas"], self.decoder.lost = float(self.decoder.lost), 0
         return Experience(index, made.groups, metrics)
 
     def _judged(self, questions: Sequence[Question], draw: Draw) -> list[Group]:
-        """Rollouts of these questions, with scores."""
+        """Rollouts of this process's share of these questions, with scores."""
         if draw.attempt not in self._drawn:
-            began = time.monotonic()
-            self._drawn[draw.attempt] = collect(
-                self.policy,
-                questions,
-                group_size=self.config.group_size,
-                draw=draw,
-                params=self._params,
-                mode=None if self.config.mode == "as-is" else self.config.mode,
-                on_progress=lambda done, total: self.on_phase("rollouts", done, total),
-            )
-            self._clock["rollouts"] += time.monotonic() - began
+            self._drawn[draw.attempt] = self._decoded(questions, draw)
         began = time.monotonic()
         self.on_phase("rewards", 0, 1)
         judged = self.rewards.judge(self._drawn[draw.attempt], draw.step)
@@ -137,18 +152,23 @@ class Experiences:
         self._clock["rewards"] += time.monotonic() - began
         return judged
 
+    def _decoded(self, questions: Sequence[Question], draw: Draw) -> list[Group]:
+        """Rollouts of this process's share of these questions: decoded now, or before."""
+        began = time.monotonic()
+        if draw.attempt or self._ahead is None or self._ahead.index != draw.step:
+            groups = self.decoder.collect(questions, draw)
+            self._clock["rollouts"] += time.monotonic() - began
+            return groups
+        decoded = self._ahead.decoded
+        groups, seconds = self.decoder.finish() if decoded is None else (share(decoded.groups), decoded.seconds)
+        self._clock["rollouts"] += seconds
+        self._clock["waiting"] = time.monotonic() - began
+        return groups
+
     def validate(self, version: int) -> tuple[list[Group], Metrics]:
         """Ask the held-out questions, one answer each; the judged answers, and figures of them."""
-        temperature = self.config.validation_temperature
-        answered = answer(
-            self.policy,
-            _share(self.held_out),
-            self.config.sampling.params(temperature=temperature),
-            mode=self.config.mode,
-            draw=Draw(self.config.seed, -1, version),
-            on_progress=lambda done, total: self.on_phase("validation", done, total),
-        )
-        groups = _everywhere(self.rewards.judge(answered, version // self.config.updates))
+        answered = self.decoder.answer(self.held_out, Draw(self.config.seed, -1, version))
+        groups = everywhere(self.rewards.judge(answered, version // self.config.updates))
         return groups, measure(groups)
 
     @property
@@ -157,14 +177,17 @@ class Experiences:
         return bool(self.held_out)
 
     def save(self, folder: Path, version: int) -> None:
-        """Write what a checkpoint needs: curricula, and the present rollouts if updates are still to be made on them.
+        """Write what a checkpoint needs: curricula, the present rollouts if updates are still to be made on them, and those
+        that are decoded ahead, for which it waits: older weights write them, which a resumed run does not have.
 
         Args:
             version: updates so far.
         """
-        last = self._last
+        last, ahead = self._last, self._ahead
         unfinished = last is not None and version < (last.index + 1) * self.config.updates
-        state = {"questions": self.questions.state(), "experience": last if unfinished else None}
+        if ahead is not None and ahead.decoded is None:
+            ahead = Ahead(ahead.index, self.decoder.begun())
+        state = {"questions": self.questions.state(), "experience": last if unfinished else None, "ahead": ahead}
         with writing(folder), (folder / STATE).open("wb") as file:
             pickle.dump(state, file)
 
@@ -174,10 +197,11 @@ class Experiences:
             state = pickle.load(file)
         self.questions.load(state["questions"])
         self._last = state["experience"]
+        self._ahead = state.get("ahead")
 
     @property
     def _pending(self) -> Path:
-        return Path(self.config.out) / PENDING.format(rank=_rank())
+        return Path(self.config.out) / PENDING.format(rank=rank())
 
     def _write_pending(self, index: int, version: int) -> None:
         """Keep rollouts that could not be judged."""
@@ -192,24 +216,3 @@ class Experiences:
             kept = pickle.load(file)
         drawn: dict[int, list[Group]] = kept["drawn"] if (kept["index"], kept["version"]) == (index, version) else {}
         return drawn
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-
-
-def _share(questions: Sequence[Question]) -> list[Question]:
-    """Those that this process asks."""
-    if not torch.distributed.is_initialized():
-        return list(questions)
-    return list(questions[_rank() :: torch.distributed.get_world_size()])
-
-
-def _everywhere(groups: list[Group]) -> list[Group]:
-    """The groups of all processes, in the order of the questions."""
-    if not torch.distributed.is_initialized():
-        return groups
-    found: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, groups)
-    columns = max(map(len, found))
-    return [own[at] for at in range(columns) for own in found if at < len(own)]

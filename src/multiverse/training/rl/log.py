@@ -59,6 +59,11 @@ class Live(Progress):
             self._phase = self._bar.add_task("")
         self._bar.update(self._phase, description=what, completed=done, total=total, visible=done < total)
 
+    def say(self, text: str) -> None:
+        """A sentence beside the bars."""
+        if self.console is not None:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:  # noqa: ARG002
         if self._bar is None or not logs:
             return

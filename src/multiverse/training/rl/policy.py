@@ -5,6 +5,9 @@ the weights. So training keeps the original forward, its attention, its mode and
 decoding (attention, fused layers, native kernels) is replaced in the copy alone. An optimizer changes parameters in place, and
 the engine sees it.
 
+Weights that are sharded over processes (FSDP2) are gathered into a whole copy when decoding begins, parameter by parameter and
+in the type that is decoded with, and this copy is freed when decoding ends. It is then that weights are held twice.
+
 What is concatenated for fused layers is shared the other way round: the trained parameters become views of it. What is packed
 is a second copy, made again after each update (`PolicyOptions.packed_linears`).
 
@@ -14,7 +17,7 @@ Shape legend: N rows of a forward, E hidden size, V vocabulary, R rows of the vo
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Unpack
 
@@ -43,12 +46,14 @@ class PolicyOptions(EngineOptions, total=False):
         share: decode with the trained parameters; otherwise with a copy, which is made anew when decoding begins, so that
             training may go on meanwhile.
         dtype: of that copy; `None` is that of the weights.
+        sharded: the weights will be sharded over the processes when training begins. Every process has to enter `decoding`.
     """
 
     packed_linears: bool | None
     deterministic: bool
     share: bool
     dtype: torch.dtype | None
+    sharded: bool
 
 
 class _Pair(NamedTuple):
@@ -99,7 +104,8 @@ class Policy:
         self._packed = options.pop("packed_linears", None)
         self._deterministic = options.pop("deterministic", False)
         self._dtype = options.pop("dtype", None)
-        self._share = options.pop("share", True) and self._dtype is None
+        sharded = options.pop("sharded", False)
+        self._share = options.pop("share", True) and self._dtype is None and not sharded
         self._engine: dict[str, Any] = dict(options)
         check_joinable(self._inner.config, name)
         if (join := tokens.dialect.join) != "kv":
@@ -107,9 +113,12 @@ class Policy:
                 f"{name!r} joins by {join}: its branches read paths again, which rollouts for training cannot say; use "
                 f"join='kv'"
             )
+        # Modules that are sharded cannot be copied any more, so a copy without weights is made now.
+        self._structure = _hollow(self._inner) if sharded else None
         self._llm: LLM | None = None
         self._parameters: list[nn.Parameter] = []
         self._pairs: list[_Pair] = []
+        self._freed: list[tuple[torch.UntypedStorage, int]] = []  # memory of the gathered copy, and its size in bytes
         self.sleeping = True
 
     @property
@@ -141,6 +150,8 @@ class Policy:
         finally:
             self.sleeping = True
             llm.engine.sleep()
+            for storage, _ in self._freed:
+                storage.resize_(0)
             release()
 
     def _wake_up(self) -> LLM:
@@ -161,23 +172,41 @@ class Policy:
         return same and (not self._share or all(_same_memory(*pair) for pair in self._pairs))
 
     @torch.no_grad()
+    def weights(self, *, trained: bool = False) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
+        """Every parameter of the transformers model with its name, and all of its values in the type that is decoded with.
+
+        Where they are sharded, they are gathered one by one, and every process has to iterate.
+
+        Args:
+            trained: only those that are trained.
+        """
+        for name, parameter in self._inner.named_parameters():
+            if parameter.requires_grad or not trained:
+                yield name, parameter, _whole(parameter, self._dtype)
+
+    @torch.no_grad()
     def _refresh(self) -> None:
         """Copy again what the engine has copies of."""
+        for storage, size in self._freed:
+            storage.resize_(size)
         if not self._share:
             for trained, own in self._pairs:
-                own.copy_(trained)
+                own.copy_(_whole(trained, own.dtype) if _is_sharded(trained) else trained)
         self.llm.engine.loaded.backend.refresh()
 
     def _build(self) -> LLM:
         """The engine, over modules of its own."""
         inner = self._inner
         self._parameters = list(inner.parameters())
-        shadow, owned = _shadow(inner, share=self._share, dtype=self._dtype)
-        loaded = self._load(shadow)
-        self._pairs = [_Pair(trained, owned[id(trained)]) for trained in self._parameters]
+        owned = [_owned(parameter, share=self._share, dtype=self._dtype) for parameter in self._parameters]
+        loaded = self._load(_shadow(self._structure if self._structure is not None else inner, owned))
+        self._pairs = [_Pair(trained, own) for trained, own in zip(self._parameters, owned, strict=True)]
         for trained, own in self._pairs if self._share else ():
             if not _same_memory(trained, own):
                 trained.data = own.data  # a view of what was concatenated
+        if any(_is_sharded(trained) for trained in self._parameters):
+            storages = {own.untyped_storage().data_ptr(): own.untyped_storage() for own in owned}
+            self._freed = [(storage, storage.nbytes()) for storage in storages.values()]
         return LLM.of(loaded, dialect=self.tokens.dialect, **self._asked, **self._engine)
 
     def _load(self, shadow: Any) -> LoadedModel:
@@ -193,18 +222,44 @@ def _same_memory(one: Tensor, other: Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.device == other.device and one.stride() == other.stride()
 
 
-def _shadow(model: Any, *, share: bool, dtype: torch.dtype | None) -> tuple[Any, dict[int, nn.Parameter]]:
-    """A copy of a model's modules, over the same memory or copies of it, and its parameters by the id of the model's."""
-    owned: dict[int, nn.Parameter] = {}
-    for parameter in model.parameters():
-        if type(parameter) is not nn.Parameter:  # quantised by a library, and not trained
-            owned[id(parameter)] = parameter
-            continue
-        values = parameter.detach()
-        owned[id(parameter)] = nn.Parameter(
-            values if share else values.to(dtype or values.dtype, copy=True), requires_grad=False
-        )
-    shadow = copy.deepcopy(model, dict(owned))
+def _is_sharded(parameter: Tensor) -> bool:
+    return hasattr(parameter, "full_tensor")  # a DTensor
+
+
+def _whole(parameter: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The values of a parameter, in this type; those that are sharded are gathered."""
+    values = parameter.detach()
+    values = values.to(dtype) if dtype is not None else values
+    gathered: Tensor = values.full_tensor() if _is_sharded(values) else values  # type: ignore[attr-defined]  # a DTensor's
+    return gathered
+
+
+def _owned(parameter: nn.Parameter, *, share: bool, dtype: torch.dtype | None) -> nn.Parameter:
+    """A parameter of the engine's modules, over the memory of a trained one or a copy of it."""
+    if _is_sharded(parameter):
+        return nn.Parameter(_whole(parameter, dtype).clone(), requires_grad=False)
+    if type(parameter) is not nn.Parameter:  # quantised by a library, and not trained
+        return parameter
+    values = parameter.detach()
+    return nn.Parameter(values if share else values.to(dtype or values.dtype, copy=True), requires_grad=False)
+
+
+def _hollow(model: nn.Module) -> nn.Module:
+    """A copy of a model's modules whose parameters have no values."""
+    empty = {
+        id(parameter): nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return copy.deepcopy(model, dict(empty))
+
+
+def _shadow(model: Any, owned: Sequence[nn.Parameter]) -> Any:
+    """A copy of a model's modules with these parameters in place of its own, in their order."""
+    memo = {id(parameter): own for parameter, own in zip(model.parameters(), owned, strict=True)}
+    shadow = copy.deepcopy(model, dict(memo))
+    device = next(iter(owned)).device
+    for module in shadow.modules():  # those of a copy that was made before the model was moved
+        module._buffers.update({name: tensor.to(device) for name, tensor in module._buffers.items() if tensor is not None})
     for module in shadow.modules():
         # What training hangs on modules: casts around the forward, inputs with gradients, shards.
         for name in ("forward", "_original_forward"):
@@ -212,7 +267,7 @@ def _shadow(model: Any, *, share: bool, dtype: torch.dtype | None) -> tuple[Any,
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks):
             hooks.clear()
     _unwrap_rows(shadow)
-    return shadow, owned
+    return shadow
 
 
 def _unwrap_rows(model: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..card import LOG, Base, base_of
 from ..config import check_extra
 from ..curve import read_log
 from ..export import CONFIG, Export
-from ..loading import load_model
+from ..loading import load_model, world_size
 from ..lora import compile_layers, enable_training
 from ..prepare import Prepared, prepare
 from ..run import CURVE, check_same, check_trackers, common_arguments, init_folder, mask_kind
@@ -29,12 +29,14 @@ from .batch import Packing
 from .card import summarize
 from .collapse import CollapseDetector, CollapseError, EarlyStopping
 from .config import RLConfig, dump, load_stored, without_effect
+from .decoding import Decoder, InProcess
 from .experience import Experiences
 from .log import Live, StepLog, StopEarly, StopRollouts
 from .logprobs import Reference, disable_dropout
 from .plots import plot_run
 from .policy import Policy
 from .questions import Questions
+from .replicas import Replicas, check_replicas
 from .rewards import Rewards
 from .samples import SAMPLES
 
@@ -42,10 +44,12 @@ from .samples import SAMPLES
 MAY_CHANGE = {
     *("report_to", "keep", "save_every", "eval_every", "shape", "out", "fsdp", "mask", "gradient_checkpointing", "compile"),
     *("save_dtype", "kv_memory", "micro_batch_size", "packed_length", "group_packing", "samples_every", "samples"),
-    *("validation_questions", "validation_temperature"),
+    *("validation_questions", "validation_temperature", "rollout_replicas"),
     *(f"early_stopping.{item.name}" for item in fields(EarlyStopping)),
 }
 _GIB = 1 << 30
+_TIMEOUT = 12 * 3600
+"""Seconds that a process waits for the others: rollouts of one may take much longer than those of another."""
 
 
 @dataclass
@@ -91,6 +95,7 @@ def train(config: RLConfig, *, fresh: bool = False, console: Any = None) -> Path
     check_extra()
     kind = mask_kind(config)
     check_trackers(config)
+    check_replicas(config)
     out = Path(config.out)
     if not fresh:
         check_folder(config, out)
@@ -104,8 +109,9 @@ def train(config: RLConfig, *, fresh: bool = False, console: Any = None) -> Path
             with writing(out):
                 init_folder(out, dump(config), fresh, SAMPLES, *(path.name for path in out.glob("pending-*.pkl")))
         live = Live(config.max_steps, console)
-        experiences = Experiences(config, start.policy, questions, rewards, live.phase)
-        return Run(config, kind, start, experiences, live, detector)(fresh=fresh)
+        with closing(make_decoder(config, start.policy, live)) as decoder:
+            experiences = Experiences(config, decoder, questions, rewards, live.phase)
+            return Run(config, kind, start, experiences, live, detector)(fresh=fresh)
 
 
 def load_start(config: RLConfig) -> Start:
@@ -151,6 +157,8 @@ def make_policy(
         options["kv_memory"] = int(config.kv_memory * _GIB)
     if config.precision == "bf16":  # as autocast computes in training
         options["dtype"] = torch.bfloat16
+    if config.fsdp and world_size() > 1:
+        options["sharded"] = True
     return Policy(
         model,
         tokenizer,
@@ -160,6 +168,19 @@ def make_policy(
         instruction=instruction,
         **options,
     )
+
+
+def make_decoder(config: RLConfig, policy: Policy, live: Live) -> Decoder:
+    """Who decodes the rollouts of a run. Raises as `Replicas`."""
+    if not config.rollout_replicas:
+        return InProcess(config, policy, live.phase)
+    live.say(f"starting {config.rollout_replicas} replicas for rollouts, under Ray")
+    return Replicas(config, policy, load_policy, live.phase, live.say)
+
+
+def load_policy(config: RLConfig) -> Policy:
+    """The policy of a run, in the process of a replica."""
+    return load_start(config).policy
 
 
 class Run:
@@ -236,6 +257,7 @@ class Run:
             eval_strategy="steps" if validates else "no",
             eval_steps=config.eval_every or max(1, config.max_steps // 10),
             eval_on_start=validates,
+            ddp_timeout=_TIMEOUT,
             **({} if save else {"save_strategy": "no"}),
         )
         packing = Packing(

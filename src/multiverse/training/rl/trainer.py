@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -85,14 +86,19 @@ class RLTrainer(StructuredTrainer):
         began = time.monotonic()
         with self.stop.interruptible():
             experience = self.experiences.get(index, number)
+        if self.run.asynchronous and part == 0:
+            self.experiences.begin_next(index, number)
         self.figures = dict(experience.metrics) if part == 0 else {}
         if part == 0 and self.is_world_process_zero():
             self._write_samples(experience)
         collected = time.monotonic()
         model.train()
-        loss, statistics = self._accumulate(model, self._batches(experience.part(part, parts)))
+        groups = experience.part(part, parts)
+        loss, statistics = self._accumulate(model, self._batches(groups))
         self.figures |= statistics.metrics(self.experiences.algorithm)
-        if part == 0:
+        stale = [number - rollout.version for group in groups for rollout in group.group.rollouts]
+        self.figures["staleness"] = fmean(stale) if stale else 0.0
+        if part == 0 and not any(stale):  # otherwise the ratio is not that of two forwards with the same weights
             for name in ("mean", "std", "deviation"):
                 self.figures[f"first_ratio_{name}"] = self.figures[f"ratio_{name}"]
         now = time.monotonic()
