@@ -11,6 +11,7 @@ from numbers import Integral
 from os import PathLike
 from typing import Any, cast, get_args
 
+from .common import QuantizeChoice
 from .engine.params import SamplingParams
 from .engine.token_ids import as_list, as_lists
 from .errors import RequestError
@@ -222,6 +223,16 @@ def positions_of(given: str | None) -> Positions | None:
     if given is not None:
         raise RequestError(f"layout={brief(given)} is not known: it must be one of {', '.join(get_args(Positions))}, or None")
     return None
+
+
+def quantize_of(given: str | None) -> QuantizeChoice:
+    """How weights are quantised; `None` is ``none``."""
+    for name in get_args(QuantizeChoice):
+        if given == name:
+            return cast(QuantizeChoice, name)
+    if given is not None:
+        raise RequestError(f"quantize={brief(given)} is not known: it must be one of {', '.join(get_args(QuantizeChoice))}")
+    return "none"
 
 
 def join_of(given: Joins | None) -> Joins | None:

@@ -27,6 +27,7 @@ from .inputs import (
     positions_of,
     priority_of,
     prompts_of,
+    quantize_of,
     single,
     text_or_ids,
 )
@@ -36,6 +37,7 @@ from .prompting import Instruction, Mode, read_instructed
 from .structure import ChatEncoder, ChatPrompt, Dialect, Document, Joins, Positions, TokenDialect, encode, parse
 
 if TYPE_CHECKING:
+    from .common import QuantizeChoice
     from .engine import Event, Generation, Request
     from .engine.engine import Engine, EngineOptions
     from .engine.generating import Generating
@@ -67,6 +69,7 @@ class LLM:
         dialect: the tag set, or its name. `None` takes the one noted in the model's configuration, or the first known one whose
             tags are all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
+        quantize: ``int8`` or ``int4`` gives the weights of linear layers 8 or 4 bits, on a CPU (docs/quantisation.md).
         device: ``auto`` takes CUDA when it is there.
         packed_linears: replace layers by faster ones (fused; on CPU native or packed linear layers) that agree to rounding.
         tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
@@ -103,6 +106,7 @@ class LLM:
         dialect: Dialect | str | None = None,
         dtype: str = "auto",
         device: str = "auto",
+        quantize: QuantizeChoice | None = None,
         packed_linears: bool = True,
         tensor_parallel: int = 1,
         deterministic: bool = False,
@@ -110,7 +114,7 @@ class LLM:
         **options: Unpack[LLMOptions],
     ) -> None:
         wanted, positions = dialect_of(dialect), positions_of(options.pop("layout", None))
-        join = join_of(options.pop("join", None))
+        join, bits = join_of(options.pop("join", None)), quantize_of(quantize)
         preset, instruction_file = options.pop("preset", "auto"), options.pop("instruction_file", None)
         if preset != AUTO:
             family_of(preset)  # before anything is loaded
@@ -125,6 +129,7 @@ class LLM:
                 model,
                 dtype=str(dtype).removeprefix("torch."),
                 device=str(device),
+                quantize=bits,
                 packed_linears=packed_linears,
                 tensor_parallel=tensor_parallel,
                 deterministic=deterministic,
@@ -228,6 +233,11 @@ class LLM:
     def vocabulary(self) -> int:
         """Number of token ids, those included that no token has."""
         return self.engine.loaded.vocabulary
+
+    @property
+    def quantized(self) -> str | None:
+        """How weights of linear layers are held: ``int8`` or ``int4``; `None` is plain numbers."""
+        return self.engine.loaded.quantized
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from .base import ForwardContext
 from .buckets import Bucket
+from .cpu.quantised_linears import QuantisedLinear
+from .cpu.quantised_weight import QuantisedWeight, concatenated
 from .kv_pool import KVPool
 from .plain import is_plain_linear
 from .torch import TorchBackend
@@ -40,7 +42,7 @@ class FusedLinear(Protocol):
         weight_FE: with a gate, the rows of the gate followed by the rows of what is gated.
     """
 
-    weight_FE: Tensor
+    weight_FE: Any  # a tensor, or on a CPU a `QuantisedWeight`
     bias_F: Tensor | None
 
     def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
@@ -80,8 +82,12 @@ class KernelBackend(Protocol):
         """A replacement of a norm, as a function of its input; `None` for other modules."""
         ...
 
-    def linear(self, weight_FE: Tensor, bias_F: Tensor | None, norm: Any = None, *, gated: bool = False) -> FusedLinear:
-        """A linear layer, the norm of its input, and whether the output is ``silu(a) * b`` of the two halves."""
+    def linear(self, weight_FE: Any, bias_F: Tensor | None, norm: Any = None, *, gated: bool = False) -> FusedLinear:
+        """A linear layer, the norm of its input, and whether the output is ``silu(a) * b`` of the two halves.
+
+        Args:
+            weight_FE: a tensor; on a CPU also a `QuantisedWeight`.
+        """
         ...
 
     def rotate_and_store(self, given: RotaryInput) -> None:
@@ -255,7 +261,7 @@ def _read_layer(layer: Any, kernels: KernelBackend, recorded: _RecordingBackend)
         return None
     if len(names[0]) != len(_ATTENTION) + 2 * normed or len(names[1]) != len(_MLP) + 1:  # + 1: the activation
         return None
-    if not all(is_plain_linear(module) for name, module in layer.named_modules() if name.endswith("_proj")):
+    if not all(_is_readable(module) for name, module in layer.named_modules() if name.endswith("_proj")):
         return None
     first, second = kernels.norm(layer.input_layernorm), kernels.norm(layer.post_attention_layernorm)
     query_norm, key_norm = (kernels.norm(attention.q_norm), kernels.norm(attention.k_norm)) if normed else (None, None)
@@ -274,10 +280,16 @@ def _read_layer(layer: Any, kernels: KernelBackend, recorded: _RecordingBackend)
     return FusedLayer(kernels, recorded.number, heads, linears)
 
 
+def _is_readable(module: nn.Module) -> bool:
+    return is_plain_linear(module) or isinstance(module, QuantisedLinear)
+
+
 def _cat(*parts: Any) -> Any:
     """All parts concatenated, or `None` if they are."""
     if parts[0] is None:
         return None
+    if isinstance(parts[0], QuantisedWeight):
+        return concatenated(parts)
     with torch.inference_mode(mode=False), torch.no_grad():  # a model that is trained may hold views of them
         return torch.cat(parts)
 
@@ -286,7 +298,10 @@ def _share_weights(fused: FusedLinear, modules: list[Any]) -> None:
     """Let the modules' parameters be views of the fused layer's weights."""
     sizes = [len(module.weight) for module in modules]
     for module, weight in zip(modules, fused.weight_FE.split(sizes), strict=True):
-        module.weight.data = weight
+        if isinstance(module, QuantisedLinear):
+            module.weight = weight
+        else:
+            module.weight.data = weight
     if fused.bias_F is not None:
         for module, bias in zip(modules, fused.bias_F.split(sizes), strict=True):
             module.bias.data = bias

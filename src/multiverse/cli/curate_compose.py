@@ -47,7 +47,9 @@ def compose(
     ],
     config: Annotated[ComposeConfig, Fields(leave_out=_NOT_OFFERED)],
     budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
-    model: Annotated[ModelOptions, Fields(only=("model", "device", "dtype", "kv_memory"), show_default={"model": "required"})],
+    model: Annotated[
+        ModelOptions, Fields(only=("model", "device", "dtype", "quantize", "kv_memory"), show_default={"model": "required"})
+    ],
     base_url: BaseUrl = None,
     wordings: Annotated[
         Path | None,

@@ -43,7 +43,7 @@ def distill(
         ),
     ],
     budget: Annotated[BudgetConfig, Fields(only=("token_budget",))],
-    model: Annotated[ModelOptions, Fields(only=("model", "upstream", "tokenizer", "layout", "device", "dtype"))],
+    model: Annotated[ModelOptions, Fields(only=("model", "upstream", "tokenizer", "layout", "device", "dtype", "quantize"))],
     source: Annotated[
         Path | None,
         typer.Argument(metavar="TASKS", help="A .jsonl file with question and answer on each line.", show_default=False),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TEXTS, OUTPUT = "Texts", "Output"
 GUARDS: dict[str | None, tuple[bool, ...]] = {None: (), "on": (True,), "off": (False,), "both": (True, False)}
 
-Model = Annotated[ModelOptions, Fields(only=("model", "layout", "device", "dtype"))]
+Model = Annotated[ModelOptions, Fields(only=("model", "layout", "device", "dtype", "quantize"))]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _open_reader(model: ModelOptions, sites: SiteOptions) -> tuple[Reader, Marke
         from ..evaluation.analysis.sites import Marker
         from ..evaluation.analysis.states import open_reader
 
-        reader = open_reader(model.model, dtype=model.dtype, device=model.device)
+        reader = open_reader(model.model, dtype=model.dtype, device=model.device, quantize=model.quantize)
         tokens = bind(reader.tokenizer, reader.model.config, layout=model.layout)
         return reader, Marker(reader.tokenizer, tokens, sites.at, sites.within)
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..attention.joinable import check_runnable, is_stateful, softcap
 from ..backends import find_device, select_for
 from ..backends.base import Backend
+from ..backends.cpu.quantised_linears import BITS, check_quantisable, quantise_model
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
 from ..errors import ModelError, RequestError
 from ..models import resolve
@@ -37,6 +38,7 @@ class LoadedModel:
         unused: rows of the vocabulary that no token has (most are padding); they are never sampled or listed, though part of
             every softmax, as in transformers.
         dynamic_rope: whether more of them would need other rotary embeddings for every length (see `models/rope.py`).
+        quantized: ``int8`` or ``int4`` if its weights have been quantised here; `None` if not.
         stop_ids: tokens that end a text.
         read_answer: finds the answer in what follows the thinking, as the model's family writes it; `None` without one.
     """
@@ -50,6 +52,7 @@ class LoadedModel:
     stop_ids: frozenset[int]
     unused: tuple[int, ...] = ()
     dynamic_rope: bool = False
+    quantized: str | None = None
     read_answer: Callable[[str], str | None] | None = None
 
     @property
@@ -68,6 +71,7 @@ def load(
     *,
     dtype: str = "auto",
     device: str = "auto",
+    quantize: str = "none",
     packed_linears: bool = True,
     tensor_parallel: int = 1,
     deterministic: bool = False,
@@ -77,6 +81,7 @@ def load(
     Args:
         dtype: ``auto`` is the dtype that the weights were saved in; else the name of a torch dtype.
         device: ``auto`` is CUDA where there is a GPU, else the CPU.
+        quantize: as in `LLM`.
         packed_linears: as in `backends.select`. Not with tensor parallelism, whose layers are transformers' own.
         tensor_parallel: number of processes that the model is split over, each with its own GPU where there are GPUs.
         deterministic: as in `backends.select`. Not with tensor parallelism.
@@ -97,12 +102,17 @@ def load(
     torch_device = find_device(device)
     parse_dtype(dtype)
     method = quantisation(config)
+    if quantize in BITS:
+        check_quantisable(config, name, quantize, torch_device, tensor_parallel)
     if tensor_parallel == 1:
         # The libraries of quantised weights put them on their device themselves, some for good.
         place = {"device_map": {"": str(torch_device)}} if method is not None else {}
         model = load_weights(source, dtype, **place)
         backend = select_for(config, torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
-        return prepare(model, tokenizer, name, backend, source)
+        if quantize in BITS:
+            quantise_model(model, BITS[quantize])
+        loaded = prepare(model, tokenizer, name, backend, source)
+        return replace(loaded, quantized=quantize if quantize in BITS else None)
     if method is not None:
         raise ModelError(
             f"tensor_parallel={tensor_parallel} does not go with the quantised weights ({method}) of {name!r}: "

@@ -64,6 +64,7 @@ def model_info(service: Service) -> dict[str, Any]:
         "max_model_len": llm.max_positions,
         "vocab_size": llm.vocabulary,
         "deterministic": service.deterministic,
+        "quantized": service.quantized,
         "has_chat_template": getattr(llm.tokenizer, "chat_template", None) is not None,
         "dialect": asdict(dialect) if dialect is not None else None,
         "dialects": list(DIALECTS),

@@ -49,7 +49,7 @@ def run(
 
     Args:
         config: the server's options; limits on requests are each replica's.
-        options: arguments of `LLM`: `model`, `dtype`, `device`, `kv_memory`, `tensor_parallel`.
+        options: arguments of `LLM`: `model`, `dtype`, `device`, `quantize`, `kv_memory`, `tensor_parallel`.
         scale: how many replicas.
         on_ready: called with the server's address once replicas are up and it listens.
 

@@ -77,6 +77,11 @@ class Service:
         """Whether the model computes every row in one order (see `LLM`)."""
         return self.llm.engine.backend.deterministic
 
+    @property
+    def quantized(self) -> str | None:
+        """How the weights of linear layers are held (see `LLM.quantized`)."""
+        return self.llm.quantized
+
     def compile_format(self, form: ResponseFormat) -> None:
         """Compile the form of an answer, which takes up to a second; called in a thread.
 

@@ -61,6 +61,11 @@ class UpstreamService(Service):
         """Not known."""
         return False
 
+    @property
+    def quantized(self) -> str | None:
+        """Not known."""
+        return None
+
     def compile_format(self, form: ResponseFormat) -> None:
         """Nothing: `llm.check` refuses it."""
 

@@ -23,6 +23,7 @@ from ..torch import CPU, TorchBackend
 from .build import Attend, AttendTiles, kernels
 from .layers import use_kernels
 from .packed_linears import PackedLinear, pack_linears
+from .quantised_linears import make_quantised_invariant, quantised_parameters
 from .trim import trim
 
 _TILE_ROWS = 16
@@ -59,7 +60,9 @@ class CpuBackend(TorchBackend):
 
     def replace_modules(self, model: Any) -> None:
         """Replace layers and modules by native ones, and the remaining linear layers by packed ones."""
-        self._parameters = model.num_parameters()
+        self._parameters = model.num_parameters() + quantised_parameters(model)
+        if self.deterministic:
+            make_quantised_invariant(model)
         dtype = next(model.parameters()).dtype
         library = kernels() if self._packed_linears and dtype in (torch.bfloat16, torch.float32) else None
         if library is not None and dtype == torch.bfloat16 and use_kernels(model, library, invariant=self.deterministic):

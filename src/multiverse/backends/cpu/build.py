@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+QUANTISED = Path(__file__).with_name("quantised.cpp")
 # OpenMP is compiled for but not linked: the symbols are those of torch's own copy, so that there is one pool of threads.
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fopenmp", "-fPIC", "-w")
 _NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512_bf16"})
@@ -56,6 +57,15 @@ class AttendTiles(ctypes.Structure):
     )
 
 
+class Product(ctypes.Structure):
+    """Arguments of `multiverse_quantised` and `multiverse_dequantise`, as in the source."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "bias", "residual", "y", "codes", "scales", "mins")),
+        *((name, ctypes.c_long) for name in ("M", "inputs", "N", "bits", "block", "stride", "gated", "floats")),
+    )
+
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,22 +85,49 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
-def _compiled() -> Path:
-    """Path of the shared library, compiled unless it is in the cache."""
-    machine = _machine()
+@cache
+def quantised_kernels() -> ctypes.CDLL | None:
+    """The library for weights in few bits, compiled if necessary; `None` (reason in the log) if that is not possible.
+
+    It needs a compiler, and no instructions of its own.
+    """
+    if os.environ.get("MULTIVERSE_NATIVE", "1") == "0":
+        return None
+    try:
+        return declare_quantised(ctypes.CDLL(str(_compiled(QUANTISED, needed=frozenset()))))
+    except (OSError, RuntimeError, AttributeError, subprocess.SubprocessError) as error:
+        _log.info("no native CPU kernels for quantised weights: %s", error)
+        return None
+
+
+def declare_quantised(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the functions of a library compiled from `QUANTISED`."""
+    for function in (library.multiverse_quantised, library.multiverse_dequantise):
+        function.argtypes = [ctypes.POINTER(Product)]
+        function.restype = None
+    return library
+
+
+def _compiled(source: Path = SOURCE, needed: frozenset[str] = _NEEDED) -> Path:
+    """Path of the shared library, compiled unless it is in the cache.
+
+    Args:
+        needed: instruction set flags without which it cannot be compiled.
+    """
+    machine = _machine(needed)
     compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
     if compiler is None:
         raise RuntimeError("no C++ compiler was found (g++, c++, or the one that CXX names)")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=60).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(_FLAGS).encode(), version, machine.encode()]))
+    key = hashlib.sha256(b"\0".join([source.read_bytes(), " ".join(_FLAGS).encode(), version, machine.encode()]))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multiverse"
-    library = folder / f"kernels-{key.hexdigest()[:16]}.so"
+    library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         # Compiled in a folder of its own first: other processes may be doing the same.
         with tempfile.TemporaryDirectory(dir=folder) as work:
             compiled, linked = Path(work) / "kernels.o", Path(work) / "kernels.so"
-            for command in ([*_FLAGS, "-c", str(SOURCE), "-o", str(compiled)], ["-shared", str(compiled), "-o", str(linked)]):
+            for command in ([*_FLAGS, "-c", str(source), "-o", str(compiled)], ["-shared", str(compiled), "-o", str(linked)]):
                 done = subprocess.run([compiler, *command], capture_output=True, text=True, check=False, timeout=300)
                 if done.returncode:
                     raise RuntimeError(f"{compiler} failed: {done.stderr.strip()[:300]}")
@@ -98,19 +135,21 @@ def _compiled() -> Path:
     return library
 
 
-def _machine() -> str:
+def _machine(needed: frozenset[str]) -> str:
     """The processor's instruction set flags, for which the library is compiled.
 
     Raises:
         RuntimeError: the kernels need others.
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        raise RuntimeError(f"they are written for x86-64 and Linux, not {platform.machine()} and {platform.system()}")
+    if platform.system() != "Linux":
+        raise RuntimeError(f"they are compiled on Linux, not {platform.system()}")
+    if needed and platform.machine() != "x86_64":
+        raise RuntimeError(f"they are written for x86-64, not {platform.machine()}")
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
+        if line.startswith(("flags", "Features")):
             flags = set(line.split(":")[1].split())
-            if not flags >= _NEEDED:
-                raise RuntimeError(f"this processor lacks {', '.join(sorted(_NEEDED - flags))}")
+            if not flags >= needed:
+                raise RuntimeError(f"this processor lacks {', '.join(sorted(needed - flags))}")
             return " ".join(sorted(flags))
     raise RuntimeError("/proc/cpuinfo says nothing about this processor")
 

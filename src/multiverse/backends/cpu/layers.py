@@ -16,6 +16,8 @@ from ..fused_layers import RotaryInput, fuse_layers
 from .build import Rotate
 from .modules import NativeRMSNorm, native_norm, replace_modules
 from .packed_linears import with_padded_rows
+from .quantised_linears import multiply
+from .quantised_weight import QuantisedWeight
 
 
 class NativeFusedLinear:
@@ -84,6 +86,35 @@ class NativeFusedLinear:
         return out_NF if residual_NF is None else out_NF.add_(residual_NF)
 
 
+class QuantisedFusedLinear:
+    """A linear layer of quantised weights with norm, bias, gate and residual.
+
+    Args:
+        invariant: as in `NativeFusedLinear`.
+
+    Raises:
+        ValueError: the gate has halves that are not whole groups of rows.
+    """
+
+    def __init__(
+        self,
+        weight_FE: QuantisedWeight,
+        bias_F: Tensor | None,
+        norm: NativeRMSNorm | None,
+        *,
+        gated: bool,
+        invariant: bool = False,
+    ) -> None:
+        if gated and len(weight_FE) % 32:
+            raise ValueError("the kernels do not support this gate")
+        self.weight_FE, self.bias_F, self.norm, self._gated, self._invariant = weight_FE, bias_F, norm, gated, invariant
+
+    def __call__(self, x_NE: Tensor, residual_NF: Tensor | None = None) -> Tensor:
+        """The output for all rows, plus `residual_NF`."""
+        x_NE = x_NE.contiguous() if self.norm is None else self.norm.forward(x_NE)
+        return multiply(x_NE, self.weight_FE, self.bias_F, residual_NF, gated=self._gated, invariant=self._invariant)
+
+
 class NativeKernels:
     """The native kernels, as a `KernelBackend`."""
 
@@ -97,9 +128,16 @@ class NativeKernels:
         return native_norm(module, self._library) if isinstance(module, nn.Module) else None
 
     def linear(
-        self, weight_FE: Tensor, bias_F: Tensor | None, norm: NativeRMSNorm | None = None, *, gated: bool = False
-    ) -> NativeFusedLinear:
+        self,
+        weight_FE: Tensor | QuantisedWeight,
+        bias_F: Tensor | None,
+        norm: NativeRMSNorm | None = None,
+        *,
+        gated: bool = False,
+    ) -> NativeFusedLinear | QuantisedFusedLinear:
         """As `KernelBackend.linear`."""
+        if isinstance(weight_FE, QuantisedWeight):
+            return QuantisedFusedLinear(weight_FE, bias_F, norm, gated=gated, invariant=self._invariant)
         return NativeFusedLinear(weight_FE, bias_F, norm, self._library, gated=gated, invariant=self._invariant)
 
     def rotate_and_store(self, given: RotaryInput) -> None:

@@ -47,13 +47,13 @@ class Reader(NamedTuple):
         return torch.stack([layer_1LD[0, index_S] for layer_1LD in output.hidden_states], dim=1).float().cpu()
 
 
-def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto") -> Reader:
+def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> Reader:
     """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
 
     Raises:
         ModelError: it cannot be found or loaded, or has no attention that takes a mask of ours.
     """
-    loaded = load(path, dtype=dtype, device=device, packed_linears=False)
+    loaded = load(path, dtype=dtype, device=device, quantize=quantize, packed_linears=False)
     loaded.model.set_attn_implementation("sdpa")  # takes a bool mask
     config = loaded.model.config.get_text_config()
     # Our mask replaces that of a sliding window, so texts must fit into the window.
