@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"errors", "options", "common", "structure", "attention", "backends", "models"},
     "inputs": {"errors", "common", "structure", "engine", "prompting"},
     "progress": set(),
-    "llm": {"errors", "common", "structure", "engine", "models", "prompting", "backends", "inputs", "progress", "families"},
+    "llm": {"errors", "structure", "engine", "models", "prompting", "backends", "inputs", "progress", "families"},
     "transport": set(),
     "stock": {*BELOW_SERVING, "common", "options", "inputs", "progress", "transport"},
     "async_llm": {"errors", "engine", "inputs", "llm", "prompting"},

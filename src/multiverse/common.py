@@ -17,8 +17,8 @@ JoinChoice = Literal["kv", "text", "message"]
 PresetChoice = Literal["auto", "none", "multiverse", "npr", "threadweaver"]
 """Names of `families.FAMILIES`; ``auto`` recognises the family of a model, ``none`` is none."""
 
-QuantizeChoice = Literal["none", "int8", "int4"]
-"""How many bits the weights of linear layers get on a CPU."""
+QuantizeChoice = Literal["auto", "none", "int8", "int4"]
+"""How many bits the weights of linear layers get on a CPU; ``auto`` takes those of a GGUF file."""
 
 MalformedChoice = Literal["refuse", "as-released", "sequential"]
 """What becomes of blocks that break the rules of their dialect (`structure.Dialect.malformed`)."""

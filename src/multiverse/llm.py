@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from .engine.params import SamplingParams
 from .engine.scoring import Score, ScoringRequest
@@ -37,7 +37,6 @@ from .prompting import Instruction, Mode, read_instructed
 from .structure import ChatEncoder, ChatPrompt, Dialect, Document, Joins, Positions, TokenDialect, encode, parse
 
 if TYPE_CHECKING:
-    from .common import QuantizeChoice
     from .engine import Event, Generation, Request
     from .engine.engine import Engine, EngineOptions
     from .engine.generating import Generating
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 
         layout: str | None
         join: Joins | None
+        quantize: Literal["auto", "none", "int8", "int4"] | None
         preset: Family | str
         instruction_file: str | Path | None
 
@@ -69,7 +69,6 @@ class LLM:
         dialect: the tag set, or its name. `None` takes the one noted in the model's configuration, or the first known one whose
             tags are all single tokens of its tokenizer, and runs the model as a plain autoregressive one if there is none.
         dtype: ``auto`` is the type in which the weights were saved; else a torch type's name.
-        quantize: ``int8`` or ``int4`` gives the weights of linear layers 8 or 4 bits, on a CPU (docs/quantisation.md).
         device: ``auto`` takes CUDA when it is there.
         packed_linears: replace layers by faster ones (fused; on CPU native or packed linear layers) that agree to rounding.
         tensor_parallel: number of processes that the model is spread over, each with a GPU of its own where there are GPUs.
@@ -79,6 +78,8 @@ class LLM:
         progress: show a bar while weights are loaded; `None` shows it where someone watches, on a terminal or in a notebook.
         options: in place of what the model's dialect says, `layout` (``engine`` or ``released``: docs/layouts.md) and `join`
             (``kv``, ``text`` or ``message``: docs/joins.md; text is the default where keys and values cannot be joined).
+            `quantize` gives the weights of linear layers 8 or 4 bits on a CPU (``int8``, ``int4``: docs/quantisation.md);
+            ``auto`` (the default) takes the bits of a GGUF file, and ``none`` or `None` unpacks those, too.
             `preset`, how models of its family are asked, sampled and read: ``auto`` (the default) recognises the family,
             ``none`` asks it as any model; or a name of `families.FAMILIES`, or a `Family` (docs/families.md).
             `instruction_file`, a text file with the instruction for parallel thinking, in place of the preset's. And those of
@@ -106,7 +107,6 @@ class LLM:
         dialect: Dialect | str | None = None,
         dtype: str = "auto",
         device: str = "auto",
-        quantize: QuantizeChoice | None = None,
         packed_linears: bool = True,
         tensor_parallel: int = 1,
         deterministic: bool = False,
@@ -114,7 +114,7 @@ class LLM:
         **options: Unpack[LLMOptions],
     ) -> None:
         wanted, positions = dialect_of(dialect), positions_of(options.pop("layout", None))
-        join, bits = join_of(options.pop("join", None)), quantize_of(quantize)
+        join, bits = join_of(options.pop("join", None)), quantize_of(options.pop("quantize", "auto"))
         preset, instruction_file = options.pop("preset", "auto"), options.pop("instruction_file", None)
         if preset != AUTO:
             family_of(preset)  # before anything is loaded
@@ -236,7 +236,7 @@ class LLM:
 
     @property
     def quantized(self) -> str | None:
-        """How weights of linear layers are held: ``int8`` or ``int4``; `None` is plain numbers."""
+        """How weights of linear layers are held: ``int8``, ``int4``, ``gguf`` (as in the file); `None` is plain numbers."""
         return self.engine.loaded.quantized
 
     @property

@@ -39,8 +39,12 @@ NAMES = {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm":
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
 
-def write_gguf(path: Path, *, quantised: bool = False) -> Any:
-    """Write a random model of Qwen2's shape with a token per byte and one merge, and return it."""
+def write_gguf(path: Path, *, quantised: bool = False, kind: str = "Q8_0") -> Any:
+    """Write a random model of Qwen2's shape with a token per byte and one merge, and return it.
+
+    Args:
+        quantised: its matrices are of this `kind`.
+    """
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "<|endoftext|>"]
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(pieces), **SHAPE))
@@ -67,14 +71,15 @@ def write_gguf(path: Path, *, quantised: bool = False) -> Any:
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     names = {f"blk.0.{short}": f"model.layers.0.{long}" for short, long in LAYER.items()} | NAMES
     for short, long in names.items():
-        for kind in ("weight", "bias"):
-            if (tensor := state.get(f"{long}.{kind}")) is None:
+        for part in ("weight", "bias"):
+            if (tensor := state.get(f"{long}.{part}")) is None:
                 continue
             if quantised and tensor.ndim == 2:
-                packed = gguf.quantize(np.ascontiguousarray(tensor), gguf.GGMLQuantizationType.Q8_0)
-                writer.add_tensor(f"{short}.{kind}", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+                kept = gguf.GGMLQuantizationType[kind]
+                packed = gguf.quantize(np.ascontiguousarray(tensor), kept)
+                writer.add_tensor(f"{short}.{part}", packed, raw_dtype=kept)
             else:
-                writer.add_tensor(f"{short}.{kind}", tensor)
+                writer.add_tensor(f"{short}.{part}", tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -80,7 +80,10 @@ class ModelOptions(Options):
         "auto", "Type of the weights; auto is the one they were saved in.", group=_MODEL
     )
     quantize: QuantizeChoice = option(
-        "none", "Weights of linear layers in 8 or 4 bits, on a CPU: less memory, and faster.", group=_MODEL
+        "auto",
+        "Weights of linear layers in 8 or 4 bits, on a CPU: less memory, and faster; auto takes the bits of a GGUF file, none "
+        "unpacks them.",
+        group=_MODEL,
     )
     kv_memory: float | None = option(
         None, "GiB of memory for keys and values.", gt=0, metavar="GIB", group=_MODEL, show_default="by device"

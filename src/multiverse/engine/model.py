@@ -9,14 +9,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..attention.joinable import check_runnable, is_stateful, softcap
 from ..backends import find_device, select_for
 from ..backends.base import Backend
+from ..backends.cpu.from_gguf import take_file
 from ..backends.cpu.quantised_linears import BITS, check_quantisable, quantise_model
 from ..backends.tensor_parallel import Ranks, TensorParallelBackend, check_splittable, distributed_config
 from ..errors import ModelError, RequestError
 from ..models import resolve
+from ..models.gguf_blocks import FileBlocks
 from ..models.quantised import quantisation
+from ..models.resolve import gguf_file
 from ..models.rope import has_dynamic_rope
 from ..models.weights import load_weights, parse_dtype, read_config
 from ..structure import Joins, TokenDialect
@@ -38,7 +43,7 @@ class LoadedModel:
         unused: rows of the vocabulary that no token has (most are padding); they are never sampled or listed, though part of
             every softmax, as in transformers.
         dynamic_rope: whether more of them would need other rotary embeddings for every length (see `models/rope.py`).
-        quantized: ``int8`` or ``int4`` if its weights have been quantised here; `None` if not.
+        quantized: ``int8``, ``int4`` or ``gguf`` if its weights have been quantised here; `None` if not.
         stop_ids: tokens that end a text.
         read_answer: finds the answer in what follows the thinking, as the model's family writes it; `None` without one.
     """
@@ -109,10 +114,8 @@ def load(
         place = {"device_map": {"": str(torch_device)}} if method is not None else {}
         model = load_weights(source, dtype, **place)
         backend = select_for(config, torch_device, model.dtype, packed_linears=packed_linears, deterministic=deterministic)
-        if quantize in BITS:
-            quantise_model(model, BITS[quantize])
-        loaded = prepare(model, tokenizer, name, backend, source)
-        return replace(loaded, quantized=quantize if quantize in BITS else None)
+        quantized = _quantise(model, quantize, path, torch_device)
+        return replace(prepare(model, tokenizer, name, backend, source), quantized=quantized)
     if method is not None:
         raise ModelError(
             f"tensor_parallel={tensor_parallel} does not go with the quantised weights ({method}) of {name!r}: "
@@ -133,6 +136,18 @@ def load(
         ranks.close()
         raise
     return loaded
+
+
+def _quantise(model: Any, quantize: str, path: str | Path | None, device: torch.device) -> str | None:
+    """Quantise a model's weights, if they are to be; returns how."""
+    if quantize in BITS:
+        quantise_model(model, BITS[quantize])
+        return quantize
+    file = gguf_file(path) if quantize == "auto" and path is not None else None
+    if file is None or is_stateful(model.config):
+        return None
+    blocks = FileBlocks(file, model.config.get_text_config().num_hidden_layers)
+    return "gguf" if take_file(model, blocks, device) else None
 
 
 def with_join(tokens: TokenDialect | None, join: Joins | None, loaded: LoadedModel) -> TokenDialect | None:

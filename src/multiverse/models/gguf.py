@@ -61,7 +61,8 @@ def convert(file: Path, out: Path, progress: Progress, *, origin: str, license: 
         ModelError: the file cannot be read, or transformers does not know its architecture.
         ExtraError: the library that reads GGUF is missing.
     """
-    reader, types = _read(file)
+    reader = open_reader(file)
+    types = {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1}
     require("accelerate", "gguf")  # transformers wants it for this
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -118,14 +119,18 @@ def _no_other_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _read(file: Path) -> tuple[Any, set[str]]:
-    """The file's reader, and the types of its matrices."""
+def open_reader(file: Path) -> Any:
+    """The file's reader.
+
+    Raises:
+        ModelError: the file cannot be read.
+        ExtraError: the library that reads GGUF is missing.
+    """
     gguf = require("gguf", "gguf")
     if _SPLIT.search(file.name):
         raise ModelError(f"{str(file)!r} is one part of a split model: join the parts first, with  llama-gguf-split --merge")
     try:
-        reader = gguf.GGUFReader(file)
-        return reader, {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1}
+        return gguf.GGUFReader(file)
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise ModelError(f"{str(file)!r} cannot be read as GGUF: {first_line(error)}") from error
 

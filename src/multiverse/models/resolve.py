@@ -97,11 +97,23 @@ def resolve(name: str | Path, *, prefer: str | None = None, progress: Progress |
             return resolve(name, prefer=prefer, progress=shown)
     if (model := named(name)) is not None:
         return str(_obtain(model, prefer, progress))
-    path = Path(os.path.expanduser(name))  # noqa: PTH111 (of a Path, too)
-    file = path if path.suffix == ".gguf" and path.is_file() else gguf.only_file(path) if path.is_dir() else None
-    if file is not None:
+    if (file := gguf_file(name)) is not None:
         return str(gguf.converted(file, progress))
     return os.path.expanduser(name)  # noqa: PTH111 (a Path would drop the ./ by which a name is known to be local)
+
+
+def gguf_file(name: str | Path) -> Path | None:
+    """The GGUF file that a name stands for: a path, or a folder with one; `None` if it stands for something else.
+
+    Raises:
+        ModelError: a folder has several.
+    """
+    if named(name) is not None:
+        return None
+    path = Path(os.path.expanduser(name))  # noqa: PTH111 (of a Path, too)
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    return gguf.only_file(path) if path.is_dir() else None
 
 
 def pull(name: str | Path, progress: Progress | None = None) -> str:

@@ -110,7 +110,9 @@ class ModelInfo(ResponseModel):
     max_model_len: int
     vocab_size: int
     deterministic: bool = Field(description="Whether the same request gives the same bits whatever it is computed beside.")
-    quantized: str | None = Field(description="How the weights of linear layers are held: int8 or int4; null as plain numbers.")
+    quantized: str | None = Field(
+        description="How the weights of linear layers are held: int8, int4, or gguf (as in the file); null as plain numbers."
+    )
     has_chat_template: bool
     dialect: dict[str, Any] | None = Field(description="The tag set that the model writes; null for a plain model.")
     dialects: list[str] = Field(description="Names that `/parse` knows.")

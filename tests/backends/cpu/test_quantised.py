@@ -242,7 +242,7 @@ def test_what_cannot_be_quantised_is_named() -> None:
         check_quantisable(quantised_before, "x", "int8", cpu, 1)
     with pytest.raises(ModelError, match="does not go with recurrent or linear-attention layers"):
         check_quantisable(AutoConfig.for_model("mamba2"), "x", "int8", cpu, 1)
-    with pytest.raises(RequestError, match=r"quantize='int3' is not known: it must be one of none, int8, int4"):
+    with pytest.raises(RequestError, match=r"quantize='int3' is not known: it must be one of auto, none, int8, int4"):
         LLM(quantize="int3")  # type: ignore[arg-type]
     model = tiny(tied=False)
     quantise_model(model, 8)

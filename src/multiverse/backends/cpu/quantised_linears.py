@@ -165,7 +165,11 @@ def quantise_model(model: Any, bits: Bits) -> int:
     """
     head = model.get_output_embeddings()
     heads = {id(head.weight)} if head is not None else set()
-    return replace_layers(model, lambda _, weight: quantised(weight, 8 if id(weight) in heads else bits))
+    replaced = replace_layers(model, lambda _, weight: quantised(weight, 8 if id(weight) in heads else bits))
+    if not replaced:
+        kind = model.config.model_type
+        raise ModelError(f"no linear layer of this model (type {kind!r}) can be quantised: leave quantize out")
+    return replaced
 
 
 @torch.inference_mode()
@@ -173,9 +177,6 @@ def replace_layers(model: Any, quantise: Quantise) -> int:
     """Replace linear layers, and the embedding if it shares its weights with the head; returns their number.
 
     The weights that are replaced are dropped one by one. Shows a bar where transformers shows its own.
-
-    Raises:
-        ModelError: there are none that can be replaced.
     """
     names = [name for name, module in model.named_modules() if is_plain_linear(module)]
     names = [name for name in names if name.rpartition(".")[2] not in _LEFT_ALONE]
@@ -191,9 +192,6 @@ def replace_layers(model: Any, quantise: Quantise) -> int:
             )
         _replace(model, name, QuantisedLinear(weight, linear.bias))
         replaced += 1
-    if not replaced:
-        kind = model.config.model_type
-        raise ModelError(f"no linear layer of this model (type {kind!r}) can be quantised: leave quantize out")
     return replaced
 
 

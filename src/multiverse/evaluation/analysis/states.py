@@ -47,7 +47,7 @@ class Reader(NamedTuple):
         return torch.stack([layer_1LD[0, index_S] for layer_1LD in output.hidden_states], dim=1).float().cpu()
 
 
-def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto", quantize: str = "none") -> Reader:
+def open_reader(path: str | Path | None = None, *, dtype: str = "auto", device: str = "auto", quantize: str = "auto") -> Reader:
     """Load a local folder or a hub id; `None` is the embedded multiverse-mini.
 
     Raises:
