@@ -57,6 +57,7 @@ def test_a_wheel_holds_package_and_recipes_and_nothing_else() -> None:
         "multiverse/models/smol/adapter_model.safetensors",
         "multiverse/curation/compose/wordings.txt",
         "multiverse/backends/cpu/kernels.cpp",
+        "multiverse/backends/cpu/quantised.cpp",
         "multiverse/serving/static/vendor/katex/LICENSE",
         "multiverse/recipes/serving/grafana.json",
     } <= built

@@ -7,6 +7,7 @@ Every case runs with and without flash attention and the faster counts: on a CPU
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import tempfile
 import time
@@ -93,6 +94,8 @@ def _open(opening: Opening) -> Opened:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         convert(Path(opening.folder), path)
+        if opening.kind != "BF16":
+            path = _quantised(lib, path, opening)
         settings = lib.llama_model_default_params()
         # Not a mapped file, whose speed depends on the page cache.
         settings.use_mmap = False
@@ -101,6 +104,15 @@ def _open(opening: Opening) -> Opened:
     assert model, "llama.cpp could not load the model"
     contexts = [Context(lib, model, opening, flash=flash) for flash in (True, False)]
     return Opened(f"llama-cpp-python {lib.__version__}", lambda decode: min(one.measure(decode) for one in contexts))
+
+
+def _quantised(lib: Any, path: Path, opening: Opening) -> Path:
+    """The file with weights of another kind, made as llama-quantize makes it."""
+    settings, out = lib.llama_model_quantize_default_params(), path.with_name("quantised.gguf")
+    settings.ftype, settings.nthread = getattr(lib, f"LLAMA_FTYPE_MOSTLY_{opening.kind}"), opening.threads
+    code = lib.llama_model_quantize(str(path).encode(), str(out).encode(), ctypes.byref(settings))
+    assert code == 0, f"llama_model_quantize returned {code}"
+    return out
 
 
 if __name__ == "__main__":

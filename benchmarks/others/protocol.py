@@ -25,12 +25,14 @@ class Opening(NamedTuple):
         threads: number of threads to compute with.
         rows: most sequences at once.
         positions: longest sequence, prompt included.
+        kind: of the weights, by llama.cpp's names; other engines know bfloat16 alone.
     """
 
     folder: str
     threads: int
     rows: int
     positions: int
+    kind: str = "BF16"
 
 
 class Decode(NamedTuple):
