@@ -168,7 +168,6 @@ RL_REPORT = $(BIN)/python -m recipes.rl.report
 
 rl-correctness: setup  ## reinforcement learning from a model that forks and is often wrong: rewarded if right
 	$(RL_RUN) correctness
-	$(RL_RUN) correctness-sloppy
 	$(RL_REPORT)
 
 rl-acceleration: setup  ## with a reward for a shorter critical path, from a model that forks or not

@@ -180,7 +180,7 @@ def cost_table(results: Sequence[Result]) -> str:
                 f"{max(step['first_ratio_deviation'] for step in result.curve):.1e}",
             ]
         )
-    return rows([*header, "mean ratio", "largest |ratio - 1| of a token"], lines)
+    return rows([*header, "mean ratio", "largest \\|ratio - 1\\| of a token"], lines)
 
 
 def retokenized(results: Sequence[Result]) -> str:

@@ -48,14 +48,6 @@ _CORRECT = [{"name": "correct"}]
 
 RUNS: dict[str, Run] = {
     "correctness": Run("correctness rewarded, parallel", "careless", "correctness.yaml", temperatures=(1.0,)),
-    "correctness-sloppy": Run(
-        "correctness rewarded, parallel",
-        "sloppy",
-        "correctness.yaml",
-        {"max_steps": 4},
-        n=100,
-        temperatures=(1.0,),
-    ),
     "acceleration": Run("correctness and acceleration", "able", "acceleration.yaml", families=_MIDDLE, modes=("as-is",)),
     "no-acceleration": Run(
         "correctness alone",
