@@ -138,6 +138,12 @@ def test_commands_of_the_readme_from_an_empty_folder(site: Path, empty: Path) ->
     answer = json.loads(run(site, empty, "generate", question, "--json"))
     assert answer["answer"].strip() == "56"
     assert "worksheet" in run(site, empty, "eval", "worksheet", "--limit", "2", "--temperature", "0", "--out", "run")
+    run(site, empty, "eval", "report", "run/multiverse", "--out", "report.html")
+    assert (empty / "report.html").read_text().startswith("<!doctype html>")
+    assert "The clock of both" in run(site, empty, "tour")
+    sizes = ("--rows", "1", "--rows", "2", "--prefixes", "64", "--decode-steps", "2", "--rounds", "1")
+    assert json.loads(run(site, empty, "bench", *sizes, "--out", "speed", "--json"))["documents"]
+    assert (empty / "speed" / "report.html").is_file()
     assert run(site, empty, "curate", "--help")
 
 
