@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 from multiverse.threads import usable_cores
 
 QUESTION = (

@@ -38,12 +38,12 @@ from transformers.utils import logging
 
 from benchmarks.documents import document_with_width
 from benchmarks.fit import fit
-from benchmarks.generate import static_seconds
 from benchmarks.gpu_report import show
 from benchmarks.machine import describe, synchronize
 from benchmarks.options import make_parser
 from benchmarks.scripted import ScriptedEngine
 from benchmarks.shape import random_model, shape_config, weight_bytes
+from multiverse.bench.generate import static_seconds
 from multiverse.structure import Document
 
 SHAPES = ("0.5b", "7b", "32b")

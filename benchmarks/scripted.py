@@ -6,8 +6,6 @@ repeated, so the prefix cache cannot serve one measurement with the tokens of an
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
@@ -18,32 +16,15 @@ from benchmarks.documents import block
 from benchmarks.record import Join
 from benchmarks.shape import byte_tokenizer
 from multiverse.backends import select
-from multiverse.engine import SamplingParams
+from multiverse.bench.scripted import Step, Timed
 from multiverse.engine.engine import Engine
 from multiverse.engine.model import prepare
 from multiverse.engine.request import Request
 from multiverse.engine.scripted import Script, ScriptedSampler
-from multiverse.structure import Document, encode, resolve
+from multiverse.structure import Document, resolve
 
-HEADROOM = 512
-"""Tokens that a request may generate beyond its script, so that it is far from its limits."""
 NEIGHBOURS = 8
 """Steps before and after a join that it is compared with."""
-
-
-class Step(NamedTuple):
-    """One step of the engine.
-
-    Attributes:
-        seconds: wall-clock time.
-        generated: tokens generated in it, over all branches, forced ones included.
-        inside, stays: whether the trunk waits for its branches before the step, and after it.
-    """
-
-    seconds: float
-    generated: int
-    inside: bool
-    stays: bool
 
 
 class DocumentRun(NamedTuple):
@@ -74,57 +55,21 @@ class BatchRun(NamedTuple):
     parallelism: float
 
 
-class ScriptedEngine:
-    """The engine with a scripted sampler, and its measurements."""
+class ScriptedEngine(Timed):
+    """The engine with random weights and a scripted sampler, and its measurements."""
 
     def __init__(self, model: Any, kv_memory: int | None, device: str = "cpu") -> None:
         tokenizer = byte_tokenizer()
         self.tokens = resolve(tokenizer)
         self.end: int = tokenizer.eos_token_id
-        self.sampler = ScriptedSampler()
-        self.random = random.Random(0)
+        sampler = ScriptedSampler()
         loaded = prepare(model, tokenizer, "random weights", select(torch.device(device), model.dtype))
-        self.engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=self.sampler)
+        engine = Engine(loaded, self.tokens, kv_memory=kv_memory, sampler=sampler)
+        super().__init__(engine, sampler, tokenizer.encode("x")[0])
 
     def prompt(self, length: int) -> list[int]:
         """Random letters without tags."""
         return [self.random.randrange(200) for _ in range(length)]
-
-    def separate(self, rows: int, prefix: int, steps: int) -> list[float]:
-        """Seconds of each step in which `rows` separate requests without a fork generate one token each.
-
-        All prompts are prefilled first, several in one forward if they are short.
-        """
-        spare = rows * (2 + prefix // 256)  # the first requests decode while the last prompts are prefilled
-        document = Document(None, "x" * (steps + spare))
-        requests = [self._submit(document, self.prompt(prefix)) for _ in range(rows)]
-        while not all(request.num_generated for request in requests):
-            self.engine.step()
-        times = [self._step(requests[0]) for _ in range(steps)]
-        assert all(request.finish_reason is None for request in requests), "a request finished while it was timed"
-        for request in requests:
-            self.engine.abort(request)
-        return [step.seconds for step in times]
-
-    def branches(self, width: int, prefix: int, steps: int, prompt: list[int] | None = None) -> list[float]:
-        """Seconds of each step in which the `width` branches of one block generate one token each.
-
-        Each branch sees `prefix` tokens before its first one: the prompt, the goal and its own header.
-
-        Args:
-            prompt: its beginning is the prompt, and taken from the prefix cache if it was used before. `None`: a random one.
-        """
-        document = Document((block(width, steps + 1),))
-        encoded = encode(document, self.tokens)
-        head = encoded.layout.positions[encoded.layout.branches.index(1)] + len(self.tokens.path_head("1"))
-        request = self._submit(document, self.prompt(prefix - head) if prompt is None else prompt[: prefix - head])
-        while not request.trunk.waiting:
-            self.engine.step()
-        self.engine.step()  # prefills the path headers: the fork's own step, which `join` measures
-        times = [self._step(request) for _ in range(steps)]
-        assert all(step.stays and step.generated == width for step in times), "a branch did not generate one token in each step"
-        self.engine.abort(request)
-        return [step.seconds for step in times]
 
     def join(self, width: int, prefix: int, length: int) -> Join:
         """Cost of fork and join of `width` branches with `length` letters each.
@@ -152,7 +97,7 @@ class ScriptedEngine:
             self.engine.step()
         steps = []
         while request.finish_reason is None:
-            steps.append(self._step(request))
+            steps.append(self.step(request))
         assert request.finish_reason == "stop", f"the script ended with {request.finish_reason}"
         return DocumentRun(steps, request.num_generated, self.engine.generation(request).usage.parallelism)
 
@@ -174,15 +119,4 @@ class ScriptedEngine:
 
     def _submit(self, document: Document, prompt: list[int]) -> Request:
         script = Script(document, self.tokens, end=self.end)
-        length = sum(map(len, script.by_path.values()))
-        params = SamplingParams(temperature=0, max_tokens=length + HEADROOM, max_width=256, max_branches=256)
-        request = self.engine.submit(prompt, params)
-        self.sampler.scripts[request.id] = script
-        return request
-
-    def _step(self, request: Request) -> Step:
-        inside, before = request.trunk.waiting, request.num_generated
-        start = time.perf_counter()
-        self.engine.step()
-        seconds = time.perf_counter() - start
-        return Step(seconds, request.num_generated - before, inside, request.trunk.waiting)
+        return self.submit(prompt, script, sum(map(len, script.by_path.values())))

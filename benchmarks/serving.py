@@ -31,7 +31,7 @@ from typing import Any, cast
 from benchmarks.clients import FAILURES, Clients, ResponseError, Tally, events, open_client
 from benchmarks.machine import MAX_GROWTH, describe, resident_mib
 from benchmarks.options import make_parser
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 
 CONCURRENT, QUEUE = 256, 256
 GRACE = 60

@@ -43,9 +43,9 @@ from transformers.utils import logging
 
 from benchmarks.clients import CHAT, events, open_client
 from benchmarks.machine import describe
-from benchmarks.processes import started
 from benchmarks.recordings.checkout import Checkout
 from benchmarks.shape import QWEN_05B, byte_tokenizer
+from multiverse.bench.processes import started
 from multiverse.tasks import CALCULATIONS, problems
 
 SIDES = ("before", "after")

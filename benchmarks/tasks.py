@@ -16,7 +16,6 @@ import torch
 
 from benchmarks.bandwidth import Memory
 from benchmarks.documents import balanced_document
-from benchmarks.generate import generate_seconds
 from benchmarks.others.environments import NAMES, open_worker
 from benchmarks.others.protocol import Decode, Opening
 from benchmarks.others.worker import Worker, WorkerError
@@ -24,6 +23,7 @@ from benchmarks.record import FORKED, PACKED, PLAIN, STOCK, Case, Record, Whole
 from benchmarks.scripted import ScriptedEngine
 from benchmarks.shape import random_model, weight_bytes
 from multiverse.backends.cpu.packed_linears import pack_linears
+from multiverse.bench.generate import generate_seconds
 from multiverse.options import Options, option
 from multiverse.structure import Document
 

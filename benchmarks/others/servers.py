@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 
 from .environments import NAMES
 from .gguf_file import convert

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.processes import CLOSE_TIMEOUT, send, started
+from multiverse.bench.processes import CLOSE_TIMEOUT, send, started
 
 from .protocol import Decode, Opening
 

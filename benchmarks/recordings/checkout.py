@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "limit": ("--limit", "--n"),

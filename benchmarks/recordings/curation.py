@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfile
 
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 
 from .checkout import Checkout
 from .commands import keep

@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks.machine import describe
 from multiverse import LLM, SamplingParams
 from multiverse.engine import Generation
-from multiverse.structure import Block, Body
+from multiverse.structure import leaves
 
 REQUESTS = Path(__file__).with_name("heldout.jsonl")
 MOST_TOKENS = 1600
@@ -72,15 +72,6 @@ def read_requests(path: Path, limit: int | None) -> list[Request]:
         record = json.loads(line)
         found[record["parts"]].append(Request(record["messages"], record["parts"], record["questions"]))
     return [request for group in found.values() for request in group[:limit]]
-
-
-def leaves(body: Body) -> list[str]:
-    """Texts of the paths that do not fork again, in document order."""
-    texts: list[str] = []
-    for block in (item for item in body if isinstance(item, Block)):
-        for path in block.paths:
-            texts += leaves(path) or [" ".join(item for item in path if isinstance(item, str))]
-    return texts
 
 
 def addressed(question: str, text: str) -> bool:

@@ -33,7 +33,7 @@ def test_every_recipe_is_listed_and_says_what_it_is(run: Run) -> None:
     [
         ("lora-0.5b", ["lora-0.5b.yaml", "shapes/qwen2.5-0.5b.json"]),
         ("measure", ["__init__.py", "measure.py"]),
-        ("demo", ["__init__.py", "demo.py", "smol/measure.py", "smol/heldout.jsonl"]),  # which imports recipes.smol
+        ("demo", ["__init__.py", "demo.py"]),
         ("from_sequential", ["from_sequential/run.py", "mini/start.py", "mini/tokenizer.py", "measure.py"]),
         ("all", ["paper/start/model.safetensors", "serving/grafana.json", "smol/questions/topics.txt"]),
     ],

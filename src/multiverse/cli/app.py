@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from ..errors import preferred_extra
+from .bench import bench
 from .chat import chat
 from .curate import curate
 from .data import data
@@ -27,6 +28,7 @@ from .rl import rl
 from .serve import serve
 from .show import show
 from .tasks import tasks
+from .tour import tour
 from .train import train
 
 _EXTRAS = {
@@ -37,6 +39,7 @@ _EXTRAS = {
     "serve": "serve",
     "chat": "chat",
     "eval": "eval",
+    "bench": "chat",
 }
 """The extra that each command needs, where it needs one."""
 
@@ -66,6 +69,7 @@ def multiverse(
     `multiverse models` lists others.
 
     [bold]Examples[/bold]
+    multiverse tour
     multiverse tasks worksheet --limit 1 | jq -r .question | multiverse generate -
     multiverse chat
     multiverse serve
@@ -105,6 +109,7 @@ evaluations.command("budget")(eval_budget)
 evaluations.command("dialogues")(eval_dialogues)
 evaluations.command()(probe)
 evaluations.command()(prompting)
+app.command()(tour)
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
@@ -113,6 +118,7 @@ app.add_typer(data, name="data")
 app.add_typer(curate, name="curate")
 app.command()(tasks)
 app.command()(show)
+app.command()(bench)
 app.command()(train)
 app.add_typer(recipes, name="recipes")
 app.command()(rl)

@@ -29,7 +29,7 @@ from .place import convert, place
 from .render import Segment, render, segments
 from .roles import RoleTracker, TextRole, TokenRole
 from .sequential import sequential_baseline, unnested
-from .shape import Shape, content_parallelism, measure, word_tokens
+from .shape import Shape, content_parallelism, leaves, measure, word_tokens
 from .tokens import TokenDialect, bind, detect, resolve
 from .transitions import BranchEnd, Fork, Join, Stop, Transition
 from .tree import AsWritten, Block, Body, Document
@@ -96,6 +96,7 @@ __all__ = [
     "in_answer",
     "last_box",
     "layout",
+    "leaves",
     "markdown",
     "markdown_pieces",
     "markdown_text",

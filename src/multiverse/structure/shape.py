@@ -10,7 +10,7 @@ from .dialect import Dialect
 from .dialects import MULTIVERSE
 from .encode import encode
 from .tokens import TokenDialect, resolve
-from .tree import Body, Document
+from .tree import Block, Body, Document
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,12 @@ class _Words:
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
         return [self._ids.setdefault(word, len(self._ids)) for word in self._pattern.findall(text)]
+
+
+def leaves(body: Body) -> list[str]:
+    """Texts of the paths that do not fork again, in document order."""
+    texts: list[str] = []
+    for block in (item for item in body if isinstance(item, Block)):
+        for path in block.paths:
+            texts += leaves(path) or [" ".join(item for item in path if isinstance(item, str))]
+    return texts

@@ -44,12 +44,19 @@ def generate_seconds(model: Any, rows: int, prompt: list[int], steps: int) -> fl
 
     The prompt is prefilled once, untimed, and its keys and values are repeated for every row.
     """
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     cache = DynamicCache(config=model.config)
     model(ids[:, :-1], past_key_values=cache, logits_to_keep=1)
     cache.batch_repeat_interleave(rows)
     times = _generate(model, ids.repeat(rows, 1), steps, past_key_values=cache)
     return times[-1] - times[0]
+
+
+@torch.inference_mode()
+def first_token_seconds(model: Any, prompt: list[int]) -> float:
+    """Seconds from a prompt to the first token."""
+    began = time.perf_counter()
+    return _generate(model, torch.tensor([prompt], device=model.device), 0)[0] - began
 
 
 @torch.inference_mode()

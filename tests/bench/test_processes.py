@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 
 ROOT = Path(__file__).parents[2]
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 DIRECT = f"""
 import subprocess, sys, time
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 with started([sys.executable, "-c", {SLEEP!r}], stdout=subprocess.PIPE) as own:
     own.stdout.readline()
     print(own.pid, flush=True)
@@ -27,7 +27,7 @@ with started([sys.executable, "-c", {SLEEP!r}], stdout=subprocess.PIPE) as own:
 THREADS = f"""
 import subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 with started([sys.executable, "-c", {SLEEP!r}], stdout=subprocess.PIPE) as own, ThreadPoolExecutor(2) as pool:
     own.stdout.readline()
     print(own.pid, flush=True)
@@ -37,7 +37,7 @@ with started([sys.executable, "-c", {SLEEP!r}], stdout=subprocess.PIPE) as own, 
 NESTED = f"""
 import sys
 from benchmarks import busy_core
-from benchmarks.processes import started
+from multiverse.bench.processes import started
 with busy_core._busy(1), started([sys.executable, "-c", {DIRECT!r}]) as run:
     run.wait()
 """

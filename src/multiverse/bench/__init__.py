@@ -1,0 +1,1 @@
+"""How fast a model is on this machine, in branches and in a line, and beside other engines (`multiverse bench`)."""
