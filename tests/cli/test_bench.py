@@ -24,6 +24,7 @@ def test_the_command_prints_a_table_or_json_and_writes_a_page(
     code, out, _ = run("bench", "-m", str(model_folders["qwen3"]), *sizes)
     assert code == 0
     assert "multiverse, branches" in out
+    assert "\nA document of one block, from fork to join, beside as many tokens in a line\n" in out
     assert "times as fast" in out
     assert max(map(len, out.splitlines()[1:])) <= 100
 

@@ -40,6 +40,12 @@ def test_both_answers_are_shown_and_timed_and_the_way_on_is_told(run: Run) -> No
 
 
 @pytest.mark.usefixtures("puzzle")
+def test_a_model_is_asked_what_it_can_answer(run: Run) -> None:
+    assert json.loads(run("tour", "-m", "multiverse-mini", "--json").out)["question"] == tour.PUZZLES["wide"]
+    assert json.loads(run("tour", "-m", "./mine", "--json").out)["question"] == tour.QUESTIONS["three parts"]
+
+
+@pytest.mark.usefixtures("puzzle")
 def test_as_json(run: Run) -> None:
     code, out, err = run("tour", "--question", "What now?", "--json")
     assert code == 0, err

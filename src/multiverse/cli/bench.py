@@ -99,6 +99,10 @@ def print_record(record: Record) -> None:
     from ..bench.record import FORKED, Case
 
     console = Console(highlight=False)
+
+    def said(title: str) -> None:  # not a title of the table, which would be broken where the table ends
+        console.print(Text(f"\n{title}", "bold"), soft_wrap=True)
+
     console.print(Text(f"{record.model} on {record.machine}, {record.date}", "bold"))
     for prefix in record.prefixes:
         table = _table(
@@ -119,7 +123,8 @@ def print_record(record: Record) -> None:
         console.print(table)
         first = [(side, record.first_tokens[side, prefix]) for side in record.sides if (side, prefix) in record.first_tokens]
         if first:
-            table = _table(f"\nFirst token of a prompt of {prefix:,} tokens", "engine", "ms")
+            said(f"First token of a prompt of {prefix:,} tokens")
+            table = _table("engine", "ms")
             for side, seconds in first:
                 table.add_row(
                     "multiverse" if side != FORKED and side.startswith("multiverse, ") else side,
@@ -129,7 +134,8 @@ def print_record(record: Record) -> None:
         documents = {paths: wholes for (paths, at), wholes in record.documents.items() if at == prefix}
         if documents:
             heads = ("tokens", "critical path", "parallelism", "seconds", "in a line", "times as fast")
-            table = _table("\nA document of one block, from fork to join, beside as many tokens in a line", "paths", *heads)
+            said("A document of one block, from fork to join, beside as many tokens in a line")
+            table = _table("paths", *heads)
             for paths, wholes in documents.items():
                 one = wholes[0]
                 seconds, line = (median(getattr(whole, name) for whole in wholes) for name in ("seconds", "line_seconds"))
@@ -143,10 +149,10 @@ def print_record(record: Record) -> None:
         console.print(Text("interrupted: these are the rounds that were finished, and parts of one", "yellow"))
 
 
-def _table(title: str, first: str, *columns: str) -> Table:
+def _table(first: str, *columns: str) -> Table:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column(first)
     for column in columns:
         table.add_column(column, justify="right")

@@ -14,7 +14,7 @@ from ..engine.params import SamplingParams
 from ..structure import leaves
 from .declared import Fields, Json, expand_options
 from .jsonio import print_json
-from .loading import ModelOptions
+from .loading import MINI, ModelOptions
 from .watch import watch
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def _guide(options: ModelOptions, question: str | None) -> Guide:
     from ..models.resolve import Named, find
 
     if options.model is not None:
-        return Guide(options.name, options.load(), None, question or QUESTIONS["three parts"])
+        own = PUZZLES["wide"] if options.model == MINI else QUESTIONS["three parts"]
+        return Guide(options.name, options.load(), None, question or own)
     entry = ENTRIES[MODEL]
     if find(Named(entry, None)) is not None and entry.base is not None and find(Named(ENTRIES[entry.base], None)) is not None:
         llm, base = replace(options, model=MODEL).load(), replace(options, model=entry.base).load()
