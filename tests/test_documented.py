@@ -170,9 +170,8 @@ def test_commands_that_cost_little_run(
     from multiverse.cli import main
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("multiverse.llm.LLM.__new__", lambda *_, **__: mini)
-    monkeypatch.setattr("multiverse.llm.LLM.__init__", lambda *_, **__: None)
-    monkeypatch.setattr("multiverse.llm.LLM.close", lambda _: None)
+    monkeypatch.setattr("multiverse.llm.LLM", lambda *_, **__: mini)
+    monkeypatch.setattr(mini, "close", lambda: None)
     ran = []
     for block in SHELL:
         for words in commands(block.code) if block.page == page and not block.reason else []:

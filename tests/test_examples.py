@@ -13,6 +13,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+import multiverse
 from multiverse import LLM
 from multiverse.structure import parse
 from multiverse.tasks import generate
@@ -37,9 +38,8 @@ def mini() -> LLM:
 @pytest.fixture
 def one_model(mini: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """`LLM()` is the same model in every example."""
-    monkeypatch.setattr(LLM, "__new__", lambda *_, **__: mini)
-    monkeypatch.setattr(LLM, "__init__", lambda *_, **__: None)
-    monkeypatch.setattr(LLM, "__exit__", lambda *_: None)
+    monkeypatch.setattr(multiverse, "LLM", lambda *_, **__: mini, raising=False)
+    monkeypatch.setattr(mini, "close", lambda: None)
 
 
 def test_every_example_is_in_the_table() -> None:

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,3 +112,70 @@ def test_extras_of_the_installation_page() -> None:
     table = (DOCS / "install.md").read_text().partition("## Extras")[2].partition("## Platforms")[0]
     named = {name for row in table.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(extras)
+
+
+PACKAGE = ROOT / "src" / "multiverse"
+
+
+def parsed() -> Iterator[ast.Module]:
+    for file in PACKAGE.rglob("*.py"):
+        yield ast.parse(file.read_text())
+
+
+def raised() -> set[str]:
+    """Names of all errors of the package that users may see."""
+    found = {"MultiverseError"}
+    classes = [node for tree in parsed() for node in tree.body if isinstance(node, ast.ClassDef)]
+    while more := {
+        node.name
+        for node in classes
+        if node.name not in found and {ast.unparse(base).rpartition(".")[2] for base in node.bases} & found
+    }:
+        found |= more
+    return found - {"MultiverseError"}
+
+
+def served_codes() -> set[str]:
+    """The fields `code` of what the server answers."""
+    places = {"invalid": 2, "server_error": 2, "ApiError": 4, "_unauthorized": 1}
+    found = set()
+    for tree in parsed():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and (place := places.get(ast.unparse(call.func))) is not None:
+                given = [keyword.value for keyword in call.keywords if keyword.arg == "code"] or call.args[place : place + 1]
+                found |= {one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+            elif isinstance(call, ast.Dict):
+                pairs = zip(call.keys, call.values, strict=True)
+                named = [value for key, value in pairs if isinstance(key, ast.Constant) and key.value == "code"]
+                found |= {one.value for one in named if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return found
+
+
+def test_every_error_leads_to_a_section() -> None:
+    page = (DOCS / "errors.md").read_text()
+    headings = re.findall(r"^##+ (\w+)$", page, re.MULTILINE)
+    assert len(set(headings)) == len(headings)
+    assert raised() - {"ValidationError"} == set(headings)
+
+
+def test_every_code_of_the_server_is_in_the_table() -> None:
+    rows = re.findall(r"^\| (?:\d{3}|stream) \| (.*?) \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
+    listed = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    assert len(served_codes()) > 15
+    assert listed == served_codes()
+
+
+def test_messages_that_are_quoted_are_those_of_the_code() -> None:
+    said = "\n".join(
+        node.value
+        for tree in parsed()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    quoted = [quote for name in ("errors.md", "faq.md") for quote in re.findall(r"`([^`]*…[^`]*)`", (DOCS / name).read_text())]
+    assert len(quoted) > 12
+    for quote in quoted:
+        for piece in quote.split("…"):
+            # Without what belongs to the sentence around it.
+            if len(piece.strip(" :;,.'")) > 6 and not piece.startswith("error"):
+                assert piece.strip(" ") in said, f"no message says {piece!r}"
