@@ -142,7 +142,7 @@ def test_what_curl_sends_is_json(block: Block) -> None:
 
 # What a new user types, in an empty folder: these run.
 
-CHEAP = {"tasks", "recipes", "models", "show", "generate", "data", "tour"}
+CHEAP = {"tasks", "recipes", "models", "show", "generate", "data"}
 
 
 @pytest.fixture(scope="module")
