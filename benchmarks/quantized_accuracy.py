@@ -21,9 +21,9 @@ from multiverse.tasks import CALCULATIONS, FAMILIES, Problem, generate
 
 
 def answers(llm: LLM, problems: list[Problem], max_tokens: int) -> list[Any]:
-    """Greedy generations."""
+    """Greedy generations, asked for in parallel."""
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
-    return llm.chat([[{"role": "user", "content": one.question}] for one in problems], params)
+    return llm.chat([[{"role": "user", "content": one.question}] for one in problems], params, mode="parallel")
 
 
 def logprobs(llm: LLM, texts: list[list[int]]) -> np.ndarray:
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(CALCULATIONS))
     parser.add_argument("--problems", type=int, default=64, help="of each family")
-    parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--max-tokens", type=int, default=1024)
     options = parser.parse_args()
     problems = [one for family in options.families for one in generate(family, options.problems, seed=22)]
     texts: list[list[int]] = []

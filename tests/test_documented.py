@@ -1,6 +1,4 @@
 """Every block of code in the documentation: what can run here runs, of the rest at least names and options are checked.
-
-Blocks that talk to a server are in tests/serving/test_documented_serving.py.
 """
 
 from __future__ import annotations
