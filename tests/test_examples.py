@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
 
 import multiverse
 from multiverse import LLM
-from multiverse.structure import parse
+from multiverse.structure import Block, Document, parse
 from multiverse.tasks import generate
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -83,6 +84,42 @@ def test_batch_with_pandas(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(table["right"]) == [True] * 4
     assert (table["longest_chain"] < table["tokens"]).all()
     assert capsys.readouterr().out.splitlines()[-1].startswith("100% right, ")
+
+
+@pytest.mark.filterwarnings("ignore:The 'initial' parameter is deprecated:DeprecationWarning")  # inspect's
+@pytest.mark.usefixtures("one_model")
+def test_evaluate_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("inspect_ai", reason="the extra [eval] is not installed")
+    example("evaluate_and_compare").main(str(tmp_path), "3")
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("pass@1", "critical_path_tokens"))]
+    assert len(shown) == 2
+    change = float(shown[1].split("difference ")[1].split(",")[0])
+    assert change < -20  # tokens: the longest chain is shorter
+
+
+@pytest.mark.usefixtures("one_model")
+def test_write_a_reward(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("write_a_reward")
+    module.main()
+    _, parallel, line = capsys.readouterr().out.splitlines()
+    assert all(0.5 < float(value) <= 1 for value in parallel.partition(": ")[2].split(", "))
+    assert line == "sequential: 0.00, 0.00, 0.00, 0.00"
+    document = Document((Block(("a", "b"), (("abc",), ("abcdefghi",)), "both"),), "Answer: 1")
+    rollout = SimpleNamespace(generation=SimpleNamespace(tree=document))
+    assert module.even(None, rollout) == pytest.approx((3 + 9) / 2 / 9)
+    assert module.even(None, rollout, least=3) == 0
+
+
+def test_the_reward_is_one_that_a_run_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="the extra [train] is not installed")
+    from multiverse.training.rl.config import load
+
+    monkeypatch.chdir(FOLDER)
+    page = (FOLDER / "write_a_reward.py").read_text()
+    found = re.search(r'multiverse rl (\S+) --set "rewards=(.*)"$', page, re.MULTILINE)
+    assert found is not None
+    config = load(Path(found[1]), {"rewards": yaml.safe_load(found[2]), "out": str(tmp_path)})
+    assert [reward.name for reward in config.rewards] == ["correct", "write_a_reward:even"]
 
 
 def test_curate_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
