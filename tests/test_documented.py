@@ -1,5 +1,4 @@
-"""Every block of code in the documentation: what can run here runs, of the rest at least names and options are checked.
-"""
+"""Every block of code in the documentation: what can run here runs, of the rest at least names and options are checked."""
 
 from __future__ import annotations
 

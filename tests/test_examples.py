@@ -5,6 +5,7 @@ Those that talk to a server are in tests/serving/test_clients_example.py.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -122,6 +123,17 @@ def test_the_reward_is_one_that_a_run_takes(monkeypatch: pytest.MonkeyPatch, tmp
     assert [reward.name for reward in config.rewards] == ["correct", "write_a_reward:even"]
 
 
+def test_write_a_backend(mini: LLM, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    module = example("write_a_backend")
+    # `LLM.of` makes a model of its own, `LLM()` is the one of all tests.
+    monkeypatch.setattr(module, "LLM", type("Both", (), {"of": LLM.of, "__new__": lambda _: mini}))
+    module.main()
+    answer, differ = capsys.readouterr().out.splitlines()
+    assert answer == "answer: 56"
+    assert float(differ.split("differ by ")[1].split()[0]) < 1e-4
+    assert float(differ.split("; ")[1].split()[0]) > 1
+
+
 def test_curate_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyarrow", reason="the extra [curate] is not installed")
     from tests.curation import endpoint
@@ -145,6 +157,48 @@ def test_curate_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     with endpoint.serving(endpoint.Endpoint(answer, rows)) as up:
         assert module.main(up.url, "stand-in", str(tmp_path)) == 0
     assert "10 documents in " in capsys.readouterr().out
+
+
+def cells(notebook: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_what_they_print(notebook: Path) -> None:
+    content = json.loads(notebook.read_text())
+    assert content["nbformat"] == 4
+    assert content["cells"][0]["cell_type"] == "markdown"
+    for cell in content["cells"]:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+
+
+@pytest.mark.usefixtures("one_model")
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_of_notebooks_run(notebook: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, code in enumerate(cells(notebook)):
+        tree = ast.parse(code)
+        exec(compile(tree, f"{notebook.name}, cell {number}", "exec"), names)
+        if tree.body and isinstance(tree.body[-1], ast.Expr):  # what a notebook would draw
+            value = eval(compile(ast.Expression(tree.body[-1].value), notebook.name, "eval"), names)
+            if hasattr(value, "_repr_html_"):
+                assert value._repr_html_()
+    assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_in_a_kernel(notebook: Path) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="the extra [examples] is not installed")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    shown = nbclient.NotebookClient(nbformat.read(notebook, 4), timeout=300, kernel_name="python3").execute()
+    assert any(cell.get("outputs") for cell in shown.cells)
 
 
 def test_write_a_task(capsys: pytest.CaptureFixture[str]) -> None:
