@@ -45,7 +45,7 @@ def main() -> None:
     plain = np.array([])
     found: dict[str, Any] = {"machine": describe(), "problems": len(problems)}
     for quantize in ("none", "int8", "int4"):
-        with LLM(options.model, dtype=options.dtype, quantize=quantize, kv_memory=1 << 30) as llm:  # type: ignore[arg-type]
+        with LLM(options.model, dtype=options.dtype, quantize=quantize, kv_memory=1 << 30) as llm:
             own = answers(llm, problems, options.max_tokens)
             if quantize == "none":
                 texts = [[*one.prompt_token_ids, *one.token_ids] for one in own if one.finish_reason == "stop"]

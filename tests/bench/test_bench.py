@@ -117,7 +117,7 @@ def server() -> Iterator[str]:
 
 
 def test_a_server_is_sent_the_same_prompts(llm: LLM, server: str) -> None:
-    config = BenchConfig(rows=(3,), prefixes=(64,), decode_steps=4, rounds=1, against=("none",), base_url=(server,))
+    config = BenchConfig(rows=(3,), prefixes=(64,), decode_steps=4, rounds=1, against=("none",), server_url=(server,))
     record = measure(llm, config, "tiny")
     assert record.versions == {server: "vLLM, model served"}
     assert len(record.first_tokens[server, 64]) == 1
@@ -129,7 +129,7 @@ def test_a_server_is_sent_the_same_prompts(llm: LLM, server: str) -> None:
 
 def test_a_server_that_is_not_there_is_a_note(llm: LLM) -> None:
     nowhere = "http://127.0.0.1:9/v1"
-    config = BenchConfig(rows=(1,), prefixes=(32,), decode_steps=2, rounds=1, against=("none",), base_url=(nowhere,))
+    config = BenchConfig(rows=(1,), prefixes=(32,), decode_steps=2, rounds=1, against=("none",), server_url=(nowhere,))
     record = measure(llm, config, "tiny")
     assert set(record.speeds) == {Case(SEPARATE, 1, 32)}
     (note,) = record.notes

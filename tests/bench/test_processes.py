@@ -75,8 +75,11 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("program", [DIRECT, THREADS, NESTED, SERVER], ids=["direct", "threads", "nested", "server"])
 def test_a_benchmark_that_is_ended_ends_what_it_has_started(program: str, number: signal.Signals) -> None:
-    # Where this runs in the background of a shell, the signal of Ctrl-C is ignored, and children inherit that.
-    default = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    # In the background of a shell the signal of Ctrl-C is ignored, under nohup SIGHUP, and children inherit that.
+    default = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+    )
     command = [sys.executable, "-c", default + program]
     below: list[int] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL) as own:

@@ -163,7 +163,7 @@ def test_other_dialects_are_kept_to_as_well(tmp_path: Path, dialect: Dialect) ->
     llm = LLM(save_model(tmp_path, FAMILIES["qwen3"](len(tokenizer)), tokenizer), kv_memory=4 << 20)
     prompt = "Q" if dialect.think is None or dialect.forks_answer else f"Q{dialect.think.open}"
     params = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=250, max_width=2, logit_bias=busy(llm))
-    generations = llm.generate([prompt] * 6, [replace(params, seed=seed) for seed in range(6)])
+    generations = llm.generate([prompt] * 12, [replace(params, seed=seed) for seed in range(12)])
     for generation in generations:
         assert generation.finish_reason in ("stop", "length")
         assert generation.usage.total_tokens <= 250

@@ -183,7 +183,7 @@ def test_a_comparison_is_the_same_each_time_and_turns_with_its_sides() -> None:
 
 
 def test_equal_runs_do_not_differ() -> None:
-    assert bootstrap([0.0] * 10) == (0, 0, 0, 1, 10)
+    assert bootstrap([0.0] * 10) == (0, 0, 0, 1, 10, 0)
     # Three times heads, or tails, is what a fair coin gives in a quarter of all cases.
     assert bootstrap([1.0, 2.0, 3.0]).p == bootstrap([1.0, 2.0, 3.0, 0.0]).p == 0.25
     with pytest.raises(ValueError, match="at least 2"):

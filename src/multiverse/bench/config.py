@@ -35,7 +35,7 @@ class BenchConfig(Options):
         "alone. Repeat it.",
         group=_AGAINST,
     )
-    base_url: tuple[str, ...] = option(
+    server_url: tuple[str, ...] = option(
         (), "A running server with the same model, up to /v1, to measure too; repeat it.", metavar="URL", group=_AGAINST
     )
     served_model: str | None = option(

@@ -164,7 +164,7 @@ class Bench:
             on_task(f"loading {GENERATE}", 0, 1)
             with self._noting(GENERATE, "loading"):
                 self._load_generate()
-        for url in config.base_url:
+        for url in config.server_url:
             on_task(f"asking {url}", 0, 1)
             with self._noting(url, "looking it up"):
                 self._add(url, ServerOptions(url, config.served_model, config.api_key))

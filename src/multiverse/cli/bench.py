@@ -12,7 +12,7 @@ import typer
 
 from ..bench.config import BenchConfig
 from .bars import bars
-from .declared import Fields, Json, expand_options
+from .declared import OUT, Fields, Json, expand_options
 from .errors import InputError
 from .jsonio import print_json
 from .loading import ModelOptions
@@ -30,30 +30,21 @@ PAGE_SUFFIXES = (".html", ".htm")
 def bench(
     model: Annotated[ModelOptions, Fields(leave_out=("upstream", "tokenizer", "malformed", "preset", "instruction_file"))],
     config: BenchConfig,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="PATH",
-            help="Write a page to this .html file, or report.html and report.json to this folder.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Annotated[Path | None, OUT] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on this machine: decode speed in branches and in a line, time to the first token, and other engines.
 
     Beside ours are measured, with the same model and where they are here: transformers' generate, a llama-server on the path
-    (with a GGUF file), vLLM, and servers that are named with --base-url. All are measured in turn, --rounds times; what is
+    (with a GGUF file), vLLM, and servers that are named with --server-url. All are measured in turn, --rounds times; what is
     reported is the median. The tokens are dictated, so that the figures do not depend on what a model happens to write.
-    Ctrl-C ends it and keeps what was measured. With multiverse-mini it takes about a minute.
+    Ctrl-C ends it and keeps what was measured. --out FILE.html writes a page, --out DIR report.html and report.json.
 
     [bold]Examples[/bold]
     multiverse bench
     multiverse bench --model ./my-model --prefixes 512 --prefixes 4096 --out bench.html
     multiverse bench --model my-model.gguf --against llama.cpp
-    multiverse bench --model ./my-model --base-url http://127.0.0.1:8000/v1 --json
+    multiverse bench --model ./my-model --server-url http://127.0.0.1:8000/v1 --json
     """
     from ..bench.page import write_page
     from ..bench.run import measure, write
